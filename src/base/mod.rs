@@ -1,0 +1,11 @@
+//! Layer 0: types every other layer stands on. Owns no behaviour of SIP or MSRP.
+
+pub mod entropy;
+pub mod limits;
+pub mod map;
+pub mod queue;
+pub mod redact;
+pub mod slab;
+pub mod span;
+pub mod time;
+pub mod token;

@@ -1,0 +1,20 @@
+#![doc = include_str!("ARCHITECTURE.md")]
+
+pub mod admin;
+pub mod base;
+pub mod config;
+pub mod cpim;
+pub mod imdn;
+pub mod io;
+pub mod metrics;
+pub mod msrp;
+pub mod push;
+pub mod reginfo;
+pub mod registry;
+pub mod sdp;
+pub mod selection;
+pub mod shard;
+pub mod sim;
+pub mod sip;
+pub mod store;
+pub mod wheel;
