@@ -165,10 +165,6 @@ fn pack(parts: TokenParts) -> u128 {
     id << 14 | u128::from(parts.sequence & (SEQUENCE_MODULUS - 1))
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "each field is masked to its width first"
-)]
 fn unpack(id: u128) -> Option<TokenParts> {
     Some(TokenParts {
         kind: TokenKind::from_bits((id >> 76 & 0xf) as u8)?,
