@@ -11,7 +11,7 @@
 
 use std::collections::VecDeque;
 
-use crate::shard::surface::Location;
+use crate::base::surface::Location;
 use crate::store::op::DepositFlags;
 
 /// Device keys one mailbox tells apart.

@@ -6,7 +6,7 @@
 //!   [`index::SegmentTable`] per shard.
 //!
 //! Nothing here names an engine, a file or a clock. A driver (`io::store` or the simulator's) takes
-//! payloads with tickets and answers with [`Location`](crate::shard::surface::Location)s; another
+//! payloads with tickets and answers with [`Location`](crate::base::surface::Location)s; another
 //! engine fits the same operations.
 //!
 //! Life of a message:
