@@ -388,7 +388,9 @@ impl SessionTimer {
             Some(asked) => asked,
             None if matches!(self.phase, Phase::Off | Phase::Ended) => return silent,
             // A peer without timers: its request proves it alive, but agrees to nothing.
-            None if !request.lists_timer && matches!(self.phase, Phase::Kept | Phase::KeptFlight) => {
+            None if !request.lists_timer
+                && matches!(self.phase, Phase::Kept | Phase::KeptFlight) =>
+            {
                 return silent;
             }
             None => SessionExpires {

@@ -27,9 +27,15 @@ const REPEATS: [u64; 10] = [
 fn a_100_leaves_after_200_ms_unless_something_else_did() {
     let mut machine = ServerInvite::start(at(0), &udp());
     assert_eq!(machine.handle_timeout(at(199)), ServerInviteAction::Nothing);
-    assert_eq!(machine.handle_timeout(at(200)), ServerInviteAction::SendTrying);
+    assert_eq!(
+        machine.handle_timeout(at(200)),
+        ServerInviteAction::SendTrying
+    );
     assert!(machine.deadline().is_never());
-    assert_eq!(machine.handle_retransmission(), ServerInviteAction::Retransmit);
+    assert_eq!(
+        machine.handle_retransmission(),
+        ServerInviteAction::Retransmit
+    );
     let mut machine = ServerInvite::start(at(0), &udp());
     machine.respond(at(100), 180);
     assert!(machine.deadline().is_never());
@@ -44,7 +50,11 @@ fn a_2xx_is_repeated_until_the_ack_is_missed_for_64_t1_and_then_ended() {
         let steps = timeline(&mut machine);
         let repeats: Vec<u64> = steps[..10].iter().map(|step| step.0).collect();
         assert_eq!(repeats, REPEATS);
-        assert!(steps[..10].iter().all(|step| step.1 == ServerInviteAction::Retransmit));
+        assert!(
+            steps[..10]
+                .iter()
+                .all(|step| step.1 == ServerInviteAction::Retransmit)
+        );
         assert_eq!(steps[10..], [(32_000, ServerInviteAction::AckMissing)]);
     }
 }
@@ -54,11 +64,20 @@ fn a_2xx_is_repeated_until_the_ack_is_missed_for_64_t1_and_then_ended() {
 fn an_ack_stops_the_2xx_and_timer_l_still_absorbs_the_invite() {
     let mut machine = ServerInvite::start(at(0), &udp());
     machine.respond(at(0), 200);
-    assert_eq!(machine.handle_timeout(at(500)), ServerInviteAction::Retransmit);
-    assert_eq!(machine.handle_ack(at(600)), ServerInviteAction::Acknowledged);
+    assert_eq!(
+        machine.handle_timeout(at(500)),
+        ServerInviteAction::Retransmit
+    );
+    assert_eq!(
+        machine.handle_ack(at(600)),
+        ServerInviteAction::Acknowledged
+    );
     assert_eq!(machine.handle_ack(at(700)), ServerInviteAction::Nothing);
     assert_eq!(machine.handle_retransmission(), ServerInviteAction::Nothing);
-    assert_eq!(timeline(&mut machine), [(32_000, ServerInviteAction::Terminated)]);
+    assert_eq!(
+        timeline(&mut machine),
+        [(32_000, ServerInviteAction::Terminated)]
+    );
 }
 
 // Proves: SX-4
@@ -72,7 +91,10 @@ fn a_failure_is_repeated_by_timer_g_until_timer_h() {
     assert_eq!(steps[10..], [(32_000, ServerInviteAction::TimedOut)]);
     let mut machine = ServerInvite::start(at(0), &TransactionOptions::reliable());
     machine.respond(at(0), 491);
-    assert_eq!(timeline(&mut machine), [(32_000, ServerInviteAction::TimedOut)]);
+    assert_eq!(
+        timeline(&mut machine),
+        [(32_000, ServerInviteAction::TimedOut)]
+    );
 }
 
 // Proves: SX-4
@@ -80,13 +102,25 @@ fn a_failure_is_repeated_by_timer_g_until_timer_h() {
 fn an_acked_failure_is_kept_for_timer_i() {
     let mut machine = ServerInvite::start(at(0), &udp());
     machine.respond(at(0), 488);
-    assert_eq!(machine.handle_retransmission(), ServerInviteAction::Retransmit);
-    assert_eq!(machine.handle_ack(at(100)), ServerInviteAction::Acknowledged);
+    assert_eq!(
+        machine.handle_retransmission(),
+        ServerInviteAction::Retransmit
+    );
+    assert_eq!(
+        machine.handle_ack(at(100)),
+        ServerInviteAction::Acknowledged
+    );
     assert_eq!(machine.handle_retransmission(), ServerInviteAction::Nothing);
-    assert_eq!(timeline(&mut machine), [(5100, ServerInviteAction::Terminated)]);
+    assert_eq!(
+        timeline(&mut machine),
+        [(5100, ServerInviteAction::Terminated)]
+    );
     let mut machine = ServerInvite::start(at(0), &TransactionOptions::reliable());
     machine.respond(at(0), 488);
-    assert_eq!(machine.handle_ack(at(100)), ServerInviteAction::Acknowledged);
+    assert_eq!(
+        machine.handle_ack(at(100)),
+        ServerInviteAction::Acknowledged
+    );
     assert_eq!(machine.state(), ServerInviteState::Terminated);
 }
 
@@ -94,7 +128,7 @@ fn an_acked_failure_is_kept_for_timer_i() {
 // Proves: SX-4
 #[test]
 fn follows_the_table_of_the_rfc_in_every_state() {
-    use ServerInviteAction::{Acknowledged, AckMissing, Nothing, Retransmit, SendTrying, TimedOut};
+    use ServerInviteAction::{AckMissing, Acknowledged, Nothing, Retransmit, SendTrying, TimedOut};
     use ServerInviteState::{Accepted, Completed, Confirmed, Proceeding, Terminated};
     let reach: [(ServerInviteState, fn(&mut ServerInvite)); 5] = [
         (Proceeding, |_| {}),
