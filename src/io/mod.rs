@@ -1,1 +1,3 @@
-//! Placeholder.
+//! Layer 5 drivers.
+
+pub mod store;

@@ -211,7 +211,7 @@ impl<'a> Reader<'a> {
             .payload
             .get(self.at..)
             .and_then(|rest| rest.first_chunk::<N>());
-        let bytes = bytes.ok_or(error(RecordErrorKind::Truncated, self.at))?;
+        let bytes = bytes.ok_or_else(|| error(RecordErrorKind::Truncated, self.at))?;
         self.at += N;
         Ok(*bytes)
     }
@@ -225,7 +225,7 @@ impl<'a> Reader<'a> {
             return Err(error(RecordErrorKind::TooLong, self.at));
         }
         let bytes = self.payload.get(self.at..).and_then(|rest| rest.get(..len));
-        let bytes = bytes.ok_or(error(RecordErrorKind::Truncated, self.at))?;
+        let bytes = bytes.ok_or_else(|| error(RecordErrorKind::Truncated, self.at))?;
         self.at += len;
         Ok(bytes)
     }
@@ -251,7 +251,7 @@ impl<'a> Reader<'a> {
     fn deposit(&mut self) -> Result<Deposit<'a>, RecordError> {
         let [flags, zero] = self.take()?;
         let flags = DepositFlags::from_bits(flags).filter(|_| zero == 0);
-        let flags = flags.ok_or(error(RecordErrorKind::BadValue, 2))?;
+        let flags = flags.ok_or_else(|| error(RecordErrorKind::BadValue, 2))?;
         // Fields are read in the order they are written here.
         Ok(Deposit {
             flags,
