@@ -88,10 +88,11 @@ fn ask(table: &mut ServerTable, now: Timestamp, ask: &Ask) -> Said {
 }
 
 fn new_key(table: &mut ServerTable, now: Timestamp, request: &Ask) -> ServerKey {
-    match ask(table, now, request) {
-        Said::New(key) | Said::Cancel(key, _) => key,
-        other => panic!("not new: {other:?}"),
-    }
+    let said = ask(table, now, request);
+    let (Said::New(key) | Said::Cancel(key, _)) = said else {
+        panic!("not new: {said:?}");
+    };
+    key
 }
 
 fn response(status: u16) -> String {
@@ -146,8 +147,8 @@ fn a_repeated_request_gets_the_same_octets_until_timer_j() {
     }
     assert_eq!(
         table.deadline(),
-        at(32_000),
-        "the guard of the unanswered request"
+        at(32_200),
+        "the guard of the unanswered request is past"
     );
     table.advance(at(32_200));
     check(&table);
