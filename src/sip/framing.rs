@@ -2,8 +2,7 @@
 //! section 4.4.1). Layer 1.
 //!
 //! [`frame`] looks at the octets received so far and says what is first among them. It keeps no
-//! state: the owner of the buffer remembers how much it has shown before, so that a message that
-//! trickles in octet by octet costs linear time. What it returns as a message goes to
+//! state. What it returns as a message goes to
 //! [`parse`](crate::sip::parser::parse) as if it were a datagram; a parse error that
 //! [`breaks_framing`](crate::sip::parser::ParseError::breaks_framing) ends the connection.
 
@@ -57,8 +56,10 @@ const METHOD_BYTES_MAX: usize = 256;
 
 /// Finds the first message or keep-alive in `buffer`.
 ///
-/// `already_scanned` is the length of the buffer at the last call that returned `Incomplete` for the
-/// same first octet, else 0.
+/// `already_scanned` is the length of the buffer when it was last shown and nothing could be made of
+/// it, else 0: without a fresh octet there is nothing new to find. The header section is searched
+/// from its start each time, at most 64 KiB: an owner that waits for a body cannot know whether a
+/// blank line lies in the part it has shown, and a blank line of the body must never count.
 ///
 /// # Errors
 /// The connection is of no more use. To answer, [`salvage`](crate::sip::parser::salvage) the buffer.
@@ -75,16 +76,17 @@ pub fn frame(buffer: &[u8], already_scanned: usize) -> Result<Frame, FrameError>
         [b'\r', b'\n', ..] => return Ok(Frame::Pong { len: 2 }),
         [..] => {}
     }
+    if already_scanned >= buffer.len() {
+        return Ok(Frame::Incomplete {
+            need_at_least: buffer.len() + 1,
+        });
+    }
     let Some(line_end) = start_line(buffer)? else {
         return Ok(Frame::Incomplete {
             need_at_least: buffer.len() + 1,
         });
     };
-    let from = already_scanned
-        .min(buffer.len())
-        .saturating_sub(3)
-        .max(line_end - 1);
-    let Some(step) = memchr::memmem::find(&buffer[from..], b"\r\n\r\n") else {
+    let Some(head) = header_end(buffer, line_end - 1) else {
         if buffer.len() > SIP_HEADER_SECTION_BYTES_MAX {
             return Err(FrameError::HeaderTooLong);
         }
@@ -92,7 +94,6 @@ pub fn frame(buffer: &[u8], already_scanned: usize) -> Result<Frame, FrameError>
             need_at_least: buffer.len() + 1,
         });
     };
-    let head = from + step + 4;
     if head > SIP_HEADER_SECTION_BYTES_MAX {
         return Err(FrameError::HeaderTooLong);
     }
@@ -105,6 +106,14 @@ pub fn frame(buffer: &[u8], already_scanned: usize) -> Result<Frame, FrameError>
         return Ok(Frame::Incomplete { need_at_least: len });
     }
     Ok(Frame::Message { len })
+}
+
+/// One past the empty line that ends the header section, looked for from `first` on.
+fn header_end(buffer: &[u8], first: usize) -> Option<usize> {
+    const END: &[u8] = b"\r\n\r\n";
+    let limit = buffer.len().min(SIP_HEADER_SECTION_BYTES_MAX + END.len());
+    let text = buffer.get(first..limit)?;
+    memchr::memmem::find(text, END).map(|at| first + at + END.len())
 }
 
 /// The offset of the LF of a plausible start line; `None` while it has not ended.
