@@ -124,7 +124,7 @@ pub fn parse(bytes: &[u8]) -> Result<Cpim<'_>, CpimError> {
     let headers = &bytes[..headers_len];
     let part = &bytes[headers_len + 2..];
     let mime_len = section_len(&part[..part.len().min(HEADER_BYTES_MAX)])
-        .ok_or(CpimError::new(CpimErrorKind::Truncated, headers_len + 2))?;
+        .ok_or_else(|| CpimError::new(CpimErrorKind::Truncated, headers_len + 2))?;
     let cpim = Cpim {
         headers,
         mime: &part[..mime_len],

@@ -266,10 +266,6 @@ impl FrameError {
 
 /// Result of looking at a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "returned once per frame and taken apart at once"
-)]
 pub enum Parsed<'a> {
     /// The frame's end has not arrived yet.
     Incomplete,
@@ -341,6 +337,7 @@ enum HeadEnd {
     Body { start: usize },
 }
 
+#[inline(always)]
 fn read_head(buffer: &[u8]) -> Result<Option<(Frame<'_>, HeadEnd)>, FrameError> {
     let Some(end) = line_end(buffer, 0)? else {
         return Ok(None);
@@ -349,6 +346,15 @@ fn read_head(buffer: &[u8]) -> Result<Option<(Frame<'_>, HeadEnd)>, FrameError> 
     let mut at = end + 2;
     let mut lines = 0;
     let head_end = loop {
+        // The end-line first: most frames have no body, and this spares a search near the end.
+        if let Some(rest) = buffer[at..].strip_prefix(DASHES)
+            && at + TAIL_BYTES_MAX <= MSRP_HEADER_BYTES_MAX
+            && let TailMatch::Full(continuation) = match_tail(rest, frame.tid)
+        {
+            frame.continuation = continuation;
+            let len = at + DASHES.len() + frame.tid.len() + 3;
+            break HeadEnd::EndLine { len };
+        }
         let Some(end) = line_end(buffer, at)? else {
             return Ok(None);
         };
@@ -357,7 +363,7 @@ fn read_head(buffer: &[u8]) -> Result<Option<(Frame<'_>, HeadEnd)>, FrameError> 
             None => break HeadEnd::Body { start: end + 2 },
             Some(b'-') if line.starts_with(DASHES) => {
                 frame.continuation = end_line_flag(line, frame.tid)
-                    .ok_or(FrameError::new(FrameErrorKind::EndLine, at))?;
+                    .ok_or_else(|| FrameError::new(FrameErrorKind::EndLine, at))?;
                 break HeadEnd::EndLine { len: end + 2 };
             }
             Some(_) => read_header(&mut frame, line),
@@ -408,18 +414,19 @@ fn line_end(buffer: &[u8], from: usize) -> Result<Option<usize>, FrameError> {
 fn read_start_line(line: &[u8]) -> Result<Frame<'_>, FrameError> {
     let rest = line
         .get(5..)
-        .ok_or(FrameError::new(FrameErrorKind::StartLine, 0))?;
+        .ok_or_else(|| FrameError::new(FrameErrorKind::StartLine, 0))?;
     let tid_len = rest
         .iter()
         .take(TID_BYTES_MAX + 1)
-        .position(|&c| c == b' ')
-        .ok_or(FrameError::new(FrameErrorKind::Tid, 5))?;
-    let (tid, what) = (&rest[..tid_len], &rest[tid_len + 1..]);
-    if tid_len < TID_BYTES_MIN || !is_ident(tid) {
+        .take_while(|&&c| IDENT[usize::from(c)])
+        .count();
+    let sized = (TID_BYTES_MIN..=TID_BYTES_MAX).contains(&tid_len);
+    if !sized || !rest[0].is_ascii_alphanumeric() || rest.get(tid_len) != Some(&b' ') {
         return Err(FrameError::new(FrameErrorKind::Tid, 5));
     }
-    let start =
-        read_start(what).ok_or(FrameError::new(FrameErrorKind::StartLine, 5 + tid_len + 1))?;
+    let (tid, what) = (&rest[..tid_len], &rest[tid_len + 1..]);
+    let start = read_start(what)
+        .ok_or_else(|| FrameError::new(FrameErrorKind::StartLine, 5 + tid_len + 1))?;
     Ok(Frame {
         tid,
         start,
@@ -593,15 +600,7 @@ const fn three_digits(a: u8, b: u8, c: u8) -> Option<u16> {
     Some((a - b'0') as u16 * 100 + (b - b'0') as u16 * 10 + (c - b'0') as u16)
 }
 
-/// `ident` of RFC 4975 section 9, its length apart.
-fn is_ident(token: &[u8]) -> bool {
-    let mut good = token.first().is_some_and(u8::is_ascii_alphanumeric);
-    for &c in token {
-        good &= IDENT[usize::from(c)];
-    }
-    good
-}
-
+/// The characters of `ident` (RFC 4975 section 9); the first is alphanumeric.
 const IDENT: [bool; 256] = ident_table();
 
 const fn ident_table() -> [bool; 256] {

@@ -570,8 +570,11 @@ fn bodies_that_look_like_frames_arrive_unchanged() {
     assert!(collided > 1000, "the case was reached: {collided}");
 }
 
+/// Length, body and flag of a frame.
+type Reading = (usize, Option<Vec<u8>>, u8);
+
 /// What a plain reading of the grammar says: line by line, no cleverness.
-fn oracle(bytes: &[u8]) -> Option<Result<(usize, Option<Vec<u8>>, u8), ()>> {
+fn oracle(bytes: &[u8]) -> Option<Result<Reading, ()>> {
     let mut at = 0;
     let mut next_line = || -> Option<Result<(usize, usize), ()>> {
         let from = at;
@@ -589,9 +592,8 @@ fn oracle(bytes: &[u8]) -> Option<Result<(usize, Option<Vec<u8>>, u8), ()>> {
     if bytes.iter().zip(b"MSRP ").any(|(a, b)| a != b) {
         return Some(Err(()));
     }
-    let (from, end) = match next_line()? {
-        Ok(range) => range,
-        Err(()) => return Some(Err(())),
+    let Ok((from, end)) = next_line()? else {
+        return Some(Err(()));
     };
     let line = &bytes[from..end];
     let words: Vec<&[u8]> = line.splitn(3, |&c| c == b' ').collect();
@@ -612,9 +614,8 @@ fn oracle(bytes: &[u8]) -> Option<Result<(usize, Option<Vec<u8>>, u8), ()>> {
     }
     let (mut to, mut from_path) = (false, false);
     loop {
-        let (from, end) = match next_line()? {
-            Ok(range) => range,
-            Err(()) => return Some(Err(())),
+        let Ok((from, end)) = next_line()? else {
+            return Some(Err(()));
         };
         let line = bytes[from..end].to_ascii_lowercase();
         if line.is_empty() || line.starts_with(b"-------") {
