@@ -79,7 +79,10 @@ struct Train {
     #[expect(clippy::vec_box, reason = "a growing vector must not move them")]
     blocks: Vec<Box<Block>>,
     used: usize,
+    /// Operations the kernel still works on.
     outstanding: u32,
+    /// Operations whose completion the driver has not handled.
+    unhandled: u32,
 }
 
 /// Receive buffers of equal size, and the ring through which the kernel takes them.
@@ -297,6 +300,7 @@ impl RawRing {
         let train = self.train(index);
         let number = train.prepare(run);
         train.outstanding += 1;
+        train.unhandled += 1;
         let header: *const libc::msghdr = &raw const train.blocks[number].header;
         let number = u32::try_from(number).expect("a buffer has fewer than 2^32 octets");
         let entry = opcode::SendMsg::new(Fd(socket.as_raw_fd()), header)
@@ -316,10 +320,12 @@ impl RawRing {
         &self.train(index).tx.cuts
     }
 
-    /// The buffer of train `index` once nothing of it is in flight.
-    pub(super) fn take_train(&mut self, index: u32) -> Option<TxBuf> {
+    /// One completion of train `index` was handled; the buffer if it was the last.
+    pub(super) fn finish_run(&mut self, index: u32) -> Option<TxBuf> {
+        let train = self.train(index);
+        train.unhandled -= 1;
         let entry = &mut self.kept.trains[index as usize];
-        let mut train = entry.take_if(|train| train.outstanding == 0)?;
+        let mut train = entry.take_if(|train| train.unhandled == 0 && train.outstanding == 0)?;
         let tx = core::mem::take(&mut train.tx);
         train.used = 0;
         self.spare_trains.push(train);
@@ -521,6 +527,7 @@ impl Train {
             blocks: Vec::new(),
             used: 0,
             outstanding: 0,
+            unhandled: 0,
         })
     }
 

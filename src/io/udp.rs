@@ -117,7 +117,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             Err(_) if run.segment > 0 => self.retry_as_singles(index, slot, run),
             Err(_) => self.counters.datagrams_lost += 1,
         }
-        if let Some(buffer) = self.ring.take_train(index) {
+        if let Some(buffer) = self.ring.finish_run(index) {
             self.trains_in_flight -= 1;
             self.pool.put(buffer);
         }
