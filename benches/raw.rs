@@ -27,7 +27,7 @@ use volley::io::driver::DriverOptions;
 use volley::io::host::{Host, HostConfig, Storeless};
 use volley::io::listen::ShardAddresses;
 use volley::io::stats::Counters;
-use volley::shard::surface::{
+use volley::base::surface::{
     Core, Input, LinkCommand, LinkEvent, LinkId, LinkKind, MeshFrame, StoreBatch, Transmit, TxBuf,
 };
 

@@ -3,9 +3,11 @@
 pub mod entropy;
 pub mod limits;
 pub mod map;
+pub mod outbox;
 pub mod queue;
 pub mod redact;
 pub mod slab;
 pub mod span;
+pub mod surface;
 pub mod time;
 pub mod token;

@@ -101,13 +101,12 @@ const DECODE: [u8; 256] = decode_table();
 
 const fn decode_table() -> [u8; 256] {
     let mut table = [INVALID; 256];
-    let mut i = 0;
-    while i < 32 {
-        let c = ALPHABET[i];
-        let v = i as u8;
+    let mut v = 0u8;
+    while v < 32 {
+        let c = ALPHABET[v as usize];
         table[c as usize] = v;
         table[c.to_ascii_uppercase() as usize] = v;
-        i += 1;
+        v += 1;
     }
     table
 }

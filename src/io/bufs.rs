@@ -1,6 +1,6 @@
 //! Send buffers on loan to the core and the kernel, reused.
 
-use crate::shard::surface::TxBuf;
+use crate::base::surface::TxBuf;
 
 /// Most idle buffers kept.
 const POOL_MAX: usize = 1024;

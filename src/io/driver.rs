@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 use crate::base::map::MapKeys;
 use crate::base::time::Timestamp;
-use crate::shard::surface::{
+use crate::base::surface::{
     Core, Input, LinkCommand, LinkId, LinkKind, Location, MeshFrame, StoreBatch, StoreDone,
     TxBuf,
 };
@@ -728,7 +728,7 @@ impl Parker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shard::surface::StoreTicket;
+    use crate::base::surface::StoreTicket;
 
     #[test]
     fn the_null_store_answers_every_append_and_read_once() {

@@ -16,7 +16,7 @@ use glommio::{ExecutorJoinHandle, LocalExecutorBuilder};
 
 use crate::base::limits::SHARDS_MAX;
 use crate::base::time::Timestamp;
-use crate::shard::surface::Core;
+use crate::base::surface::Core;
 
 use super::driver::{Driver, DriverOptions, NullStore, Shared, StoreDriver};
 use super::listen::{BindError, Plan, ShardAddresses, ShardSockets};

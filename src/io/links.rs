@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::base::map::{Map, MapKeys, new_map};
 use crate::base::time::Timestamp;
-use crate::shard::surface::{LinkId, LinkKind};
+use crate::base::surface::{LinkId, LinkKind};
 
 /// Where a link is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use crossbeam::queue::ArrayQueue;
 use rustix::event::{EventfdFlags, eventfd};
 
-use crate::shard::surface::MeshFrame;
+use crate::base::surface::MeshFrame;
 
 /// Frames one shard may owe another before it has to hold them back.
 pub const MESH_QUEUE_FRAMES: usize = 1024;
@@ -122,7 +122,7 @@ impl Mesh {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shard::surface::{LinkId, MeshBody};
+    use crate::base::surface::{LinkId, MeshBody};
 
     fn frame(from: u8, to: u8) -> MeshFrame {
         MeshFrame {

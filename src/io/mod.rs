@@ -1,4 +1,4 @@
-//! Layer 5: the driver that runs a [`Core`](crate::shard::surface::Core) on real sockets.
+//! Layer 5: the driver that runs a [`Core`](crate::base::surface::Core) on real sockets.
 //!
 //! One thread per shard ([`host`]), a glommio executor in it, and the datapath as one task of that
 //! executor ([`driver`]) on a raw io_uring of its own ([`ring`]). Shards exchange frames over

@@ -22,7 +22,7 @@ use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 use socket2::SockAddr;
 
 use crate::base::time::Timestamp;
-use crate::shard::surface::TxBuf;
+use crate::base::surface::TxBuf;
 
 use super::ring::{Completion, Kind, Token};
 

@@ -6,7 +6,7 @@ use rustix::net::{Shutdown, shutdown};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::base::time::Timestamp;
-use crate::shard::surface::{Core, Input, LinkEvent, LinkId, LinkKind, TxBuf};
+use crate::base::surface::{Core, Input, LinkEvent, LinkId, LinkKind, TxBuf};
 
 use super::driver::{Driver, StoreDriver};
 use super::links::{Phase, is_inbound};

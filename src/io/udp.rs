@@ -4,7 +4,7 @@ use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 use io_uring::types::RecvMsgOut;
 
-use crate::shard::surface::{Core, Input, LinkEvent, LinkId, LinkKind, TxBuf};
+use crate::base::surface::{Core, Input, LinkEvent, LinkId, LinkKind, TxBuf};
 
 use super::driver::{Driver, StoreDriver};
 use super::links::Phase;

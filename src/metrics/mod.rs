@@ -1,1 +1,3 @@
-//! Placeholder.
+//! Counters of a shard: plain stores, merged by whoever reads them.
+
+pub mod probe;

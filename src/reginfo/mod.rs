@@ -1,1 +1,11 @@
-//! Placeholder.
+//! Registration knowledge as the notifier tells it (RFC 3680, RFC 5628).
+//!
+//! Layer 1: [`scan`] splits a document into tags, bounded and without DTDs; [`document`] reads the
+//! rows a push needs. Layer 2: [`subscription`] is the subscriber's state machine. Merging rows into
+//! what is known of a user is `registry`'s work, because the merge decides about devices.
+//!
+//! Not here: building SUBSCRIBE requests, answering NOTIFY, the dialog of the subscription.
+
+pub mod document;
+pub mod scan;
+pub mod subscription;

@@ -1,1 +1,243 @@
-//! Placeholder.
+//! Users and their devices, as registration documents and push outcomes make them. Layer 3.
+//!
+//! [`Registry`] finds a user by any of its identities; [`User::apply`] merges documents (REG-2..10);
+//! [`outcome`] says what the end of a push means for a device (RSP-1..31). Not here: which devices
+//! to push to (`selection`), the messages themselves (`store`), anything on the wire.
+
+pub mod device;
+pub mod features;
+pub mod gruu;
+pub mod outcome;
+pub mod user;
+
+use core::hash::{BuildHasher, Hasher};
+
+use crate::base::map::{Map, MapKeys, new_map};
+use crate::base::slab::{Key, Slab};
+
+pub use device::{Device, Followup, Outcome, Target};
+pub use gruu::{GruuPolicy, GruuRule};
+pub use outcome::{BindingId, Class, DeviceState, Facts, OutcomeOptions, classify};
+pub use user::{
+    Applied, Discarded, Preferences, RegistrationState, RegistryOptions, User, device_key,
+};
+
+/// Identities of one user that lead to it, its canonical one included.
+pub const IDENTITIES_MAX: usize = 32;
+/// Hash values tried when two identities collide.
+const PROBES: u64 = 4;
+
+/// A user with whatever else its owner keeps per user (the mailbox, with the shard).
+#[derive(Debug, Default)]
+pub struct Entry<X> {
+    /// The user.
+    pub user: User,
+    /// The owner's part. Left as it is when a slot is reused: reset it.
+    pub extra: X,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    key: Key,
+    check: u64,
+}
+
+/// All users of a shard; bounded, allocation-free once warm.
+///
+/// Identities are kept as two independent keyed 64-bit hashes, not as text: a lookup that meets both
+/// by accident has odds of 2^-128 per pair, and the keys are secret.
+#[derive(Debug)]
+pub struct Registry<X = ()> {
+    entries: Slab<Entry<X>>,
+    by_identity: Map<u64, Found>,
+    keys: [ahash::RandomState; 2],
+}
+
+impl<X: Default> Registry<X> {
+    /// A registry for at most `bound` users, `warm` of them allocated up front.
+    ///
+    /// # Panics
+    /// As [`Slab::new`].
+    #[must_use]
+    pub fn new(keys: MapKeys, bound: usize, warm: usize) -> Self {
+        let [a, b, c, d] = keys.0;
+        let hashers = [
+            keys.hasher(),
+            MapKeys([!b, d ^ 0x5bd1_e995, a, !c]).hasher(),
+        ];
+        Self {
+            entries: Slab::new(bound, warm),
+            by_identity: new_map(keys, warm.saturating_mul(2)),
+            keys: hashers,
+        }
+    }
+
+    /// Users held.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// `true` when no user is held.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The user with the canonical identity `identity` (INT-11), own or alias.
+    #[must_use]
+    pub fn lookup(&self, identity: &[u8]) -> Option<Key> {
+        let (slot, check) = self.hashes(identity);
+        (0..PROBES)
+            .filter_map(|probe| self.by_identity.get(&slot.wrapping_add(probe)))
+            .find(|found| found.check == check)
+            .map(|found| found.key)
+    }
+
+    /// As [`Registry::lookup`], making the user when there is none; the flag says whether it is new.
+    ///
+    /// `None` when the registry is full.
+    pub fn lookup_or_create(&mut self, identity: &[u8]) -> Option<(Key, bool)> {
+        if let Some(key) = self.lookup(identity) {
+            return Some((key, false));
+        }
+        let (key, entry) = self.entries.insert()?;
+        entry.user.reset(identity);
+        if self.alias(key, identity) {
+            Some((key, true))
+        } else {
+            self.entries.remove(key);
+            None
+        }
+    }
+
+    /// Makes `identity` lead to `key` too, as the other identities of an implicit set do.
+    ///
+    /// False when it leads to another user already, or the user has too many.
+    pub fn alias(&mut self, key: Key, identity: &[u8]) -> bool {
+        if let Some(found) = self.lookup(identity) {
+            return found == key;
+        }
+        let (slot, check) = self.hashes(identity);
+        let Some(entry) = self.entries.lookup_mut(key) else {
+            return false;
+        };
+        if entry.user.aliases.len() == IDENTITIES_MAX {
+            return false;
+        }
+        let free = (0..PROBES)
+            .map(|probe| slot.wrapping_add(probe))
+            .find(|slot| !self.by_identity.contains_key(slot));
+        let Some(slot) = free else {
+            return false;
+        };
+        entry.user.aliases.push(slot);
+        self.by_identity.insert(slot, Found { key, check });
+        true
+    }
+
+    /// The entry of `key`.
+    #[must_use]
+    pub fn entry(&self, key: Key) -> Option<&Entry<X>> {
+        self.entries.lookup(key)
+    }
+
+    /// The entry of `key`, mutable.
+    pub fn entry_mut(&mut self, key: Key) -> Option<&mut Entry<X>> {
+        self.entries.lookup_mut(key)
+    }
+
+    /// The user of `key`.
+    #[must_use]
+    pub fn user(&self, key: Key) -> Option<&User> {
+        self.entries.lookup(key).map(|entry| &entry.user)
+    }
+
+    /// The user of `key`, mutable.
+    pub fn user_mut(&mut self, key: Key) -> Option<&mut User> {
+        self.entries.lookup_mut(key).map(|entry| &mut entry.user)
+    }
+
+    /// Keys of all users, in slot order.
+    pub fn keys(&self) -> impl Iterator<Item = Key> + '_ {
+        self.entries.keys()
+    }
+
+    /// Forgets a user and all its identities.
+    ///
+    /// # Panics
+    /// When `key` is stale.
+    pub fn remove(&mut self, key: Key) {
+        if let Some(entry) = self.entries.lookup_mut(key) {
+            for slot in entry.user.aliases.drain(..) {
+                self.by_identity.remove(&slot);
+            }
+        }
+        self.entries.remove(key);
+    }
+
+    fn hashes(&self, identity: &[u8]) -> (u64, u64) {
+        let hash = |state: &ahash::RandomState| {
+            let mut hasher = state.build_hasher();
+            hasher.write(identity);
+            hasher.finish()
+        };
+        (hash(&self.keys[0]), hash(&self.keys[1]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn registry(bound: usize) -> Registry<u32> {
+        Registry::new(MapKeys([1, 2, 3, 4]), bound, 1)
+    }
+
+    // Proves: INT-11
+    #[test]
+    fn every_identity_of_a_user_leads_to_it_until_it_is_removed() {
+        let mut registry = registry(4);
+        let (alice, new) = registry.lookup_or_create(b"+1555").unwrap();
+        assert!(new);
+        assert!(registry.alias(alice, b"alice@ims.example"));
+        assert_eq!(
+            registry.lookup_or_create(b"alice@ims.example"),
+            Some((alice, false))
+        );
+        let (bob, _) = registry.lookup_or_create(b"+1556").unwrap();
+        assert!(
+            !registry.alias(bob, b"alice@ims.example"),
+            "taken identities stay where they are"
+        );
+        registry.remove(alice);
+        assert_eq!(registry.lookup(b"+1555"), None);
+        assert_eq!(registry.lookup(b"alice@ims.example"), None);
+        assert_eq!(registry.lookup(b"+1556"), Some(bob));
+        assert_eq!(registry.keys().count(), 1);
+    }
+
+    #[test]
+    fn a_full_registry_refuses_new_users_and_keeps_the_old() {
+        let mut registry = registry(1);
+        let (key, _) = registry.lookup_or_create(b"a").unwrap();
+        assert_eq!(registry.lookup_or_create(b"b"), None);
+        assert_eq!(registry.lookup(b"b"), None);
+        registry.remove(key);
+        assert!(registry.lookup_or_create(b"b").is_some());
+    }
+
+    #[test]
+    fn a_reused_slot_shows_nothing_of_its_last_user() {
+        let mut registry = registry(1);
+        let (key, _) = registry.lookup_or_create(b"a").unwrap();
+        let user = registry.user_mut(key).unwrap();
+        user.barred = true;
+        user.identity.extend_from_slice(b"sip:a@h");
+        registry.remove(key);
+        let (key, _) = registry.lookup_or_create(b"b").unwrap();
+        let user = registry.user(key).unwrap();
+        assert!(!user.barred && user.served && user.identity.is_empty());
+        assert_eq!(user.canonical, b"b");
+    }
+}

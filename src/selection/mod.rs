@@ -1,1 +1,568 @@
-//! Placeholder.
+//! Which devices of a user get a push now, and why the others do not (PUSH-0, section 9.3). Layer 3.
+//!
+//! [`evaluate`] is a pure function of its inputs: (U, D, M, S, now) to a verdict per device, so that
+//! a decision can be replayed from a log. The first rule that fires, in the table's order, gives the
+//! reason. [`Debounce`] says when to decide (SEL-2). Not here: acting on the verdicts.
+
+use core::time::Duration;
+
+use crate::base::time::{Timestamp, UnixMillis};
+use crate::registry::device::Device;
+use crate::registry::gruu::GruuRule;
+use crate::registry::outcome::DeviceState;
+use crate::registry::user::{DEVICES_HELD_MAX, User};
+
+/// Most devices one evaluation looks at.
+pub const CANDIDATES_MAX: usize = DEVICES_HELD_MAX;
+
+/// A reason code of section 9.3. Times say when to look again; `NEVER` is "when something changes".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// The user is unknown or not provisioned.
+    UserNotServed,
+    /// The user is suspended or barred.
+    UserBarred,
+    /// Preferences say hold, or quiet hours until then.
+    UserPrefHold {
+        /// End of the quiet hours, wall clock; `None` for an open-ended hold.
+        until: Option<UnixMillis>,
+    },
+    /// No live message.
+    NoMessage,
+    /// The provider's switch is off, or overload stops everything.
+    Stopped,
+    /// No active binding, or one that ends too soon.
+    NotActive,
+    /// No usable address.
+    NoGruu,
+    /// No accepted feature tag, or INVITE is not among its methods.
+    NoCpm,
+    /// Denied or not allowed by the user.
+    PrefExcluded,
+    /// Its access network is forbidden.
+    Roaming,
+    /// A push is open or pending; messages join it.
+    BusyPush,
+    /// W: until its registration changes.
+    Wait,
+    /// Q until then.
+    Quarantine {
+        /// When it is forgiven.
+        until: Timestamp,
+    },
+    /// B until then.
+    Backoff {
+        /// When the next attempt may start.
+        until: Timestamp,
+    },
+    /// No message fits it.
+    NothingForIt,
+    /// Others come first and the number is limited.
+    FanoutCut,
+    /// No token of the next hop is left; it stays queued.
+    Throttled,
+    /// Push to it.
+    Selected,
+}
+
+impl Verdict {
+    /// The stable, public code (SEL-3).
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::UserNotServed => "U-NOT-SERVED",
+            Self::UserBarred => "U-BARRED",
+            Self::UserPrefHold { .. } => "U-PREF-HOLD",
+            Self::NoMessage => "M-NONE",
+            Self::Stopped => "S-STOPPED",
+            Self::NotActive => "D-NOT-ACTIVE",
+            Self::NoGruu => "D-NO-GRUU",
+            Self::NoCpm => "D-NO-CPM",
+            Self::PrefExcluded => "D-PREF-EXCLUDED",
+            Self::Roaming => "D-ROAMING",
+            Self::BusyPush => "D-BUSY-PUSH",
+            Self::Wait => "D-WAIT",
+            Self::Quarantine { .. } => "D-QUARANTINE",
+            Self::Backoff { .. } => "D-BACKOFF",
+            Self::NothingForIt => "D-NOTHING-FOR-IT",
+            Self::FanoutCut => "D-FANOUT-CUT",
+            Self::Throttled => "S-THROTTLED",
+            Self::Selected => "SELECTED",
+        }
+    }
+
+    /// Small dense number for counters.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        match self {
+            Self::UserNotServed => 0,
+            Self::UserBarred => 1,
+            Self::UserPrefHold { .. } => 2,
+            Self::NoMessage => 3,
+            Self::Stopped => 4,
+            Self::NotActive => 5,
+            Self::NoGruu => 6,
+            Self::NoCpm => 7,
+            Self::PrefExcluded => 8,
+            Self::Roaming => 9,
+            Self::BusyPush => 10,
+            Self::Wait => 11,
+            Self::Quarantine { .. } => 12,
+            Self::Backoff { .. } => 13,
+            Self::NothingForIt => 14,
+            Self::FanoutCut => 15,
+            Self::Throttled => 16,
+            Self::Selected => 17,
+        }
+    }
+
+    /// The verdict on the whole user, when the reason is not the device's.
+    #[must_use]
+    pub const fn is_for_user(self) -> bool {
+        self.index() <= 4
+    }
+}
+
+/// Number of distinct [`Verdict::index`] values.
+pub const VERDICTS: usize = 18;
+
+/// Input U: what is provisioned for the user.
+#[derive(Clone, Copy, Debug)]
+pub struct UserView<'a> {
+    /// Provisioned and served here.
+    pub served: bool,
+    /// Suspended or barred.
+    pub barred: bool,
+    /// Hold everything.
+    pub hold: bool,
+    /// Quiet hours end then; past or zero means none.
+    pub quiet_until: UnixMillis,
+    /// Keys of the only devices allowed; empty allows all.
+    pub allow: &'a [u64],
+    /// Keys of devices never to push to.
+    pub deny: &'a [u64],
+    /// Key of the device to serve first; 0 for none.
+    pub priority: u64,
+}
+
+impl<'a> UserView<'a> {
+    /// The view of `user`.
+    #[must_use]
+    pub fn of(user: &'a User) -> Self {
+        let preferences = &user.preferences;
+        Self {
+            served: user.served,
+            barred: user.barred,
+            hold: preferences.hold,
+            quiet_until: preferences.quiet_until,
+            allow: &preferences.allow,
+            deny: &preferences.deny,
+            priority: preferences.priority,
+        }
+    }
+}
+
+/// Input D: one device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceView {
+    /// The device's key.
+    pub key: u64,
+    /// It has an active binding.
+    pub active: bool,
+    /// When its last binding ends.
+    pub expires_at: Timestamp,
+    /// When its latest binding was made.
+    pub registered_at: Timestamp,
+    /// Preference in thousandths.
+    pub q: u16,
+    /// How it can be addressed.
+    pub rule: GruuRule,
+    /// Bits of the accepted ICSIs it registered.
+    pub icsi: u32,
+    /// It registered some feature parameter.
+    pub speaks: bool,
+    /// Its `methods` lack INVITE.
+    pub refuses_invite: bool,
+    /// It roams, if known.
+    pub roaming: Option<bool>,
+    /// It has an open or pending push.
+    pub pushing: bool,
+    /// Its past.
+    pub history: DeviceState,
+}
+
+impl DeviceView {
+    /// The view of `device`.
+    #[must_use]
+    pub fn of(device: &Device) -> Self {
+        Self {
+            key: device.key,
+            active: device.active,
+            expires_at: device.expires_at,
+            registered_at: device.registered_at,
+            q: device.q,
+            rule: device.rule,
+            icsi: device.features.icsi,
+            speaks: device.features.speaks,
+            refuses_invite: device.features.refuses_invite,
+            roaming: device.roaming,
+            pushing: device.pushing.is_some(),
+            history: device.history,
+        }
+    }
+}
+
+/// Input M: the user's queue as the devices see it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueView {
+    /// Live, unexpired messages.
+    pub live: u32,
+    /// Bit i: some live message fits the i-th device (target, size, type) and is neither delivered
+    /// to it nor refused by it.
+    pub fitting: u32,
+}
+
+/// How many devices get a message (section 9.3 step 14).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Fanout {
+    /// Every device that can.
+    #[default]
+    All,
+    /// The best one.
+    First,
+    /// The best n.
+    Best(u8),
+}
+
+/// Input S: the provider's policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Everything is stopped.
+    pub stopped: bool,
+    /// A binding must live this much longer. Default 10 s.
+    pub min_remaining: Duration,
+    /// Take devices without any feature parameter. Default no.
+    pub assume_when_silent: bool,
+    /// Push to roaming devices. Default yes.
+    pub allow_roaming: bool,
+    /// How many devices.
+    pub fanout: Fanout,
+    /// Most devices of one user pushed to at once, open pushes included (RSP-31). Default 8.
+    pub devices_max: u8,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            stopped: false,
+            min_remaining: Duration::from_secs(10),
+            assume_when_silent: false,
+            allow_roaming: true,
+            fanout: Fanout::All,
+            devices_max: 8,
+        }
+    }
+}
+
+/// The moment of a decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// Monotonic.
+    pub now: Timestamp,
+    /// Wall clock, for quiet hours.
+    pub wall: UnixMillis,
+    /// INVITEs the next hop may get now (rate and overload verdict).
+    pub tokens: u32,
+}
+
+/// A decision, with its reasons. Reused.
+#[derive(Debug)]
+pub struct Selection {
+    verdicts: [Verdict; CANDIDATES_MAX],
+    len: usize,
+    order: [u8; CANDIDATES_MAX],
+    selected: usize,
+    user: Option<Verdict>,
+    again_at: Timestamp,
+}
+
+impl Default for Selection {
+    fn default() -> Self {
+        Self {
+            verdicts: [Verdict::NotActive; CANDIDATES_MAX],
+            len: 0,
+            order: [0; CANDIDATES_MAX],
+            selected: 0,
+            user: None,
+            again_at: Timestamp::NEVER,
+        }
+    }
+}
+
+impl Selection {
+    /// The verdict on each device, in the order of the input.
+    #[must_use]
+    pub fn verdicts(&self) -> &[Verdict] {
+        &self.verdicts[..self.len]
+    }
+
+    /// Indices of the selected devices, best first.
+    pub fn selected(&self) -> impl Iterator<Item = usize> + '_ {
+        self.order[..self.selected]
+            .iter()
+            .map(|&index| usize::from(index))
+    }
+
+    /// The reason when the whole user was stopped.
+    #[must_use]
+    pub const fn user_verdict(&self) -> Option<Verdict> {
+        self.user
+    }
+
+    /// The reason to show for the user: its own, or that of its luckiest device.
+    #[must_use]
+    pub fn summary(&self) -> Verdict {
+        self.user.unwrap_or_else(|| {
+            let last = self
+                .verdicts()
+                .iter()
+                .copied()
+                .max_by_key(|verdict| verdict.index());
+            last.unwrap_or(Verdict::NotActive)
+        })
+    }
+
+    /// When time alone may change the decision: the earliest end of a backoff or quarantine. A quiet
+    /// hour's end is wall time and stands in the user verdict.
+    #[must_use]
+    pub const fn again_at(&self) -> Timestamp {
+        self.again_at
+    }
+
+    fn stop(&mut self, verdict: Verdict, devices: usize) {
+        self.user = Some(verdict);
+        self.verdicts[..devices].fill(verdict);
+    }
+}
+
+/// Decides for all `devices` (the first [`CANDIDATES_MAX`] of them), into `selection`.
+pub fn evaluate(
+    user: &UserView<'_>,
+    devices: &[DeviceView],
+    queue: &QueueView,
+    policy: &Policy,
+    moment: Moment,
+    selection: &mut Selection,
+) {
+    let devices = &devices[..devices.len().min(CANDIDATES_MAX)];
+    selection.len = devices.len();
+    selection.selected = 0;
+    selection.user = None;
+    selection.again_at = Timestamp::NEVER;
+    if let Some(verdict) = judge_user(user, queue, policy, moment.wall) {
+        selection.stop(verdict, devices.len());
+        return;
+    }
+    let mut survivors = 0;
+    let mut busy = 0;
+    for (index, device) in devices.iter().enumerate() {
+        let fits = queue.fitting & (1 << index) != 0;
+        let verdict = judge_device(user, device, fits, policy, moment.now);
+        selection.verdicts[index] = verdict;
+        match verdict {
+            Verdict::Selected => {
+                selection.order[survivors] = small(index);
+                survivors += 1;
+            }
+            Verdict::BusyPush => busy += 1,
+            Verdict::Backoff { until } | Verdict::Quarantine { until } => {
+                selection.again_at = selection.again_at.min(until);
+            }
+            Verdict::UserNotServed
+            | Verdict::UserBarred
+            | Verdict::UserPrefHold { .. }
+            | Verdict::NoMessage
+            | Verdict::Stopped
+            | Verdict::NotActive
+            | Verdict::NoGruu
+            | Verdict::NoCpm
+            | Verdict::PrefExcluded
+            | Verdict::Roaming
+            | Verdict::Wait
+            | Verdict::NothingForIt
+            | Verdict::FanoutCut
+            | Verdict::Throttled => {}
+        }
+    }
+    cut(
+        user,
+        devices,
+        policy,
+        (survivors, busy),
+        moment.tokens,
+        selection,
+    );
+}
+
+/// Steps 1 to 5.
+fn judge_user(
+    user: &UserView<'_>,
+    queue: &QueueView,
+    policy: &Policy,
+    wall: UnixMillis,
+) -> Option<Verdict> {
+    if !user.served {
+        Some(Verdict::UserNotServed)
+    } else if user.barred {
+        Some(Verdict::UserBarred)
+    } else if user.hold {
+        Some(Verdict::UserPrefHold { until: None })
+    } else if user.quiet_until > wall {
+        Some(Verdict::UserPrefHold {
+            until: Some(user.quiet_until),
+        })
+    } else if queue.live == 0 {
+        Some(Verdict::NoMessage)
+    } else if policy.stopped {
+        Some(Verdict::Stopped)
+    } else {
+        None
+    }
+}
+
+/// Steps 6 to 13.
+fn judge_device(
+    user: &UserView<'_>,
+    device: &DeviceView,
+    fits: bool,
+    policy: &Policy,
+    now: Timestamp,
+) -> Verdict {
+    let has_cpm = device.icsi != 0 || (!device.speaks && policy.assume_when_silent);
+    if !device.active || device.expires_at < now + policy.min_remaining {
+        Verdict::NotActive
+    } else if device.rule == GruuRule::None {
+        Verdict::NoGruu
+    } else if !has_cpm || device.refuses_invite {
+        Verdict::NoCpm
+    } else if user.deny.contains(&device.key)
+        || !(user.allow.is_empty() || user.allow.contains(&device.key))
+    {
+        Verdict::PrefExcluded
+    } else if device.roaming == Some(true) && !policy.allow_roaming {
+        Verdict::Roaming
+    } else if device.pushing {
+        Verdict::BusyPush
+    } else {
+        match device.history {
+            DeviceState::WaitRegistration { .. } => Verdict::Wait,
+            DeviceState::Quarantine { until, .. } if until > now => Verdict::Quarantine { until },
+            DeviceState::Backoff { until, .. } if until > now => Verdict::Backoff { until },
+            DeviceState::Ready | DeviceState::Quarantine { .. } | DeviceState::Backoff { .. } => {
+                if fits {
+                    Verdict::Selected
+                } else {
+                    Verdict::NothingForIt
+                }
+            }
+        }
+    }
+}
+
+/// Steps 14 and 15: orders the survivors and cuts at the limits. Open pushes use up places.
+fn cut(
+    user: &UserView<'_>,
+    devices: &[DeviceView],
+    policy: &Policy,
+    (survivors, busy): (usize, usize),
+    tokens: u32,
+    selection: &mut Selection,
+) {
+    let rank = |&index: &u8| {
+        let device = &devices[usize::from(index)];
+        let first = user.priority != 0 && device.key == user.priority;
+        // Ascending sort: the best must compare least.
+        (
+            !first,
+            u16::MAX - device.q,
+            core::cmp::Reverse(device.registered_at),
+            index,
+        )
+    };
+    selection.order[..survivors].sort_unstable_by_key(rank);
+    let wanted = match policy.fanout {
+        Fanout::All => usize::from(policy.devices_max),
+        Fanout::First => usize::from(policy.devices_max.min(1)),
+        Fanout::Best(n) => usize::from(n.min(policy.devices_max)),
+    };
+    let places = wanted.saturating_sub(busy);
+    let tokens = usize::try_from(tokens).unwrap_or(usize::MAX);
+    for (place, &index) in selection.order[..survivors].iter().enumerate() {
+        if place >= places {
+            selection.verdicts[usize::from(index)] = Verdict::FanoutCut;
+        } else if place >= tokens {
+            selection.verdicts[usize::from(index)] = Verdict::Throttled;
+        }
+    }
+    selection.selected = survivors.min(places).min(tokens);
+}
+
+fn small(index: usize) -> u8 {
+    u8::try_from(index).expect("at most 32 candidates")
+}
+
+/// What a trigger leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decide {
+    /// Decide now.
+    Now,
+    /// A decision is due then; arm a timer, unless one is armed for that moment.
+    At(Timestamp),
+}
+
+/// Spaces a user's decisions: the first trigger decides at once, those in the window after a
+/// decision make one more at its end (SEL-2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Debounce {
+    window_ends: Timestamp,
+    pending: bool,
+}
+
+impl Debounce {
+    /// Something changed at `now`. After [`Decide::Now`] the window of `window` runs.
+    pub fn trigger(&mut self, now: Timestamp, window: Duration) -> Decide {
+        if now < self.window_ends {
+            self.pending = true;
+            return Decide::At(self.window_ends);
+        }
+        self.decided(now, window);
+        Decide::Now
+    }
+
+    /// The timer of [`Decide::At`] fired: whether to decide now.
+    pub fn handle_timeout(&mut self, now: Timestamp, window: Duration) -> bool {
+        let due = self.pending && now >= self.window_ends;
+        if due {
+            self.decided(now, window);
+        }
+        due
+    }
+
+    /// When [`Debounce::handle_timeout`] has work.
+    #[must_use]
+    pub const fn deadline(&self) -> Timestamp {
+        if self.pending {
+            self.window_ends
+        } else {
+            Timestamp::NEVER
+        }
+    }
+
+    fn decided(&mut self, now: Timestamp, window: Duration) {
+        self.window_ends = now + window;
+        self.pending = false;
+    }
+}
+
+#[cfg(test)]
+mod tests;

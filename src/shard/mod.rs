@@ -1,3 +1,1 @@
 //! Layer 4: routes inputs to the parts that own them and orders their outputs.
-
-pub mod surface;

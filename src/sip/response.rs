@@ -1,1 +1,289 @@
-//! Placeholder.
+//! Responses to requests, as server (RFC 3261 section 8.2.6) (layer 1).
+//!
+//! A response repeats what the request said: all Via, From, To, Call-ID and CSeq, and Record-Route
+//! where a dialog may form. What is repeated was bounded and checked by the parser; folds are
+//! joined, so no line of the request begins a line of the response except as one header field.
+//!
+//! What this does **not** do: deciding the status, and keeping responses for retransmission
+//! (`sip::transaction`).
+
+use core::net::{IpAddr, SocketAddr};
+use std::io::Write as _;
+
+use crate::base::span::Span;
+use crate::sip::message::{HeaderName, Message, Method};
+
+/// Appends a response to `request`, which came from `source`.
+///
+/// * `reason` - the reason phrase; empty takes [`reason_phrase`].
+/// * `to_tag` - added when the request's To has no tag, except to a 100; may be empty for a 100.
+/// * `extra_headers` - complete lines with CRLF, put before Content-Length; Content-Type among
+///   them when there is a body.
+/// * `body` - may be empty.
+///
+/// The top Via gets `received` when the address in sent-by is not the source, or when `rport` asks
+/// for it, which is then filled (SX-3, RFC 3581 section 4). A *name* in sent-by gets `received`
+/// over UDP only: over a connection the response goes back on it, and the name cannot be compared.
+/// A `received` that the request brought along is dropped, for it is ours to write.
+///
+/// Call it with a parsed or salvaged message; a header missing in the latter is left out.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the parts of a response; a struct would be built for one call and taken apart"
+)]
+pub fn respond(
+    request: &Message<'_>,
+    source: SocketAddr,
+    status: u16,
+    reason: &str,
+    to_tag: &[u8],
+    extra_headers: &[u8],
+    body: &[u8],
+    out: &mut Vec<u8>,
+) {
+    debug_assert!(request.is_request(), "a response answers a request");
+    debug_assert!((100..700).contains(&status), "a status has three digits");
+    debug_assert!(
+        extra_headers.is_empty() || extra_headers.ends_with(b"\r\n"),
+        "extra headers are complete lines"
+    );
+    let reason = if reason.is_empty() {
+        reason_phrase(status)
+    } else {
+        reason
+    };
+    put(out, format_args!("SIP/2.0 {status} {reason}\r\n"));
+    copy_vias(request, source, out);
+    copy_lines(request, HeaderName::From, "From", out);
+    copy_to(request, status, to_tag, out);
+    copy_lines(request, HeaderName::CallId, "Call-ID", out);
+    copy_lines(request, HeaderName::CSeq, "CSeq", out);
+    if status == 100 {
+        copy_lines(request, HeaderName::Timestamp, "Timestamp", out);
+    } else if (101..300).contains(&status) && may_form_dialog(request.method()) {
+        copy_lines(request, HeaderName::RecordRoute, "Record-Route", out);
+    }
+    out.extend_from_slice(extra_headers);
+    put(out, format_args!("Content-Length: {}\r\n\r\n", body.len()));
+    out.extend_from_slice(body);
+}
+
+/// Where a response to `request` goes over UDP: to the source address, and to the source port if
+/// `rport` asked for that, else to the port of sent-by (RFC 3261 section 18.2.2, RFC 3581).
+#[must_use]
+pub fn reply_address(request: &Message<'_>, source: SocketAddr) -> SocketAddr {
+    match request.via_top() {
+        Ok(via) if via.rport.is_none() => SocketAddr::new(source.ip(), via.port.unwrap_or(5060)),
+        Ok(_) | Err(_) => source,
+    }
+}
+
+fn copy_vias(request: &Message<'_>, source: SocketAddr, out: &mut Vec<u8>) {
+    let mut lines = request.header_lines(HeaderName::Via);
+    let top = request.values(HeaderName::Via).next();
+    if let (Some(line), Some(value)) = (lines.next(), top) {
+        // The first line may hold empty list elements or more values around the first.
+        let span = Span::of(line, value);
+        out.extend_from_slice(b"Via: ");
+        put_top_via(request, value, source, out);
+        put_unfolded(&line[span.start as usize + span.len as usize..], out);
+        out.extend_from_slice(b"\r\n");
+    }
+    for line in lines {
+        put_line("Via", line, out);
+    }
+}
+
+/// Writes one Via value with `received` and `rport` as they must be.
+fn put_top_via(request: &Message<'_>, value: &[u8], source: SocketAddr, out: &mut Vec<u8>) {
+    let Ok(via) = request.via_top() else {
+        put_unfolded(value, out);
+        return;
+    };
+    let asks_rport = via.rport.is_some();
+    let differs = match sent_by_address(via.host) {
+        Some(address) => address != canonical(source.ip()),
+        None => via.transport.eq_ignore_ascii_case(b"UDP"),
+    };
+    for (index, piece) in split_parameters(value).enumerate() {
+        let name = piece.split(|&c| c == b'=').next().unwrap_or_default();
+        let name = name.trim_ascii();
+        if index > 0 && name.eq_ignore_ascii_case(b"received") {
+            continue;
+        }
+        if index > 0 {
+            out.push(b';');
+        }
+        if index > 0 && name.eq_ignore_ascii_case(b"rport") {
+            put(out, format_args!("rport={}", source.port()));
+        } else {
+            put_unfolded(piece, out);
+        }
+    }
+    if differs || asks_rport {
+        // IPv6 addresses stand here without brackets (RFC 3261 section 25.1, via-received).
+        put(out, format_args!(";received={}", canonical(source.ip())));
+    }
+}
+
+fn copy_to(request: &Message<'_>, status: u16, to_tag: &[u8], out: &mut Vec<u8>) {
+    let Some(value) = request.header(HeaderName::To) else {
+        return;
+    };
+    out.extend_from_slice(b"To: ");
+    put_unfolded(value, out);
+    if status != 100 && !to_tag.is_empty() && request.to_tag().is_none() {
+        out.extend_from_slice(b";tag=");
+        out.extend_from_slice(to_tag);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn copy_lines(request: &Message<'_>, name: HeaderName, text: &str, out: &mut Vec<u8>) {
+    for line in request.header_lines(name) {
+        put_line(text, line, out);
+    }
+}
+
+fn put_line(name: &str, value: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    put_unfolded(value, out);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends `value` with every line end inside it removed; the blank that follows one stays.
+fn put_unfolded(value: &[u8], out: &mut Vec<u8>) {
+    let mut rest = value;
+    while let Some(at) = memchr::memchr2(b'\r', b'\n', rest) {
+        out.extend_from_slice(&rest[..at]);
+        rest = &rest[at + 1..];
+    }
+    out.extend_from_slice(rest);
+}
+
+/// The value before the first semicolon, then each parameter; quoted semicolons do not split.
+fn split_parameters(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut quoted = false;
+    let mut escaped = false;
+    value.split(move |&c| {
+        let inside = quoted;
+        match c {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = inside,
+            b'"' => quoted = !inside,
+            _ => {}
+        }
+        c == b';' && !inside
+    })
+}
+
+/// The address in sent-by; `None` for a name.
+fn sent_by_address(host: &[u8]) -> Option<IpAddr> {
+    let text = core::str::from_utf8(host).ok()?;
+    let text = text
+        .strip_prefix('[')
+        .and_then(|inner| inner.strip_suffix(']'))
+        .unwrap_or(text);
+    text.parse().ok().map(canonical)
+}
+
+/// An IPv4 peer seen through a dual-stack socket is that IPv4 peer.
+const fn canonical(address: IpAddr) -> IpAddr {
+    address.to_canonical()
+}
+
+/// Methods whose 18x and 2xx carry a route set (RFC 3261 section 12.1.1, RFC 6665, RFC 3515).
+const fn may_form_dialog(method: Method) -> bool {
+    matches!(method, Method::Invite | Method::Refer | Method::Subscribe)
+}
+
+fn put(out: &mut Vec<u8>, text: core::fmt::Arguments<'_>) {
+    out.write_fmt(text).expect("writing to a Vec cannot fail");
+}
+
+/// The registered reason phrase, or that of the class.
+#[must_use]
+pub const fn reason_phrase(status: u16) -> &'static str {
+    match status {
+        100 => "Trying",
+        180 => "Ringing",
+        181 => "Call Is Being Forwarded",
+        182 => "Queued",
+        183 => "Session Progress",
+        200 => "OK",
+        202 => "Accepted",
+        204 => "No Notification",
+        300 => "Multiple Choices",
+        301 => "Moved Permanently",
+        302 => "Moved Temporarily",
+        305 => "Use Proxy",
+        380 => "Alternative Service",
+        400..500 => client_error_phrase(status),
+        500 => "Server Internal Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Server Time-out",
+        505 => "Version Not Supported",
+        513 => "Message Too Large",
+        580 => "Precondition Failure",
+        600 => "Busy Everywhere",
+        603 => "Decline",
+        604 => "Does Not Exist Anywhere",
+        606 => "Not Acceptable",
+        _ => match status / 100 {
+            1 => "Session Progress",
+            2 => "OK",
+            3 => "Multiple Choices",
+            5 => "Server Internal Error",
+            _ => "Busy Everywhere",
+        },
+    }
+}
+
+const fn client_error_phrase(status: u16) -> &'static str {
+    match status {
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        406 => "Not Acceptable",
+        407 => "Proxy Authentication Required",
+        408 => "Request Timeout",
+        410 => "Gone",
+        412 => "Conditional Request Failed",
+        413 => "Request Entity Too Large",
+        414 => "Request-URI Too Long",
+        415 => "Unsupported Media Type",
+        416 => "Unsupported URI Scheme",
+        420 => "Bad Extension",
+        421 => "Extension Required",
+        422 => "Session Interval Too Small",
+        423 => "Interval Too Brief",
+        428 => "Use Identity Header",
+        429 => "Provide Referrer Identity",
+        430 => "Flow Failed",
+        433 => "Anonymity Disallowed",
+        439 => "First Hop Lacks Outbound Support",
+        469 => "Bad Info Package",
+        470 => "Consent Needed",
+        480 => "Temporarily Unavailable",
+        481 => "Call/Transaction Does Not Exist",
+        482 => "Loop Detected",
+        483 => "Too Many Hops",
+        484 => "Address Incomplete",
+        485 => "Ambiguous",
+        486 => "Busy Here",
+        487 => "Request Terminated",
+        488 => "Not Acceptable Here",
+        489 => "Bad Event",
+        491 => "Request Pending",
+        493 => "Undecipherable",
+        494 => "Security Agreement Required",
+        _ => "Bad Request",
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,293 @@
-//! Placeholder.
+//! Byte classes and small scanners of the SIP grammar (RFC 3261 section 25.1). Layer 1.
+//!
+//! Everything here is total: no input panics, nothing allocates. White space inside a header value
+//! may be a fold; the parser has already checked that every CR and LF in the header section belongs
+//! to a line end, so the scanners treat CR, LF, SP and HTAB alike.
+
+use crate::base::span::Span;
+
+/// `token` characters.
+pub(crate) const TOKEN: u8 = 1;
+/// Characters any URI may hold: unreserved, reserved, escape, brackets.
+pub(crate) const URI: u8 = 2;
+/// Host names and IPv4 addresses; the underscore is seen in the field.
+pub(crate) const HOST: u8 = 4;
+/// White space, folds included.
+pub(crate) const LWS: u8 = 8;
+/// User part and password of a SIP URI.
+pub(crate) const USER: u8 = 16;
+/// Names and values of URI parameters.
+pub(crate) const URI_PARAM: u8 = 32;
+/// Unquoted values of header parameters: tokens, hosts, ports, bracketed addresses.
+pub(crate) const PARAM_VALUE: u8 = 64;
+/// Words of Call-ID.
+pub(crate) const WORD: u8 = 128;
+
+const fn classes() -> [u8; 256] {
+    let mut table = [0_u8; 256];
+    let mut byte = 0_usize;
+    while byte < 256 {
+        let c = byte.to_le_bytes()[0];
+        let mut class = 0;
+        if c.is_ascii_alphanumeric() {
+            class = TOKEN | URI | HOST | USER | URI_PARAM | PARAM_VALUE | WORD;
+        }
+        class |= class_of_mark(c);
+        if matches!(c, b' ' | b'\t' | b'\r' | b'\n') {
+            class |= LWS;
+        }
+        table[byte] = class;
+        byte += 1;
+    }
+    table
+}
+
+const fn class_of_mark(c: u8) -> u8 {
+    let mut class = 0;
+    if matches!(
+        c,
+        b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~'
+    ) {
+        class |= TOKEN | PARAM_VALUE | WORD;
+    }
+    if matches!(
+        c,
+        b'-' | b'_' | b'.' | b'!' | b'~' | b'*' | b'\'' | b'(' | b')' | b'%'
+    ) {
+        class |= URI | USER | URI_PARAM;
+    }
+    if matches!(
+        c,
+        b';' | b'/' | b'?' | b':' | b'@' | b'&' | b'=' | b'+' | b'$' | b','
+    ) {
+        class |= URI;
+    }
+    if matches!(c, b'[' | b']') {
+        class |= URI | URI_PARAM | PARAM_VALUE | WORD;
+    }
+    if matches!(c, b'-' | b'.' | b'_') {
+        class |= HOST;
+    }
+    if matches!(c, b'&' | b'=' | b'+' | b'$' | b',' | b';' | b'?' | b'/') {
+        class |= USER;
+    }
+    if matches!(c, b'/' | b':' | b'&' | b'+' | b'$') {
+        class |= URI_PARAM;
+    }
+    if matches!(
+        c,
+        b':' | b'/' | b'@' | b'&' | b'$' | b'?' | b'(' | b')' | b'#' | b'|' | b'^'
+    ) {
+        class |= PARAM_VALUE;
+    }
+    let rest = matches!(
+        c,
+        b'(' | b')' | b'<' | b'>' | b':' | b'\\' | b'"' | b'/' | b'?'
+    );
+    if rest || matches!(c, b'{' | b'}' | b'@') {
+        class |= WORD;
+    }
+    class
+}
+
+static CLASS: [u8; 256] = classes();
+
+/// `true` when `byte` belongs to one of the classes in `mask`.
+#[inline]
+pub(crate) fn is(byte: u8, mask: u8) -> bool {
+    CLASS[usize::from(byte)] & mask != 0
+}
+
+/// `true` when `bytes` is not empty and every byte belongs to `mask`.
+#[inline]
+pub(crate) fn all(bytes: &[u8], mask: u8) -> bool {
+    !bytes.is_empty() && bytes.iter().all(|&byte| is(byte, mask))
+}
+
+/// `true` when `bytes` is a token.
+#[inline]
+#[must_use]
+pub fn is_token(bytes: &[u8]) -> bool {
+    all(bytes, TOKEN)
+}
+
+/// `bytes` without white space (folds included) at both ends.
+#[inline]
+#[must_use]
+pub fn trim(bytes: &[u8]) -> &[u8] {
+    let mut start = 0;
+    let mut end = bytes.len();
+    while start < end && is(bytes[start], LWS) {
+        start += 1;
+    }
+    while end > start && is(bytes[end - 1], LWS) {
+        end -= 1;
+    }
+    &bytes[start..end]
+}
+
+/// A decimal number that fits 32 bits; `None` when empty, not all digits, or too large.
+#[inline]
+#[must_use]
+pub fn decimal_u32(bytes: &[u8]) -> Option<u32> {
+    let value = decimal_u64(bytes)?;
+    u32::try_from(value).ok()
+}
+
+/// A decimal number below 10^18; leading zeros are fine at any length up to 64 digits.
+#[inline]
+#[must_use]
+pub fn decimal_u64(bytes: &[u8]) -> Option<u64> {
+    if bytes.is_empty() || bytes.len() > 64 {
+        return None;
+    }
+    let mut value = 0_u64;
+    for &byte in bytes {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 || value >= 100_000_000_000_000_000 {
+            return None;
+        }
+        value = value * 10 + u64::from(digit);
+    }
+    Some(value)
+}
+
+/// Strips one pair of double quotes, if both are there. Escapes inside stay as they are.
+#[inline]
+#[must_use]
+pub fn unquote(bytes: &[u8]) -> &[u8] {
+    match bytes {
+        [b'"', inner @ .., b'"'] => inner,
+        _ => bytes,
+    }
+}
+
+/// The first value of a comma list and what follows its comma; quotes and `<>` are respected.
+///
+/// An unterminated quote or bracket swallows the rest, which the typed parser then refuses.
+#[must_use]
+pub fn split_comma(bytes: &[u8]) -> (&[u8], &[u8]) {
+    let mut at = 0;
+    while let Some(step) = memchr::memchr3(b',', b'"', b'<', &bytes[at..]) {
+        let hit = at + step;
+        match bytes[hit] {
+            b',' => return (&bytes[..hit], &bytes[hit + 1..]),
+            b'"' => at = end_of_quoted(bytes, hit).unwrap_or(bytes.len()),
+            _ => {
+                let close = memchr::memchr(b'>', &bytes[hit..]);
+                at = close.map_or(bytes.len(), |len| hit + len + 1);
+            }
+        }
+    }
+    (bytes, &[])
+}
+
+/// One past the closing quote of the quoted string that opens at `open`.
+#[inline]
+pub(crate) fn end_of_quoted(bytes: &[u8], open: usize) -> Option<usize> {
+    let mut at = open + 1;
+    loop {
+        let hit = at + memchr::memchr2(b'"', b'\\', bytes.get(at..)?)?;
+        if bytes[hit] == b'"' {
+            return Some(hit + 1);
+        }
+        at = hit + 2;
+    }
+}
+
+/// A position in a value; offsets are those of `bytes`.
+#[derive(Clone, Debug)]
+pub(crate) struct Cursor<'a> {
+    pub(crate) bytes: &'a [u8],
+    pub(crate) pos: usize,
+}
+
+impl<'a> Cursor<'a> {
+    /// Reads `bytes[start..end]`.
+    #[inline]
+    pub(crate) fn new(bytes: &'a [u8], start: usize, end: usize) -> Self {
+        Self {
+            bytes: &bytes[..end],
+            pos: start,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn peek(&self) -> Option<u8> {
+        self.bytes.get(self.pos).copied()
+    }
+
+    #[inline]
+    pub(crate) fn at_end(&self) -> bool {
+        self.pos >= self.bytes.len()
+    }
+
+    /// Steps over `byte` if it is next.
+    #[inline]
+    pub(crate) fn eat(&mut self, byte: u8) -> bool {
+        let hit = self.peek() == Some(byte);
+        self.pos += usize::from(hit);
+        hit
+    }
+
+    /// Skips white space; `true` when there was some.
+    #[inline]
+    pub(crate) fn skip_lws(&mut self) -> bool {
+        let start = self.pos;
+        while self.peek().is_some_and(|byte| is(byte, LWS)) {
+            self.pos += 1;
+        }
+        self.pos > start
+    }
+
+    /// The longest run of bytes of the classes `mask`; may be empty.
+    #[inline]
+    pub(crate) fn run(&mut self, mask: u8) -> Span {
+        let start = self.pos;
+        while self.peek().is_some_and(|byte| is(byte, mask)) {
+            self.pos += 1;
+        }
+        Span::new(start, self.pos)
+    }
+
+    /// A quoted string, quotes included; `None` when it does not end.
+    #[inline]
+    pub(crate) fn quoted(&mut self) -> Option<Span> {
+        let end = end_of_quoted(self.bytes, self.pos)?;
+        let span = Span::new(self.pos, end);
+        self.pos = end;
+        Some(span)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_comma_inside_quotes_or_brackets_does_not_split() {
+        let (first, rest) = split_comma(b"\"a, \\\"b\" <sip:x,y@z>;p=1, <sip:q>");
+        assert_eq!(first, b"\"a, \\\"b\" <sip:x,y@z>;p=1");
+        assert_eq!(trim(rest), b"<sip:q>");
+        assert_eq!(split_comma(b"\"open, x"), (&b"\"open, x"[..], &b""[..]));
+        assert_eq!(split_comma(b"\"open\\"), (&b"\"open\\"[..], &b""[..]));
+    }
+
+    #[test]
+    fn numbers_are_bounded_and_may_carry_leading_zeros() {
+        assert_eq!(decimal_u32(b"0009"), Some(9));
+        assert_eq!(decimal_u32(b"4294967295"), Some(u32::MAX));
+        assert_eq!(decimal_u32(b"4294967296"), None);
+        assert_eq!(decimal_u32(b"36893488147419103232"), None);
+        assert_eq!(decimal_u32(b"-1"), None);
+        assert_eq!(decimal_u32(b""), None);
+    }
+
+    #[test]
+    fn tokens_hold_the_marks_of_the_grammar_and_no_others() {
+        assert!(is_token(b"!interesting-Method0123456789_*+`.%indeed'~"));
+        for byte in [b'^', b'(', b'@', b' ', b';', b'"', 0x80, 0, 0x7f] {
+            assert!(!is_token(&[b'a', byte]), "{byte:#x}");
+        }
+    }
+}

@@ -18,7 +18,7 @@ use std::time::Instant;
 use volley::base::time::Timestamp;
 use volley::io::driver::DriverOptions;
 use volley::io::host::{Host, HostConfig, Storeless};
-use volley::shard::surface::{
+use volley::base::surface::{
     Core, Input, LinkCommand, LinkEvent, LinkId, LinkKind, MeshBody, MeshFrame, StoreBatch,
     StoreTicket, Transmit, TxBuf,
 };

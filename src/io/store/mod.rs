@@ -1,1 +1,45 @@
-//! Placeholder.
+//! The embedded store (layer 5): a journal of checksummed records on glommio DMA files.
+//!
+//! One [`Journal`] per shard, single writer, in the shard's own executor. It keeps no index: the
+//! shard does ([`store::index`](crate::store::index)), and recovery feeds it every payload again.
+//!
+//! ```text
+//! directory   LOCK  FORMAT  00000001.seg  00000002.seg ..
+//! segment     [header block][group][group].. zeros          preallocated, never reused
+//! group       [commit record][record].. zeros to the block  one write, one fdatasync
+//! record      crc len position epoch kind version magic | payload | zeros to 8 octets
+//! ```
+//!
+//! * **A block that was synced is never written again**: a group ends with zeros up to the next
+//!   4 KiB, and the next begins there. Filling up the last block instead would save on average half a
+//!   block per sync (1 % under load, much when idle), but a torn rewrite could then destroy records
+//!   that were acknowledged. Also after a restart: it begins a new segment.
+//! * **One group is in flight at a time.** So a damaged place with a whole group behind it was durable
+//!   once and is reported as corruption; without one it is the torn tail of the last write and was
+//!   never acknowledged.
+//! * Each commit record names the end of the group before it, so a lost or zeroed group is noticed.
+//! * Every record names its own place: a record read from anywhere else is refused.
+//! * A failed write or sync ends the journal: what was not acknowledged by then never will be. The
+//!   sync is not tried again, because the kernel may have dropped the pages it failed on.
+//!
+//! `O_DIRECT` is demanded where the file system has it, since what a cache holds is not durable and
+//! because the page cache would cost a copy and memory the shards were promised. A file system that
+//! refuses it is refused with a sentence. tmpfs has none and nothing to make durable: glommio then
+//! uses plain reads and writes by itself, which suits tests and demonstrations.
+//!
+//! Not here yet: index checkpoints, cleaning of half-dead segments, space in reserve.
+
+mod directory;
+mod error;
+mod format;
+mod group;
+mod journal;
+mod keeper;
+mod reader;
+mod recover;
+mod segment;
+mod signal;
+mod writer;
+
+pub use error::JournalError;
+pub use journal::{Damage, DamagePolicy, Health, Journal, JournalOptions, Recovered, Totals};

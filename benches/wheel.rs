@@ -1,0 +1,277 @@
+//! The timer wheel at 10 M armed timers, next to a binary heap with lazy deletion and tokio-util's
+//! `DelayQueue`, in one run on one machine.
+//!
+//! `arm_disarm`: a random timer is disarmed and armed again up to 30 minutes ahead. `expire`: time
+//! passes in 10 ms ticks; each timer that fires is armed again 30 minutes ahead, so that the
+//! number armed stays. The worst tick of the wheel is printed.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a bench measures time, and criterion's macros make public items"
+)]
+
+use core::hint::black_box;
+use core::task::Poll;
+use core::time::Duration;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Instant;
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use tokio_util::time::DelayQueue;
+use tokio_util::time::delay_queue::Key;
+use volley::base::entropy::Jitter;
+use volley::base::time::Timestamp;
+use volley::wheel::{DEFAULT_TICK, TimerId, Wheel};
+
+const SPAN: Duration = Duration::from_secs(1800);
+const SIZES: [(u32, &str); 2] = [(10_000, "10k_armed"), (10_000_000, "10M_armed")];
+
+fn pick(dice: &mut Jitter) -> Duration {
+    Duration::from_nanos(dice.below(1_800_000_000_000))
+}
+
+fn any(dice: &mut Jitter, armed: u32) -> u32 {
+    u32::try_from(dice.below(u64::from(armed))).expect("below a u32")
+}
+
+struct WheelBed {
+    wheel: Wheel,
+    ids: Vec<TimerId>,
+    dice: Jitter,
+    now: Timestamp,
+    worst_tick: Duration,
+}
+
+impl WheelBed {
+    fn new(armed: u32) -> Self {
+        let mut dice = Jitter::new(1);
+        let mut wheel = Wheel::new(DEFAULT_TICK, armed as usize, Timestamp::ZERO);
+        let ids = (0..armed)
+            .map(|key| {
+                let deadline = Timestamp::ZERO + pick(&mut dice);
+                wheel.arm(deadline, key.into()).expect("room for all")
+            })
+            .collect();
+        Self {
+            wheel,
+            ids,
+            dice,
+            now: Timestamp::ZERO,
+            worst_tick: Duration::ZERO,
+        }
+    }
+
+    fn refresh(&mut self, iterations: u64) -> Duration {
+        let armed = u32::try_from(self.ids.len()).expect("a bench size");
+        let start = Instant::now();
+        for _ in 0..iterations {
+            let key = any(&mut self.dice, armed);
+            let id = &mut self.ids[key as usize];
+            black_box(self.wheel.disarm(*id));
+            let deadline = self.now + pick(&mut self.dice);
+            *id = self.wheel.arm(deadline, key.into()).expect("one was freed");
+        }
+        start.elapsed()
+    }
+
+    fn expire(&mut self, iterations: u64) -> Duration {
+        let start = Instant::now();
+        let (mut fired, mut last) = (0, start);
+        while fired < iterations {
+            self.now = self.now + DEFAULT_TICK;
+            while let Some((_, key)) = self.wheel.pop_due(self.now) {
+                let id = self.wheel.arm(self.now + SPAN, key).expect("one was freed");
+                self.ids[usize::try_from(key).expect("an index")] = id;
+                fired += 1;
+            }
+            let tick_end = Instant::now();
+            self.worst_tick = self.worst_tick.max(tick_end - last);
+            last = tick_end;
+        }
+        per_iteration(start.elapsed(), fired, iterations)
+    }
+}
+
+/// The heap keeps (deadline, slot, generation); a stale generation is skipped when it surfaces, and
+/// the heap is rebuilt when stale entries outnumber the armed ones.
+struct HeapBed {
+    heap: BinaryHeap<Reverse<(u64, u32, u32)>>,
+    generations: Vec<u32>,
+    dice: Jitter,
+    now: u64,
+}
+
+impl HeapBed {
+    fn new(armed: u32) -> Self {
+        let mut dice = Jitter::new(1);
+        let mut heap = BinaryHeap::with_capacity(2 * armed as usize + 1);
+        heap.extend((0..armed).map(|slot| Reverse((nanos(pick(&mut dice)), slot, 0))));
+        Self {
+            heap,
+            generations: vec![0; armed as usize],
+            dice,
+            now: 0,
+        }
+    }
+
+    fn arm(&mut self, slot: u32, deadline: u64) {
+        if self.heap.len() == 2 * self.generations.len() {
+            let generations = &self.generations;
+            self.heap.retain(|Reverse((_, slot, generation))| {
+                generations[*slot as usize] == *generation
+            });
+        }
+        let generation = self.generations[slot as usize];
+        self.heap.push(Reverse((deadline, slot, generation)));
+    }
+
+    fn refresh(&mut self, iterations: u64) -> Duration {
+        let armed = u32::try_from(self.generations.len()).expect("a bench size");
+        let start = Instant::now();
+        for _ in 0..iterations {
+            let slot = any(&mut self.dice, armed);
+            self.generations[slot as usize] = self.generations[slot as usize].wrapping_add(1);
+            let deadline = self.now + nanos(pick(&mut self.dice));
+            self.arm(slot, deadline);
+        }
+        start.elapsed()
+    }
+
+    fn expire(&mut self, iterations: u64) -> Duration {
+        let start = Instant::now();
+        let mut fired = 0;
+        while fired < iterations {
+            self.now += nanos(DEFAULT_TICK);
+            while let Some(Reverse((deadline, slot, generation))) = self.heap.peek().copied() {
+                if deadline > self.now {
+                    break;
+                }
+                self.heap.pop();
+                if self.generations[slot as usize] == generation {
+                    self.generations[slot as usize] = generation.wrapping_add(1);
+                    self.arm(slot, self.now + nanos(SPAN));
+                    fired += 1;
+                }
+            }
+        }
+        per_iteration(start.elapsed(), fired, iterations)
+    }
+}
+
+struct QueueBed {
+    runtime: tokio::runtime::Runtime,
+    queue: DelayQueue<u32>,
+    keys: Vec<Key>,
+    dice: Jitter,
+}
+
+impl QueueBed {
+    fn new(armed: u32) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .expect("a runtime without I/O");
+        let mut dice = Jitter::new(1);
+        let guard = runtime.enter();
+        let mut queue = DelayQueue::with_capacity(armed as usize);
+        let keys = (0..armed)
+            .map(|slot| queue.insert(slot, pick(&mut dice)))
+            .collect();
+        drop(guard);
+        Self {
+            runtime,
+            queue,
+            keys,
+            dice,
+        }
+    }
+
+    fn refresh(&mut self, iterations: u64) -> Duration {
+        let armed = u32::try_from(self.keys.len()).expect("a bench size");
+        let _guard = self.runtime.enter();
+        let start = Instant::now();
+        for _ in 0..iterations {
+            let slot = any(&mut self.dice, armed);
+            let key = &mut self.keys[slot as usize];
+            black_box(self.queue.remove(key));
+            *key = self.queue.insert(slot, pick(&mut self.dice));
+        }
+        start.elapsed()
+    }
+
+    fn expire(&mut self, iterations: u64) -> Duration {
+        let (queue, keys) = (&mut self.queue, &mut self.keys);
+        self.runtime.block_on(async {
+            let start = Instant::now();
+            let mut fired = 0;
+            while fired < iterations {
+                tokio::time::advance(DEFAULT_TICK).await;
+                fired += core::future::poll_fn(|context| {
+                    let mut due = 0;
+                    while let Poll::Ready(Some(expired)) = queue.poll_expired(context) {
+                        let slot = expired.into_inner();
+                        keys[slot as usize] = queue.insert(slot, SPAN);
+                        due += 1;
+                    }
+                    Poll::Ready(due)
+                })
+                .await;
+            }
+            per_iteration(start.elapsed(), fired, iterations)
+        })
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).expect("half an hour")
+}
+
+/// A tick fires a few more than asked for; scales the time to the number asked for.
+fn per_iteration(elapsed: Duration, fired: u64, iterations: u64) -> Duration {
+    let scaled = elapsed.as_nanos() * u128::from(iterations) / u128::from(fired);
+    Duration::from_nanos(u64::try_from(scaled).expect("no longer than before"))
+}
+
+/// One structure at a time, so that 10 M timers of only one are in memory.
+fn compare(criterion: &mut Criterion) {
+    for (armed, case) in SIZES {
+        let mut bed = WheelBed::new(armed);
+        measure(criterion, "wheel", "arm_disarm", case, |n| bed.refresh(n));
+        measure(criterion, "wheel", "expire", case, |n| bed.expire(n));
+        eprintln!("wheel: worst tick with {case}: {:?}", bed.worst_tick);
+        drop(bed);
+        let mut bed = HeapBed::new(armed);
+        measure(criterion, "binary_heap", "arm_disarm", case, |n| {
+            bed.refresh(n)
+        });
+        measure(criterion, "binary_heap", "expire", case, |n| bed.expire(n));
+        drop(bed);
+        let mut bed = QueueBed::new(armed);
+        measure(criterion, "delay_queue", "arm_disarm", case, |n| {
+            bed.refresh(n)
+        });
+        measure(criterion, "delay_queue", "expire", case, |n| bed.expire(n));
+    }
+}
+
+fn measure(
+    criterion: &mut Criterion,
+    subject: &str,
+    operation: &str,
+    case: &str,
+    mut run: impl FnMut(u64) -> Duration,
+) {
+    let mut group = criterion.benchmark_group(subject);
+    group.throughput(Throughput::Elements(1));
+    group.sample_size(10);
+    group.warm_up_time(Duration::from_secs(1));
+    group.measurement_time(Duration::from_secs(3));
+    group.bench_function(BenchmarkId::new(operation, case), |bencher| {
+        bencher.iter_custom(&mut run);
+    });
+    group.finish();
+}
+
+criterion_group!(benches, compare);
+criterion_main!(benches);

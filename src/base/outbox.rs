@@ -1,0 +1,451 @@
+//! Links as the core keeps them: what arrived but is not yet a whole message, and what waits to go
+//! out. One buffer per link and turn, so that a turn costs one write per connection at most.
+//!
+//! A link has at most one buffer at the driver ([`Outbox::poll_transmit`] until
+//! [`Outbox::sent`]) and one that fills here; both are bounded by [`Outbox::backlog`] checks of the
+//! writers. Buffers circulate, so a warm link allocates nothing.
+
+use core::net::SocketAddr;
+use std::collections::VecDeque;
+
+use crate::base::slab::Key;
+use crate::base::surface::{LinkCommand, LinkId, LinkKind, MeshBody, MeshFrame, Transmit, TxBuf};
+use crate::base::time::Timestamp;
+
+/// Octets that may wait for one link before its writers must hold back.
+pub const LINK_BACKLOG_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Most links of one shard.
+pub const LINKS_MAX: usize = 1 << 20;
+/// Buffers at or below this capacity are kept with an idle link; larger ones are given back.
+const KEEP_BYTES_MAX: usize = 256 * 1024;
+
+/// Where a message goes: a link, on a datagram socket with an address, maybe of another shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Destination {
+    /// The shard that owns the link.
+    pub shard: u8,
+    /// The link.
+    pub link: LinkId,
+    /// The far end, for datagram sockets.
+    pub address: Option<SocketAddr>,
+}
+
+/// One datagram destination's queue of a socket.
+#[derive(Debug, Default)]
+struct Train {
+    destination: Option<SocketAddr>,
+    bytes: Vec<u8>,
+    cuts: Vec<u32>,
+}
+
+/// What the core knows of one link.
+#[derive(Debug)]
+pub struct Link {
+    /// Which use of the slot this is.
+    pub id: LinkId,
+    /// What it carries.
+    pub kind: LinkKind,
+    /// The far end; for a datagram socket, our own address.
+    pub peer: SocketAddr,
+    /// Octets received that are not yet a whole message.
+    pub rx: Vec<u8>,
+    /// Octets of `rx` already looked at by the framing.
+    pub scanned: usize,
+    /// When the oldest octet of `rx` came in; `NEVER` while `rx` is empty.
+    pub partial_since: Timestamp,
+    /// The push bound last on an MSRP connection.
+    pub bound: Option<Key>,
+    /// Pushes bound to an MSRP connection.
+    pub bound_count: u32,
+    open: bool,
+    busy: bool,
+    dirty: bool,
+    closing: bool,
+    tx: Vec<u8>,
+    trains: Vec<Train>,
+    next_train: usize,
+}
+
+impl Link {
+    fn new(id: LinkId, kind: LinkKind, peer: SocketAddr) -> Self {
+        Self {
+            id,
+            kind,
+            peer,
+            rx: Vec::new(),
+            scanned: 0,
+            partial_since: Timestamp::NEVER,
+            bound: None,
+            bound_count: 0,
+            open: true,
+            busy: false,
+            dirty: false,
+            closing: false,
+            tx: Vec::new(),
+            trains: Vec::new(),
+            next_train: 0,
+        }
+    }
+
+    fn waiting(&self) -> usize {
+        self.tx.len()
+            + self
+                .trains
+                .iter()
+                .map(|train| train.bytes.len())
+                .sum::<usize>()
+    }
+}
+
+/// All links of one shard.
+#[derive(Debug)]
+pub struct Outbox {
+    shard: u8,
+    links: Vec<Option<Box<Link>>>,
+    dirty: VecDeque<LinkId>,
+    commands: VecDeque<LinkCommand>,
+    mesh: VecDeque<MeshFrame>,
+    overflow_total: u64,
+}
+
+impl Outbox {
+    /// No links yet.
+    #[must_use]
+    pub fn new(shard: u8) -> Self {
+        Self {
+            shard,
+            links: Vec::new(),
+            dirty: VecDeque::with_capacity(64),
+            commands: VecDeque::new(),
+            mesh: VecDeque::new(),
+            overflow_total: 0,
+        }
+    }
+
+    /// The shard these links belong to.
+    #[must_use]
+    pub const fn shard(&self) -> u8 {
+        self.shard
+    }
+
+    /// Registers a link the driver reported. Refuses slots past [`LINKS_MAX`].
+    pub fn opened(&mut self, id: LinkId, kind: LinkKind, peer: SocketAddr) -> bool {
+        let slot = id.slot as usize;
+        if slot >= LINKS_MAX {
+            return false;
+        }
+        if self.links.len() <= slot {
+            self.links.resize_with(slot + 1, || None);
+        }
+        match &mut self.links[slot] {
+            // The slot's buffers are kept for the next connection.
+            Some(link) => {
+                let (rx, tx) = (core::mem::take(&mut link.rx), core::mem::take(&mut link.tx));
+                **link = Link::new(id, kind, peer);
+                link.rx = recycled(rx);
+                link.tx = recycled(tx);
+            }
+            empty => *empty = Some(Box::new(Link::new(id, kind, peer))),
+        }
+        true
+    }
+
+    /// Forgets a link; what waited for it is dropped.
+    pub fn closed(&mut self, id: LinkId) {
+        if let Some(link) = self.lookup_mut(id) {
+            link.open = false;
+            link.tx.clear();
+            link.trains.clear();
+            link.rx.clear();
+        }
+    }
+
+    /// The link, while it is open.
+    #[must_use]
+    pub fn lookup(&self, id: LinkId) -> Option<&Link> {
+        let link = self.links.get(id.slot as usize)?.as_deref()?;
+        (link.open && link.id == id).then_some(link)
+    }
+
+    /// The link, mutable, while it is open.
+    pub fn lookup_mut(&mut self, id: LinkId) -> Option<&mut Link> {
+        let link = self.links.get_mut(id.slot as usize)?.as_deref_mut()?;
+        (link.open && link.id == id).then_some(link)
+    }
+
+    /// Octets waiting for the link here; zero for an unknown one.
+    #[must_use]
+    pub fn backlog(&self, id: LinkId) -> usize {
+        self.lookup(id).map_or(0, Link::waiting)
+    }
+
+    /// `true` if a stream link is open and has room for more output.
+    #[must_use]
+    pub fn is_writable(&self, id: LinkId) -> bool {
+        self.lookup(id)
+            .is_some_and(|link| !link.closing && link.waiting() < LINK_BACKLOG_BYTES_MAX)
+    }
+
+    /// Lets `encode` append one message for `to`. False, and nothing sent, when the link is gone or
+    /// its backlog is full.
+    pub fn send(&mut self, to: Destination, encode: impl FnOnce(&mut Vec<u8>)) -> bool {
+        if to.shard != self.shard {
+            let mut bytes = Vec::with_capacity(2048);
+            encode(&mut bytes);
+            let body = MeshBody::Send {
+                link: to.link,
+                destination: to.address,
+                bytes,
+            };
+            self.mesh.push_back(MeshFrame {
+                to: to.shard,
+                from: self.shard,
+                body,
+            });
+            return true;
+        }
+        if !self.is_writable(to.link) {
+            self.overflow_total += 1;
+            return false;
+        }
+        let link = self.links[to.link.slot as usize]
+            .as_deref_mut()
+            .expect("a writable link is present");
+        match to.address {
+            Some(address) if link.kind == LinkKind::SipUdp => {
+                let train = train_of(&mut link.trains, address);
+                encode(&mut train.bytes);
+                train.cuts.push(
+                    u32::try_from(train.bytes.len()).expect("the backlog is bounded below 4 GiB"),
+                );
+            }
+            _ => encode(&mut link.tx),
+        }
+        if !link.dirty && !link.busy {
+            link.dirty = true;
+            self.dirty.push_back(to.link);
+        }
+        true
+    }
+
+    /// Asks the driver to connect.
+    pub fn connect(&mut self, token: u64, kind: LinkKind, address: SocketAddr) {
+        self.commands.push_back(LinkCommand::Connect {
+            token,
+            kind,
+            address,
+        });
+    }
+
+    /// Asks the driver to close the link once its output has gone out; takes no more output.
+    pub fn close(&mut self, id: LinkId) {
+        let Some(link) = self.lookup_mut(id) else {
+            return;
+        };
+        if link.closing {
+            return;
+        }
+        link.closing = true;
+        if !link.busy && link.waiting() == 0 {
+            self.commands.push_back(LinkCommand::Close { link: id });
+        }
+    }
+
+    /// The driver sent the buffer it had taken.
+    pub fn sent(&mut self, id: LinkId) {
+        let Some(link) = self.lookup_mut(id) else {
+            return;
+        };
+        link.busy = false;
+        let (waiting, closing) = (link.waiting() > 0, link.closing);
+        if waiting && !link.dirty {
+            link.dirty = true;
+            self.dirty.push_back(id);
+        } else if closing && !waiting {
+            self.commands.push_back(LinkCommand::Close { link: id });
+        }
+    }
+
+    /// Fills `buffer` for the next link that is idle at the driver and has output.
+    pub fn poll_transmit(&mut self, buffer: &mut TxBuf) -> Option<Transmit> {
+        debug_assert!(buffer.bytes.is_empty() && buffer.cuts.is_empty());
+        while let Some(id) = self.dirty.pop_front() {
+            let Some(link) = self.lookup_mut(id) else {
+                continue;
+            };
+            link.dirty = false;
+            if link.busy {
+                continue;
+            }
+            buffer.destination = None;
+            if !link.tx.is_empty() {
+                core::mem::swap(&mut link.tx, &mut buffer.bytes);
+            } else if !take_train(link, buffer) {
+                continue;
+            }
+            link.busy = true;
+            return Some(Transmit { link: id });
+        }
+        None
+    }
+
+    /// The next connect or close for the driver.
+    pub fn poll_link(&mut self) -> Option<LinkCommand> {
+        self.commands.pop_front()
+    }
+
+    /// Passes a frame to another shard.
+    pub fn send_mesh(&mut self, frame: MeshFrame) {
+        self.mesh.push_back(frame);
+    }
+
+    /// The next frame for another shard.
+    pub fn poll_mesh(&mut self) -> Option<MeshFrame> {
+        self.mesh.pop_front()
+    }
+
+    /// Messages not sent because the link was gone or full.
+    #[must_use]
+    pub const fn overflow_total(&self) -> u64 {
+        self.overflow_total
+    }
+
+    /// All open links.
+    pub fn iter(&self) -> impl Iterator<Item = &Link> {
+        self.links
+            .iter()
+            .flatten()
+            .map(|link| &**link)
+            .filter(|link| link.open)
+    }
+}
+
+fn recycled(mut buffer: Vec<u8>) -> Vec<u8> {
+    if buffer.capacity() > KEEP_BYTES_MAX {
+        return Vec::new();
+    }
+    buffer.clear();
+    buffer
+}
+
+fn train_of(trains: &mut Vec<Train>, address: SocketAddr) -> &mut Train {
+    let found = trains
+        .iter()
+        .position(|train| train.destination == Some(address))
+        .or_else(|| trains.iter().position(|train| train.bytes.is_empty()));
+    let at = found.unwrap_or_else(|| {
+        trains.push(Train::default());
+        trains.len() - 1
+    });
+    trains[at].destination = Some(address);
+    &mut trains[at]
+}
+
+fn take_train(link: &mut Link, buffer: &mut TxBuf) -> bool {
+    for step in 0..link.trains.len() {
+        let at = (link.next_train + step) % link.trains.len();
+        let train = &mut link.trains[at];
+        if train.bytes.is_empty() {
+            continue;
+        }
+        core::mem::swap(&mut train.bytes, &mut buffer.bytes);
+        core::mem::swap(&mut train.cuts, &mut buffer.cuts);
+        buffer.destination = train.destination;
+        link.next_train = at + 1;
+        return true;
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address() -> SocketAddr {
+        "127.0.0.1:5060".parse().unwrap()
+    }
+
+    fn open(outbox: &mut Outbox, kind: LinkKind) -> Destination {
+        let link = LinkId {
+            slot: 0,
+            generation: 1,
+        };
+        assert!(outbox.opened(link, kind, address()));
+        Destination {
+            shard: 0,
+            link,
+            address: None,
+        }
+    }
+
+    #[test]
+    fn one_buffer_is_out_at_a_time_and_later_output_waits() {
+        let mut outbox = Outbox::new(0);
+        let to = open(&mut outbox, LinkKind::SipInbound);
+        assert!(outbox.send(to, |out| out.extend_from_slice(b"one")));
+        assert!(outbox.send(to, |out| out.extend_from_slice(b"two")));
+        let mut buffer = TxBuf::default();
+        assert!(outbox.poll_transmit(&mut buffer).is_some());
+        assert_eq!(buffer.bytes, b"onetwo");
+        assert!(outbox.send(to, |out| out.extend_from_slice(b"three")));
+        buffer.bytes.clear();
+        assert!(
+            outbox.poll_transmit(&mut buffer).is_none(),
+            "the link is busy"
+        );
+        outbox.sent(to.link);
+        assert!(outbox.poll_transmit(&mut buffer).is_some());
+        assert_eq!(buffer.bytes, b"three");
+    }
+
+    #[test]
+    fn a_close_waits_for_the_output_before_it() {
+        let mut outbox = Outbox::new(0);
+        let to = open(&mut outbox, LinkKind::SipInbound);
+        assert!(outbox.send(to, |out| out.extend_from_slice(b"bye")));
+        outbox.close(to.link);
+        assert!(outbox.poll_link().is_none());
+        assert!(
+            !outbox.send(to, |out| out.extend_from_slice(b"late")),
+            "closing takes no more"
+        );
+        let mut buffer = TxBuf::default();
+        assert!(outbox.poll_transmit(&mut buffer).is_some());
+        outbox.sent(to.link);
+        assert_eq!(
+            outbox.poll_link(),
+            Some(LinkCommand::Close { link: to.link })
+        );
+    }
+
+    #[test]
+    fn datagrams_keep_their_cuts_per_destination() {
+        let mut outbox = Outbox::new(0);
+        let mut to = open(&mut outbox, LinkKind::SipUdp);
+        to.address = Some(address());
+        assert!(outbox.send(to, |out| out.extend_from_slice(b"abc")));
+        assert!(outbox.send(to, |out| out.extend_from_slice(b"de")));
+        let mut buffer = TxBuf::default();
+        assert!(outbox.poll_transmit(&mut buffer).is_some());
+        assert_eq!(
+            (buffer.bytes.as_slice(), buffer.cuts.as_slice()),
+            (&b"abcde"[..], &[3, 5][..])
+        );
+        assert_eq!(buffer.destination, Some(address()));
+    }
+
+    #[test]
+    fn a_stale_link_takes_nothing() {
+        let mut outbox = Outbox::new(0);
+        let to = open(&mut outbox, LinkKind::MsrpInbound);
+        outbox.closed(to.link);
+        assert!(!outbox.send(to, |out| out.push(1)));
+        let again = LinkId {
+            slot: 0,
+            generation: 2,
+        };
+        assert!(outbox.opened(again, LinkKind::MsrpInbound, address()));
+        assert!(outbox.lookup(to.link).is_none());
+        assert!(outbox.lookup(again).is_some());
+    }
+}

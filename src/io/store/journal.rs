@@ -1,0 +1,646 @@
+//! The journal as the driver uses it, and the state its tasks share.
+
+use std::cell::{RefCell, RefMut};
+use std::collections::VecDeque;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use glommio::io::DmaFile;
+use glommio::task::JoinHandle;
+
+use crate::io::store::error::JournalError;
+use crate::io::store::format::{self, BLOCK, COMMIT, HEADER};
+use crate::io::store::group::{Group, Sizes};
+use crate::io::store::signal::Signal;
+use crate::io::store::{directory, keeper, reader, recover, segment, writer};
+use crate::shard::surface::{Location, StoreBatch, StoreDone, StoreTicket};
+
+/// Damaged places a report lists; more are only counted.
+pub(crate) const DAMAGES_MAX: usize = 64;
+/// Octets read back that may wait to be collected; then the readers pause.
+pub(crate) const LOADED_BYTES_MAX: usize = 16 << 20;
+/// Segment files kept open for reading.
+const FILES_MAX: usize = 64;
+
+/// What recovery does about damaged records that had been acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DamagePolicy {
+    /// Do not open: an operator decides.
+    #[default]
+    Refuse,
+    /// Go on without them; [`Recovered`] counts them.
+    Skip,
+}
+
+/// Settings of a journal. `Default` is meant for production.
+#[derive(Clone, Copy, Debug)]
+pub struct JournalOptions {
+    /// Octets of a segment; a multiple of 4096. Bounds what one live message can keep from being
+    /// reclaimed. Default: 64 MiB.
+    pub segment_bytes: u32,
+    /// Largest group, octets; a multiple of 4096, with room in a segment. Bounds a payload, too:
+    /// see [`JournalOptions::payload_max`]. Default: 1 MiB.
+    pub commit_bytes: u32,
+    /// A group this large is written without waiting for more, octets. Default: 128 KiB.
+    pub commit_now_bytes: u32,
+    /// Longest time the first record of a group waits for others. Default: 1 ms.
+    pub commit_age: Duration,
+    /// Appends taken while a group is written and the next is full, octets. Default: 8 MiB.
+    pub queue_bytes_max: usize,
+    /// Reads waiting. Default: 16,384.
+    pub reads_max: usize,
+    /// Reads under way at a time. Default: 8.
+    pub readers: usize,
+    /// Largest read that answers several requests at once, octets. Default: 256 KiB.
+    pub read_window_bytes: u32,
+    /// Octets between two requested records that one read passes over. Default: 16 KiB.
+    pub read_gap_bytes: u32,
+    /// The shard this directory belongs to.
+    pub shard: u32,
+    /// What to do about damaged records.
+    pub on_damage: DamagePolicy,
+}
+
+impl Default for JournalOptions {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 64 << 20,
+            commit_bytes: 1 << 20,
+            commit_now_bytes: 128 << 10,
+            commit_age: Duration::from_millis(1),
+            queue_bytes_max: 8 << 20,
+            reads_max: 16_384,
+            readers: 8,
+            read_window_bytes: 256 << 10,
+            read_gap_bytes: 16 << 10,
+            shard: 0,
+            on_damage: DamagePolicy::Refuse,
+        }
+    }
+}
+
+impl JournalOptions {
+    /// Longest payload that can be appended, octets. The core's records must fit
+    /// ([`RECORD_BYTES_MAX`](crate::store::record::RECORD_BYTES_MAX) does by default).
+    #[must_use]
+    pub const fn payload_max(&self) -> usize {
+        self.commit_bytes.saturating_sub(COMMIT + HEADER + 8) as usize
+    }
+
+    pub(crate) const fn sizes(&self) -> Sizes {
+        Sizes {
+            segment_bytes: self.segment_bytes,
+            commit_bytes: self.commit_bytes,
+        }
+    }
+
+    fn check(&self) -> Result<(), JournalError> {
+        let blocks = self.segment_bytes.is_multiple_of(BLOCK)
+            && self.commit_bytes.is_multiple_of(BLOCK)
+            && self.commit_bytes > 0;
+        let what = if !blocks {
+            "segment_bytes and commit_bytes must be multiples of 4096; round them up"
+        } else if self.segment_bytes.saturating_sub(BLOCK) < self.commit_bytes {
+            "segment_bytes must exceed commit_bytes by 4096 at least; raise segment_bytes"
+        } else if self.segment_bytes > 1 << 31 {
+            "segment_bytes must not exceed 2 GiB; lower it"
+        } else if self.readers == 0 || self.reads_max == 0 || self.queue_bytes_max == 0 {
+            "readers, reads_max and queue_bytes_max must not be zero; raise them"
+        } else {
+            return Ok(());
+        };
+        Err(JournalError::Options { what })
+    }
+}
+
+/// A place in the journal that is not as it was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// The segment's number.
+    pub segment: u32,
+    /// Octets from its start.
+    pub offset: u32,
+}
+
+/// What recovery found.
+#[derive(Clone, Debug, Default)]
+pub struct Recovered {
+    /// Payloads handed out.
+    pub records: u64,
+    /// Octets of them.
+    pub bytes: u64,
+    /// Segments read.
+    pub segments: u32,
+    /// Epoch of the last owner; the new one writes with the next.
+    pub epoch: u64,
+    /// Where the last write was cut short; nothing acknowledged was lost there.
+    pub torn: Option<Damage>,
+    /// The first damaged places. Acknowledged records may be lost there.
+    pub damaged: Vec<Damage>,
+    /// All damaged places.
+    pub damaged_places: u64,
+}
+
+/// How the journal fares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// All is well.
+    Well,
+    /// The next segment cannot be made: refuse intake while there is room for marks.
+    SpaceLow,
+    /// Stopped for good.
+    Failed,
+}
+
+/// Counters since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Records made durable.
+    pub appends: u64,
+    /// Octets of their payloads.
+    pub append_bytes: u64,
+    /// Groups written, each with one sync.
+    pub syncs: u64,
+    /// Octets written, padding and headers included.
+    pub written_bytes: u64,
+    /// Records read back.
+    pub reads: u64,
+    /// Reads of the disk for them.
+    pub read_windows: u64,
+    /// Records that could not be read back.
+    pub reads_failed: u64,
+    /// Segments reclaimed.
+    pub reclaimed: u64,
+}
+
+/// Appends that wait for the next group.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting {
+    bytes: Vec<u8>,
+    taken: usize,
+    appends: VecDeque<(StoreTicket, u32)>,
+}
+
+impl Waiting {
+    fn len(&self) -> usize {
+        self.bytes.len() - self.taken
+    }
+
+    fn push(&mut self, ticket: StoreTicket, payload: &[u8]) {
+        let len = u32::try_from(payload.len()).expect("checked against the largest payload");
+        self.bytes.extend_from_slice(payload);
+        self.appends.push_back((ticket, len));
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.appends.clear();
+        self.taken = 0;
+    }
+}
+
+/// Everything the tasks change. Borrowed only between awaits.
+#[derive(Debug)]
+pub(crate) struct State {
+    /// The group that gathers.
+    pub(crate) fill: Group,
+    /// The other one, unless it is being written.
+    pub(crate) other: Option<Group>,
+    pub(crate) waiting: Waiting,
+    /// Where the group taken last for writing ends.
+    pub(crate) before: u64,
+    pub(crate) done: StoreDone,
+    /// Last ticket acknowledged.
+    pub(crate) acknowledged: u64,
+    /// Last ticket submitted; zero before the first.
+    submitted: u64,
+    pub(crate) failed: bool,
+    pub(crate) space_low: bool,
+    /// Flush, then end.
+    pub(crate) closing: bool,
+    /// End at once.
+    pub(crate) stopping: bool,
+    pub(crate) reads: VecDeque<(u64, Location)>,
+    /// Reads taken by a reader.
+    pub(crate) reading: usize,
+    /// Open segments, most recently used last.
+    files: VecDeque<(u32, Rc<DmaFile>)>,
+    /// The segment being written.
+    pub(crate) current: u32,
+    /// The segment the writer will need next, once it is half through.
+    pub(crate) wanted: u32,
+    pub(crate) spare: Option<(u32, Rc<DmaFile>)>,
+    pub(crate) spare_failed: bool,
+    pub(crate) dead: VecDeque<u32>,
+    pub(crate) reclaiming: bool,
+    waker: Option<Waker>,
+    pub(crate) totals: Totals,
+}
+
+impl State {
+    /// Wakes the driver to collect what is done.
+    pub(crate) fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Stops acknowledging, for good.
+    pub(crate) fn fail(&mut self) {
+        if !self.failed {
+            self.failed = true;
+            self.done.failed_from = Some(StoreTicket(self.acknowledged + 1));
+            self.waiting.clear();
+        }
+        self.wake();
+    }
+
+    /// Fills the gathering group from what waits.
+    pub(crate) fn refill(&mut self, epoch: u64, sizes: Sizes) {
+        while let Some(&(ticket, len)) = self.waiting.appends.front() {
+            let end = self.waiting.taken + len as usize;
+            let payload = &self.waiting.bytes[self.waiting.taken..end];
+            if !self.fill.push(ticket, payload, epoch, sizes) {
+                break;
+            }
+            self.waiting.taken = end;
+            self.waiting.appends.pop_front();
+        }
+        if self.waiting.appends.is_empty() {
+            self.waiting.clear();
+        }
+        if !self.fill.is_empty() && self.fill.since.is_none() {
+            self.fill.since = Some(now());
+        }
+    }
+
+    pub(crate) fn has_waiting(&self) -> bool {
+        !self.waiting.appends.is_empty()
+    }
+
+    /// The open file of `segment`, if it is kept.
+    pub(crate) fn file(&mut self, segment: u32) -> Option<Rc<DmaFile>> {
+        let at = self
+            .files
+            .iter()
+            .position(|&(number, _)| number == segment)?;
+        let entry = self.files.remove(at)?;
+        let file = Rc::clone(&entry.1);
+        self.files.push_back(entry);
+        Some(file)
+    }
+
+    /// Keeps `file` for reads; forgets the one used longest ago.
+    pub(crate) fn keep_file(&mut self, segment: u32, file: Rc<DmaFile>) {
+        if self.file(segment).is_none() {
+            if self.files.len() == FILES_MAX {
+                self.files.pop_front();
+            }
+            self.files.push_back((segment, file));
+        }
+    }
+
+    pub(crate) fn forget_file(&mut self, segment: u32) {
+        self.files.retain(|&(number, _)| number != segment);
+    }
+}
+
+/// The driver's clock, for the age of a group.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a driver reads the clock; the core never sees it"
+)]
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
+
+/// Shared by the journal and its tasks, all on one thread.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    state: RefCell<State>,
+    pub(crate) directory: PathBuf,
+    pub(crate) options: JournalOptions,
+    pub(crate) epoch: u64,
+    /// For the writer: something to write, or to end.
+    pub(crate) work: Signal,
+    /// For the readers.
+    pub(crate) reads: Signal,
+    /// For the keeper: a segment to make or to remove.
+    pub(crate) chores: Signal,
+    /// For the writer: the keeper has made a segment or failed to.
+    pub(crate) spare: Signal,
+    /// Held until the last task is gone.
+    _lock: File,
+}
+
+impl Shared {
+    pub(crate) fn state(&self) -> RefMut<'_, State> {
+        self.state.borrow_mut()
+    }
+
+    pub(crate) const fn plan(&self, number: u32) -> segment::Plan {
+        segment::Plan {
+            number,
+            bytes: self.options.segment_bytes,
+            epoch: self.epoch,
+            shard: self.options.shard,
+        }
+    }
+
+    fn notify_all(&self) {
+        self.work.notify();
+        self.reads.notify();
+        self.chores.notify();
+        self.spare.notify();
+    }
+}
+
+/// A shard's store. Make it and use it inside the shard's executor; its tasks run in the task queue
+/// it is opened in.
+///
+/// The driver calls [`Journal::submit`] and [`Journal::poll`] every turn. Dropping it stops without
+/// writing what was not acknowledged, as a crash would; [`Journal::close`] writes it.
+#[derive(Debug)]
+pub struct Journal {
+    shared: Rc<Shared>,
+    tasks: Vec<JoinHandle<()>>,
+    recovered: Recovered,
+}
+
+impl Journal {
+    /// Opens `directory`, making it when it is missing, and hands every record's payload to
+    /// `recover` in the order they were appended.
+    ///
+    /// # Errors
+    /// See [`JournalError`]; then nothing was changed on disk but the lock file, and `recover` may
+    /// have seen some of the records.
+    pub async fn open(
+        directory: &Path,
+        options: &JournalOptions,
+        recover: &mut dyn FnMut(Location, &[u8]),
+    ) -> Result<Self, JournalError> {
+        options.check()?;
+        let lock = directory::claim(directory)?;
+        let outcome = recover::run(directory, options.shard, recover).await?;
+        if let (DamagePolicy::Refuse, Some(first)) =
+            (options.on_damage, outcome.recovered.damaged.first())
+        {
+            return Err(JournalError::Damaged {
+                path: segment::path(directory, first.segment),
+                offset: first.offset,
+                places: usize::try_from(outcome.recovered.damaged_places).unwrap_or(usize::MAX),
+            });
+        }
+        let epoch = outcome.recovered.epoch + 1;
+        let current = outcome.newest + 1;
+        cut_tail(directory, outcome.before).await?;
+        let shared = Rc::new(Shared {
+            state: RefCell::new(new_state(options, current, outcome.before)),
+            directory: directory.to_owned(),
+            options: *options,
+            epoch,
+            work: Signal::default(),
+            reads: Signal::default(),
+            chores: Signal::default(),
+            spare: Signal::default(),
+            _lock: lock,
+        });
+        let file = segment::create(directory, shared.plan(current)).await?;
+        for &number in &outcome.empty {
+            let path = segment::path(directory, number);
+            std::fs::remove_file(&path)
+                .map_err(|source| JournalError::io("remove", &path, source))?;
+        }
+        segment::sync_directory(directory).await?;
+        shared.state().keep_file(current, Rc::clone(&file));
+        let mut tasks = vec![
+            glommio::spawn_local(writer::run(Rc::clone(&shared), file)).detach(),
+            glommio::spawn_local(keeper::run(Rc::clone(&shared))).detach(),
+        ];
+        for _ in 0..options.readers {
+            tasks.push(glommio::spawn_local(reader::run(Rc::clone(&shared))).detach());
+        }
+        Ok(Self {
+            shared,
+            tasks,
+            recovered: outcome.recovered,
+        })
+    }
+
+    /// What recovery found when this journal was opened.
+    #[must_use]
+    pub const fn recovered(&self) -> &Recovered {
+        &self.recovered
+    }
+
+    /// Takes everything in `batch` and leaves it empty with its capacity; false and nothing taken
+    /// while the queues are full: stop taking work from the core until it is true again.
+    ///
+    /// Tickets ascend by one from batch to batch. After a failure appends are dropped: `failed_from`
+    /// spoke for them. A payload longer than [`JournalOptions::payload_max`] fails the journal.
+    pub fn submit(&mut self, batch: &mut StoreBatch) -> bool {
+        let shared = &self.shared;
+        let mut state = shared.state();
+        let full = state.has_waiting()
+            && state.waiting.len() + batch.bytes.len() > shared.options.queue_bytes_max;
+        let reads = state.reads.len() + batch.reads.len();
+        if full || (!state.reads.is_empty() && reads > shared.options.reads_max) {
+            return false;
+        }
+        if !batch.appends.is_empty() {
+            submit_appends(shared, &mut state, batch);
+        }
+        if !batch.reads.is_empty() {
+            // In the order of their places, so that neighbours share a read.
+            batch
+                .reads
+                .sort_unstable_by_key(|&(_, at)| (at.segment, at.offset));
+            state.reads.extend(batch.reads.drain(..));
+            shared.reads.notify();
+        }
+        if !batch.dead_segments.is_empty() {
+            state.dead.extend(batch.dead_segments.drain(..));
+            shared.chores.notify();
+        }
+        batch.bytes.clear();
+        batch.appends.clear();
+        true
+    }
+
+    /// Moves what finished since the last call into `done`, replacing its contents; false when
+    /// nothing did.
+    pub fn poll(&mut self, done: &mut StoreDone) -> bool {
+        done.stored.clear();
+        done.failed_from = None;
+        done.loaded.clear();
+        done.bytes.clear();
+        let mut state = self.shared.state();
+        let some = !state.done.stored.is_empty()
+            || state.done.failed_from.is_some()
+            || !state.done.loaded.is_empty();
+        if some {
+            core::mem::swap(done, &mut state.done);
+            // Readers wait while too much is uncollected.
+            self.shared.reads.notify();
+        }
+        some
+    }
+
+    /// `true` when all submitted work is done and collected.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        let state = self.shared.state();
+        let appended = state.failed
+            || (state.fill.is_empty() && state.other.is_some() && !state.has_waiting());
+        let reads = state.reads.is_empty() && state.reading == 0;
+        let reclaimed = state.dead.is_empty() && !state.reclaiming;
+        let collected = state.done.stored.is_empty()
+            && state.done.loaded.is_empty()
+            && state.done.failed_from.is_none();
+        appended && reads && reclaimed && collected
+    }
+
+    /// Woken whenever [`Journal::poll`] has something new; stays set.
+    pub fn set_waker(&mut self, waker: Waker) {
+        self.shared.state().waker = Some(waker);
+    }
+
+    /// How it fares.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        let state = self.shared.state();
+        match (state.failed, state.space_low) {
+            (true, _) => Health::Failed,
+            (false, true) => Health::SpaceLow,
+            (false, false) => Health::Well,
+        }
+    }
+
+    /// Counters since the start.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        self.shared.state().totals
+    }
+
+    /// Writes what was submitted, marks a clean end, ends the tasks and gives up the lock. Returns
+    /// what nobody has collected.
+    pub async fn close(mut self) -> StoreDone {
+        self.shared.state().closing = true;
+        self.shared.notify_all();
+        for task in self.tasks.drain(..) {
+            task.await;
+        }
+        core::mem::take(&mut self.shared.state().done)
+    }
+
+    /// Ends the tasks without writing anything more, as if the process were killed, and gives up the
+    /// lock. For tests and for a shard that is rebuilt.
+    pub async fn abandon(mut self) {
+        self.shared.state().stopping = true;
+        self.shared.notify_all();
+        for task in self.tasks.drain(..) {
+            task.await;
+        }
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.shared.state().stopping = true;
+        self.shared.notify_all();
+    }
+}
+
+fn submit_appends(shared: &Shared, state: &mut State, batch: &StoreBatch) {
+    let first = batch.appends.first().map_or(0, |&(ticket, _)| ticket.0);
+    if state.submitted == 0 {
+        state.acknowledged = first.saturating_sub(1);
+        state.submitted = state.acknowledged;
+    }
+    let was_empty = state.fill.is_empty();
+    let mut rest = batch.bytes.as_slice();
+    for &(ticket, len) in &batch.appends {
+        assert!(ticket.0 == state.submitted + 1, "tickets ascend by one");
+        state.submitted = ticket.0;
+        let (payload, behind) = rest.split_at(len as usize);
+        rest = behind;
+        if payload.len() > shared.options.payload_max() {
+            state.fail();
+        }
+        if state.failed || state.closing {
+            continue;
+        }
+        let (epoch, sizes) = (shared.epoch, shared.options.sizes());
+        if state.has_waiting() || !state.fill.push(ticket, payload, epoch, sizes) {
+            state.waiting.push(ticket, payload);
+        }
+    }
+    assert!(rest.is_empty(), "lengths of the appends cover the bytes");
+    if state.fill.since.is_none() && !state.fill.is_empty() {
+        state.fill.since = Some(now());
+    }
+    let large = state.fill.bytes() >= shared.options.commit_now_bytes;
+    if was_empty || large || state.has_waiting() || state.failed {
+        shared.work.notify();
+    }
+}
+
+fn new_state(options: &JournalOptions, current: u32, before: u64) -> State {
+    let sizes = options.sizes();
+    State {
+        fill: Group::new(current, sizes),
+        other: Some(Group::new(current, sizes)),
+        waiting: Waiting::default(),
+        before,
+        done: StoreDone::default(),
+        acknowledged: 0,
+        submitted: 0,
+        failed: false,
+        space_low: false,
+        closing: false,
+        stopping: false,
+        reads: VecDeque::new(),
+        reading: 0,
+        files: VecDeque::with_capacity(FILES_MAX),
+        current,
+        wanted: current,
+        spare: None,
+        spare_failed: false,
+        dead: VecDeque::new(),
+        reclaiming: false,
+        waker: None,
+        totals: Totals::default(),
+    }
+}
+
+/// Cuts the last segment in use behind its last whole record: gives its free rest back, and makes
+/// sure that a torn tail is never read again.
+async fn cut_tail(directory: &Path, end: u64) -> Result<(), JournalError> {
+    let (number, offset) = format::split(end);
+    if number == 0 {
+        return Ok(());
+    }
+    let path = segment::path(directory, number);
+    let file = segment::open(&path, true).await?;
+    let length = file.file_size().await;
+    let length = length.map_err(|source| JournalError::io("look at", &path, source))?;
+    if length > u64::from(offset) {
+        let cut = file.truncate(u64::from(offset)).await;
+        cut.map_err(|source| JournalError::io("shorten", &path, source))?;
+        let synced = file.fdatasync().await;
+        synced.map_err(|source| JournalError::io("sync", &path, source))?;
+    }
+    match Rc::try_unwrap(file) {
+        Ok(file) => file
+            .close()
+            .await
+            .map_err(|source| JournalError::io("close", &path, source)),
+        Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,914 @@
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "small numbers of the tests"
+)]
+
+use std::fs;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use glommio::{LocalExecutorBuilder, Placement};
+
+use super::*;
+
+static DIRECTORIES: AtomicU32 = AtomicU32::new(0);
+
+/// A directory of its own, removed at the end.
+struct Place(PathBuf);
+
+impl Place {
+    fn new() -> Self {
+        let number = DIRECTORIES.fetch_add(1, Ordering::Relaxed);
+        let name = format!("volley-journal-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::remove_dir_all(&path).ok();
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    fn segments(&self) -> Vec<PathBuf> {
+        let numbers = directory::segments(&self.0).unwrap();
+        numbers
+            .into_iter()
+            .map(|number| segment::path(&self.0, number))
+            .collect()
+    }
+
+    /// Name and bytes of everything but the lock.
+    fn snapshot(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        let mut files: Vec<PathBuf> = vec![self.0.join("FORMAT")];
+        files.extend(self.segments());
+        files
+            .into_iter()
+            .map(|path| (path.clone(), fs::read(&path).unwrap()))
+            .collect()
+    }
+
+    fn restore(&self, files: &[(PathBuf, Vec<u8>)]) {
+        for path in self.segments() {
+            fs::remove_file(path).unwrap();
+        }
+        for (path, bytes) in files {
+            fs::write(path, bytes).unwrap();
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+fn run<T: 'static>(future: impl Future<Output = T> + 'static) -> T {
+    let builder = LocalExecutorBuilder::new(Placement::Unbound).io_memory(256 << 10);
+    builder.ring_depth(64).make().unwrap().run(future)
+}
+
+/// Small segments, so that tests see many of them.
+fn small() -> JournalOptions {
+    JournalOptions {
+        segment_bytes: 32 << 10,
+        commit_bytes: 8 << 10,
+        commit_now_bytes: 4 << 10,
+        commit_age: Duration::from_micros(100),
+        readers: 2,
+        ..JournalOptions::default()
+    }
+}
+
+fn payload(number: u64) -> Vec<u8> {
+    let len = 20 + (number * 37 % 500) as usize;
+    let mut bytes = number.to_le_bytes().to_vec();
+    bytes.resize(len, (number % 251) as u8);
+    bytes
+}
+
+/// Drives a journal the way a shard's driver does.
+struct Client {
+    journal: Journal,
+    next: u64,
+    stored: Vec<(StoreTicket, Location)>,
+    loaded: Vec<(u64, Vec<u8>)>,
+    failed_from: Option<StoreTicket>,
+    batch: StoreBatch,
+    done: StoreDone,
+}
+
+impl Client {
+    fn new(journal: Journal) -> Self {
+        Self {
+            journal,
+            next: 1,
+            stored: Vec::new(),
+            loaded: Vec::new(),
+            failed_from: None,
+            batch: StoreBatch::default(),
+            done: StoreDone::default(),
+        }
+    }
+
+    async fn open(place: &Path, options: &JournalOptions) -> (Self, Vec<(Location, Vec<u8>)>) {
+        let mut found = Vec::new();
+        let mut recover = |at, bytes: &[u8]| found.push((at, bytes.to_vec()));
+        let journal = Journal::open(place, options, &mut recover).await.unwrap();
+        (Self::new(journal), found)
+    }
+
+    /// Appends the next `count` payloads as one batch.
+    fn append(&mut self, count: u64) -> bool {
+        for number in self.next..self.next + count {
+            let payload = payload(number);
+            self.batch.bytes.extend_from_slice(&payload);
+            self.batch
+                .appends
+                .push((StoreTicket(number), payload.len() as u32));
+        }
+        let taken = self.journal.submit(&mut self.batch);
+        if taken {
+            self.next += count;
+            assert!(self.batch.bytes.is_empty() && self.batch.appends.is_empty());
+        } else {
+            self.batch.bytes.clear();
+            self.batch.appends.clear();
+        }
+        taken
+    }
+
+    fn read(&mut self, token: u64, at: Location) {
+        self.batch.reads.push((token, at));
+        assert!(self.journal.submit(&mut self.batch));
+    }
+
+    fn collect(&mut self) {
+        while self.journal.poll(&mut self.done) {
+            self.stored.extend_from_slice(&self.done.stored);
+            self.failed_from = self.failed_from.or(self.done.failed_from);
+            for &(token, from, to) in &self.done.loaded {
+                let bytes = self.done.bytes[from as usize..to as usize].to_vec();
+                self.loaded.push((token, bytes));
+            }
+        }
+    }
+
+    async fn settle(&mut self) {
+        for _ in 0..100_000 {
+            self.collect();
+            if self.journal.is_idle() {
+                return;
+            }
+            glommio::timer::sleep(Duration::from_micros(50)).await;
+        }
+        panic!("the journal does not come to rest");
+    }
+}
+
+fn numbers(found: &[(Location, Vec<u8>)]) -> Vec<u64> {
+    let number = |(_, bytes): &(Location, Vec<u8>)| {
+        let number = u64::from_le_bytes(*bytes.first_chunk().unwrap());
+        assert_eq!(
+            *bytes,
+            payload(number),
+            "a payload comes back as it was or not at all"
+        );
+        number
+    };
+    found.iter().map(number).collect()
+}
+
+async fn reopen(
+    place: &Path,
+    options: &JournalOptions,
+) -> Result<(Vec<(Location, Vec<u8>)>, Recovered), JournalError> {
+    let mut found = Vec::new();
+    let mut recover = |at, bytes: &[u8]| found.push((at, bytes.to_vec()));
+    let journal = Journal::open(place, options, &mut recover).await?;
+    let recovered = journal.recovered().clone();
+    journal.abandon().await;
+    Ok((found, recovered))
+}
+
+// Proves: INT-3
+#[test]
+fn what_was_acknowledged_comes_back_in_order_after_a_kill_and_after_a_close() {
+    let place = Place::new();
+    let path = place.0.clone();
+    run(async move {
+        let mut expected = Vec::new();
+        for life in 0..6u64 {
+            let (mut client, found) = Client::open(&path, &small()).await;
+            assert_eq!(found, expected, "life {life}");
+            assert_eq!(client.journal.recovered().torn, None);
+            client.next = 1000 * life + 1;
+            for _ in 0..20 {
+                assert!(client.append(7));
+                client.settle().await;
+            }
+            assert_eq!(client.stored.len(), 140);
+            for (index, &(ticket, at)) in client.stored.iter().enumerate() {
+                assert_eq!(
+                    ticket.0,
+                    1000 * life + 1 + index as u64,
+                    "in order, without gaps"
+                );
+                expected.push((at, payload(ticket.0)));
+            }
+            if life % 2 == 0 {
+                client.journal.abandon().await;
+            } else {
+                client.journal.close().await;
+            }
+        }
+        assert!(
+            directory::segments(&path).unwrap().len() > 6,
+            "several segments were filled"
+        );
+    });
+}
+
+#[test]
+fn close_writes_what_was_submitted_and_returns_its_places() {
+    let place = Place::new();
+    let path = place.0.clone();
+    run(async move {
+        let (mut client, _) = Client::open(&path, &small()).await;
+        assert!(client.append(100));
+        let done = client.journal.close().await;
+        assert_eq!(done.stored.len() + client.stored.len(), 100);
+        let (found, _) = reopen(&path, &small()).await.unwrap();
+        assert_eq!(numbers(&found), (1..=100).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn records_are_read_back_and_neighbours_share_a_read() {
+    let place = Place::new();
+    let path = place.0.clone();
+    run(async move {
+        let (mut client, _) = Client::open(&path, &small()).await;
+        for _ in 0..30 {
+            client.append(10);
+            client.settle().await;
+        }
+        let stored = client.stored.clone();
+        for &(ticket, at) in stored.iter().rev() {
+            client.batch.reads.push((ticket.0, at));
+        }
+        assert!(client.journal.submit(&mut client.batch));
+        client.settle().await;
+        client.loaded.sort();
+        assert_eq!(client.loaded.len(), 300);
+        for (number, bytes) in &client.loaded {
+            assert_eq!(*bytes, payload(*number));
+        }
+        let totals = client.journal.totals();
+        assert!(totals.read_windows < 40, "{totals:?}");
+        let wrong = Location {
+            len: stored[0].1.len + 1,
+            ..stored[0].1
+        };
+        client.loaded.clear();
+        client.read(1, wrong);
+        client.read(
+            2,
+            Location {
+                segment: 99,
+                ..stored[0].1
+            },
+        );
+        client.read(
+            3,
+            Location {
+                offset: u32::MAX - 8,
+                ..stored[0].1
+            },
+        );
+        client.read(
+            4,
+            Location {
+                offset: stored[0].1.offset + 8,
+                ..stored[0].1
+            },
+        );
+        client.settle().await;
+        client.loaded.sort();
+        let unreadable: Vec<_> = (1..=4).map(|token| (token, Vec::new())).collect();
+        assert_eq!(
+            client.loaded, unreadable,
+            "unreadable is empty, never something else"
+        );
+        client.journal.close().await;
+    });
+}
+
+#[test]
+fn a_full_queue_takes_nothing_until_it_has_room_and_loses_nothing() {
+    let place = Place::new();
+    let path = place.0.clone();
+    run(async move {
+        let options = JournalOptions {
+            queue_bytes_max: 16 << 10,
+            ..small()
+        };
+        let (mut client, _) = Client::open(&path, &options).await;
+        let mut refused = 0;
+        while client.next <= 3000 {
+            if !client.append(10) {
+                refused += 1;
+                glommio::timer::sleep(Duration::from_micros(200)).await;
+                client.collect();
+            }
+        }
+        client.settle().await;
+        assert!(refused > 0, "the bound is reached");
+        assert_eq!(client.stored.len(), 3000);
+        let totals = client.journal.totals();
+        assert!(totals.syncs < 1000, "records share syncs: {totals:?}");
+        client.journal.close().await;
+        let (found, _) = reopen(&path, &options).await.unwrap();
+        assert_eq!(numbers(&found), (1..=3000).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn a_waker_is_called_when_something_is_durable() {
+    struct Flag(AtomicU32);
+    impl std::task::Wake for Flag {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    let place = Place::new();
+    let path = place.0.clone();
+    run(async move {
+        let (mut client, _) = Client::open(&path, &small()).await;
+        let flag = std::sync::Arc::new(Flag(AtomicU32::new(0)));
+        client
+            .journal
+            .set_waker(Waker::from(std::sync::Arc::clone(&flag)));
+        client.append(1);
+        client.settle().await;
+        assert!(flag.0.load(Ordering::Relaxed) > 0);
+        client.journal.close().await;
+    });
+}
+
+#[test]
+fn dead_segments_are_removed_and_stay_away() {
+    let place = Place::new();
+    let path = place.0.clone();
+    run(async move {
+        let (mut client, _) = Client::open(&path, &small()).await;
+        for _ in 0..60 {
+            client.append(10);
+            client.settle().await;
+        }
+        let before = directory::segments(&path).unwrap();
+        assert!(before.len() >= 5);
+        let dead = [before[1], before[2]];
+        client.batch.dead_segments.extend(dead);
+        let newest = client.stored.last().unwrap().1.segment;
+        client.batch.dead_segments.push(newest);
+        assert!(client.journal.submit(&mut client.batch));
+        client.settle().await;
+        assert_eq!(
+            client.journal.totals().reclaimed,
+            2,
+            "the one being written is kept"
+        );
+        let left = directory::segments(&path).unwrap();
+        assert!(dead.iter().all(|number| !left.contains(number)));
+        client.append(5);
+        client.settle().await;
+        let stored = client.stored.clone();
+        client.journal.close().await;
+        let (found, recovered) = reopen(&path, &small()).await.unwrap();
+        assert_eq!(
+            recovered.damaged_places, 0,
+            "a reclaimed segment is no damage"
+        );
+        let kept = stored.iter().filter(|(_, at)| !dead.contains(&at.segment));
+        assert_eq!(
+            numbers(&found),
+            kept.map(|(ticket, _)| ticket.0).collect::<Vec<_>>()
+        );
+    });
+}
+
+#[test]
+fn restarts_without_work_leave_no_segments_behind() {
+    let place = Place::new();
+    let path = place.0.clone();
+    run(async move {
+        let (mut client, _) = Client::open(&path, &small()).await;
+        client.append(3);
+        client.settle().await;
+        client.journal.close().await;
+        let mut epochs = Vec::new();
+        for _ in 0..30 {
+            let (found, recovered) = reopen(&path, &small()).await.unwrap();
+            assert_eq!(numbers(&found), [1, 2, 3]);
+            epochs.push(recovered.epoch);
+        }
+        assert!(
+            epochs.is_sorted_by(|a, b| a < b),
+            "each owner has its own epoch: {epochs:?}"
+        );
+        assert!(directory::segments(&path).unwrap().len() <= 2);
+    });
+}
+
+/// One journal with a known history, for damaging: several segments, killed (or closed) at the end.
+/// Returns its files and, for each record, where it lies, in order.
+fn history(place: &Place, close: bool) -> (Vec<(PathBuf, Vec<u8>)>, Vec<(u64, Location)>) {
+    let path = place.0.clone();
+    let stored = run(async move {
+        let (mut client, _) = Client::open(&path, &small()).await;
+        for step in 0..24 {
+            client.append(1 + step % 12);
+            client.settle().await;
+        }
+        let stored = client.stored.clone();
+        if close {
+            client.journal.close().await;
+        } else {
+            client.journal.abandon().await;
+        }
+        stored
+    });
+    let stored = stored
+        .into_iter()
+        .map(|(ticket, at)| (ticket.0, at))
+        .collect();
+    (place.snapshot(), stored)
+}
+
+struct Xorshift(u64);
+
+impl Xorshift {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % bound as u64) as usize
+    }
+}
+
+fn skip() -> JournalOptions {
+    JournalOptions {
+        on_damage: DamagePolicy::Skip,
+        ..small()
+    }
+}
+
+/// Index in `files` of the last segment with records.
+fn last_used(files: &[(PathBuf, Vec<u8>)], stored: &[(u64, Location)]) -> usize {
+    let segment = stored.last().unwrap().1.segment;
+    let name = format!("{segment:08x}.seg");
+    files
+        .iter()
+        .position(|(path, _)| path.ends_with(&name))
+        .unwrap()
+}
+
+// Proves: INT-3, DLV-1
+#[test]
+fn a_tail_cut_or_zeroed_anywhere_keeps_exactly_what_lies_before() {
+    let place = Place::new();
+    let (files, stored) = history(&place, false);
+    let last = last_used(&files, &stored);
+    let segment = stored.last().unwrap().1.segment;
+    let end = stored.last().map(|(_, at)| end_of(*at)).unwrap();
+    let path = place.0.clone();
+    let mut random = Xorshift(0xc07);
+    let mut cuts: Vec<usize> = (0..240).map(|_| random.below(end as usize + 64)).collect();
+    cuts.extend([0, 1, BLOCK as usize, end as usize, end as usize - 1]);
+    for (round, cut) in cuts.into_iter().enumerate() {
+        let mut damaged = files.clone();
+        if round % 2 == 0 {
+            damaged[last].1.truncate(cut);
+        } else {
+            damaged[last].1[cut..].fill(0);
+        }
+        place.restore(&damaged);
+        // What lies before the cut must be there; a cut commit record takes its group along.
+        let whole = |at: &Location| at.segment < segment || end_of(*at) as usize <= cut;
+        let want: Vec<u64> = stored
+            .iter()
+            .filter(|(_, at)| whole(at))
+            .map(|(number, _)| *number)
+            .collect();
+        let path = path.clone();
+        run(async move {
+            // A cut header of the segment itself is damage only if a commit stands behind it.
+            let (found, recovered) = reopen(&path, &small()).await.unwrap();
+            assert_eq!(numbers(&found), want, "cut at {cut}");
+            assert_eq!(recovered.damaged_places, 0);
+            let (again, recovered) = reopen(&path, &small()).await.unwrap();
+            assert_eq!(
+                numbers(&again),
+                want,
+                "the second start finds the same, cut at {cut}"
+            );
+            assert_eq!(recovered.torn, None, "the tail was cut off for good");
+            // And life goes on.
+            let (mut client, _) = Client::open(&path, &small()).await;
+            client.next = 100_000;
+            client.append(3);
+            client.settle().await;
+            client.journal.abandon().await;
+            let (found, recovered) = reopen(&path, &small()).await.unwrap();
+            assert_eq!(recovered.damaged_places, 0);
+            assert_eq!(numbers(&found).len(), want.len() + 3);
+        });
+    }
+}
+
+fn end_of(at: Location) -> u32 {
+    at.offset + format::record_bytes(at.len).unwrap()
+}
+
+// Proves: INT-3
+#[test]
+fn a_bit_flipped_in_the_tail_never_delivers_a_wrong_record_and_keeps_what_lies_before() {
+    let place = Place::new();
+    let (files, stored) = history(&place, false);
+    let last = last_used(&files, &stored);
+    let (segment, end) = stored
+        .last()
+        .map(|(_, at)| (at.segment, end_of(*at)))
+        .unwrap();
+    let path = place.0.clone();
+    let mut random = Xorshift(0xf11b);
+    let (mut torn, mut refused) = (0, 0);
+    for _ in 0..260 {
+        let bit = random.below((end - BLOCK) as usize * 8);
+        let at = BLOCK as usize + bit / 8;
+        let mut damaged = files.clone();
+        damaged[last].1[at] ^= 1 << (bit % 8);
+        place.restore(&damaged);
+        let path = path.clone();
+        let stored = stored.clone();
+        let outcome = run(async move {
+            let strict = reopen(&path, &small()).await;
+            let (found, recovered) = match strict {
+                Ok(opened) => opened,
+                Err(JournalError::Damaged { .. }) => {
+                    let opened = reopen(&path, &skip()).await.unwrap();
+                    assert!(opened.1.damaged_places > 0);
+                    opened
+                }
+                Err(other) => panic!("{other}"),
+            };
+            let found = numbers(&found);
+            let before = stored
+                .iter()
+                .filter(|(_, place)| place.segment < segment || end_of(*place) as usize <= at);
+            let before: Vec<u64> = before.map(|(number, _)| *number).collect();
+            if recovered.damaged_places == 0 {
+                // Torn: everything of the groups before, and nothing behind the flip.
+                assert!(
+                    before.starts_with(&found),
+                    "nothing behind the first invalid record"
+                );
+            } else {
+                // Corruption in the middle: at most the record with the bit is missing.
+                let missing = stored.len() - found.len();
+                assert!(missing <= 1, "{missing} records lost to one bit at {at}");
+            }
+            (
+                recovered.torn.is_some(),
+                recovered.damaged_places > 0,
+                found.len() < stored.len(),
+            )
+        });
+        match outcome {
+            (true, false, _) => torn += 1,
+            (_, true, _) => refused += 1,
+            // A bit in the padding behind a group's end changes nothing.
+            (false, false, lost) => assert!(!lost, "a loss without a word at {at}"),
+        }
+    }
+    assert!(
+        torn > 5 && refused > 50,
+        "both verdicts are reached: {torn} {refused}"
+    );
+}
+
+// Proves: INT-3
+#[test]
+fn after_a_close_every_flip_of_a_live_octet_is_reported_and_costs_one_record_at_most() {
+    let place = Place::new();
+    let (files, stored) = history(&place, true);
+    let mut random = Xorshift(0xdead);
+    let path = place.0.clone();
+    for round in 0..220 {
+        let (number, at) = stored[random.below(stored.len())];
+        let live = 32 + at.len as usize;
+        let offset = at.offset as usize + random.below(live);
+        let name = format!("{:08x}.seg", at.segment);
+        let mut damaged = files.clone();
+        let file = damaged
+            .iter_mut()
+            .find(|(path, _)| path.ends_with(&name))
+            .unwrap();
+        file.1[offset] ^= 1 << random.below(8);
+        place.restore(&damaged);
+        let path = path.clone();
+        let count = stored.len();
+        run(async move {
+            let error = reopen(&path, &small()).await.unwrap_err();
+            assert!(matches!(error, JournalError::Damaged { .. }), "{error}");
+            let sentence = error.to_string();
+            assert!(
+                sentence.contains(&name) && sentence.contains("on_damage"),
+                "{sentence}"
+            );
+            for _ in 0..1 + round % 2 {
+                let (found, recovered) = reopen(&path, &skip()).await.unwrap();
+                let found = numbers(&found);
+                assert_eq!(found.len(), count - 1);
+                assert!(!found.contains(&number));
+                assert_eq!(recovered.damaged[0].segment, at.segment);
+                assert_eq!(recovered.damaged[0].offset, at.offset);
+                assert_eq!(recovered.torn, None);
+            }
+        });
+    }
+}
+
+#[test]
+fn a_lost_group_in_the_middle_is_noticed_though_nothing_is_left_of_it() {
+    let place = Place::new();
+    let (files, stored) = history(&place, false);
+    // Groups begin at blocks; zero the blocks of one that is neither first nor last.
+    let victim = stored[stored.len() / 2].1;
+    let group = |at: &Location| {
+        let bytes = &files
+            .iter()
+            .find(|(path, _)| path.ends_with(format!("{:08x}.seg", at.segment)));
+        let bytes = &bytes.unwrap().1;
+        let blocks = (1..=at.offset / BLOCK).rev().map(|block| block * BLOCK);
+        let mut starts = blocks.filter(|&start| {
+            let found = format::read(
+                &bytes[start as usize..],
+                format::position(at.segment, start),
+            );
+            found.is_some_and(|found| format::as_commit(&found).is_some())
+        });
+        starts.next().unwrap()
+    };
+    let start = group(&victim);
+    let mates: Vec<Location> = stored
+        .iter()
+        .map(|&(_, at)| at)
+        .filter(|at| at.segment == victim.segment && group(at) == start)
+        .collect();
+    let end = format::block_up(end_of(*mates.last().unwrap()));
+    let mut damaged = files.clone();
+    let name = format!("{:08x}.seg", victim.segment);
+    let file = damaged
+        .iter_mut()
+        .find(|(path, _)| path.ends_with(&name))
+        .unwrap();
+    file.1[start as usize..end as usize].fill(0);
+    place.restore(&damaged);
+    let path = place.0.clone();
+    let left = stored.len() - mates.len();
+    run(async move {
+        let error = reopen(&path, &small()).await.unwrap_err();
+        assert!(matches!(error, JournalError::Damaged { .. }), "{error}");
+        let (found, recovered) = reopen(&path, &skip()).await.unwrap();
+        assert_eq!(recovered.damaged_places, 1);
+        assert_eq!(numbers(&found).len(), left);
+    });
+}
+
+#[test]
+fn a_second_opener_is_refused_with_the_holder_until_the_first_is_gone() {
+    let place = Place::new();
+    let path = place.0.clone();
+    run(async move {
+        let (client, _) = Client::open(&path, &small()).await;
+        let error = reopen(&path, &small()).await.unwrap_err();
+        let sentence = error.to_string();
+        assert!(matches!(error, JournalError::Held { .. }), "{sentence}");
+        assert!(sentence.contains("LOCK"), "{sentence}");
+        assert!(
+            sentence.contains(&std::process::id().to_string()),
+            "{sentence}"
+        );
+        client.journal.close().await;
+        assert!(reopen(&path, &small()).await.is_ok());
+    });
+}
+
+#[test]
+fn other_formats_other_shards_and_foreign_files_are_refused_with_a_sentence() {
+    let place = Place::new();
+    let (files, _) = history(&place, true);
+    let path = place.0.clone();
+    run(async move {
+        let format = path.join("FORMAT");
+        fs::write(&format, "volley journal 2\n").unwrap();
+        let error = reopen(&path, &small()).await.unwrap_err();
+        assert!(
+            matches!(error, JournalError::Newer { found: 2, .. }),
+            "{error}"
+        );
+        assert!(
+            error.to_string().contains("run the version that wrote it"),
+            "{error}"
+        );
+        for text in ["", "volley journal x\n", "volley journal 0\n", "hello"] {
+            fs::write(&format, text).unwrap();
+            let error = reopen(&path, &small()).await.unwrap_err();
+            assert!(
+                matches!(error, JournalError::Foreign { .. }),
+                "{text:?}: {error}"
+            );
+        }
+        fs::remove_file(&format).unwrap();
+        let error = reopen(&path, &small()).await.unwrap_err();
+        assert!(
+            matches!(error, JournalError::Foreign { .. }),
+            "segments of unknown format"
+        );
+        fs::write(&format, &files[0].1).unwrap();
+        let other = JournalOptions {
+            shard: 5,
+            ..small()
+        };
+        let error = reopen(&path, &other).await.unwrap_err();
+        assert!(
+            matches!(
+                error,
+                JournalError::OtherShard {
+                    found: 0,
+                    wanted: 5,
+                    ..
+                }
+            ),
+            "{error}"
+        );
+        assert!(
+            reopen(&path, &small()).await.is_ok(),
+            "none of this did harm"
+        );
+    });
+}
+
+#[test]
+fn impossible_options_are_refused() {
+    let place = Place::new();
+    let path = place.0.clone();
+    run(async move {
+        for options in [
+            JournalOptions {
+                segment_bytes: 5000,
+                ..small()
+            },
+            JournalOptions {
+                segment_bytes: 8 << 10,
+                ..small()
+            },
+            JournalOptions {
+                commit_bytes: 0,
+                ..small()
+            },
+            JournalOptions {
+                readers: 0,
+                ..small()
+            },
+        ] {
+            let error = reopen(&path, &options).await.unwrap_err();
+            assert!(matches!(error, JournalError::Options { .. }), "{error}");
+        }
+        let default = JournalOptions::default();
+        assert!(default.check().is_ok());
+        assert!(default.payload_max() >= crate::store::record::RECORD_BYTES_MAX);
+    });
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_is_named_with_a_remedy() {
+    let place = Place::new();
+    let path = if rustix::process::geteuid().is_root() {
+        // Permissions do not bind root; the kernel's own file system does.
+        PathBuf::from("/proc/self/volley")
+    } else {
+        let mut permissions = fs::metadata(&place.0).unwrap().permissions();
+        permissions.set_readonly(true);
+        fs::set_permissions(&place.0, permissions).unwrap();
+        place.0.clone()
+    };
+    run(async move {
+        let sentence = reopen(&path, &small()).await.unwrap_err().to_string();
+        assert!(sentence.contains(&path.display().to_string()), "{sentence}");
+        assert!(sentence.contains("store.directory"), "{sentence}");
+    });
+}
+
+#[test]
+fn a_payload_longer_than_a_group_fails_the_journal_not_the_process() {
+    let place = Place::new();
+    let path = place.0.clone();
+    run(async move {
+        let (mut client, _) = Client::open(&path, &small()).await;
+        client.append(2);
+        client.settle().await;
+        let long = vec![7; small().payload_max() + 1];
+        client.batch.bytes.extend_from_slice(&long);
+        client
+            .batch
+            .appends
+            .push((StoreTicket(3), long.len() as u32));
+        assert!(client.journal.submit(&mut client.batch));
+        client.settle().await;
+        assert_eq!(client.failed_from, Some(StoreTicket(3)));
+        assert_eq!(client.journal.health(), Health::Failed);
+        client.journal.close().await;
+        let (found, _) = reopen(&path, &small()).await.unwrap();
+        assert_eq!(numbers(&found), [1, 2]);
+    });
+}
+
+/// Runs in a process of its own: the limit on file sizes would hit other tests.
+#[test]
+#[ignore = "started by the test below under a shell that ignores SIGXFSZ"]
+fn child_writes_past_a_file_size_limit() {
+    let place = Place::new();
+    let path = place.0.clone();
+    run(async move {
+        let (mut client, _) = Client::open(&path, &small()).await;
+        client.append(5);
+        client.settle().await;
+        assert_eq!(client.stored.len(), 5);
+        let limit = rustix::process::Rlimit {
+            current: Some(16 << 10),
+            maximum: None,
+        };
+        rustix::process::setrlimit(rustix::process::Resource::Fsize, limit).unwrap();
+        while client.failed_from.is_none() {
+            assert!(client.next < 1000, "the limit must be met");
+            assert!(client.append(5));
+            client.settle().await;
+        }
+        let last = client.stored.last().unwrap().0;
+        assert_eq!(
+            client.failed_from,
+            Some(StoreTicket(last.0 + 1)),
+            "nothing after it"
+        );
+        assert_eq!(client.journal.health(), Health::Failed);
+        let count = client.stored.len();
+        for _ in 0..3 {
+            assert!(client.append(5), "it keeps taking and dropping");
+            client.settle().await;
+        }
+        assert_eq!(
+            client.stored.len(),
+            count,
+            "nothing is acknowledged after a failure"
+        );
+        let at = client.stored[0].1;
+        client.read(1, at);
+        client.settle().await;
+        assert_eq!(client.loaded[0].1, payload(1), "reads still work");
+        client.journal.close().await;
+        let sentence = reopen(&path, &small()).await.unwrap_err().to_string();
+        assert!(
+            sentence.contains(".seg") && sentence.contains("ulimit -f"),
+            "{sentence}"
+        );
+        let none = rustix::process::Rlimit {
+            current: None,
+            maximum: None,
+        };
+        rustix::process::setrlimit(rustix::process::Resource::Fsize, none).unwrap();
+        let (found, recovered) = reopen(&path, &small()).await.unwrap();
+        let found = numbers(&found);
+        assert!(
+            found.starts_with(&(1..=last.0).collect::<Vec<_>>()),
+            "all that was acknowledged"
+        );
+        assert_eq!(recovered.damaged_places, 0);
+    });
+}
+
+// Proves: INT-3
+#[test]
+fn a_failed_write_stops_acknowledging_for_good() {
+    let binary = std::env::current_exe().unwrap();
+    let name = "io::store::journal::tests::child_writes_past_a_file_size_limit";
+    let script = "trap '' XFSZ; exec \"$0\" --exact \"$1\" --ignored --nocapture";
+    let child = std::process::Command::new("sh")
+        .args(["-c", script])
+        .arg(binary)
+        .arg(name)
+        .output();
+    let child = child.unwrap();
+    let output = String::from_utf8_lossy(&child.stdout);
+    let errors = String::from_utf8_lossy(&child.stderr);
+    assert!(child.status.success(), "{output}{errors}");
+    assert!(output.contains("1 passed"), "the child ran: {output}");
+}

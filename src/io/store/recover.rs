@@ -1,0 +1,254 @@
+//! Reads a journal back: hands every whole record to the caller, finds where the writing stopped.
+//!
+//! | place | verdict |
+//! |---|---|
+//! | invalid, and a whole commit record lies behind it in any segment | damaged: it was durable once |
+//! | invalid, nothing whole behind it | torn tail: cut off, was never acknowledged |
+//! | a commit names another end of the group before than what was read | damaged: a group is gone |
+//! | zeros behind the last group | the segment's free rest |
+//!
+//! Behind a damaged place the scan goes on at the next record that names its own place, so one bad
+//! block costs the records in it and no others. A bit flipped in the very last group cannot be told
+//! from a torn write, unless the journal was closed in order: that leaves an empty group behind.
+
+use std::path::Path;
+
+use crate::io::store::directory;
+use crate::io::store::error::JournalError;
+use crate::io::store::format::{self, BLOCK, HEADER, Kind};
+use crate::io::store::journal::{DAMAGES_MAX, Damage, Recovered};
+use crate::io::store::segment;
+use crate::shard::surface::Location;
+
+/// What the next life of the journal starts from.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) recovered: Recovered,
+    /// Highest number of any segment; zero for none.
+    pub(crate) newest: u32,
+    /// Where the last whole record ends; zero for a new store.
+    pub(crate) before: u64,
+    /// Segments without any record.
+    pub(crate) empty: Vec<u32>,
+}
+
+/// Scans every segment of `directory` in order. Changes nothing on disk.
+pub(crate) async fn run(
+    directory: &Path,
+    shard: u32,
+    visit: &mut dyn FnMut(Location, &[u8]),
+) -> Result<Outcome, JournalError> {
+    let numbers = directory::segments(directory)?;
+    let mut bytes = Vec::new();
+    let mut recovered = Recovered::default();
+    let mut empty = Vec::new();
+    let mut last = None;
+    for &number in numbers.iter().rev() {
+        load(directory, number, shard, &mut bytes, &mut recovered).await?;
+        if let Some(commit) = last_commit(&bytes, number) {
+            last = Some((number, commit));
+            break;
+        }
+        if bytes
+            .get(BLOCK as usize..)
+            .is_some_and(|rest| rest.iter().any(|&byte| byte != 0))
+        {
+            recovered.torn = Some(Damage {
+                segment: number,
+                offset: BLOCK,
+            });
+        }
+        empty.push(number);
+    }
+    let newest = numbers.last().copied().unwrap_or(0);
+    let mut scan = Scan {
+        numbers: &numbers,
+        visit,
+        recovered,
+        expected: 0,
+    };
+    if let Some((last, commit)) = last {
+        for &number in numbers.iter().take_while(|&&number| number <= last) {
+            load(directory, number, shard, &mut bytes, &mut scan.recovered).await?;
+            let before = (scan.recovered.records, scan.recovered.damaged_places);
+            scan.segment(number, &bytes, (number == last).then_some(commit));
+            if before == (scan.recovered.records, scan.recovered.damaged_places) {
+                empty.push(number);
+            }
+            scan.recovered.segments += 1;
+        }
+    }
+    let (recovered, before) = (scan.recovered, scan.expected);
+    Ok(Outcome {
+        recovered,
+        newest,
+        before,
+        empty,
+    })
+}
+
+async fn load(
+    directory: &Path,
+    number: u32,
+    shard: u32,
+    bytes: &mut Vec<u8>,
+    recovered: &mut Recovered,
+) -> Result<(), JournalError> {
+    let path = segment::path(directory, number);
+    let file = segment::open(&path, false).await?;
+    segment::load(&file, &path, bytes).await?;
+    if let Ok(file) = std::rc::Rc::try_unwrap(file) {
+        file.close()
+            .await
+            .map_err(|source| JournalError::io("close", &path, source))?;
+    }
+    if let Some((epoch, found)) = format::read_segment_header(bytes, number) {
+        if found != shard {
+            return Err(JournalError::OtherShard {
+                path,
+                found,
+                wanted: shard,
+            });
+        }
+        recovered.epoch = recovered.epoch.max(epoch);
+    }
+    Ok(())
+}
+
+/// Where the last whole commit record of a segment lies.
+fn last_commit(bytes: &[u8], number: u32) -> Option<u32> {
+    let blocks = u32::try_from(bytes.len()).unwrap_or(u32::MAX) / BLOCK;
+    (1..=blocks)
+        .rev()
+        .map(|block| block.saturating_mul(BLOCK))
+        .find(|&at| {
+            let found = bytes
+                .get(at as usize..)
+                .and_then(|rest| format::read(rest, format::position(number, at)));
+            found.is_some_and(|found| format::as_commit(&found).is_some())
+        })
+}
+
+struct Scan<'a> {
+    numbers: &'a [u32],
+    visit: &'a mut dyn FnMut(Location, &[u8]),
+    recovered: Recovered,
+    /// Where the last whole record ended.
+    expected: u64,
+}
+
+impl Scan<'_> {
+    /// Hands out the records of one segment. `last_commit` is given for the last segment in use:
+    /// what is invalid behind it is the torn tail.
+    fn segment(&mut self, number: u32, bytes: &[u8], last_commit: Option<u32>) {
+        let size = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        if format::read_segment_header(bytes, number).is_none() {
+            self.damage(number, 0);
+        }
+        // Where the current group ends by its commit record, and whether it is known to be damaged.
+        let (mut group_end, mut flagged) = (BLOCK, false);
+        let mut at = BLOCK;
+        while at.saturating_add(HEADER) <= size {
+            let found = format::read(&bytes[at as usize..], format::position(number, at));
+            let commit = found.as_ref().and_then(format::as_commit);
+            if let (Some(found), Some(commit)) = (&found, commit) {
+                let gap = commit.before != self.expected && self.is_present(commit.before);
+                if gap && !flagged {
+                    let (segment, offset) = format::split(self.expected.min(commit.before));
+                    self.damage(segment, offset);
+                }
+                flagged = false;
+                group_end = at.saturating_add(commit.bytes);
+                at += found.bytes;
+                self.expected = format::position(number, at);
+                self.recovered.epoch = self.recovered.epoch.max(found.epoch);
+            } else if let Some(found) = found.filter(|found| found.kind == Kind::Data) {
+                if at >= group_end && !flagged {
+                    // Its commit record is unreadable.
+                    flagged = true;
+                    self.damage(number, at);
+                }
+                self.data(number, at, found.payload);
+                at += found.bytes;
+                self.expected = format::position(number, at);
+            } else if last_commit.is_some_and(|commit| at > commit) {
+                let from = if at < group_end {
+                    at
+                } else {
+                    format::block_up(at)
+                };
+                let rest = bytes.get(from as usize..).unwrap_or_default();
+                if at < group_end || rest.iter().any(|&byte| byte != 0) {
+                    self.recovered.torn = Some(Damage {
+                        segment: number,
+                        offset: at,
+                    });
+                }
+                return;
+            } else if at < group_end {
+                flagged = true;
+                self.damage(number, at);
+                at = resync(bytes, number, at + 8);
+            } else if !at.is_multiple_of(BLOCK) {
+                at = format::block_up(at);
+            } else {
+                at = resync(bytes, number, at + 8);
+            }
+        }
+        if last_commit.is_some() && at < group_end {
+            self.recovered.torn = Some(Damage {
+                segment: number,
+                offset: at,
+            });
+        }
+    }
+
+    fn data(&mut self, segment: u32, offset: u32, payload: &[u8]) {
+        let len = u32::try_from(payload.len()).expect("the header's length has 32 bits");
+        self.recovered.records += 1;
+        self.recovered.bytes += u64::from(len);
+        (self.visit)(
+            Location {
+                segment,
+                offset,
+                len,
+            },
+            payload,
+        );
+    }
+
+    /// Whether the segment of `position` is still there: groups of reclaimed ones are no loss.
+    fn is_present(&self, position: u64) -> bool {
+        self.numbers
+            .binary_search(&format::split(position).0)
+            .is_ok()
+    }
+
+    fn damage(&mut self, segment: u32, offset: u32) {
+        self.recovered.damaged_places += 1;
+        if self.recovered.damaged.len() < DAMAGES_MAX {
+            self.recovered.damaged.push(Damage { segment, offset });
+        }
+    }
+}
+
+/// The next place from `from` on, a multiple of 8, where a whole record lies; else the end.
+fn resync(bytes: &[u8], number: u32, from: u32) -> u32 {
+    let size = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    let mut at = from;
+    while at.saturating_add(HEADER) <= size {
+        // A free rest is long and all zeros.
+        if at.is_multiple_of(BLOCK)
+            && let Some(block) = bytes[at as usize..].first_chunk::<{ BLOCK as usize }>()
+            && *block == [0; BLOCK as usize]
+        {
+            at += BLOCK;
+            continue;
+        }
+        if format::read(&bytes[at as usize..], format::position(number, at)).is_some() {
+            return at;
+        }
+        at += 8;
+    }
+    size
+}

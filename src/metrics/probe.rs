@@ -1,0 +1,141 @@
+//! One struct of counters per shard, with the names they are published under.
+
+macro_rules! probe {
+    ($($(#[doc = $doc:expr])+ $name:ident,)+) => {
+        /// Counters since the shard started. Every drop has one.
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct Probe {
+            $($(#[doc = $doc])+ pub $name: u64,)+
+        }
+
+        impl Probe {
+            /// Every counter with its name, in declaration order.
+            pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($name), self.$name),)+].into_iter()
+            }
+
+            /// Adds `other` counter by counter.
+            pub fn merge(&mut self, other: &Self) {
+                $(self.$name += other.$name;)+
+            }
+        }
+    };
+}
+
+probe! {
+    /// Initial INVITEs sent, without retransmissions.
+    invites_sent_total,
+    /// Requests and ACKs sent again by a transaction timer or a repeated response.
+    retransmissions_total,
+    /// 2xx to initial INVITEs, first of each push.
+    invites_accepted_total,
+    /// Final failures of initial INVITEs.
+    invites_failed_total,
+    /// ACKs sent to 2xx responses.
+    acks_sent_total,
+    /// CANCELs sent.
+    cancels_sent_total,
+    /// BYEs sent.
+    byes_sent_total,
+    /// BYEs received in a push dialog.
+    byes_received_total,
+    /// Session refreshes sent.
+    refreshes_sent_total,
+    /// Pushes that ended.
+    pushes_ended_total,
+    /// Pushes that ended without a session.
+    pushes_failed_total,
+    /// Second and later 2xx of a fork, answered with ACK and BYE.
+    forks_ended_total,
+    /// 2xx that came after we gave up, answered with ACK and BYE.
+    late_2xx_total,
+    /// Responses no state was found for.
+    responses_stray_total,
+    /// Responses whose identifier failed its MAC or its form.
+    responses_forged_total,
+    /// SIP messages that did not parse and got no answer.
+    sip_dropped_total,
+    /// SIP requests refused with 4xx, 5xx for their form.
+    sip_rejected_total,
+    /// Streams closed because their framing was lost.
+    streams_broken_total,
+    /// Frames from peers outside `trusted_peers`.
+    untrusted_total,
+    /// Third-party REGISTERs answered 200.
+    registers_total,
+    /// SUBSCRIBEs sent.
+    subscribes_sent_total,
+    /// NOTIFYs applied.
+    notifies_total,
+    /// NOTIFYs refused.
+    notifies_rejected_total,
+    /// Reginfo documents that did not parse.
+    reginfo_rejected_total,
+    /// Selection runs.
+    decisions_total,
+    /// Devices selected.
+    devices_selected_total,
+    /// MESSAGEs stored and answered 202.
+    deposits_total,
+    /// MESSAGEs recognised as repeats and answered 202 without a second copy.
+    deposits_duplicate_total,
+    /// MESSAGEs refused.
+    deposits_rejected_total,
+    /// MSRP SENDs sent.
+    msrp_sends_total,
+    /// MSRP octets of message content sent.
+    msrp_content_bytes_total,
+    /// MSRP REPORTs received.
+    msrp_reports_total,
+    /// MSRP frames refused or ignored.
+    msrp_rejected_total,
+    /// MSRP connections opened by us.
+    msrp_connects_total,
+    /// MSRP connections that failed or were lost with a session on them.
+    msrp_lost_total,
+    /// (message, device) pairs delivered with a REPORT or IMDN.
+    delivered_total,
+    /// Of these, pairs counted on the next hop's 200 only.
+    delivered_hop_ack_total,
+    /// (message, device) pairs refused.
+    refused_total,
+    /// Messages removed because every selected device has them.
+    messages_completed_total,
+    /// Messages expired.
+    messages_expired_total,
+    /// Delivered or refused marks appended to the store.
+    marks_total,
+    /// Bodies read back from the store.
+    store_loads_total,
+    /// Appends the store refused for good.
+    store_failures_total,
+    /// Frames handed to another shard.
+    mesh_sent_total,
+    /// Output dropped because its link was gone or full.
+    output_dropped_total,
+    /// Timers fired.
+    timers_fired_total,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn merging_adds_counter_by_counter_and_names_are_unique() {
+        let mut a = Probe {
+            invites_sent_total: 2,
+            ..Probe::default()
+        };
+        a.merge(&Probe {
+            invites_sent_total: 3,
+            timers_fired_total: 1,
+            ..Probe::default()
+        });
+        assert_eq!((a.invites_sent_total, a.timers_fired_total), (5, 1));
+        let mut names: Vec<_> = a.iter().map(|(name, _)| name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), a.iter().count());
+    }
+}

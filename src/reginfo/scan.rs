@@ -1,0 +1,584 @@
+//! A bounded scanner for the part of XML 1.0 that reginfo uses. Layer 1.
+//!
+//! Checks well-formedness (tags nest, attributes are unique, characters are legal UTF-8, references
+//! are predefined or numeric) and refuses every DTD, hence every entity bomb and external reference
+//! (REG-11). Knows nothing of namespaces or of reginfo.
+
+use memchr::{memchr, memchr2, memchr3, memmem};
+
+use crate::base::limits::{REGINFO_BYTES_MAX, REGINFO_DEPTH_MAX};
+use crate::base::span::Span;
+
+/// Most attributes of one element.
+pub const ATTRIBUTES_MAX: usize = 32;
+/// Longest attribute value, octets.
+pub const ATTRIBUTE_BYTES_MAX: usize = 16 * 1024;
+/// Longest element or attribute name, octets.
+pub const NAME_BYTES_MAX: usize = 256;
+
+/// Why a document is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ReginfoErrorKind {
+    /// A document type declaration.
+    Doctype,
+    /// Not UTF-8, or declared as something else (REG-12).
+    Encoding,
+    /// More of something than the bounds allow.
+    Limit,
+    /// Well-formed, but the root is not `reginfo` of RFC 3680.
+    NotReginfo,
+    /// Not well-formed.
+    Syntax,
+    /// A required attribute is missing or has no legal value.
+    Value,
+}
+
+/// A refused document: what is wrong, and at which octet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReginfoError {
+    /// The kind of fault.
+    pub kind: ReginfoErrorKind,
+    /// Offset of the fault in the document.
+    pub at: u32,
+}
+
+impl ReginfoError {
+    /// An error of `kind` at octet `at`.
+    #[must_use]
+    pub fn new(kind: ReginfoErrorKind, at: usize) -> Self {
+        Self {
+            kind,
+            at: u32::try_from(at).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// Status for the NOTIFY that carried the document; 400 never ends the subscription
+    /// (RFC 6665 section 4.2.2).
+    #[must_use]
+    pub const fn status(self) -> u16 {
+        400
+    }
+}
+
+/// An attribute as it stands in the document.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attribute {
+    /// Name with its prefix.
+    pub name: Span,
+    /// Value between the quotes, references not decoded.
+    pub value: Span,
+    /// `true` when the value holds no reference.
+    pub plain: bool,
+}
+
+/// The attributes of the start tag last seen. Reused.
+#[derive(Debug)]
+pub struct Attributes {
+    rows: [Attribute; ATTRIBUTES_MAX],
+    len: usize,
+}
+
+impl Default for Attributes {
+    fn default() -> Self {
+        Self {
+            rows: [Attribute::default(); ATTRIBUTES_MAX],
+            len: 0,
+        }
+    }
+}
+
+impl Attributes {
+    /// The attributes in document order.
+    #[must_use]
+    pub fn rows(&self) -> &[Attribute] {
+        &self.rows[..self.len]
+    }
+
+    #[inline]
+    fn push(&mut self, bytes: &[u8], row: Attribute) -> Result<(), ReginfoErrorKind> {
+        if self.len == ATTRIBUTES_MAX {
+            return Err(ReginfoErrorKind::Limit);
+        }
+        let name = row.name.slice(bytes);
+        for other in &self.rows[..self.len] {
+            if other.name.len == row.name.len && other.name.slice(bytes) == name {
+                return Err(ReginfoErrorKind::Syntax);
+            }
+        }
+        self.rows[self.len] = row;
+        self.len += 1;
+        Ok(())
+    }
+}
+
+/// What the scanner found next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A start tag; its attributes are in [`Attributes`]. `empty` for `<a/>`, which has no `End`.
+    Start {
+        /// Name with its prefix.
+        name: Span,
+        /// Whether the tag closes itself.
+        empty: bool,
+    },
+    /// An end tag that matches its start.
+    End,
+    /// Character data; `plain` when it holds no reference.
+    Text {
+        /// The raw text.
+        span: Span,
+        /// Whether it can be used as it is.
+        plain: bool,
+    },
+    /// The document is over, and was well-formed.
+    Finish,
+}
+
+/// Walks one document.
+#[derive(Debug)]
+pub struct Scanner<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    open: [Span; REGINFO_DEPTH_MAX],
+    depth: usize,
+    root_seen: bool,
+    brackets: bool,
+}
+
+const SPACE: u8 = 1;
+const NAME: u8 = 2;
+const NAME_START: u8 = 4;
+
+const CLASS: [u8; 256] = classes();
+
+const fn classes() -> [u8; 256] {
+    let mut table = [0; 256];
+    let mut i = 0;
+    while i < 256 {
+        let c = i as u8;
+        table[i] = match c {
+            b' ' | b'\t' | b'\r' | b'\n' => SPACE,
+            b'a'..=b'z' | b'A'..=b'Z' | b'_' | b':' | 0x80..=0xff => NAME | NAME_START,
+            b'0'..=b'9' | b'-' | b'.' => NAME,
+            _ => 0,
+        };
+        i += 1;
+    }
+    table
+}
+
+#[inline]
+const fn is(byte: u8, class: u8) -> bool {
+    CLASS[byte as usize] & class != 0
+}
+
+impl<'a> Scanner<'a> {
+    /// Checks size, encoding and characters, and reads the XML declaration.
+    ///
+    /// # Errors
+    /// `Limit`, `Encoding` or `Syntax`; nothing else was looked at yet.
+    pub fn new(bytes: &'a [u8]) -> Result<Self, ReginfoError> {
+        if bytes.len() > REGINFO_BYTES_MAX {
+            return Err(ReginfoError::new(
+                ReginfoErrorKind::Limit,
+                REGINFO_BYTES_MAX,
+            ));
+        }
+        let brackets = screen(bytes)?;
+        let mut scanner = Self {
+            bytes,
+            at: 0,
+            open: [Span::EMPTY; REGINFO_DEPTH_MAX],
+            depth: 0,
+            root_seen: false,
+            brackets,
+        };
+        if bytes.starts_with(b"\xef\xbb\xbf") {
+            scanner.at = 3;
+        }
+        scanner.declaration()?;
+        Ok(scanner)
+    }
+
+    /// Octet the scanner stands at.
+    #[must_use]
+    pub const fn position(&self) -> usize {
+        self.at
+    }
+
+    /// Open elements.
+    #[must_use]
+    pub const fn depth(&self) -> usize {
+        self.depth
+    }
+
+    fn fail<T>(&self, kind: ReginfoErrorKind) -> Result<T, ReginfoError> {
+        Err(ReginfoError::new(kind, self.at))
+    }
+
+    fn syntax<T>(&self) -> Result<T, ReginfoError> {
+        self.fail(ReginfoErrorKind::Syntax)
+    }
+
+    #[inline]
+    fn peek(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
+    }
+
+    #[inline]
+    fn skip_space(&mut self) {
+        while self.at < self.bytes.len() && is(self.bytes[self.at], SPACE) {
+            self.at += 1;
+        }
+    }
+
+    /// The next event. White space between tags is reported only while `collecting`.
+    ///
+    /// # Errors
+    /// `Syntax`, `Doctype` or `Limit`.
+    #[inline]
+    pub fn next(
+        &mut self,
+        attributes: &mut Attributes,
+        collecting: bool,
+    ) -> Result<Event, ReginfoError> {
+        loop {
+            let start = self.at;
+            self.skip_space();
+            let Some(byte) = self.peek() else {
+                let complete = self.depth == 0 && self.root_seen;
+                return if complete {
+                    Ok(Event::Finish)
+                } else {
+                    self.syntax()
+                };
+            };
+            if byte != b'<' || (collecting && start != self.at) {
+                return self.text(start);
+            }
+            match self.bytes.get(self.at + 1) {
+                Some(b'/') => return self.end_tag(),
+                Some(b'!') => {
+                    if let Some(event) = self.bang()? {
+                        return Ok(event);
+                    }
+                }
+                Some(b'?') => self.instruction()?,
+                Some(_) => return self.start_tag(attributes),
+                None => return self.syntax(),
+            }
+        }
+    }
+
+    fn text(&mut self, start: usize) -> Result<Event, ReginfoError> {
+        if self.depth == 0 {
+            return self.syntax();
+        }
+        let mut plain = true;
+        loop {
+            match memchr2(b'<', b'&', &self.bytes[self.at..]) {
+                None => {
+                    self.at = self.bytes.len();
+                    return self.syntax();
+                }
+                Some(step) => self.at += step,
+            }
+            if self.bytes[self.at] == b'<' {
+                break;
+            }
+            plain = false;
+            self.at += reference(&self.bytes[self.at..], self.at)?.1;
+        }
+        let raw = &self.bytes[start..self.at];
+        if self.brackets && memmem::find(raw, b"]]>").is_some() {
+            return self.syntax();
+        }
+        Ok(Event::Text {
+            span: Span::new(start, self.at),
+            plain,
+        })
+    }
+
+    #[inline]
+    fn end_tag(&mut self) -> Result<Event, ReginfoError> {
+        if self.depth == 0 {
+            return self.syntax();
+        }
+        let name = self.open[self.depth - 1];
+        self.at += 2;
+        if !self.bytes[self.at..].starts_with(name.slice(self.bytes)) {
+            return self.syntax();
+        }
+        self.at += name.len as usize;
+        self.skip_space();
+        if self.peek() != Some(b'>') {
+            return self.syntax();
+        }
+        self.at += 1;
+        self.depth -= 1;
+        Ok(Event::End)
+    }
+
+    #[inline]
+    fn start_tag(&mut self, attributes: &mut Attributes) -> Result<Event, ReginfoError> {
+        if self.depth == 0 && self.root_seen {
+            return self.syntax();
+        }
+        self.at += 1;
+        let name = self.name()?;
+        attributes.len = 0;
+        let empty = loop {
+            let before = self.at;
+            self.skip_space();
+            match self.peek() {
+                Some(b'>') => {
+                    self.at += 1;
+                    break false;
+                }
+                Some(b'/') if self.bytes.get(self.at + 1) == Some(&b'>') => {
+                    self.at += 2;
+                    break true;
+                }
+                Some(_) if before != self.at => self.attribute(attributes)?,
+                Some(_) | None => return self.syntax(),
+            }
+        };
+        self.root_seen = true;
+        if self.depth == REGINFO_DEPTH_MAX {
+            return self.fail(ReginfoErrorKind::Limit);
+        }
+        if !empty {
+            self.open[self.depth] = name;
+            self.depth += 1;
+        }
+        Ok(Event::Start { name, empty })
+    }
+
+    #[inline]
+    fn name(&mut self) -> Result<Span, ReginfoError> {
+        let start = self.at;
+        if !self.peek().is_some_and(|byte| is(byte, NAME_START)) {
+            return self.syntax();
+        }
+        while self.at < self.bytes.len() && is(self.bytes[self.at], NAME) {
+            self.at += 1;
+        }
+        if self.at - start > NAME_BYTES_MAX {
+            return self.fail(ReginfoErrorKind::Limit);
+        }
+        Ok(Span::new(start, self.at))
+    }
+
+    #[inline]
+    fn attribute(&mut self, attributes: &mut Attributes) -> Result<(), ReginfoError> {
+        let name = self.name()?;
+        self.skip_space();
+        if self.peek() != Some(b'=') {
+            return self.syntax();
+        }
+        self.at += 1;
+        self.skip_space();
+        let quote = match self.peek() {
+            Some(quote @ (b'"' | b'\'')) => quote,
+            Some(_) | None => return self.syntax(),
+        };
+        self.at += 1;
+        let start = self.at;
+        let mut plain = true;
+        loop {
+            let Some(step) = memchr3(quote, b'<', b'&', &self.bytes[self.at..]) else {
+                return self.syntax();
+            };
+            self.at += step;
+            match self.bytes[self.at] {
+                b'<' => return self.syntax(),
+                b'&' => {
+                    plain = false;
+                    self.at += reference(&self.bytes[self.at..], self.at)?.1;
+                }
+                _ => break,
+            }
+        }
+        if self.at - start > ATTRIBUTE_BYTES_MAX {
+            return self.fail(ReginfoErrorKind::Limit);
+        }
+        let value = Span::new(start, self.at);
+        self.at += 1;
+        let row = Attribute { name, value, plain };
+        attributes
+            .push(self.bytes, row)
+            .map_err(|kind| ReginfoError::new(kind, start))
+    }
+
+    /// Comments (skipped), CDATA (reported as plain text), and everything a DTD would need (refused).
+    fn bang(&mut self) -> Result<Option<Event>, ReginfoError> {
+        let rest = &self.bytes[self.at..];
+        if rest.starts_with(b"<!--") {
+            // Two hyphens may only stand at the end (XML 1.0 section 2.5).
+            match memmem::find(&rest[4..], b"--") {
+                Some(len) if rest.get(4 + len + 2) == Some(&b'>') => {
+                    self.at += 4 + len + 3;
+                    return Ok(None);
+                }
+                Some(_) | None => return self.syntax(),
+            }
+        }
+        if rest.starts_with(b"<![CDATA[") && self.depth > 0 {
+            let Some(len) = memmem::find(&rest[9..], b"]]>") else {
+                return self.syntax();
+            };
+            let start = self.at + 9;
+            self.at = start + len + 3;
+            return Ok(Some(Event::Text {
+                span: Span::new(start, start + len),
+                plain: true,
+            }));
+        }
+        if rest.starts_with(b"<!DOCTYPE") || rest.starts_with(b"<!ENTITY") {
+            return self.fail(ReginfoErrorKind::Doctype);
+        }
+        self.syntax()
+    }
+
+    fn instruction(&mut self) -> Result<(), ReginfoError> {
+        self.at += 2;
+        let target = self.name()?.slice(self.bytes);
+        if target.eq_ignore_ascii_case(b"xml") {
+            return self.syntax();
+        }
+        match memmem::find(&self.bytes[self.at..], b"?>") {
+            Some(len) => {
+                self.at += len + 2;
+                Ok(())
+            }
+            None => self.syntax(),
+        }
+    }
+
+    /// `<?xml version=.. encoding=..?>`, at the very start or not at all (XML 1.0 section 2.8).
+    fn declaration(&mut self) -> Result<(), ReginfoError> {
+        let rest = &self.bytes[self.at..];
+        if !(rest.starts_with(b"<?xml") && rest.get(5).is_some_and(|&byte| is(byte, SPACE))) {
+            return Ok(());
+        }
+        let Some(len) = memmem::find(rest, b"?>") else {
+            return self.syntax();
+        };
+        let inside = &rest[5..len];
+        if let Some(found) = memmem::find(inside, b"encoding") {
+            let value = pseudo_value(&inside[found + 8..]);
+            if !value.is_some_and(|name| name.eq_ignore_ascii_case(b"UTF-8")) {
+                return self.fail(ReginfoErrorKind::Encoding);
+            }
+        }
+        if memmem::find(inside, b"version").is_none() {
+            return self.syntax();
+        }
+        self.at += len + 2;
+        Ok(())
+    }
+}
+
+/// The quoted value after a pseudo attribute's name.
+fn pseudo_value(after: &[u8]) -> Option<&[u8]> {
+    let after = after
+        .trim_ascii_start()
+        .strip_prefix(b"=")?
+        .trim_ascii_start();
+    let (&quote, value) = after.split_first()?;
+    if quote != b'"' && quote != b'\'' {
+        return None;
+    }
+    Some(&value[..memchr(quote, value)?])
+}
+
+/// Refuses octets that are no XML characters. Answers whether a `]` occurs at all.
+fn screen(bytes: &[u8]) -> Result<bool, ReginfoError> {
+    let (mut high, mut control, mut bracket) = (0u8, false, false);
+    for &byte in bytes {
+        high |= byte;
+        control |= (byte < 0x20) & (byte != b'\t') & (byte != b'\n') & (byte != b'\r');
+        bracket |= byte == b']';
+    }
+    if high >= 0x80 {
+        if bytes.starts_with(b"\xfe\xff") || bytes.starts_with(b"\xff\xfe") {
+            return Err(ReginfoError::new(ReginfoErrorKind::Encoding, 0));
+        }
+        if let Err(error) = core::str::from_utf8(bytes) {
+            return Err(ReginfoError::new(
+                ReginfoErrorKind::Encoding,
+                error.valid_up_to(),
+            ));
+        }
+        for noncharacter in [b"\xef\xbf\xbe", b"\xef\xbf\xbf"] {
+            if let Some(at) = memmem::find(bytes, noncharacter) {
+                return Err(ReginfoError::new(ReginfoErrorKind::Syntax, at));
+            }
+        }
+    }
+    if control {
+        let legal = |byte: u8| byte >= 0x20 || matches!(byte, b'\t' | b'\n' | b'\r');
+        let at = bytes.iter().position(|&byte| !legal(byte)).unwrap_or(0);
+        return Err(ReginfoError::new(ReginfoErrorKind::Syntax, at));
+    }
+    Ok(bracket)
+}
+
+/// The character a reference at the start of `rest` stands for, and the reference's length.
+fn reference(rest: &[u8], at: usize) -> Result<(char, usize), ReginfoError> {
+    let error = ReginfoError::new(ReginfoErrorKind::Syntax, at);
+    let window = &rest[..rest.len().min(14)];
+    let end = memchr(b';', window).ok_or(error)?;
+    let name = &window[1..end];
+    let character = match name {
+        b"lt" => '<',
+        b"gt" => '>',
+        b"amp" => '&',
+        b"quot" => '"',
+        b"apos" => '\'',
+        [b'#', digits @ ..] => numeric(digits).ok_or(error)?,
+        _ => return Err(error),
+    };
+    Ok((character, end + 1))
+}
+
+fn numeric(digits: &[u8]) -> Option<char> {
+    let (radix, digits) = match digits {
+        [b'x', rest @ ..] => (16, rest),
+        rest => (10, rest),
+    };
+    if digits.is_empty() {
+        return None;
+    }
+    let mut value = 0u32;
+    for &digit in digits {
+        let digit = char::from(digit).to_digit(radix)?;
+        value = value.checked_mul(radix)?.checked_add(digit)?;
+    }
+    let legal = match value {
+        0x9 | 0xa | 0xd => true,
+        0..0x20 | 0xfffe | 0xffff => false,
+        _ => true,
+    };
+    char::from_u32(value).filter(|_| legal)
+}
+
+/// Appends `raw` with its references replaced. `raw` was scanned before, so it decodes.
+///
+/// # Errors
+/// `Syntax` at a reference that is none; cannot happen for text from a [`Scanner`].
+pub fn decode(raw: &[u8], out: &mut Vec<u8>) -> Result<(), ReginfoError> {
+    let mut rest = raw;
+    while let Some(at) = memchr(b'&', rest) {
+        out.extend_from_slice(&rest[..at]);
+        let (character, len) = reference(&rest[at..], at)?;
+        let mut utf8 = [0; 4];
+        out.extend_from_slice(character.encode_utf8(&mut utf8).as_bytes());
+        rest = &rest[at + len..];
+    }
+    out.extend_from_slice(rest);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,157 @@
+//! Feature parameters of a contact, read as RFC 3840 means them (REG-7, SEL-5). Layer 3.
+
+/// What a contact's parameters say about it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Features {
+    /// Bit i: the i-th accepted ICSI is registered.
+    pub icsi: u32,
+    /// A `methods` parameter was given that lacks INVITE.
+    pub refuses_invite: bool,
+    /// At least one feature parameter was given.
+    pub speaks: bool,
+}
+
+/// Most ICSIs a policy can accept: one bit each.
+pub const ICSIS_MAX: usize = 32;
+
+impl Features {
+    /// Takes one parameter into account. Repeated parameters add up.
+    pub fn add(&mut self, name: &[u8], value: &[u8], accepted: &[Vec<u8>]) {
+        let list = unquoted(value);
+        if name.eq_ignore_ascii_case(b"+g.3gpp.icsi-ref") {
+            self.speaks = true;
+            for item in list.split(|&byte| byte == b',') {
+                for (bit, icsi) in accepted.iter().take(ICSIS_MAX).enumerate() {
+                    if decoded_equals(item.trim_ascii(), icsi) {
+                        self.icsi |= 1 << bit;
+                    }
+                }
+            }
+        } else if name.eq_ignore_ascii_case(b"methods") {
+            self.speaks = true;
+            self.refuses_invite = !list
+                .split(|&byte| byte == b',')
+                .any(|method| decoded_equals(method.trim_ascii(), b"INVITE"));
+        } else if !is_plain_parameter(name) {
+            self.speaks = true;
+        }
+    }
+}
+
+/// Contact parameters that are no feature tags.
+fn is_plain_parameter(name: &[u8]) -> bool {
+    const PLAIN: [&[u8]; 9] = [
+        b"+sip.instance",
+        b"reg-id",
+        b"expires",
+        b"q",
+        b"ob",
+        b"pub-gruu",
+        b"temp-gruu",
+        b"temp-gruu-cookie",
+        b"received",
+    ];
+    PLAIN.iter().any(|plain| name.eq_ignore_ascii_case(plain))
+}
+
+/// `value` without one pair of outer quotes.
+pub(crate) fn unquoted(value: &[u8]) -> &[u8] {
+    let value = value.trim_ascii();
+    match value {
+        [b'"', inner @ .., b'"'] => inner,
+        _ => value,
+    }
+}
+
+/// Whether `item` equals `want` after percent-decoding, ignoring case.
+fn decoded_equals(item: &[u8], want: &[u8]) -> bool {
+    let mut at = 0;
+    for &byte in want {
+        let Some(&raw) = item.get(at) else {
+            return false;
+        };
+        let (decoded, width) = match (raw, item.get(at + 1..at + 3)) {
+            (b'%', Some(&[high, low])) => match (hex(high), hex(low)) {
+                (Some(high), Some(low)) => (high << 4 | low, 3),
+                (_, _) => (raw, 1),
+            },
+            (_, _) => (raw, 1),
+        };
+        if !decoded.eq_ignore_ascii_case(&byte) {
+            return false;
+        }
+        at += width;
+    }
+    at == item.len()
+}
+
+const fn hex(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        b'A'..=b'F' => Some(digit - b'A' + 10),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(params: &[(&str, &str)]) -> Features {
+        let accepted = [
+            b"urn:urn-7:x.deferred".to_vec(),
+            b"urn:urn-7:x.largemsg".to_vec(),
+        ];
+        let mut features = Features::default();
+        for (name, value) in params {
+            features.add(name.as_bytes(), value.as_bytes(), &accepted);
+        }
+        features
+    }
+
+    // Proves: REG-7
+    #[test]
+    fn feature_values_are_decoded_and_compared_without_case() {
+        for value in [
+            "\"urn%3Aurn-7%3Ax.deferred\"",
+            "\"urn%3aurn-7%3aX.Deferred\"",
+            "urn:urn-7:x.deferred",
+            "\"urn%3Aurn-7%3Ax.msg, urn%3Aurn-7%3Ax.deferred\"",
+        ] {
+            assert_eq!(read(&[("+g.3gpp.ICSI-ref", value)]).icsi, 1, "{value}");
+        }
+        for value in [
+            "\"urn%3Aurn-7%3Ax.deferred2\"",
+            "\"urn%3Aurn-7%3Ax.defer\"",
+            "",
+            "%3",
+            "!",
+        ] {
+            assert_eq!(read(&[("+g.3gpp.icsi-ref", value)]).icsi, 0, "{value}");
+        }
+        let twice = [
+            ("+g.3gpp.icsi-ref", "\"urn%3Aurn-7%3Ax.deferred\""),
+            ("+g.3gpp.icsi-ref", "\"urn%3Aurn-7%3Ax.largemsg\""),
+        ];
+        assert_eq!(
+            read(&twice).icsi,
+            3,
+            "a repeated parameter is read as the union"
+        );
+    }
+
+    // Proves: SEL-5
+    #[test]
+    fn methods_without_invite_refuse_a_session() {
+        assert!(read(&[("methods", "\"MESSAGE,OPTIONS\"")]).refuses_invite);
+        assert!(!read(&[("methods", "\"MESSAGE, invite\"")]).refuses_invite);
+        assert!(!read(&[]).refuses_invite);
+    }
+
+    #[test]
+    fn a_contact_with_bookkeeping_parameters_only_is_silent() {
+        assert!(!read(&[("+sip.instance", "\"<urn:x>\""), ("reg-id", "1")]).speaks);
+        assert!(read(&[("audio", "")]).speaks);
+    }
+}

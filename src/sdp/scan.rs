@@ -1,0 +1,433 @@
+//! One pass over a description: lines, the session's defaults, the first media line.
+
+use memchr::{memchr, memmem};
+
+use super::{Direction, SdpError, Setup};
+use crate::base::limits::{MSRP_PATH_URIS_MAX, SDP_BYTES_MAX, URI_BYTES_MAX};
+
+/// Most lines of a description that we judge (BAD-25); a handset writes about fifteen.
+const LINES_MAX: usize = 512;
+/// Longest host name of a path URI, octets (RFC 1035 section 2.3.4).
+const HOST_BYTES_MAX: usize = 255;
+
+/// One `x=value` line.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Line<'a> {
+    pub kind: u8,
+    pub value: &'a [u8],
+}
+
+/// Iterates lines; a bare LF is tolerated. Ends after the first error.
+#[derive(Debug)]
+pub(super) struct Lines<'a> {
+    rest: &'a [u8],
+    left: usize,
+}
+
+impl<'a> Lines<'a> {
+    pub(super) const fn new(body: &'a [u8]) -> Self {
+        Self {
+            rest: body,
+            left: LINES_MAX,
+        }
+    }
+}
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = Result<Line<'a>, SdpError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.iter().all(|&c| matches!(c, b'\r' | b'\n')) {
+            return None;
+        }
+        let end = memchr(b'\n', self.rest).unwrap_or(self.rest.len());
+        let line = &self.rest[..end];
+        self.rest = self.rest.get(end + 1..).unwrap_or_default();
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let good = match line {
+            &[kind, b'=', ref value @ ..] if self.left > 0 && kind.is_ascii_lowercase() => {
+                // A CR or NUL inside a value would travel into our requests and logs.
+                (!value.iter().any(|&c| c == b'\r' || c == 0)).then_some(Line { kind, value })
+            }
+            _ => None,
+        };
+        if let Some(line) = good {
+            self.left -= 1;
+            return Some(Ok(line));
+        }
+        self.rest = b"";
+        Some(Err(SdpError::None))
+    }
+}
+
+/// A media line's four fields.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MediaLine<'a> {
+    pub media: &'a [u8],
+    pub port: u16,
+    pub proto: &'a [u8],
+    pub formats: &'a [u8],
+}
+
+impl<'a> MediaLine<'a> {
+    pub(super) fn parse(value: &'a [u8]) -> Result<Self, SdpError> {
+        let mut fields = value.splitn(4, |&c| c == b' ');
+        let mut field = || {
+            fields
+                .next()
+                .filter(|f| !f.is_empty())
+                .ok_or(SdpError::None)
+        };
+        let (media, port, proto, formats) = (field()?, field()?, field()?, field()?);
+        Ok(Self {
+            media,
+            port: parse_port(port).ok_or(SdpError::None)?,
+            proto,
+            formats,
+        })
+    }
+
+    /// `true` for the one kind of media we carry.
+    pub(super) fn is_message(&self) -> bool {
+        self.media.eq_ignore_ascii_case(b"message") && self.proto.eq_ignore_ascii_case(b"TCP/MSRP")
+    }
+}
+
+/// What a description says about its first `message` line, session defaults applied.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Description<'a> {
+    /// Media lines of any kind.
+    pub media_count: usize,
+    /// The first line of kind `message`, or the first of all when there is none.
+    pub media: MediaLine<'a>,
+    /// Host of the c= line that governs it.
+    pub host: &'a [u8],
+    pub path: Option<&'a [u8]>,
+    pub accept_types: Option<&'a [u8]>,
+    pub accept_wrapped_types: Option<&'a [u8]>,
+    pub setup: Option<Setup>,
+    pub direction: Option<Direction>,
+    pub max_size: Option<u64>,
+    pub cema: bool,
+}
+
+/// What is collected at one level; the session's and one media's have the same shape.
+#[derive(Clone, Copy, Debug, Default)]
+struct Level<'a> {
+    host: Option<&'a [u8]>,
+    path: Option<&'a [u8]>,
+    accept_types: Option<&'a [u8]>,
+    accept_wrapped_types: Option<&'a [u8]>,
+    setup: Option<Setup>,
+    direction: Option<Direction>,
+    max_size: Option<u64>,
+    cema: bool,
+}
+
+impl<'a> Level<'a> {
+    fn take(&mut self, line: Line<'a>) -> Result<(), SdpError> {
+        match line.kind {
+            b'c' => {
+                // Several c= lines mean layered multicast: no place to connect to.
+                let host = connection_host(line.value)?;
+                once(&mut self.host, host, SdpError::Addr)
+            }
+            b'a' => self.take_attribute(line.value),
+            _ => Ok(()),
+        }
+    }
+
+    fn take_attribute(&mut self, text: &'a [u8]) -> Result<(), SdpError> {
+        let colon = memchr(b':', text);
+        let (name, value) = match colon {
+            Some(at) => (&text[..at], trim(&text[at + 1..])),
+            None => (trim(text), &b""[..]),
+        };
+        match name {
+            b"path" => once(&mut self.path, value, SdpError::Path),
+            b"accept-types" => once(&mut self.accept_types, value, SdpError::Type),
+            b"accept-wrapped-types" => once(&mut self.accept_wrapped_types, value, SdpError::Type),
+            b"setup" => {
+                let setup = Setup::parse(value).ok_or(SdpError::Setup)?;
+                once(&mut self.setup, setup, SdpError::Setup)
+            }
+            b"max-size" => {
+                let size = parse_size(value).ok_or(SdpError::None)?;
+                once(&mut self.max_size, size, SdpError::None)
+            }
+            b"msrp-cema" => {
+                self.cema = true;
+                Ok(())
+            }
+            _ => match Direction::parse(name) {
+                Some(direction) if colon.is_none() => {
+                    once(&mut self.direction, direction, SdpError::Dir)
+                }
+                Some(_) | None => Ok(()),
+            },
+        }
+    }
+}
+
+/// Sets `slot`; a repetition with another value is an error, as no reading of it is safe.
+fn once<T: PartialEq>(slot: &mut Option<T>, value: T, error: SdpError) -> Result<(), SdpError> {
+    match slot {
+        Some(old) if *old != value => Err(error),
+        Some(_) => Ok(()),
+        None => {
+            *slot = Some(value);
+            Ok(())
+        }
+    }
+}
+
+/// Reads `body`, which must be a whole description within [`SDP_BYTES_MAX`].
+pub(super) fn describe(body: &[u8]) -> Result<Description<'_>, SdpError> {
+    if body.len() > SDP_BYTES_MAX {
+        return Err(SdpError::None);
+    }
+    let mut lines = Lines::new(body);
+    match lines.next() {
+        Some(Ok(Line { kind: b'v', value })) if value == b"0" => {}
+        Some(_) | None => return Err(SdpError::None),
+    }
+    let mut session = Level::default();
+    let mut current = Level::default();
+    let mut chosen: Option<(MediaLine<'_>, Level<'_>)> = None;
+    // The level being filled: the session, the chosen media, or one that we pass over.
+    let (mut media_count, mut filling) = (0, true);
+    for line in lines {
+        let line = line?;
+        if line.kind == b'm' {
+            media_count += 1;
+            let media = MediaLine::parse(line.value)?;
+            if media_count == 1 {
+                session = current;
+            } else if let (true, Some((_, level))) = (filling, chosen.as_mut()) {
+                *level = current;
+            }
+            let better = media.is_message() && chosen.is_some_and(|(old, _)| !old.is_message());
+            filling = chosen.is_none() || better;
+            if filling {
+                chosen = Some((media, Level::default()));
+                current = Level::default();
+            }
+        } else if filling {
+            current.take(line)?;
+        }
+    }
+    let (media, level) = chosen.ok_or(SdpError::None)?;
+    let level = if filling { current } else { level };
+    Ok(Description {
+        media_count,
+        media,
+        host: level.host.or(session.host).ok_or(SdpError::Addr)?,
+        path: level.path,
+        accept_types: level.accept_types,
+        accept_wrapped_types: level.accept_wrapped_types,
+        setup: level.setup.or(session.setup),
+        direction: level.direction.or(session.direction),
+        max_size: level.max_size,
+        cema: level.cema || session.cema,
+    })
+}
+
+/// The `application/sdp` part of a body, searched in multipart bodies one level deep (SDP-20).
+pub(super) fn sdp_part<'a>(
+    body: &'a [u8],
+    content_type: Option<&[u8]>,
+) -> Result<&'a [u8], SdpError> {
+    let content_type = content_type.ok_or(SdpError::None)?;
+    let essence = media_type(content_type);
+    if essence.eq_ignore_ascii_case(b"application/sdp") {
+        return if body.is_empty() {
+            Err(SdpError::None)
+        } else {
+            Ok(body)
+        };
+    }
+    if !essence
+        .get(..10)
+        .is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/"))
+    {
+        return Err(SdpError::None);
+    }
+    let boundary = boundary(content_type).ok_or(SdpError::None)?;
+    multipart_part(body, boundary).ok_or(SdpError::None)
+}
+
+/// The type and subtype of a Content-Type value, parameters cut.
+pub(super) fn media_type(value: &[u8]) -> &[u8] {
+    trim(&value[..memchr(b';', value).unwrap_or(value.len())])
+}
+
+fn boundary(content_type: &[u8]) -> Option<&[u8]> {
+    let mut rest = content_type;
+    loop {
+        rest = &rest[memchr(b';', rest)? + 1..];
+        let parameter = trim(rest);
+        let Some(name) = parameter.get(..9) else {
+            continue;
+        };
+        if !name.eq_ignore_ascii_case(b"boundary=") {
+            continue;
+        }
+        let value = &parameter[9..];
+        let value = match value.strip_prefix(b"\"") {
+            Some(quoted) => &quoted[..memchr(b'"', quoted)?],
+            None => media_type(value),
+        };
+        // RFC 2046 section 5.1.1: 1 to 70 characters.
+        return (1..=70).contains(&value.len()).then_some(value);
+    }
+}
+
+fn multipart_part<'a>(body: &'a [u8], boundary: &[u8]) -> Option<&'a [u8]> {
+    let mut starts = memmem::find_iter(body, boundary).filter(|&at| {
+        // A delimiter stands at the start of a line behind two hyphens.
+        at >= 2 && &body[at - 2..at] == b"--" && (at == 2 || body[at - 3] == b'\n')
+    });
+    let mut start = starts.next()? + boundary.len();
+    for next in starts {
+        let part = &body[start..next - 2];
+        start = next + boundary.len();
+        let part = &part[memchr(b'\n', part)? + 1..];
+        let part = part
+            .strip_suffix(b"\r\n")
+            .or_else(|| part.strip_suffix(b"\n"))
+            .unwrap_or(part);
+        if let Some(content) = sdp_content(part) {
+            return Some(content);
+        }
+    }
+    None
+}
+
+/// The content of a part whose headers say `application/sdp`.
+fn sdp_content(part: &[u8]) -> Option<&[u8]> {
+    let mut rest = part;
+    let mut is_sdp = false;
+    loop {
+        let end = memchr(b'\n', rest)?;
+        let line = rest[..end].strip_suffix(b"\r").unwrap_or(&rest[..end]);
+        rest = &rest[end + 1..];
+        if line.is_empty() {
+            return (is_sdp && !rest.is_empty()).then_some(rest);
+        }
+        let Some(colon) = memchr(b':', line) else {
+            continue;
+        };
+        if trim(&line[..colon]).eq_ignore_ascii_case(b"content-type") {
+            is_sdp = media_type(&line[colon + 1..]).eq_ignore_ascii_case(b"application/sdp");
+        }
+    }
+}
+
+/// Host and port of one plain `msrp` URI. Userinfo, fragments and `msrps` are refused (BAD-25).
+pub(super) fn path_uri(uri: &[u8]) -> Result<(&[u8], u16), SdpError> {
+    let bad = SdpError::Path;
+    if uri.len() > URI_BYTES_MAX || !uri.iter().all(|c| (0x21..0x7f).contains(c)) {
+        return Err(bad);
+    }
+    let scheme = uri.get(..7).ok_or(bad)?;
+    if !scheme.eq_ignore_ascii_case(b"msrp://") {
+        return Err(bad);
+    }
+    let rest = &uri[7..];
+    let parameters = memchr(b';', rest).ok_or(bad)?;
+    let (address, transport) = (&rest[..parameters], &rest[parameters + 1..]);
+    let transport = &transport[..memchr(b';', transport).unwrap_or(transport.len())];
+    if !transport.eq_ignore_ascii_case(b"tcp") {
+        return Err(bad);
+    }
+    if rest
+        .iter()
+        .any(|c| matches!(c, b'@' | b'#' | b'<' | b'>' | b'"' | b'?'))
+    {
+        return Err(bad);
+    }
+    let slash = memchr(b'/', address).ok_or(bad)?;
+    let (authority, session) = (&address[..slash], &address[slash + 1..]);
+    if session.is_empty() {
+        return Err(bad);
+    }
+    let colon = authority.iter().rposition(|&c| c == b':').ok_or(bad)?;
+    let (host, port) = (&authority[..colon], &authority[colon + 1..]);
+    let port = parse_port(port).filter(|&port| port != 0).ok_or(bad)?;
+    if host_is_plausible(host) {
+        Ok((host, port))
+    } else {
+        Err(bad)
+    }
+}
+
+fn host_is_plausible(host: &[u8]) -> bool {
+    if host.is_empty() || host.len() > HOST_BYTES_MAX {
+        return false;
+    }
+    match host {
+        [b'[', inner @ .., b']'] => {
+            !inner.is_empty()
+                && inner
+                    .iter()
+                    .all(|c| c.is_ascii_hexdigit() || b":.".contains(c))
+        }
+        name => name
+            .iter()
+            .all(|c| c.is_ascii_alphanumeric() || b"-._".contains(c)),
+    }
+}
+
+/// Checks every URI of a path; the first is the one a connection goes to.
+pub(super) fn check_path(path: &[u8]) -> Result<(), SdpError> {
+    let mut count = 0;
+    for uri in path.split(|&c| c == b' ').filter(|uri| !uri.is_empty()) {
+        path_uri(uri)?;
+        count += 1;
+    }
+    if (1..=MSRP_PATH_URIS_MAX).contains(&count) {
+        Ok(())
+    } else {
+        Err(SdpError::Path)
+    }
+}
+
+/// The host of `IN IP4 host` or `IN IP6 host`; multicast forms with a slash are refused.
+fn connection_host(value: &[u8]) -> Result<&[u8], SdpError> {
+    let mut fields = value
+        .split(|&c| c == b' ')
+        .filter(|field| !field.is_empty());
+    let (net, family, host) = (fields.next(), fields.next(), fields.next());
+    let plain = net.is_some_and(|net| net.eq_ignore_ascii_case(b"IN"))
+        && family.is_some_and(|family| {
+            family.eq_ignore_ascii_case(b"IP4") || family.eq_ignore_ascii_case(b"IP6")
+        })
+        && fields.next().is_none();
+    host.filter(|host| plain && host.len() <= HOST_BYTES_MAX && !host.contains(&b'/'))
+        .ok_or(SdpError::Addr)
+}
+
+/// A port in decimal, 0 to 65,535.
+fn parse_port(text: &[u8]) -> Option<u16> {
+    if text.is_empty() || text.len() > 5 {
+        return None;
+    }
+    parse_size(text).and_then(|port| u16::try_from(port).ok())
+}
+
+/// Digits as a number; saturates, as a size beyond 64 bits is merely "large".
+fn parse_size(text: &[u8]) -> Option<u64> {
+    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    Some(text.iter().fold(0u64, |value, &digit| {
+        value
+            .saturating_mul(10)
+            .saturating_add(u64::from(digit - b'0'))
+    }))
+}
+
+/// Without blanks at both ends.
+pub(super) const fn trim(text: &[u8]) -> &[u8] {
+    text.trim_ascii()
+}

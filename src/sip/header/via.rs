@@ -1,0 +1,248 @@
+//! Via (RFC 3261 section 20.42, RFC 3581, RFC 7339).
+
+use crate::base::span::Span;
+use crate::sip::header::params::{Params, next_param};
+use crate::sip::parser::{ParseError, ParseErrorKind};
+use crate::sip::scan::{Cursor, HOST, TOKEN, decimal_u32};
+
+use super::HeaderName;
+
+/// One Via value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Via<'a> {
+    /// `UDP`, `TCP`, `TLS`...; compare without case.
+    pub transport: &'a [u8],
+    /// Host of sent-by; an IPv6 reference keeps its brackets.
+    pub host: &'a [u8],
+    /// Port of sent-by; `None` when absent.
+    pub port: Option<u16>,
+    /// The branch, magic cookie included; `None` in RFC 2543 messages.
+    pub branch: Option<&'a [u8]>,
+    /// All parameters, those above included; overload parameters are found here (`oc`).
+    pub params: Params<'a>,
+    /// `Some(None)` asks for `rport` (RFC 3581), `Some(Some(port))` carries it.
+    pub rport: Option<Option<u16>>,
+    /// The `received` parameter, as written.
+    pub received: Option<&'a [u8]>,
+}
+
+/// Where the parts of a Via value lie.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ViaSpans {
+    transport: Span,
+    host: Span,
+    branch: Span,
+    params: Span,
+    received: Span,
+    port: Option<u16>,
+    rport: Option<Option<u16>>,
+}
+
+impl<'a> Via<'a> {
+    /// Reads one value (no comma list).
+    ///
+    /// # Errors
+    /// `Bad(Via)` with the offset of the defect in `value`.
+    pub fn parse(value: &'a [u8]) -> Result<Self, ParseError> {
+        let spans = ViaSpans::parse(value, 0, value.len())?;
+        Ok(spans.resolve(value))
+    }
+
+    /// `true` when the branch carries the magic cookie and something after it.
+    #[must_use]
+    pub fn has_rfc3261_branch(&self) -> bool {
+        self.branch
+            .is_some_and(|branch| branch.len() > 7 && branch[..7].eq_ignore_ascii_case(b"z9hG4bK"))
+    }
+}
+
+impl ViaSpans {
+    /// Reads the first value of `bytes[start..end]`; it ends at a comma or at `end`.
+    pub(crate) fn parse(bytes: &[u8], start: usize, end: usize) -> Result<Self, ParseError> {
+        let mut cursor = Cursor::new(bytes, start, end);
+        let mut via = Self::default();
+        via.read(&mut cursor)
+            .map_err(|at| ParseError::new(ParseErrorKind::Bad(HeaderName::Via), at))?;
+        Ok(via)
+    }
+
+    fn read(&mut self, cursor: &mut Cursor<'_>) -> Result<(), usize> {
+        self.read_protocol(cursor)?;
+        if !cursor.skip_lws() {
+            return Err(cursor.pos);
+        }
+        self.host = host(cursor)?;
+        cursor.skip_lws();
+        if cursor.eat(b':') {
+            cursor.skip_lws();
+            let digits = cursor.run(TOKEN);
+            self.port = Some(port(digits.slice(cursor.bytes)).ok_or(cursor.pos)?);
+            cursor.skip_lws();
+        }
+        let start = cursor.pos;
+        while let Some((name, value)) = next_param(cursor, TOKEN)? {
+            self.note(cursor, name, value)?;
+        }
+        self.params = Span::new(start, cursor.pos);
+        if !cursor.at_end() && cursor.peek() != Some(b',') {
+            return Err(cursor.pos);
+        }
+        Ok(())
+    }
+
+    fn read_protocol(&mut self, cursor: &mut Cursor<'_>) -> Result<(), usize> {
+        if cursor.bytes[cursor.pos..].starts_with(b"SIP/2.0/") {
+            cursor.pos += 8;
+        } else {
+            let name = cursor.run(TOKEN);
+            if !name.slice(cursor.bytes).eq_ignore_ascii_case(b"SIP") {
+                return Err(cursor.pos);
+            }
+            slash(cursor)?;
+            if cursor.run(TOKEN).slice(cursor.bytes) != b"2.0" {
+                return Err(cursor.pos);
+            }
+            slash(cursor)?;
+        }
+        self.transport = cursor.run(TOKEN);
+        if self.transport.is_empty() {
+            Err(cursor.pos)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Keeps the parameters that routing needs; a repeated one counts once, the first.
+    #[inline]
+    fn note(&mut self, cursor: &Cursor<'_>, name: Span, value: Option<Span>) -> Result<(), usize> {
+        let text = name.slice(cursor.bytes);
+        let at = name.start as usize;
+        if text.eq_ignore_ascii_case(b"branch") {
+            let span = value.ok_or(at)?;
+            if self.branch.is_empty() {
+                self.branch = span;
+            }
+        } else if text.eq_ignore_ascii_case(b"rport") {
+            let number = match value {
+                None => None,
+                Some(span) => Some(port(span.slice(cursor.bytes)).ok_or(at)?),
+            };
+            self.rport = self.rport.or(Some(number));
+        } else if text.eq_ignore_ascii_case(b"received") {
+            let span = value.ok_or(at)?;
+            if self.received.is_empty() {
+                self.received = span;
+            }
+        }
+        Ok(())
+    }
+
+    /// The value over the bytes it was read from.
+    pub(crate) fn resolve(self, bytes: &[u8]) -> Via<'_> {
+        let some = |span: Span| (!span.is_empty()).then(|| span.slice(bytes));
+        Via {
+            transport: self.transport.slice(bytes),
+            host: self.host.slice(bytes),
+            port: self.port,
+            branch: some(self.branch),
+            params: Params::new(self.params.slice(bytes)),
+            rport: self.rport,
+            received: some(self.received),
+        }
+    }
+}
+
+fn slash(cursor: &mut Cursor<'_>) -> Result<(), usize> {
+    cursor.skip_lws();
+    if !cursor.eat(b'/') {
+        return Err(cursor.pos);
+    }
+    cursor.skip_lws();
+    Ok(())
+}
+
+/// A host name, IPv4 address or bracketed IPv6 address.
+pub(crate) fn host(cursor: &mut Cursor<'_>) -> Result<Span, usize> {
+    let start = cursor.pos;
+    if cursor.eat(b'[') {
+        while cursor
+            .peek()
+            .is_some_and(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.'))
+        {
+            cursor.pos += 1;
+        }
+        let empty = cursor.pos == start + 1;
+        if empty || !cursor.eat(b']') {
+            return Err(cursor.pos);
+        }
+        return Ok(Span::new(start, cursor.pos));
+    }
+    let span = cursor.run(HOST);
+    if span.is_empty() {
+        Err(start)
+    } else {
+        Ok(span)
+    }
+}
+
+/// A port: decimal, 1 to 65535.
+pub(crate) fn port(digits: &[u8]) -> Option<u16> {
+    let value = u16::try_from(decimal_u32(digits)?).ok()?;
+    (value != 0).then_some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_every_spelling_the_grammar_allows() {
+        let via = Via::parse(b"SIP/2.0/UDP 192.0.2.2;branch=390skdjuw").unwrap();
+        assert_eq!(
+            (via.transport, via.host, via.port),
+            (&b"UDP"[..], &b"192.0.2.2"[..], None)
+        );
+        assert_eq!(via.branch, Some(&b"390skdjuw"[..]));
+        assert!(!via.has_rfc3261_branch());
+        let via = Via::parse(
+            b"sip  /   2.0\r\n /TCP\r\n  [2001:db8::9:1] : 5070 ; Branch =\r\n z9hG4bK9 ;rport;received=::1",
+        )
+        .unwrap();
+        assert_eq!((via.host, via.port), (&b"[2001:db8::9:1]"[..], Some(5070)));
+        assert_eq!(via.branch, Some(&b"z9hG4bK9"[..]));
+        assert_eq!(via.rport, Some(None));
+        assert_eq!(via.received, Some(&b"::1"[..]));
+        let oc = b"SIP/2.0/TCP h;branch=z9hG4bKx;oc=0;oc-algo=\"loss,rate\";oc-validity=0;rport=9";
+        let via = Via::parse(oc).unwrap();
+        assert_eq!(via.params.find(b"oc"), Some(&b"0"[..]));
+        assert_eq!(via.params.find(b"oc-algo"), Some(&b"\"loss,rate\""[..]));
+        assert_eq!(via.rport, Some(Some(9)));
+    }
+
+    #[test]
+    fn refuses_what_cannot_route_an_answer() {
+        let bad: [&[u8]; 14] = [
+            b"",
+            b"SIP/2.0/UDP",
+            b"SIP/2.0/ host",
+            b"SIP/3.0/UDP host",
+            b"HTTP/2.0/UDP host",
+            b"SIP/2.0/UDP ;branch=x",
+            b"SIP/2.0/UDP h;branch=",
+            b"SIP/2.0/UDP h;;branch=x",
+            b"SIP/2.0/UDP h;branch=x junk",
+            b"SIP/2.0/UDP h:0",
+            b"SIP/2.0/UDP h:65536",
+            b"SIP/2.0/UDP 2001:db8::1",
+            b"SIP/2.0/UDP [::1",
+            b"SIP/2.0/UDP h;rport=x",
+        ];
+        for text in bad {
+            assert!(
+                Via::parse(text).is_err(),
+                "{}",
+                String::from_utf8_lossy(text)
+            );
+        }
+    }
+}

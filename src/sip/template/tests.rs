@@ -1,0 +1,821 @@
+#![expect(clippy::cast_possible_truncation, reason = "test data is small")]
+
+use super::*;
+use crate::sdp::Setup;
+
+macro_rules! flow {
+    ($name:literal) => {
+        include_bytes!(concat!("../../../tests/data/flows/", $name))
+    };
+}
+
+const GRUU_A: &[u8] =
+    b"sip:+15550100@ims.example.net;gr=urn:uuid:f81d4fae-7dec-11d0-a765-00a0c91e6bf6";
+const GRUU_B: &[u8] =
+    b"sip:+15550100@ims.example.net;gr=urn:uuid:2ad8950e-48a5-4a74-8d99-ad76cc7fc74c";
+const USER: &[u8] = b"sip:+15550100@ims.example.net";
+const ROUTES: &[u8] = b"Route: <sip:mt@scscf1.ims.example.net:5060;transport=tcp;lr>\r\n\
+    Route: <sip:mt@pcscf1.ims.example.net:5060;lr>\r\n";
+
+fn templates() -> Templates {
+    Templates::compile(&Profile::default()).expect("the default profile is valid")
+}
+
+fn compile(edit: impl FnOnce(&mut Profile)) -> Result<Templates, ProfileError> {
+    let mut profile = Profile::default();
+    edit(&mut profile);
+    Templates::compile(&profile)
+}
+
+#[track_caller]
+fn assert_bytes(got: &[u8], want: &[u8]) {
+    if got != want {
+        assert_eq!(String::from_utf8_lossy(got), String::from_utf8_lossy(want));
+    }
+}
+
+fn invite_f1() -> InviteFields<'static> {
+    InviteFields {
+        request_uri: GRUU_A,
+        branch: b"-1-7a1f03c2d4e5b697",
+        from_tag: b"pf7d21c0aa",
+        to_uri: USER,
+        call_id: b"5f0c6a1e9d2b4c7781aa",
+        cseq: 1,
+        icid: b"7c1e0f5a9b",
+        session_expires_s: Some(1800),
+        min_se: None,
+        conversation_id: b"4f93f0fe-86d6-462c-9ba2-e4bc3d1cafcc",
+        contribution_id: b"94d850fb-ed40-437e-9609-de9ea0e393d9",
+        sdp_session: 3_973_000_001,
+        sdp_version: 1,
+        msrp_session: b"k9Qv3tZs1mXbW7aEoR2y",
+        extra_accept_contact: b"",
+        extra_headers: b"",
+    }
+}
+
+/// The usual case of production: every identifier is a token.
+fn invite_tokens() -> InviteFields<'static> {
+    InviteFields {
+        branch: b"abcdefghijklmnopqrstuvwxyz234567",
+        from_tag: b"bcdefghijklmnopqrstuvwxyz234567a",
+        call_id: b"cdefghijklmnopqrstuvwxyz234567ab",
+        icid: b"defghijklmnopqrstuvwxyz234567abc",
+        msrp_session: b"efghijklmnopqrstuvwxyz234567abcd",
+        ..invite_f1()
+    }
+}
+
+fn invite_f2() -> InviteFields<'static> {
+    InviteFields {
+        branch: b"-2-11aa22bb33cc44dd",
+        from_tag: b"pf3a90e17b",
+        call_id: b"a1d4e7f0b3c6492582bb",
+        icid: b"7c1e0f5a9c",
+        session_expires_s: Some(600),
+        sdp_session: 3_973_000_002,
+        msrp_session: b"Yc5wTr8uIo1pAs3dFg6h",
+        ..invite_f1()
+    }
+}
+
+fn dialog_f1() -> DialogFields<'static> {
+    DialogFields {
+        request_uri: GRUU_A,
+        branch: b"-1-9c3e55d0b7a81f42",
+        route_lines: ROUTES,
+        from_tag: b"pf7d21c0aa",
+        to_value: b"<sip:+15550100@ims.example.net>;tag=ue-9c41b7",
+        call_id: b"5f0c6a1e9d2b4c7781aa",
+        cseq: 1,
+        session_expires: None,
+        min_se: None,
+        reason: b"",
+        sdp_session: 3_973_000_001,
+        sdp_version: 1,
+        msrp_session: b"k9Qv3tZs1mXbW7aEoR2y",
+    }
+}
+
+/// Every form of an INVITE gives the same bytes; returns them.
+#[track_caller]
+fn invite_all_ways(templates: &Templates, fields: &InviteFields<'_>) -> Vec<u8> {
+    let mut contiguous = Vec::new();
+    templates.invite(fields, &mut contiguous);
+    let mut numbers = Numbers::new();
+    let values = templates.invite_values(fields, &mut numbers);
+    let mut general = Vec::new();
+    templates.invite.encode_general(&values, &mut general);
+    assert_bytes(&contiguous, &general);
+    let mut scratch = Scratch::new();
+    let mut parts = Parts::new();
+    templates.invite_vectored(fields, &mut scratch, &mut parts);
+    assert!(parts.as_slices().iter().all(|part| !part.is_empty()));
+    assert_bytes(&parts.as_slices().concat(), &contiguous);
+    contiguous
+}
+
+fn content_length_is_true(message: &[u8]) -> bool {
+    let text = core::str::from_utf8(message).expect("text");
+    let (head, body) = text.split_once("\r\n\r\n").expect("a head end");
+    let (_, length) = head.rsplit_once("Content-Length: ").expect("a length");
+    length.parse() == Ok(body.len())
+}
+
+fn text_of(fields: &InviteFields<'_>, edit: impl FnOnce(&mut Profile)) -> String {
+    let message = invite_all_ways(&compile(edit).expect("valid"), fields);
+    assert!(content_length_is_true(&message));
+    String::from_utf8(message).expect("text")
+}
+
+// Proves: PUSH-0a, PUSH-a, PUSH-b, PUSH-b1, PUSH-c, PUSH-d, PUSH-e, PUSH-f, PUSH-f1, PUSH-f2, PUSH-f3
+// Proves: PUSH-g, PUSH-h, PUSH-i, PUSH-j, PUSH-k, PUSH-l, OVL-1, IMS-1
+// Proves: SDP-1, SDP-2, SDP-3, SDP-4, SDP-5, SDP-6, SDP-8, SDP-9, SDP-10, MSRP-28
+#[test]
+fn initial_invites_equal_the_worked_flows() {
+    let templates = templates();
+    let f5 = InviteFields {
+        branch: b"-5-aaaaaaaa11111111",
+        from_tag: b"pfA5",
+        call_id: b"c0ffee00a1b2c3d4e5f6",
+        icid: b"7c1e0f5aa0",
+        sdp_session: 3_973_000_005,
+        msrp_session: b"Aa1Bb2Cc3Dd4Ee5Ff6Gg",
+        ..invite_f1()
+    };
+    let cases: &[(InviteFields<'_>, &[u8])] = &[
+        (invite_f1(), flow!("f1-01-invite.txt")),
+        (invite_f2(), flow!("f2-01-invite-se600.txt")),
+        (f5, flow!("f5-01-invite-A.txt")),
+        (
+            InviteFields {
+                request_uri: GRUU_B,
+                branch: b"-5-bbbbbbbb22222222",
+                from_tag: b"pfB5",
+                call_id: b"c0ffee01a1b2c3d4e5f7",
+                icid: b"7c1e0f5aa1",
+                sdp_session: 3_973_000_006,
+                msrp_session: b"Hh7Ii8Jj9Kk0Ll1Mm2Nn",
+                ..f5
+            },
+            flow!("f5-02-invite-B.txt"),
+        ),
+        (
+            InviteFields {
+                request_uri: GRUU_B,
+                branch: b"-5-dddddddd44444444",
+                from_tag: b"pfB5r",
+                call_id: b"c0ffee02a1b2c3d4e5f7",
+                icid: b"7c1e0f5aa2",
+                sdp_session: 3_973_000_007,
+                msrp_session: b"Vv9Ww0Xx1Yy2Zz3aa4bb",
+                ..f5
+            },
+            flow!("f5-08-invite-B-retry.txt"),
+        ),
+        (
+            InviteFields {
+                branch: b"-8-1357135724682468",
+                from_tag: b"pf8",
+                call_id: b"0badc0de00112233",
+                icid: b"7c1e0f5aa8",
+                sdp_session: 3_973_000_008,
+                msrp_session: b"Cc7Dd8Ee9Ff0Gg1Hh2Ii",
+                ..f5
+            },
+            flow!("f8-01-invite.txt"),
+        ),
+    ];
+    for (fields, want) in cases {
+        assert_bytes(&invite_all_ways(&templates, fields), want);
+    }
+}
+
+// Proves: ST-2, PUSH-k
+#[test]
+fn the_retry_after_422_equals_the_worked_flow() {
+    let retry = InviteFields {
+        branch: b"-2-55ee66ff77aa88bb",
+        cseq: 2,
+        session_expires_s: Some(900),
+        min_se: Some(900),
+        ..invite_f2()
+    };
+    assert_bytes(
+        &invite_all_ways(&templates(), &retry),
+        flow!("f2-04-invite-retry.txt"),
+    );
+}
+
+// Proves: DLG-2, DLG-3
+#[test]
+fn acks_to_2xx_equal_the_worked_flows() {
+    let templates = templates();
+    let cases: &[(DialogFields<'_>, &[u8])] = &[
+        (dialog_f1(), flow!("f1-04-ack.txt")),
+        (
+            DialogFields {
+                branch: b"-5-cccccccc33333333",
+                from_tag: b"pfA5",
+                to_value: b"<sip:+15550100@ims.example.net>;tag=ueA-200",
+                call_id: b"c0ffee00a1b2c3d4e5f6",
+                ..dialog_f1()
+            },
+            flow!("f5-06-ack-A.txt"),
+        ),
+        (
+            DialogFields {
+                branch: b"-7-5656565678787878",
+                from_tag: b"pf7",
+                to_value: b"<sip:+15550100@ims.example.net>;tag=ue7",
+                call_id: b"deadbeef00112233",
+                ..dialog_f1()
+            },
+            flow!("f7-06-ack.txt"),
+        ),
+    ];
+    for (fields, want) in cases {
+        let mut out = Vec::new();
+        templates.ack(fields, &mut out);
+        assert_bytes(&out, want);
+    }
+}
+
+// Proves: DLG-2, PUSH-f2
+#[test]
+fn byes_equal_the_worked_flows() {
+    let templates = templates();
+    let cases: &[(DialogFields<'_>, &[u8])] = &[
+        (
+            DialogFields {
+                branch: b"-1-e0b1c2d3a4958677",
+                cseq: 2,
+                reason: b"SIP;cause=200;text=\"deferred queue drained\"",
+                ..dialog_f1()
+            },
+            flow!("f1-15-bye.txt"),
+        ),
+        (
+            DialogFields {
+                branch: b"-3-fedcba9876543210",
+                cseq: 4,
+                reason: b"SIP;cause=481;text=\"refresh failed\"",
+                ..dialog_f1()
+            },
+            flow!("f3-06-bye.txt"),
+        ),
+        (
+            DialogFields {
+                branch: b"-7-9a9a9a9abcbcbcbc",
+                from_tag: b"pf7",
+                to_value: b"<sip:+15550100@ims.example.net>;tag=ue7",
+                call_id: b"deadbeef00112233",
+                cseq: 2,
+                reason: b"SIP;cause=488;text=\"answer not acceptable\"",
+                ..dialog_f1()
+            },
+            flow!("f7-07-bye.txt"),
+        ),
+    ];
+    for (fields, want) in cases {
+        let mut out = Vec::new();
+        templates.bye(fields, &mut out);
+        assert_bytes(&out, want);
+    }
+}
+
+// Proves: ST-9, ST-10, PUSH-e, SDP-2
+#[test]
+fn refreshes_equal_the_worked_flows_and_repeat_the_offer() {
+    let templates = templates();
+    let refresh = DialogFields {
+        branch: b"-3-0011223344556677",
+        cseq: 2,
+        session_expires: Some((1800, Refresher::Uac)),
+        ..dialog_f1()
+    };
+    let mut out = Vec::new();
+    templates.update(&refresh, &mut out);
+    assert_bytes(&out, flow!("f3-01-update.txt"));
+    let again = DialogFields {
+        branch: b"-3-8899aabbccddeeff",
+        cseq: 3,
+        ..refresh
+    };
+    out.clear();
+    templates.reinvite(&again, &mut out);
+    assert_bytes(&out, flow!("f3-03-reinvite.txt"));
+    let body = |message: &[u8]| {
+        let head = memchr::memmem::find(message, b"\r\n\r\n").expect("a head end");
+        message[head..].to_vec()
+    };
+    let mut invite = Vec::new();
+    templates.invite(&invite_f1(), &mut invite);
+    assert_bytes(&body(&out), &body(&invite));
+
+    let guarded = DialogFields {
+        session_expires: Some((90, Refresher::Uas)),
+        min_se: Some(120),
+        ..refresh
+    };
+    out.clear();
+    templates.update(&guarded, &mut out);
+    let text = String::from_utf8(out).expect("text");
+    assert!(text.contains("\r\nSession-Expires: 90;refresher=uas\r\nMin-SE: 120\r\n"));
+}
+
+// Proves: TX-5
+#[test]
+fn acks_to_failures_equal_the_worked_flows() {
+    let templates = templates();
+    let initial = AckFields {
+        request_uri: GRUU_A,
+        branch: b"-2-11aa22bb33cc44dd",
+        route_lines: None,
+        from_tag: b"pf3a90e17b",
+        to_value: b"<sip:+15550100@ims.example.net>;tag=scscf-77e0",
+        call_id: b"a1d4e7f0b3c6492582bb",
+        cseq: 1,
+    };
+    let cases: &[(AckFields<'_>, &[u8])] = &[
+        (initial, flow!("f2-03-ack-non2xx.txt")),
+        (
+            AckFields {
+                branch: b"-3-8899aabbccddeeff",
+                route_lines: Some(ROUTES),
+                from_tag: b"pf7d21c0aa",
+                to_value: b"<sip:+15550100@ims.example.net>;tag=ue-9c41b7",
+                call_id: b"5f0c6a1e9d2b4c7781aa",
+                cseq: 3,
+                ..initial
+            },
+            flow!("f3-05-ack-481.txt"),
+        ),
+        (
+            AckFields {
+                request_uri: GRUU_B,
+                branch: b"-5-bbbbbbbb22222222",
+                from_tag: b"pfB5",
+                to_value: b"<sip:+15550100@ims.example.net>;tag=ueB-486",
+                call_id: b"c0ffee01a1b2c3d4e5f7",
+                ..initial
+            },
+            flow!("f5-04-ack-B.txt"),
+        ),
+        (
+            AckFields {
+                branch: b"-8-1357135724682468",
+                from_tag: b"pf8",
+                to_value: b"<sip:+15550100@ims.example.net>;tag=ue8",
+                call_id: b"0badc0de00112233",
+                ..initial
+            },
+            flow!("f8-06-ack-487.txt"),
+        ),
+        (
+            AckFields {
+                branch: b"-9-2468246813571357",
+                from_tag: b"pf9",
+                to_value: b"<sip:+15550100@ims.example.net>;tag=sc9",
+                call_id: b"0ver10ad00112233",
+                ..initial
+            },
+            flow!("f9-02-ack-503.txt"),
+        ),
+    ];
+    for (fields, want) in cases {
+        let mut out = Vec::new();
+        templates.ack_failure(fields, &mut out);
+        assert_bytes(&out, want);
+    }
+}
+
+// Proves: TX-13
+#[test]
+fn the_cancel_equals_the_worked_flow() {
+    let mut out = Vec::new();
+    templates().cancel(
+        &CancelFields {
+            request_uri: GRUU_A,
+            branch: b"-8-1357135724682468",
+            from_tag: b"pf8",
+            to_uri: USER,
+            call_id: b"0badc0de00112233",
+            cseq: 1,
+            reason: b"SIP;cause=408;text=\"no answer\"",
+        },
+        &mut out,
+    );
+    assert_bytes(&out, flow!("f8-03-cancel.txt"));
+}
+
+// Proves: SUB-1
+#[test]
+fn subscribes_equal_the_worked_flows() {
+    let templates = templates();
+    let initial = SubscribeFields {
+        request_uri: USER,
+        branch: b"-4-a0a1a2a3a4a5a6a7",
+        route_lines: None,
+        from_tag: b"pfsub01",
+        to_value: b"<sip:+15550100@ims.example.net>",
+        call_id: b"reg-0b7c5d1e2f",
+        cseq: 1,
+        expires_s: 600_000,
+        icid: b"7c1e0f5a9d",
+    };
+    let mut out = Vec::new();
+    templates.subscribe(&initial, &mut out);
+    assert_bytes(&out, flow!("f4-03-subscribe.txt"));
+    let refresh = SubscribeFields {
+        request_uri: b"sip:scscf1.ims.example.net:5060;transport=tcp",
+        branch: b"-4-b0b1b2b3b4b5b6b7",
+        route_lines: Some(b""),
+        to_value: b"<sip:+15550100@ims.example.net>;tag=scnot01",
+        cseq: 2,
+        ..initial
+    };
+    out.clear();
+    templates.subscribe(&refresh, &mut out);
+    assert_bytes(&out, flow!("f4-09-subscribe-refresh.txt"));
+}
+
+// Proves: IMS-1, PUSH-f2
+#[test]
+fn the_imdn_message_equals_the_worked_flow() {
+    let want = flow!("f6-03-imdn-failed.txt");
+    let head = memchr::memmem::find(want, b"\r\n\r\n").expect("a head end");
+    let mut out = Vec::new();
+    templates().message(
+        &MessageFields {
+            request_uri: b"sip:+15550177@ims.example.net",
+            branch: b"-6-0f1e2d3c4b5a6978",
+            from_uri: USER,
+            from_tag: b"pfi1",
+            to_uri: b"sip:+15550177@ims.example.net",
+            call_id: b"imdn-77aa01",
+            cseq: 1,
+            asserted_identity: USER,
+            conversation_id: b"4f93f0fe-86d6-462c-9ba2-e4bc3d1cafcc",
+            contribution_id: b"6e2b8f0c-1d35-4a77-9c11-0b5e7f3a2d94",
+            extra_headers: b"",
+            content_type: b"message/cpim",
+            body: &want[head + 4..],
+        },
+        &mut out,
+    );
+    assert_bytes(&out, want);
+}
+
+// Proves: PUSH-f2
+#[test]
+fn options_probe_has_what_a_request_needs() {
+    let mut out = Vec::new();
+    templates().options(
+        &OptionsFields {
+            request_uri: b"sip:scscf1.ims.example.net",
+            branch: b"b",
+            from_tag: b"t",
+            to_uri: b"sip:scscf1.ims.example.net",
+            call_id: b"c",
+            cseq: 42,
+        },
+        &mut out,
+    );
+    let want = "OPTIONS sip:scscf1.ims.example.net SIP/2.0\r\n\
+        Via: SIP/2.0/TCP pf1.ims.example.net:5060;branch=z9hG4bKb;oc;oc-algo=\"loss,rate\"\r\n\
+        Max-Forwards: 70\r\nFrom: <sip:cpm-pf@ims.example.net>;tag=t\r\n\
+        To: <sip:scscf1.ims.example.net>\r\nCall-ID: c@pf1.ims.example.net\r\n\
+        CSeq: 42 OPTIONS\r\nContact: <sip:push@pf1.ims.example.net:5060;transport=tcp>\r\n\
+        Accept: application/sdp\r\nSupported: timer\r\n\
+        User-Agent: CPM-serv/OMA2.2 volley/0.1.0\r\nContent-Length: 0\r\n\r\n";
+    assert_bytes(&out, want.as_bytes());
+}
+
+// Proves: PUSH-0a
+#[test]
+fn the_fast_program_serves_tokens_and_gives_the_general_ones_bytes() {
+    let templates = templates();
+    let fields = invite_tokens();
+    let mut numbers = Numbers::new();
+    let values = templates.invite_values(&fields, &mut numbers);
+    assert!(
+        templates.invite.fits_fast(&values),
+        "production takes the fast program"
+    );
+    let message = invite_all_ways(&templates, &fields);
+    assert!(content_length_is_true(&message));
+    assert!(!message.contains(&b'?'), "no filler is left");
+    // Any field of another width takes the general program.
+    type Edit = fn(&mut InviteFields<'static>);
+    let edits: &[Edit] = &[
+        |f| f.branch = b"x",
+        |f| f.cseq = 10,
+        |f| f.session_expires_s = None,
+        |f| f.session_expires_s = Some(600),
+        |f| f.session_expires_s = Some(100_000),
+        |f| f.min_se = Some(90),
+        |f| f.conversation_id = b"",
+        |f| f.contribution_id = b"short",
+        |f| f.sdp_session = u64::MAX,
+        |f| f.sdp_version = u32::MAX,
+        |f| f.msrp_session = b"0123456789",
+        |f| f.extra_accept_contact = b"*;+sip.instance=\"<urn:x>\";require;explicit",
+        |f| f.extra_headers = b"Referred-By: <sip:a@b>\r\nX: y\r\n",
+    ];
+    for edit in edits {
+        let mut edited = fields;
+        edit(&mut edited);
+        assert!(content_length_is_true(&invite_all_ways(
+            &templates, &edited
+        )));
+    }
+}
+
+// Proves: PUSH-f, PUSH-f2, PUSH-i
+#[test]
+fn optional_headers_leave_no_trace_when_absent() {
+    let fields = InviteFields {
+        session_expires_s: None,
+        conversation_id: b"",
+        contribution_id: b"",
+        ..invite_f1()
+    };
+    let text = text_of(&fields, |_| {});
+    for absent in [
+        "Session-Expires",
+        "Min-SE",
+        "Conversation-ID",
+        "Contribution-ID",
+    ] {
+        assert!(!text.contains(absent), "{absent}");
+    }
+    assert!(text.contains("\r\nSupported: timer\r\nContent-Type: application/sdp\r\n"));
+}
+
+// Proves: PUSH-a2, PUSH-b1, PUSH-b2
+#[test]
+fn accept_contact_follows_the_profile_and_the_device() {
+    let base = invite_f1();
+    let both = text_of(&base, |p| {
+        p.accept_require = true;
+        p.accept_explicit = true;
+    });
+    assert!(both.contains("oma.cpm.deferred\";require;explicit\r\n"));
+    let plain = text_of(&base, |_| {});
+    assert!(!plain.contains(";require") && !plain.contains(";explicit"));
+    let several = text_of(&base, |p| p.feature_value = "urn:a:b,urn:c".into());
+    assert!(several.contains("Accept-Contact: *;+g.3gpp.icsi-ref=\"urn%3Aa%3Ab,urn%3Ac\"\r\n"));
+    let bare = text_of(&base, |p| {
+        p.feature_name = "+g.oma.sip-im".into();
+        p.feature_value.clear();
+    });
+    assert!(bare.contains("Accept-Contact: *;+g.oma.sip-im\r\n"));
+    assert!(bare.contains(">;+g.oma.sip-im;automata\r\n"));
+    let instance = InviteFields {
+        extra_accept_contact: b"*;+sip.instance=\"<urn:uuid:1>\";require;explicit",
+        ..base
+    };
+    let text = text_of(&instance, |_| {});
+    assert!(text.contains(
+        "deferred\"\r\nAccept-Contact: *;+sip.instance=\"<urn:uuid:1>\";require;explicit\r\nP-A"
+    ));
+}
+
+// Proves: PUSH-g.i/ii, SDP-7, SDP-8, SDP-9, SDP-10, SDP-1, SDP-3
+#[test]
+fn the_offer_follows_the_profile() {
+    let base = invite_f1();
+    let session = text_of(&base, |p| {
+        p.direction_level = Level::Session;
+        p.cema = false;
+        p.max_size = Some(16_384);
+        p.setup = Setup::Active;
+    });
+    assert!(session.contains("t=0 0\r\na=sendonly\r\nm=message 2855 TCP/MSRP *\r\n"));
+    assert!(
+        session.ends_with("a=accept-wrapped-types:*\r\na=max-size:16384\r\na=setup:active\r\n")
+    );
+    assert_eq!(session.matches("sendonly").count(), 1);
+    let v6 = text_of(&base, |p| {
+        p.msrp_host = "2001:db8::10".parse().expect("literal");
+        p.msrp_port = 4000;
+    });
+    assert!(v6.contains("o=- 3973000001 1 IN IP6 2001:db8::10\r\n"));
+    assert!(v6.contains("c=IN IP6 2001:db8::10\r\n"));
+    assert!(v6.contains("m=message 4000 TCP/MSRP *\r\na=path:msrp://[2001:db8::10]:4000/k9Q"));
+    assert_eq!(v6.matches("sendonly").count(), 1);
+}
+
+// Proves: IMS-7, OVL-1, TX-15, PUSH-j
+#[test]
+fn via_and_trust_follow_the_profile() {
+    let base = invite_f1();
+    let outside = text_of(&base, |p| {
+        p.trusted = false;
+        p.oc = false;
+        p.rport = true;
+        p.transport = "UDP".into();
+    });
+    assert!(!outside.contains("\r\nP-"));
+    assert!(outside.contains(
+        "Via: SIP/2.0/UDP pf1.ims.example.net:5060;branch=z9hG4bK-1-7a1f03c2d4e5b697;rport\r\n"
+    ));
+    let dialect = text_of(&base, |p| {
+        p.asserted_identity = Some("sip:rcse-standfw@ims.example.net".into());
+        p.asserted_service = None;
+    });
+    assert!(dialect.contains("P-Asserted-Identity: <sip:rcse-standfw@ims.example.net>\r\nP-Ch"));
+    assert!(dialect.contains("From: <sip:cpm-pf@ims.example.net>"));
+}
+
+// Proves: ST-1, SDP-8, PUSH-h, IMS-1
+#[test]
+fn profiles_that_break_a_rule_are_refused() {
+    type Edit = fn(&mut Profile);
+    let cases: &[(&str, ProfileProblem, Edit)] = &[
+        ("session_expires_s", ProfileProblem::Range, |p| {
+            p.session_expires_s = Some(89)
+        }),
+        ("setup", ProfileProblem::Range, |p| p.setup = Setup::Passive),
+        ("setup", ProfileProblem::Range, |p| {
+            p.setup = Setup::Holdconn
+        }),
+        ("msrp_port", ProfileProblem::Range, |p| p.msrp_port = 0),
+        ("msrp_host", ProfileProblem::Range, |p| {
+            p.msrp_host = [0, 0, 0, 0].into()
+        }),
+        ("route", ProfileProblem::Syntax, |p| {
+            p.route = "<sip:s.example>".into()
+        }),
+        ("route", ProfileProblem::Syntax, |p| {
+            p.route = "sip:s.example;lr".into()
+        }),
+        ("route", ProfileProblem::Syntax, |p| {
+            p.route = "<sip:s.example;lr;orig>".into()
+        }),
+        ("route", ProfileProblem::Character, |p| {
+            p.route = "<sip:a;lr>, <sip:b;lr>".into()
+        }),
+        ("originating_route", ProfileProblem::Syntax, |p| {
+            p.originating_route = "<sip:s.example;lr>".into();
+        }),
+        ("pf_uri", ProfileProblem::Syntax, |p| {
+            p.pf_uri = "http:x".into()
+        }),
+        ("pf_uri", ProfileProblem::Syntax, |p| {
+            p.pf_uri = "sip:".into()
+        }),
+        ("contact_uri", ProfileProblem::Empty, |p| {
+            p.contact_uri.clear()
+        }),
+        ("sent_by", ProfileProblem::Character, |p| {
+            p.sent_by = "a;b".into()
+        }),
+        ("feature_value", ProfileProblem::Syntax, |p| {
+            p.feature_value = "a,,b".into()
+        }),
+        ("feature_value", ProfileProblem::Character, |p| {
+            p.feature_value = "a\"b".into()
+        }),
+        ("user_agent", ProfileProblem::TooLong, |p| {
+            p.user_agent = "x".repeat(513)
+        }),
+        ("orig_ioi", ProfileProblem::Character, |p| {
+            p.orig_ioi = "a\\".into()
+        }),
+        ("call_id_host", ProfileProblem::Character, |p| {
+            p.call_id_host = "a@b".into()
+        }),
+    ];
+    for (field, problem, edit) in cases {
+        let error = compile(edit).expect_err("must be refused");
+        assert_eq!((error.field, error.problem), (*field, *problem));
+        assert!(error.to_string().contains(field));
+    }
+}
+
+const TEXT_FIELDS: &[fn(&mut Profile) -> &mut String] = &[
+    |p| &mut p.sent_by,
+    |p| &mut p.transport,
+    |p| &mut p.route,
+    |p| &mut p.originating_route,
+    |p| &mut p.pf_uri,
+    |p| p.asserted_identity.get_or_insert_default(),
+    |p| &mut p.contact_uri,
+    |p| &mut p.feature_name,
+    |p| &mut p.feature_value,
+    |p| &mut p.message_feature_value,
+    |p| &mut p.user_agent,
+    |p| &mut p.server,
+    |p| &mut p.allow,
+    |p| p.asserted_service.get_or_insert_default(),
+    |p| p.message_asserted_service.get_or_insert_default(),
+    |p| &mut p.icid_generated_at,
+    |p| &mut p.orig_ioi,
+    |p| &mut p.accept_types,
+    |p| &mut p.accept_wrapped_types,
+    |p| &mut p.call_id_host,
+];
+
+struct XorShift(u64);
+
+impl XorShift {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % bound as u64) as usize
+    }
+}
+
+fn header_names(message: &[u8]) -> Vec<String> {
+    let text = core::str::from_utf8(message).expect("text");
+    let (head, _) = text.split_once("\r\n\r\n").expect("a head end");
+    head.split("\r\n")
+        .skip(1)
+        .map(|line| line.split_once(": ").expect("a header line").0.to_owned())
+        .collect()
+}
+
+// Proves: BAD-23
+#[test]
+fn no_hostile_profile_adds_a_header_or_ends_a_line() {
+    let mut random = XorShift(0x0123_4567_89ab_cdef);
+    let hostile = [
+        "\r\n", "\n", "\r", "\0", "\r\nX: y", "\u{7f}", "\t", "\u{e9}",
+    ];
+    for field in TEXT_FIELDS {
+        for poison in hostile {
+            for place in 0..3 {
+                let error = compile(|p| {
+                    let value = field(p);
+                    if value.is_empty() {
+                        value.push_str("sip:a");
+                    }
+                    let at = [0, value.len() / 2, value.len()][place];
+                    value.insert_str(at, poison);
+                });
+                assert!(error.is_err(), "{poison:?} at {place}");
+            }
+        }
+    }
+    // Random text: refused, or harmless.
+    let names = header_names(&invite_all_ways(&templates(), &invite_f1()));
+    let alphabet: Vec<char> = "ab1:;,<>\"\\ @%=./-+*?#&()[]{}\t\r\n\0\u{7f}\u{e9}"
+        .chars()
+        .collect();
+    let mut accepted = 0;
+    for round in 0..20_000 {
+        let field = TEXT_FIELDS[round % TEXT_FIELDS.len()];
+        let count = 1 + random.below(3);
+        let compiled = compile(|p| {
+            let value = field(p);
+            for _ in 0..count {
+                let at = value.floor_char_boundary(random.below(value.len() + 1));
+                value.insert(at, alphabet[random.below(alphabet.len())]);
+            }
+        });
+        if let Ok(templates) = compiled {
+            accepted += 1;
+            let message = invite_all_ways(&templates, &invite_f1());
+            assert_eq!(header_names(&message), names);
+            assert!(content_length_is_true(&message));
+            assert!(message.iter().all(|c| c.is_ascii() && *c != 0));
+        }
+    }
+    assert!(accepted > 1_000, "some edits must be harmless: {accepted}");
+}
+
+#[test]
+#[cfg(debug_assertions)]
+#[should_panic(expected = "a line end or NUL")]
+fn debug_builds_stop_on_a_line_end_in_a_value() {
+    let fields = InviteFields {
+        request_uri: b"sip:a@b SIP/2.0\r\nX: y",
+        ..invite_f1()
+    };
+    templates().invite(&fields, &mut Vec::new());
+}
+
+#[test]
+#[cfg(debug_assertions)]
+#[should_panic(expected = "lines for ExtraHeaders must be complete")]
+fn debug_builds_stop_on_extra_headers_that_end_the_head() {
+    let fields = InviteFields {
+        extra_headers: b"X: y\r\n\r\n",
+        ..invite_f1()
+    };
+    templates().invite(&fields, &mut Vec::new());
+}
+
+#[test]
+fn numbers_are_written_as_the_standard_library_writes_them() {
+    let mut random = XorShift(7);
+    let mut values: Vec<u64> = vec![0, 9, 10, 99, 100, 101, 999, 1000, u64::MAX];
+    values.extend((0..10_000).map(|round| (random.below(usize::MAX) as u64) >> (round % 64)));
+    for value in values {
+        assert_eq!(Text::number(value).as_bytes(), value.to_string().as_bytes());
+    }
+}

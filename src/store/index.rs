@@ -1,0 +1,651 @@
+//! What a shard keeps in memory of its store (layer 3): places, deadlines and device bits; bodies
+//! stay on disk.
+//!
+//! A [`Mailbox`] belongs to one user. A [`SegmentTable`] belongs to one shard and says which
+//! segments may go. Neither reads a clock or allocates once its buffers have grown.
+//!
+//! Rules of reclaiming, which make sure that no message comes back:
+//! * a deposit matters until its `Removed` mark is durable;
+//! * a mark matters as long as the segment of its deposit exists, because recovery reads deposits
+//!   again whether or not their marks are still there.
+
+use std::collections::VecDeque;
+
+use crate::base::surface::Location;
+use crate::store::op::DepositFlags;
+
+/// Device keys one mailbox tells apart.
+pub const MAILBOX_DEVICES_MAX: usize = 32;
+/// Messages that left a mailbox whose repeats are still recognised (INT-4).
+pub const RECENT_MAX: usize = 16;
+
+/// Set in `Entry::bits` once the deposit is durable.
+const DURABLE: u8 = 0x80;
+const _: () = assert!(
+    DepositFlags::ALL.bits() & DURABLE == 0,
+    "one byte holds both"
+);
+const _: () = assert!(
+    size_of::<Entry>() <= 48,
+    "the target of the design per pending message"
+);
+const _: () = assert!(
+    size_of::<Mailbox>() <= 64,
+    "the target of the design per user"
+);
+
+/// One message of a mailbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    number: u64,
+    dedupe: u64,
+    location: Location,
+    expires_s: u32,
+    bytes: u32,
+    delivered: u32,
+    refused: u32,
+    /// Slot of the only device that may get it, plus one; zero for every device.
+    target: u8,
+    bits: u8,
+}
+
+impl Entry {
+    /// Place in the shard's order of intake.
+    #[must_use]
+    pub const fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Where the deposit lies; `None` until it is durable.
+    #[must_use]
+    pub const fn location(&self) -> Option<Location> {
+        if self.bits & DURABLE == 0 {
+            None
+        } else {
+            Some(self.location)
+        }
+    }
+
+    /// From when on no SEND may start, seconds since 1970 (LIFE-2).
+    #[must_use]
+    pub const fn expires_s(&self) -> u32 {
+        self.expires_s
+    }
+
+    /// Octets of the body, as counted by the quota.
+    #[must_use]
+    pub const fn bytes(&self) -> u32 {
+        self.bytes
+    }
+
+    /// Facts about the message.
+    #[must_use]
+    pub fn flags(&self) -> DepositFlags {
+        DepositFlags::from_bits(self.bits & !DURABLE).expect("only flags were put in")
+    }
+
+    /// `true` once a device has it.
+    #[must_use]
+    pub const fn is_delivered(&self) -> bool {
+        self.delivered != 0
+    }
+}
+
+/// Bounds of one mailbox (INT-9).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quota {
+    /// Most messages. Default: 1,000.
+    pub messages_max: u32,
+    /// Most octets of bodies. Default: 8 MiB.
+    pub bytes_max: u64,
+}
+
+impl Default for Quota {
+    fn default() -> Self {
+        Self {
+            messages_max: 1000,
+            bytes_max: 8 << 20,
+        }
+    }
+}
+
+/// What a mailbox needs to know of a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NewEntry {
+    /// Place in the shard's order of intake.
+    pub number: u64,
+    /// [`Deposit::dedupe`](crate::store::op::Deposit::dedupe); zero is never a repeat.
+    pub dedupe: u64,
+    /// When it expires, seconds since 1970.
+    pub expires_s: u32,
+    /// Octets of the body.
+    pub bytes: u32,
+    /// Key of the only device that may get it; zero for every device (INT-12).
+    pub target: u64,
+    /// Facts about it.
+    pub flags: DepositFlags,
+}
+
+/// Answer of [`Mailbox::admit`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It has its place; append the deposit, then call [`Mailbox::stored`] or [`Mailbox::cancel`].
+    Accepted,
+    /// A repeat of a message that is here (INT-4): 202 at once, or once that one is durable.
+    Repeat {
+        /// Number of the message that is here.
+        number: u64,
+        /// Whether that one is durable already.
+        durable: bool,
+    },
+    /// A repeat of a message that left the mailbox within its life: 202, nothing stored.
+    RepeatOfRemoved,
+    /// No room: 480 with Retry-After, never 503 (INT-9).
+    Full,
+}
+
+/// What a device did with a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It has it.
+    Delivered,
+    /// It will not take it.
+    Refused,
+}
+
+/// Answer of [`Mailbox::mark`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Marked {
+    /// New: worth a durable mark.
+    Recorded,
+    /// Known before.
+    Repeated,
+    /// The message is not here (expired or removed meanwhile).
+    Unknown,
+    /// Every device slot is pinned by targeted messages; the device may get the message twice.
+    NoSlot,
+}
+
+/// When a delivered message leaves the store (DLV-3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Goal {
+    /// One device has it.
+    Any,
+    /// One device has it and no selected device still waits for it.
+    #[default]
+    EachSelected,
+}
+
+/// The queue of one user: oldest first by number (LIFE-4). Owner: the user's row in the registry.
+///
+/// `Default` is empty and owns no memory; [`Mailbox::reset`] makes a used one empty and keeps its
+/// buffers. Numbers are unique; entries are kept in their order whatever order they come in.
+#[derive(Debug, Default)]
+pub struct Mailbox {
+    entries: VecDeque<Entry>,
+    extra: Option<Box<Extra>>,
+    bytes: u64,
+    /// Not later than the earliest expiry of any durable entry; zero when unknown.
+    earliest_s: u32,
+}
+
+/// What most mailboxes never need.
+#[derive(Debug, Default)]
+struct Extra {
+    /// Key of each slot of the device bits; zero is free.
+    devices: Vec<u64>,
+    /// Dedupe hash and expiry of messages that left, oldest first.
+    recent: VecDeque<(u64, u32)>,
+}
+
+impl Mailbox {
+    /// Empties the mailbox and forgets devices and repeats; keeps buffers for the next user.
+    pub fn reset(&mut self) {
+        self.entries.clear();
+        self.bytes = 0;
+        self.earliest_s = 0;
+        if let Some(extra) = &mut self.extra {
+            extra.devices.clear();
+            extra.recent.clear();
+        }
+    }
+
+    /// Gives a new message its place, unless it is a repeat or the quota is used up.
+    ///
+    /// A message in flight counts for both, but is not pending before [`Mailbox::stored`].
+    pub fn admit(&mut self, quota: &Quota, now_s: u32, new: &NewEntry) -> Admission {
+        if let Some(repeat) = self.find_repeat(now_s, new.dedupe) {
+            return repeat;
+        }
+        let count = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
+        let bytes = self.bytes.saturating_add(u64::from(new.bytes));
+        if count >= quota.messages_max || bytes > quota.bytes_max {
+            return Admission::Full;
+        }
+        match self.place(new) {
+            Some(_) => Admission::Accepted,
+            None => Admission::Full,
+        }
+    }
+
+    fn find_repeat(&self, now_s: u32, dedupe: u64) -> Option<Admission> {
+        if dedupe == 0 {
+            return None;
+        }
+        if let Some(entry) = self.entries.iter().find(|entry| entry.dedupe == dedupe) {
+            let durable = entry.location().is_some();
+            return Some(Admission::Repeat {
+                number: entry.number,
+                durable,
+            });
+        }
+        let recent = &self.extra.as_ref()?.recent;
+        let left = recent
+            .iter()
+            .any(|&(hash, expires_s)| hash == dedupe && now_s < expires_s);
+        left.then_some(Admission::RepeatOfRemoved)
+    }
+
+    /// Index of the new entry; `None` when its target finds no slot or its number is taken.
+    fn place(&mut self, new: &NewEntry) -> Option<usize> {
+        let target = match new.target {
+            0 => 0,
+            key => u8::try_from(self.slot_for(key)?).ok()? + 1,
+        };
+        let at = match self.entries.back() {
+            Some(last) if last.number >= new.number => self
+                .entries
+                .binary_search_by_key(&new.number, |entry| entry.number)
+                .err()?,
+            Some(_) | None => self.entries.len(),
+        };
+        let entry = Entry {
+            number: new.number,
+            dedupe: new.dedupe,
+            location: Location::default(),
+            expires_s: new.expires_s,
+            bytes: new.bytes,
+            delivered: 0,
+            refused: 0,
+            target,
+            bits: new.flags.bits(),
+        };
+        self.entries.insert(at, entry);
+        self.bytes += u64::from(new.bytes);
+        Some(at)
+    }
+
+    /// The deposit of `number` is durable at `location`; it is pending from now on. False when it is
+    /// no longer here.
+    pub fn stored(&mut self, number: u64, location: Location) -> bool {
+        let Some(at) = self.find(number) else {
+            return false;
+        };
+        self.make_durable(at, location);
+        true
+    }
+
+    fn make_durable(&mut self, at: usize, location: Location) {
+        let entry = &mut self.entries[at];
+        entry.location = location;
+        entry.bits |= DURABLE;
+        self.earliest_s = self.earliest_s.min(entry.expires_s);
+    }
+
+    /// The deposit of `number` failed: takes it out as if it had never come.
+    pub fn cancel(&mut self, number: u64) -> bool {
+        let Some(at) = self.find(number) else {
+            return false;
+        };
+        self.take(at);
+        true
+    }
+
+    /// Puts back a deposit read by recovery, past any quota: it was accepted once. False when the
+    /// number is taken; then the record says nothing new.
+    pub fn restore(&mut self, new: &NewEntry, location: Location) -> bool {
+        let untargeted = NewEntry { target: 0, ..*new };
+        // Without a slot the message goes to every device rather than to none.
+        let Some(at) = self.place(new).or_else(|| self.place(&untargeted)) else {
+            return false;
+        };
+        self.make_durable(at, location);
+        true
+    }
+
+    /// Records what `device` did with a message (DLV-1). `Delivered` outweighs `Refused`.
+    pub fn mark(&mut self, number: u64, device: u64, fate: Fate) -> Marked {
+        let Some(at) = self.find(number) else {
+            return Marked::Unknown;
+        };
+        let Some(slot) = self.slot_for(device) else {
+            return Marked::NoSlot;
+        };
+        let entry = &mut self.entries[at];
+        let bit = 1 << slot;
+        let known = match fate {
+            Fate::Delivered => entry.delivered & bit != 0,
+            Fate::Refused => (entry.delivered | entry.refused) & bit != 0,
+        };
+        if known {
+            return Marked::Repeated;
+        }
+        match fate {
+            Fate::Delivered => entry.delivered |= bit,
+            Fate::Refused => entry.refused |= bit,
+        }
+        Marked::Recorded
+    }
+
+    /// Takes a message out and remembers it for repeats within its life. The caller appends the
+    /// `Removed` mark and tells the [`SegmentTable`] when that is durable.
+    pub fn remove(&mut self, number: u64) -> Option<Entry> {
+        let at = self.find(number)?;
+        Some(self.take_and_remember(at))
+    }
+
+    /// Takes out one message whose life ended, oldest first; `None` when there is none. Each comes
+    /// out once (LIFE-3). A message still in flight waits until it is durable.
+    pub fn poll_expired(&mut self, now_s: u32) -> Option<Entry> {
+        if now_s < self.earliest_s {
+            return None;
+        }
+        let due = |entry: &Entry| entry.location().is_some() && entry.expires_s <= now_s;
+        if let Some(at) = self.entries.iter().position(due) {
+            return Some(self.take_and_remember(at));
+        }
+        let durable = self
+            .entries
+            .iter()
+            .filter(|entry| entry.location().is_some());
+        self.earliest_s = durable.map(Entry::expires_s).min().unwrap_or(u32::MAX);
+        None
+    }
+
+    /// When [`Mailbox::poll_expired`] may have work, seconds since 1970: never later than that.
+    #[must_use]
+    pub fn next_expiry_s(&self) -> Option<u32> {
+        let durable = self.entries.iter().any(|entry| entry.location().is_some());
+        durable.then_some(self.earliest_s)
+    }
+
+    /// The oldest message after number `after` that `device` should get at `now_s`; start with zero.
+    ///
+    /// Skips what is in flight, expired, delivered to or refused by it, or meant for another; so a
+    /// refusal never holds up what comes behind (LIFE-4).
+    #[must_use]
+    pub fn next_pending(&self, device: u64, after: u64, now_s: u32) -> Option<&Entry> {
+        let from = self.entries.partition_point(|entry| entry.number <= after);
+        let slot = self.slot_of(device);
+        self.entries
+            .range(from..)
+            .find(|entry| is_pending(entry, slot, now_s))
+    }
+
+    /// Everything `device` should get at `now_s`, oldest first.
+    pub fn pending(&self, device: u64, now_s: u32) -> impl Iterator<Item = &Entry> {
+        let slot = self.slot_of(device);
+        self.entries
+            .iter()
+            .filter(move |entry| is_pending(entry, slot, now_s))
+    }
+
+    /// Whether the message has reached `goal` and leaves the store (DLV-3). `selected` are the keys
+    /// of the devices chosen for delivery now.
+    #[must_use]
+    pub fn is_settled(&self, number: u64, goal: Goal, selected: &[u64]) -> bool {
+        let Some(entry) = self.find(number).map(|at| &self.entries[at]) else {
+            return false;
+        };
+        let waits = |&device: &u64| {
+            let slot = self.slot_of(device);
+            is_for(entry, slot) && !is_decided(entry, slot)
+        };
+        match goal {
+            Goal::Any => entry.is_delivered(),
+            Goal::EachSelected => entry.is_delivered() && !selected.iter().any(waits),
+        }
+    }
+
+    /// The message of `number`.
+    #[must_use]
+    pub fn lookup(&self, number: u64) -> Option<&Entry> {
+        self.find(number).map(|at| &self.entries[at])
+    }
+
+    /// All messages, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter()
+    }
+
+    /// Messages held, those in flight included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// `true` when nothing is held.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Octets of the bodies held.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Gives memory back that a long queue needed once. Not for warm paths.
+    pub fn shrink(&mut self) {
+        self.entries.shrink_to_fit();
+    }
+
+    fn find(&self, number: u64) -> Option<usize> {
+        self.entries
+            .binary_search_by_key(&number, |entry| entry.number)
+            .ok()
+    }
+
+    fn take(&mut self, at: usize) -> Entry {
+        let entry = self.entries.remove(at).expect("the caller found it there");
+        self.bytes -= u64::from(entry.bytes);
+        entry
+    }
+
+    fn take_and_remember(&mut self, at: usize) -> Entry {
+        let entry = self.take(at);
+        if entry.dedupe != 0 {
+            let recent = &mut self.extra.get_or_insert_default().recent;
+            if recent.len() == RECENT_MAX {
+                recent.pop_front();
+            }
+            recent.push_back((entry.dedupe, entry.expires_s));
+        }
+        entry
+    }
+
+    fn slot_of(&self, device: u64) -> Option<usize> {
+        self.extra
+            .as_ref()?
+            .devices
+            .iter()
+            .position(|&key| key == device && key != 0)
+    }
+
+    /// The device's slot, taking one when it has none: a free one, else one that no message names,
+    /// else the first that no message targets (that device may then see a repeat, never a loss).
+    fn slot_for(&mut self, device: u64) -> Option<usize> {
+        if device == 0 {
+            return None;
+        }
+        if let Some(slot) = self.slot_of(device) {
+            return Some(slot);
+        }
+        let devices = &mut self.extra.get_or_insert_default().devices;
+        if devices.len() < MAILBOX_DEVICES_MAX {
+            devices.push(device);
+            return Some(devices.len() - 1);
+        }
+        let (mut named, mut targeted) = (0u32, 0u32);
+        for entry in &self.entries {
+            named |= entry.delivered | entry.refused;
+            if let Some(slot) = entry.target.checked_sub(1) {
+                targeted |= 1 << slot;
+            }
+        }
+        let free = [!(named | targeted), !targeted]
+            .into_iter()
+            .find(|&slots| slots != 0)?;
+        let slot = free.trailing_zeros();
+        for entry in &mut self.entries {
+            entry.delivered &= !(1 << slot);
+            entry.refused &= !(1 << slot);
+        }
+        let slot = usize::try_from(slot).expect("a bit of 32");
+        self.extra.get_or_insert_default().devices[slot] = device;
+        Some(slot)
+    }
+}
+
+fn is_for(entry: &Entry, slot: Option<usize>) -> bool {
+    entry.target == 0 || slot.is_some_and(|slot| slot + 1 == usize::from(entry.target))
+}
+
+fn is_decided(entry: &Entry, slot: Option<usize>) -> bool {
+    slot.is_some_and(|slot| (entry.delivered | entry.refused) & (1 << slot) != 0)
+}
+
+fn is_pending(entry: &Entry, slot: Option<usize>, now_s: u32) -> bool {
+    entry.location().is_some()
+        && now_s < entry.expires_s
+        && is_for(entry, slot)
+        && !is_decided(entry, slot)
+}
+
+/// What each segment of a shard's store is still needed for.
+///
+/// Feed it every record, live and at recovery, in the order of their places; take what may go from
+/// [`SegmentTable::poll_dead`]. The newest segment is never dead: it is being written.
+#[derive(Debug, Default)]
+pub struct SegmentTable {
+    /// Ascending by segment.
+    rows: VecDeque<Row>,
+    /// Lists of rows that are gone, for reuse.
+    spare: Vec<Vec<u32>>,
+    /// Some row may have died since the last complete look.
+    changed: bool,
+}
+
+#[derive(Debug, Default)]
+struct Row {
+    segment: u32,
+    /// Deposits in this segment that are not removed.
+    live: u32,
+    /// Other segments whose deposits this one's marks speak of; ascending.
+    marks: Vec<u32>,
+}
+
+impl SegmentTable {
+    /// A deposit is durable at `at`. Also for a record recovery cannot read, and then for good: a
+    /// segment with something unknown in it is kept.
+    pub fn deposit(&mut self, at: Location) {
+        self.row(at.segment).live += 1;
+    }
+
+    /// A mark is durable at `at`; `of` is its deposit, `None` when that is not in the index.
+    pub fn mark(&mut self, at: Location, of: Option<Location>) {
+        let other = of
+            .map(|of| of.segment)
+            .filter(|&segment| segment != at.segment);
+        let other = other.filter(|&segment| self.find(segment).is_ok());
+        let row = self.row(at.segment);
+        if let Some(segment) = other
+            && let Err(place) = row.marks.binary_search(&segment)
+        {
+            row.marks.insert(place, segment);
+        }
+    }
+
+    /// The deposit at `of` no longer matters: its `Removed` mark is durable.
+    ///
+    /// # Panics
+    /// When its segment has no live deposit: counting twice is our error.
+    pub fn dead(&mut self, of: Location) {
+        let at = self
+            .find(of.segment)
+            .expect("a live deposit keeps its segment's row");
+        let row = &mut self.rows[at];
+        assert!(row.live > 0, "every deposit dies once");
+        row.live -= 1;
+        self.changed |= row.live == 0;
+    }
+
+    /// The next segment nothing depends on; each is told once and then forgotten. Reclaim them in
+    /// the order they are told: a mark's segment comes after its deposit's.
+    pub fn poll_dead(&mut self) -> Option<u32> {
+        if !self.changed {
+            return None;
+        }
+        let sealed = self.rows.len().saturating_sub(1);
+        let dead = |row: &Row| row.live == 0 && row.marks.is_empty();
+        let Some(at) = self.rows.iter().take(sealed).position(dead) else {
+            self.changed = false;
+            return None;
+        };
+        let row = self.rows.remove(at)?;
+        self.spare.push(row.marks);
+        for other in &mut self.rows {
+            if let Ok(place) = other.marks.binary_search(&row.segment) {
+                other.marks.remove(place);
+            }
+        }
+        Some(row.segment)
+    }
+
+    /// Segments known.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// `true` when no segment is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Live deposits over all segments.
+    #[must_use]
+    pub fn live(&self) -> u64 {
+        self.rows.iter().map(|row| u64::from(row.live)).sum()
+    }
+
+    fn find(&self, segment: u32) -> Result<usize, usize> {
+        self.rows.binary_search_by_key(&segment, |row| row.segment)
+    }
+
+    fn row(&mut self, segment: u32) -> &mut Row {
+        let at = match self.find(segment) {
+            Ok(at) => at,
+            Err(at) => {
+                let marks = self.spare.pop().unwrap_or_default();
+                self.rows.insert(
+                    at,
+                    Row {
+                        segment,
+                        live: 0,
+                        marks,
+                    },
+                );
+                // The row before may have waited only for not being the newest.
+                self.changed = true;
+                at
+            }
+        };
+        &mut self.rows[at]
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,334 @@
+//! What the store records: messages taken in, and what became of them (layer 1).
+//!
+//! Two durable records per message and set of devices: a [`Deposit`] with the body once, and small
+//! [`Mark`]s. State that can be rebuilt (sending, hop-acked, timers) is never recorded (DLV-1).
+
+use core::hash::Hasher;
+
+use siphasher::sip::SipHasher24;
+
+use crate::base::time::UnixMillis;
+
+/// Facts about a message that the queue needs without reading its body. A set of bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct DepositFlags(u8);
+
+impl DepositFlags {
+    /// The sender asked for `negative-delivery` notices (IMDN-4).
+    pub const IMDN_NEGATIVE: Self = Self(1);
+    /// The sender asked for `positive-delivery` notices.
+    pub const IMDN_POSITIVE: Self = Self(2);
+    /// The message is itself a notice (IMDN-7): lower priority, expires silently.
+    pub const IS_IMDN: Self = Self(4);
+    /// Taken in by large message mode (INT-13).
+    pub const LARGE_MODE: Self = Self(8);
+    /// Every bit that has a meaning.
+    pub const ALL: Self = Self(15);
+
+    /// No flag set.
+    #[must_use]
+    pub const fn empty() -> Self {
+        Self(0)
+    }
+
+    /// The flags of `bits`; bits without a meaning are an error of the record.
+    #[must_use]
+    pub const fn from_bits(bits: u8) -> Option<Self> {
+        if bits & !Self::ALL.0 == 0 {
+            Some(Self(bits))
+        } else {
+            None
+        }
+    }
+
+    /// As a byte.
+    #[must_use]
+    pub const fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// Both sets together.
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// `true` when every flag of `other` is set here.
+    #[must_use]
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// A message taken into the queue. Every slice may be empty unless its line says otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Deposit<'a> {
+    /// Canonical identity of the recipient, the key of the mailbox (INT-11). Not empty.
+    pub user: &'a [u8],
+    /// Address of record the message was sent to, for `To` of our INVITE. Not empty.
+    pub identity: &'a [u8],
+    /// Place in the shard's order of intake; ascending, unique within the store (LIFE-4).
+    pub number: u64,
+    /// When the message was taken in.
+    pub received: UnixMillis,
+    /// From when on no SEND may start (LIFE-1, LIFE-2).
+    pub expires: UnixMillis,
+    /// Facts needed without the body.
+    pub flags: DepositFlags,
+    /// Asserted identity of the sender.
+    pub sender: &'a [u8],
+    /// `imdn.Message-ID`; survives restarts, so that a device can drop a repeat (DLV-4).
+    pub imdn_message_id: &'a [u8],
+    /// `Conversation-ID`.
+    pub conversation_id: &'a [u8],
+    /// `Contribution-ID`.
+    pub contribution_id: &'a [u8],
+    /// `InReplyTo-Contribution-ID`.
+    pub in_reply_to: &'a [u8],
+    /// Key of the only device that may get it (INT-12), or zero for every device.
+    pub target_instance: u64,
+    /// Content type of the part the CPIM wraps, matched with a peer's `accept-wrapped-types`.
+    pub content_type: &'a [u8],
+    /// The message/cpim body as it will be sent.
+    pub cpim: &'a [u8],
+}
+
+impl Deposit<'_> {
+    /// Keyed hash of what makes a repeat of the same message within one mailbox (INT-4): the sender
+    /// with `imdn.Message-ID`, or `Contribution-ID` when there is none. Zero: cannot be recognised.
+    ///
+    /// The keys are drawn anew by each run and never recorded: recovery computes the hash again, and
+    /// a sender cannot aim for another sender's hash.
+    #[must_use]
+    pub fn dedupe(&self, keys: [u64; 2]) -> u64 {
+        let (kind, id) = match (self.imdn_message_id, self.contribution_id) {
+            ([], []) => return 0,
+            ([], contribution) => (2, contribution),
+            (message, _) => (1, message),
+        };
+        let [k0, k1] = keys;
+        let mut hasher = SipHasher24::new_with_keys(k0, k1);
+        hasher.write_u8(kind);
+        hasher.write_usize(self.sender.len());
+        hasher.write(self.sender);
+        hasher.write(id);
+        // Zero means "none"; one hash in 2^64 shares the value of its neighbour.
+        hasher.finish().max(1)
+    }
+}
+
+/// Why a device is believed to have a message (DLV-2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Evidence {
+    /// The next hop took every octet and no report came in time.
+    HopAck,
+    /// A positive-delivery IMDN.
+    Imdn,
+    /// A REPORT `000 200` covering the whole message.
+    Report,
+}
+
+/// Why a message left the store. The ledger counts each apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RemovalReason {
+    /// The goal of delivery was reached (DLV-3).
+    Delivered,
+    /// Its life ended (LIFE-3).
+    Expired,
+    /// Removed by an operator or revoked by its sender.
+    Purged,
+    /// Refused for good.
+    Rejected,
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MarkKind {
+    /// A device has it.
+    Delivered {
+        /// Key of the device.
+        device: u64,
+        /// How we know.
+        by: Evidence,
+    },
+    /// A device will not take this message; others may.
+    Refused {
+        /// Key of the device.
+        device: u64,
+        /// Status it refused with (MSRP or SIP), for the operator.
+        status: u16,
+    },
+    /// The message is gone from the store.
+    Removed {
+        /// Why.
+        reason: RemovalReason,
+    },
+}
+
+/// A change of a message already deposited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark<'a> {
+    /// Canonical identity of the recipient; finds the mailbox on recovery. Not empty.
+    pub user: &'a [u8],
+    /// Number of the deposit.
+    pub number: u64,
+    /// When it happened.
+    pub at: UnixMillis,
+    /// What happened.
+    pub kind: MarkKind,
+}
+
+/// Bounds on the life of a message (LIFE-1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LifeOptions {
+    /// Life of a message without `Expires`, seconds. Default: 7 days.
+    pub default_life_s: u32,
+    /// Longest life after receipt, seconds. Default: 30 days.
+    pub max_life_s: u32,
+    /// How far in the future a `Date` is believed, seconds. Default: 60.
+    pub future_max_s: u32,
+}
+
+impl Default for LifeOptions {
+    fn default() -> Self {
+        Self {
+            default_life_s: 7 * 86_400,
+            max_life_s: 30 * 86_400,
+            future_max_s: 60,
+        }
+    }
+}
+
+impl LifeOptions {
+    /// When a message received at `received` expires (LIFE-1; RFC 3428 section 7).
+    ///
+    /// `date` and `expires_s` are the sender's `Date` and `Expires`. May lie before `received`: then
+    /// the message is expired on arrival (INT-8). Without `Expires` the life counts from receipt, so
+    /// that a sender's wrong clock cannot end a message that asked for no end.
+    #[must_use]
+    pub fn expiry(
+        &self,
+        received: UnixMillis,
+        date: Option<UnixMillis>,
+        expires_s: Option<u32>,
+    ) -> UnixMillis {
+        let latest = received.plus_secs(u64::from(self.max_life_s));
+        let Some(expires_s) = expires_s else {
+            return received
+                .plus_secs(u64::from(self.default_life_s))
+                .min(latest);
+        };
+        let believed = received.plus_secs(u64::from(self.future_max_s));
+        let base = date.filter(|&date| date <= believed).unwrap_or(received);
+        base.plus_secs(u64::from(expires_s)).min(latest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Proves: LIFE-1
+    #[test]
+    fn expiry_counts_from_date_then_receipt_and_is_capped() {
+        let life = LifeOptions::default();
+        let now = UnixMillis::from_secs(1_000_000_000);
+        let at = |secs: i64| UnixMillis::from_secs(now.as_secs().saturating_add_signed(secs));
+        let table = [
+            (None, Some(60), 60),
+            (Some(at(-100)), Some(60), -40),
+            (Some(at(30)), Some(60), 90),
+            (Some(at(60)), Some(60), 120),
+            (Some(at(61)), Some(60), 60),
+            (None, None, 7 * 86_400),
+            (Some(at(-30 * 86_400)), None, 7 * 86_400),
+            (None, Some(u32::MAX), 30 * 86_400),
+            (Some(at(-86_400)), Some(60), -86_340),
+            (None, Some(0), 0),
+        ];
+        for (date, expires, want) in table {
+            assert_eq!(
+                life.expiry(now, date, expires),
+                at(want),
+                "{date:?} {expires:?}"
+            );
+        }
+        let short = LifeOptions {
+            max_life_s: 10,
+            ..life
+        };
+        assert_eq!(
+            short.expiry(now, None, None),
+            at(10),
+            "the cap holds for the default too"
+        );
+    }
+
+    // Proves: INT-4
+    #[test]
+    fn dedupe_depends_on_sender_and_message_id_and_falls_back_to_the_contribution() {
+        let keys = [7, 9];
+        let base = Deposit {
+            sender: b"sip:a@x",
+            imdn_message_id: b"m1",
+            contribution_id: b"c1",
+            ..Deposit::default()
+        };
+        let hash = base.dedupe(keys);
+        assert_eq!(
+            hash,
+            Deposit {
+                contribution_id: b"c2",
+                cpim: b"x",
+                ..base
+            }
+            .dedupe(keys)
+        );
+        assert_ne!(
+            hash,
+            Deposit {
+                imdn_message_id: b"m2",
+                ..base
+            }
+            .dedupe(keys)
+        );
+        assert_ne!(
+            hash,
+            Deposit {
+                sender: b"sip:b@x",
+                ..base
+            }
+            .dedupe(keys)
+        );
+        assert_ne!(hash, base.dedupe([7, 10]), "the key counts");
+        let split = Deposit {
+            sender: b"sip:a@",
+            imdn_message_id: b"xm1",
+            ..base
+        };
+        assert_ne!(
+            hash,
+            split.dedupe(keys),
+            "the border between the parts counts"
+        );
+        let by_contribution = Deposit {
+            imdn_message_id: b"",
+            ..base
+        };
+        assert_ne!(by_contribution.dedupe(keys), 0);
+        let crossed = Deposit {
+            imdn_message_id: b"c1",
+            ..base
+        };
+        assert_ne!(
+            by_contribution.dedupe(keys),
+            crossed.dedupe(keys),
+            "kinds do not mix"
+        );
+        let nameless = Deposit {
+            contribution_id: b"",
+            ..by_contribution
+        };
+        assert_eq!(nameless.dedupe(keys), 0, "nothing to recognise it by");
+    }
+}
