@@ -38,6 +38,7 @@ use super::listen::ShardSockets;
 use super::mesh::Mesh;
 use super::ring::{Completion, DATAGRAM_GROUP, Kind, SLOTS_MAX, STREAM_GROUP, Token};
 use super::stats::{Counters, DriverStats};
+use super::store::Journal;
 use super::sys::{DATAGRAM_HEADROOM, RawRing, Run, executor_file};
 
 /// Completions handled in one turn before outputs are drained.
@@ -61,14 +62,40 @@ const MESH_RETRY: Duration = Duration::from_millis(1);
 
 /// A store as the driver sees it. Lives in the shard's executor; does its work in tasks of its own.
 pub trait StoreDriver {
-    /// Takes the contents of `batch` and leaves it empty, with its capacity.
-    fn submit(&mut self, batch: &mut StoreBatch);
+    /// Takes the contents of `batch` and leaves it empty, with its capacity. False, and nothing is
+    /// taken, while its queues are full: the driver offers the batch again and asks for no other.
+    fn submit(&mut self, batch: &mut StoreBatch) -> bool;
     /// Moves finished work into `done` (empty on entry); false when there is none.
     fn poll(&mut self, done: &mut StoreDone) -> bool;
     /// True when nothing is submitted and unfinished, and nothing finished is left to poll.
     fn is_idle(&self) -> bool;
     /// What to wake whenever `poll` may have something; set once before the first `submit`.
     fn set_waker(&mut self, waker: Waker);
+    /// Finishes what was submitted and leaves the store in good order.
+    fn close(self) -> impl Future<Output = ()>;
+}
+
+impl StoreDriver for Journal {
+    fn submit(&mut self, batch: &mut StoreBatch) -> bool {
+        Self::submit(self, batch)
+    }
+
+    fn poll(&mut self, done: &mut StoreDone) -> bool {
+        Self::poll(self, done)
+    }
+
+    fn is_idle(&self) -> bool {
+        Self::is_idle(self)
+    }
+
+    fn set_waker(&mut self, waker: Waker) {
+        Self::set_waker(self, waker);
+    }
+
+    async fn close(self) {
+        // What nobody collected by now is for a core that has drained: nothing.
+        let _ = Self::close(self).await;
+    }
 }
 
 /// A store that keeps nothing and calls everything stored at once. For benches and tests.
@@ -78,7 +105,7 @@ pub struct NullStore {
 }
 
 impl StoreDriver for NullStore {
-    fn submit(&mut self, batch: &mut StoreBatch) {
+    fn submit(&mut self, batch: &mut StoreBatch) -> bool {
         for &(ticket, len) in &batch.appends {
             let location = Location {
                 segment: 0,
@@ -90,7 +117,11 @@ impl StoreDriver for NullStore {
         for &(token, _) in &batch.reads {
             self.pending.loaded.push((token, 0, 0));
         }
-        clear_batch(batch);
+        batch.bytes.clear();
+        batch.appends.clear();
+        batch.reads.clear();
+        batch.dead_segments.clear();
+        true
     }
 
     fn poll(&mut self, done: &mut StoreDone) -> bool {
@@ -106,6 +137,8 @@ impl StoreDriver for NullStore {
     }
 
     fn set_waker(&mut self, _waker: Waker) {}
+
+    async fn close(self) {}
 }
 
 /// Bounds and sizes of a driver. Defaults suit a shard of a production host.
@@ -192,6 +225,8 @@ pub(super) struct Driver<C, S> {
     pub(super) sends_in_flight: u32,
     pub(super) trains_in_flight: u32,
     batch: StoreBatch,
+    /// The store took no more; `batch` is offered again once it has finished something.
+    batch_held: bool,
     done: StoreDone,
     /// A frame whose queue was full. While it waits no other is polled.
     held_frame: Option<MeshFrame>,
@@ -254,6 +289,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             sends_in_flight: 0,
             trains_in_flight: 0,
             batch: StoreBatch::default(),
+            batch_held: false,
             done: StoreDone::default(),
             held_frame: None,
             touched: vec![false; shared.mesh.shards()],
@@ -321,6 +357,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         self.publish();
         self.shared.mesh.wake(self.shard).force();
         parker.finish().await;
+        self.store.close().await;
         Ok(())
     }
 
@@ -467,6 +504,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         };
         let quiet = self.core.is_drained()
             && self.store.is_idle()
+            && !self.batch_held
             && self.sends_in_flight == 0
             && self.trains_in_flight == 0;
         quiet || self.now >= limit
@@ -480,17 +518,28 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
                 self.obey(command);
             }
             any |= self.drain_transmits();
-            while self.core.poll_store(&mut self.batch) {
-                any = true;
-                self.store.submit(&mut self.batch);
-                clear_batch(&mut self.batch);
-            }
+            any |= self.drain_store_work();
             any |= self.drain_frames();
             if !self.release_datagram_sockets() {
                 break;
             }
         }
         any
+    }
+
+    /// Submits store work until there is none, or the store takes no more for now.
+    fn drain_store_work(&mut self) -> bool {
+        let mut any = false;
+        loop {
+            if !self.batch_held && !self.core.poll_store(&mut self.batch) {
+                return any;
+            }
+            self.batch_held = !self.store.submit(&mut self.batch);
+            if self.batch_held {
+                return any;
+            }
+            any = true;
+        }
     }
 
     fn obey(&mut self, command: LinkCommand) {
@@ -670,13 +719,6 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
     }
 }
 
-fn clear_batch(batch: &mut StoreBatch) {
-    batch.bytes.clear();
-    batch.appends.clear();
-    batch.reads.clear();
-    batch.dead_segments.clear();
-}
-
 type WakeRead = Pin<Box<dyn Future<Output = ()>>>;
 
 /// Waits for the eventfd, or for anything else that wakes the task, whichever is first.
@@ -739,7 +781,7 @@ mod tests {
             reads: vec![(7, Location::default())],
             dead_segments: vec![1],
         };
-        store.submit(&mut batch);
+        assert!(store.submit(&mut batch));
         assert!(batch.bytes.is_empty() && batch.appends.is_empty() && batch.reads.is_empty());
         assert!(!store.is_idle());
         let mut done = StoreDone::default();
