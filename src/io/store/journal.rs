@@ -16,7 +16,7 @@ use crate::io::store::format::{self, BLOCK, COMMIT, HEADER};
 use crate::io::store::group::{Group, Sizes};
 use crate::io::store::signal::Signal;
 use crate::io::store::{directory, keeper, reader, recover, segment, writer};
-use crate::shard::surface::{Location, StoreBatch, StoreDone, StoreTicket};
+use crate::base::surface::{Location, StoreBatch, StoreDone, StoreTicket};
 
 /// Damaged places a report lists; more are only counted.
 pub(crate) const DAMAGES_MAX: usize = 64;

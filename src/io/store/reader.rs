@@ -7,7 +7,7 @@ use glommio::io::{DmaFile, ReadResult};
 use crate::io::store::format::{self, BLOCK, Kind};
 use crate::io::store::journal::{LOADED_BYTES_MAX, Shared, State};
 use crate::io::store::segment;
-use crate::shard::surface::Location;
+use crate::base::surface::Location;
 
 /// Reads until the journal ends. Several of these run.
 pub(crate) async fn run(shared: Rc<Shared>) {

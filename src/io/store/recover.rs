@@ -18,7 +18,7 @@ use crate::io::store::error::JournalError;
 use crate::io::store::format::{self, BLOCK, HEADER, Kind};
 use crate::io::store::journal::{DAMAGES_MAX, Damage, Recovered};
 use crate::io::store::segment;
-use crate::shard::surface::Location;
+use crate::base::surface::Location;
 
 /// What the next life of the journal starts from.
 #[derive(Debug)]
