@@ -420,13 +420,25 @@ fn header_line(bytes: &[u8], at: usize, end: usize, table: &mut HeaderTable) -> 
     }
 }
 
-/// Names are short: stepping through the first octets beats a vectorised search.
+/// The first colon. Names are short: eight octets at a step beat a call of the vectorised search.
 #[inline]
 fn colon(line: &[u8]) -> Option<usize> {
-    let head = &line[..line.len().min(24)];
-    head.iter()
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    let mut at = 0;
+    while let Some(part) = line.get(at..).and_then(<[u8]>::first_chunk::<8>) {
+        // A zero octet marks a colon; the lowest mark is exact.
+        let word = u64::from_le_bytes(*part) ^ (ONES * b':' as u64);
+        let marks = word.wrapping_sub(ONES) & !word & HIGH;
+        if marks != 0 {
+            return Some(at + (marks.trailing_zeros() / 8) as usize);
+        }
+        at += 8;
+    }
+    let rest = line.get(at..)?;
+    rest.iter()
         .position(|byte| *byte == b':')
-        .or_else(|| memchr::memchr(b':', line))
+        .map(|step| at + step)
 }
 
 #[inline]
@@ -534,7 +546,7 @@ fn request_checks(bytes: &[u8], table: &HeaderTable) -> Checked<()> {
     }
     if let Some(entry) = table.first(HeaderName::MaxForwards) {
         let (start, end) = entry.value();
-        if !decimal_u32(&bytes[start..end]).is_some_and(|hops| hops <= 255) {
+        if decimal_u32(&bytes[start..end]).is_none_or(|hops| hops > 255) {
             return fail(ParseErrorKind::Bad(HeaderName::MaxForwards), start);
         }
         if table.after(entry).is_some() {
@@ -715,4 +727,4 @@ fn salvage_lines(bytes: &[u8], first: usize, table: &mut HeaderTable) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

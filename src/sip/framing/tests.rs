@@ -1,7 +1,5 @@
 use super::*;
-
-#[path = "../../../tests/data/sip_messages.rs"]
-mod messages;
+use crate::sip::parser::tests::messages;
 
 fn all_frames(stream: &[u8], step: usize) -> Result<Vec<Frame>, FrameError> {
     let mut frames = Vec::new();

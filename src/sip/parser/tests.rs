@@ -6,7 +6,7 @@
 use super::*;
 
 #[path = "../../../tests/data/sip_messages.rs"]
-mod messages;
+pub(crate) mod messages;
 
 const HEAD: &str = "Via: SIP/2.0/UDP h.example;branch=z9hG4bKx\r\n\
     From: <sip:a@x.example>;tag=1\r\n\
