@@ -658,7 +658,8 @@ fn text_allowed(value: &[u8], rule: Text) -> bool {
 /// `Some` only for a request other than a response or noise, whose top Via is sound and which holds
 /// From, To, Call-ID and CSeq at least once; of repeated ones the first counts. Lines that are not
 /// header lines are skipped. Values may break their grammar ([`Message::from`] and its like then
-/// fail) but hold no bare CR or LF, and NUL only as a quoted pair, so copying them into a response is safe.
+/// fail) but hold no bare CR or LF, and NUL only as a quoted pair, so copying them into a response
+/// is safe.
 #[must_use]
 pub fn salvage<'a>(bytes: &'a [u8], table: &'a mut HeaderTable) -> Option<Message<'a>> {
     table.reset();
