@@ -179,7 +179,7 @@ impl Trial {
 
 /// Each node hangs in the slot its tick and level name, within reach, and is counted once.
 fn check_structure(wheel: &Wheel) {
-    let mut found = 0;
+    let (mut live, mut dead) = (0, 0);
     for level in 0..LEVELS {
         for index in 0..SLOTS {
             let bucket = wheel.buckets[level][index];
@@ -188,28 +188,38 @@ fn check_structure(wheel: &Wheel) {
             let (mut at, mut prev, mut count) = (bucket.head, NIL, 0);
             while at != NIL {
                 let node = wheel.nodes[at as usize];
-                assert_eq!((node.level(), node.prev), (level, prev));
-                let block = node.tick() >> shift(level);
-                assert_eq!(slot_index(block), index);
-                let ahead = block - (wheel.current >> shift(level));
+                let linked = if at == bucket.head {
+                    head_mark(level, index)
+                } else {
+                    prev
+                };
+                assert_eq!(node.prev, linked);
+                assert!(node.status() != FREE);
+                live += usize::from(node.status() == LIVE);
+                dead += usize::from(node.status() == DEAD);
+                let block = wheel.current >> shift(level);
+                let ahead = (index as u64).wrapping_sub(block) & SLOT_MASK;
                 assert!(
                     ahead >= u64::from(level > 0),
                     "coarse slots are emptied in time"
                 );
-                assert!(ahead <= SLOT_MASK, "slots do not wrap");
-                let latest = if level == 0 {
-                    block
-                } else {
-                    block << shift(level)
-                };
-                assert!(wheel.wake <= latest, "the owner is woken in time");
+                let comes_up = (block + ahead) << shift(level);
+                assert!(node.tick() >= comes_up, "its slot comes up in time");
+                assert!(wheel.wake <= comes_up, "the owner is woken in time");
                 (at, prev, count) = (node.next, at, count + 1);
             }
-            assert_eq!(count, bucket.count);
-            found += count as usize;
+            assert!(count <= bucket.count, "a bound");
+            assert_eq!(count == 0, bucket.count == 0);
         }
     }
-    assert_eq!(found, wheel.len());
+    let mut at = wheel.dead;
+    while at != NIL {
+        let node = wheel.nodes[at as usize];
+        assert_eq!(node.status(), DEAD);
+        dead = dead.checked_sub(1).expect("each dead node is linked");
+        at = halves(node.key).0;
+    }
+    assert_eq!((live, dead), (wheel.len(), 0));
 }
 
 // Proves: ST-17
