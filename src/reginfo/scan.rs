@@ -254,7 +254,7 @@ impl<'a> Scanner<'a> {
                     self.syntax()
                 };
             };
-            if byte != b'<' || (collecting && start != self.at) {
+            if byte != b'<' || (collecting && self.depth > 0 && start != self.at) {
                 return self.text(start);
             }
             match self.bytes.get(self.at + 1) {
