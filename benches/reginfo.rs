@@ -1,5 +1,4 @@
 //! Reading a registration document and merging it; quick-xml walks the same bytes for comparison.
-#![expect(missing_docs, reason = "criterion's macros make undocumented items")]
 
 use std::hint::black_box;
 

@@ -171,12 +171,11 @@ fn over_udp_the_subscribe_is_repeated_until_it_is_answered() {
     assert_eq!(bench.respond(480), Action::Ended(Ended::NotRegistered));
     assert_eq!(bench.with(|s, c| s.registered(c)), INITIAL);
     let mut repeats = 0;
-    let end = loop {
-        match bench.elapse().1 {
-            Action::Retransmit => repeats += 1,
-            other => break other,
-        }
-    };
+    let mut end = bench.elapse().1;
+    while end == Action::Retransmit {
+        repeats += 1;
+        end = bench.elapse().1;
+    }
     assert_eq!((repeats, end), (10, Action::Ended(Ended::Failed)));
 }
 

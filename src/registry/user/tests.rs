@@ -63,10 +63,13 @@ impl World {
                 "target" => {
                     let device = self.user.device(fnv_lower(words[1].as_bytes())).unwrap();
                     let target = device.target_for(words[2].as_bytes());
-                    out += &target.map_or("none\n".to_owned(), |target| {
-                        let uri = String::from_utf8_lossy(target.uri);
-                        format!("{} {uri}\n", target.rule.as_str())
-                    });
+                    out += &target.map_or_else(
+                        || "none\n".to_owned(),
+                        |target| {
+                            let uri = String::from_utf8_lossy(target.uri);
+                            format!("{} {uri}\n", target.rule.as_str())
+                        },
+                    );
                 }
                 other => panic!("unknown: {other}"),
             }
