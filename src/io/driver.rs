@@ -13,20 +13,18 @@
 //!
 //! Streams are handled in [`super::tcp`], datagram sockets in [`super::udp`].
 
-use core::future::{Future, poll_fn};
-use core::pin::Pin;
+use core::future::poll_fn;
 use core::sync::atomic::{AtomicBool, Ordering};
-use core::task::{Poll, Waker};
+use core::task::Poll;
 use core::time::Duration;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::base::map::MapKeys;
 use crate::base::surface::{
-    Core, Input, LinkCommand, LinkId, LinkKind, Location, MeshFrame, StoreBatch, StoreDone, TxBuf,
+    Core, Input, LinkCommand, LinkId, LinkKind, MeshFrame, StoreBatch, StoreDone, TxBuf,
 };
 use crate::base::time::Timestamp;
 
@@ -38,7 +36,7 @@ use super::mesh::Mesh;
 use super::park::Parker;
 use super::ring::{Completion, DATAGRAM_GROUP, Kind, SLOTS_MAX, STREAM_GROUP, Token};
 use super::stats::{Counters, DriverStats};
-use super::sys::{DATAGRAM_HEADROOM, RawRing, Run, executor_file};
+use super::sys::{DATAGRAM_HEADROOM, RawRing, Run};
 use super::tcp::Sources;
 
 pub use super::stores::{NullStore, StoreDriver};
