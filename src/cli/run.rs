@@ -78,7 +78,7 @@ impl Run {
             } else if moved && !self.quiet {
                 complain(&board.line());
             }
-            if stopping || engine.host.is_finished() {
+            if stopping {
                 break;
             }
         }

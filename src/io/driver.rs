@@ -13,20 +13,18 @@
 //!
 //! Streams are handled in [`super::tcp`], datagram sockets in [`super::udp`].
 
-use core::future::{Future, poll_fn};
-use core::pin::Pin;
+use core::future::poll_fn;
 use core::sync::atomic::{AtomicBool, Ordering};
-use core::task::{Poll, Waker};
+use core::task::Poll;
 use core::time::Duration;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::base::map::MapKeys;
 use crate::base::surface::{
-    Core, Input, LinkCommand, LinkId, LinkKind, Location, MeshFrame, StoreBatch, StoreDone, TxBuf,
+    Core, Input, LinkCommand, LinkId, LinkKind, MeshFrame, StoreBatch, StoreDone, TxBuf,
 };
 use crate::base::time::Timestamp;
 
@@ -35,10 +33,13 @@ use super::clock::Clock;
 use super::links::Links;
 use super::listen::ShardSockets;
 use super::mesh::Mesh;
+use super::park::Parker;
 use super::ring::{Completion, DATAGRAM_GROUP, Kind, SLOTS_MAX, STREAM_GROUP, Token};
 use super::stats::{Counters, DriverStats};
-use super::store::Journal;
-use super::sys::{DATAGRAM_HEADROOM, RawRing, Run, executor_file};
+use super::sys::{DATAGRAM_HEADROOM, RawRing, Run};
+use super::tcp::Sources;
+
+pub use super::stores::{NullStore, StoreDriver};
 
 /// Completions handled in one turn before outputs are drained.
 const REAP_BATCH: usize = 512;
@@ -58,87 +59,6 @@ const TICK_URGENT: Duration = Duration::from_millis(100);
 const TEARDOWN_ROUNDS: usize = 100;
 /// How soon to look again when another shard's queue is full.
 const MESH_RETRY: Duration = Duration::from_millis(1);
-
-/// A store as the driver sees it. Lives in the shard's executor; does its work in tasks of its own.
-pub trait StoreDriver {
-    /// Takes the contents of `batch` and leaves it empty, with its capacity. False, and nothing is
-    /// taken, while its queues are full: the driver offers the batch again and asks for no other.
-    fn submit(&mut self, batch: &mut StoreBatch) -> bool;
-    /// Moves finished work into `done` (empty on entry); false when there is none.
-    fn poll(&mut self, done: &mut StoreDone) -> bool;
-    /// True when nothing is submitted and unfinished, and nothing finished is left to poll.
-    fn is_idle(&self) -> bool;
-    /// What to wake whenever `poll` may have something; set once before the first `submit`.
-    fn set_waker(&mut self, waker: Waker);
-    /// Finishes what was submitted and leaves the store in good order.
-    fn close(self) -> impl Future<Output = ()>;
-}
-
-impl StoreDriver for Journal {
-    fn submit(&mut self, batch: &mut StoreBatch) -> bool {
-        Self::submit(self, batch)
-    }
-
-    fn poll(&mut self, done: &mut StoreDone) -> bool {
-        Self::poll(self, done)
-    }
-
-    fn is_idle(&self) -> bool {
-        Self::is_idle(self)
-    }
-
-    fn set_waker(&mut self, waker: Waker) {
-        Self::set_waker(self, waker);
-    }
-
-    async fn close(self) {
-        // What nobody collected by now is for a core that has drained: nothing.
-        let _ = Self::close(self).await;
-    }
-}
-
-/// A store that keeps nothing and calls everything stored at once. For benches and tests.
-#[derive(Debug, Default)]
-pub struct NullStore {
-    pending: StoreDone,
-}
-
-impl StoreDriver for NullStore {
-    fn submit(&mut self, batch: &mut StoreBatch) -> bool {
-        for &(ticket, len) in &batch.appends {
-            let location = Location {
-                segment: 0,
-                offset: 0,
-                len,
-            };
-            self.pending.stored.push((ticket, location));
-        }
-        for &(token, _) in &batch.reads {
-            self.pending.loaded.push((token, 0, 0));
-        }
-        batch.bytes.clear();
-        batch.appends.clear();
-        batch.reads.clear();
-        batch.dead_segments.clear();
-        true
-    }
-
-    fn poll(&mut self, done: &mut StoreDone) -> bool {
-        if self.is_idle() {
-            return false;
-        }
-        core::mem::swap(done, &mut self.pending);
-        true
-    }
-
-    fn is_idle(&self) -> bool {
-        self.pending.stored.is_empty() && self.pending.loaded.is_empty()
-    }
-
-    fn set_waker(&mut self, _waker: Waker) {}
-
-    async fn close(self) {}
-}
 
 /// Bounds and sizes of a driver. Defaults suit a shard of a production host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -227,6 +147,7 @@ pub(super) struct Driver<C, S> {
     /// The store took no more; `batch` is offered again once it has finished something.
     batch_held: bool,
     done: StoreDone,
+    pub(super) source: Sources,
     /// A frame whose queue was full. While it waits no other is polled.
     held_frame: Option<MeshFrame>,
     touched: Vec<bool>,
@@ -290,6 +211,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             batch: StoreBatch::default(),
             batch_held: false,
             done: StoreDone::default(),
+            source: Sources::default(),
             held_frame: None,
             touched: vec![false; shared.mesh.shards()],
             clock,
@@ -307,6 +229,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
     }
 
     fn adopt(&mut self, sockets: ShardSockets) {
+        self.source = Sources::new(&sockets.addresses);
         let streams = sockets.sip_tcp.into_iter();
         let streams = streams.map(|listener| (LinkKind::SipInbound, listener));
         let msrp = core::iter::once((LinkKind::MsrpInbound, sockets.msrp));
@@ -368,7 +291,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
     fn turn(&mut self) -> io::Result<Progress> {
         let mut progress = Progress::Idle;
         self.counters.turns += 1;
-        if self.ring.has_work() {
+        if self.ring.wants_enter() {
             self.ring.enter(None)?;
             progress = Progress::Some;
         }
@@ -469,10 +392,9 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
 
     fn take_frames(&mut self) -> bool {
         let mut any = false;
-        let shared = Arc::clone(&self.shared);
-        for from in 0..shared.mesh.shards() {
+        for from in 0..self.shared.mesh.shards() {
             for _ in 0..MESH_BATCH {
-                let Some(frame) = shared.mesh.pop(from, self.shard) else {
+                let Some(frame) = self.shared.mesh.pop(from, self.shard) else {
                     break;
                 };
                 any = true;
@@ -590,11 +512,10 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
 
     fn drain_frames(&mut self) -> bool {
         let mut any = false;
-        let shared = Arc::clone(&self.shared);
         let mut next = self.held_frame.take();
         while let Some(frame) = next.or_else(|| self.core.poll_mesh()) {
             let to = usize::from(frame.to);
-            match shared.mesh.push(self.shard, frame) {
+            match self.shared.mesh.push(self.shard, frame) {
                 Ok(()) => {
                     any = true;
                     self.counters.mesh_out += 1;
@@ -611,7 +532,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         }
         for (shard, touched) in self.touched.iter_mut().enumerate() {
             if core::mem::take(touched) && shard != self.shard {
-                shared.mesh.wake(shard).notify();
+                self.shared.mesh.wake(shard).notify();
             }
         }
         any
@@ -644,16 +565,15 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             }
         }
         self.arm_timer(deadline);
-        if self.ring.has_work() {
+        if self.ring.wants_enter() {
             self.ring.enter(None)?;
         }
         self.publish();
-        let shared = Arc::clone(&self.shared);
-        let wake = shared.mesh.wake(self.shard);
+        let wake = self.shared.mesh.wake(self.shard);
         wake.announce_park();
         self.ring.signal_wake(true);
-        let stop = self.drain_until.is_none() && shared.stop.load(Ordering::Acquire);
-        if !self.ring.has_work() && !stop && shared.mesh.is_empty_for(self.shard) {
+        let stop = self.drain_until.is_none() && self.shared.stop.load(Ordering::Acquire);
+        if !self.ring.has_work() && !stop && self.shared.mesh.is_empty_for(self.shard) {
             self.counters.parks += 1;
             parker.park().await;
         }
@@ -725,80 +645,5 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
                 self.ring.accept(listener.fd.as_fd(), token);
             }
         }
-    }
-}
-
-type WakeRead = Pin<Box<dyn Future<Output = ()>>>;
-
-/// Waits for the eventfd, or for anything else that wakes the task, whichever is first.
-struct Parker {
-    file: Rc<glommio::io::BufferedFile>,
-    /// Survives a park that ended otherwise, so that there is never more than one read.
-    read: Option<WakeRead>,
-}
-
-impl Parker {
-    fn new(wake: OwnedFd) -> Self {
-        Self {
-            file: Rc::new(executor_file(wake)),
-            read: None,
-        }
-    }
-
-    async fn park(&mut self) {
-        let mut first = true;
-        poll_fn(|context| {
-            let file = &self.file;
-            let read = self.read.get_or_insert_with(|| {
-                let file = Rc::clone(file);
-                Box::pin(async move {
-                    // An error ends the park as well; the turn then finds out.
-                    let _ = file.read_at(0, 8).await;
-                })
-            });
-            if read.as_mut().poll(context).is_ready() {
-                self.read = None;
-                return Poll::Ready(());
-            }
-            if core::mem::take(&mut first) {
-                return Poll::Pending;
-            }
-            Poll::Ready(())
-        })
-        .await;
-    }
-
-    /// Waits for the last read; the eventfd must have been written.
-    async fn finish(mut self) {
-        if let Some(read) = self.read.take() {
-            read.await;
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::base::surface::StoreTicket;
-
-    #[test]
-    fn the_null_store_answers_every_append_and_read_once() {
-        let mut store = NullStore::default();
-        let mut batch = StoreBatch {
-            bytes: vec![1, 2, 3],
-            appends: vec![(StoreTicket(1), 2), (StoreTicket(2), 1)],
-            reads: vec![(7, Location::default())],
-            dead_segments: vec![1],
-        };
-        assert!(store.submit(&mut batch));
-        assert!(batch.bytes.is_empty() && batch.appends.is_empty() && batch.reads.is_empty());
-        assert!(!store.is_idle());
-        let mut done = StoreDone::default();
-        assert!(store.poll(&mut done));
-        assert_eq!(done.stored.len(), 2);
-        assert_eq!(done.loaded, [(7, 0, 0)]);
-        assert!(store.is_idle());
-        done.stored.clear();
-        assert!(!store.poll(&mut done));
     }
 }

@@ -305,11 +305,6 @@ impl Host {
                 }),
                 Err(_) => Err(HostError::Panicked { shard }),
             };
-            if ended.is_err() {
-                // The others serve users of their own, but a host with a hole is no host.
-                self.shared.stop.store(true, Ordering::Release);
-                self.shared.mesh.wake_all();
-            }
             outcome = outcome.and(ended);
         }
         outcome
@@ -326,8 +321,19 @@ struct Job<F> {
     ready: SyncSender<()>,
 }
 
+/// Stops every shard when one ends, however it ends: a host with a hole is no host.
+struct EndOfAll(Arc<Shared>);
+
+impl Drop for EndOfAll {
+    fn drop(&mut self) {
+        self.0.stop.store(true, Ordering::Release);
+        self.0.mesh.wake_all();
+    }
+}
+
 impl<F: ShardFactory> Job<F> {
     async fn run(self) -> Result<(), HostError> {
+        let _end = EndOfAll(Arc::clone(&self.shared));
         let addresses = self.sockets.addresses;
         let shard = addresses.shard;
         let made = self.factory.make(&addresses).await;

@@ -48,25 +48,25 @@ impl fmt::Display for BindError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (what, address) = (self.what, self.address);
         write!(f, "cannot listen for {what} on {address}: ")?;
-        match self.error.kind() {
-            io::ErrorKind::AddrInUse => write!(
+        match self.error.raw_os_error() {
+            Some(libc::EADDRINUSE) => write!(
                 f,
                 "port {} is in use; stop the process that holds it (ss -lntup 'sport = :{}') or \
                  configure another port",
                 address.port(),
                 address.port()
             ),
-            io::ErrorKind::AddrNotAvailable => write!(
+            Some(libc::EADDRNOTAVAIL) => write!(
                 f,
                 "this machine has no address {}; configure one of its own (ip addr) or 0.0.0.0",
                 address.ip()
             ),
-            io::ErrorKind::PermissionDenied => write!(
+            Some(libc::EACCES | libc::EPERM) => write!(
                 f,
                 "ports below 1024 need the capability CAP_NET_BIND_SERVICE; grant it or configure \
                  a higher port"
             ),
-            _ => write!(f, "{}", self.error),
+            Some(_) | None => write!(f, "{}", self.error),
         }
     }
 }
@@ -109,12 +109,21 @@ pub(super) struct Plan {
 impl Plan {
     /// Binds everything for every shard.
     pub(super) fn bind(mut self) -> Result<Vec<ShardSockets>, BindError> {
-        self.sip_tcp = self.sip_tcp.map(claim_stream).transpose()?;
-        self.sip_udp = self.sip_udp.map(claim_datagram).transpose()?;
-        (0..=u8::MAX)
-            .take(self.shards)
-            .map(|shard| self.bind_shard(shard))
-            .collect()
+        if let Some(address) = self.sip_tcp.filter(|address| address.port() != 0) {
+            claim_stream(address)?;
+        }
+        if let Some(address) = self.sip_udp.filter(|address| address.port() != 0) {
+            claim_datagram(address)?;
+        }
+        let mut all = Vec::with_capacity(self.shards);
+        for shard in (0..=u8::MAX).take(self.shards) {
+            let sockets = self.bind_shard(shard)?;
+            // An ephemeral port is chosen by the first shard's bind, and shared by the others'.
+            self.sip_tcp = sockets.addresses.shared_sip_tcp;
+            self.sip_udp = sockets.addresses.shared_sip_udp;
+            all.push(sockets);
+        }
+        Ok(all)
     }
 
     fn bind_shard(&self, shard: u8) -> Result<ShardSockets, BindError> {
@@ -126,16 +135,18 @@ impl Plan {
         if let Some(address) = self.sip_udp {
             sip_udp.push(datagram(address, Sharing::Shared)?);
         }
+        let shared_sip_tcp = sip_tcp.first().map(|shared| shared.address);
+        let shared_sip_udp = sip_udp.first().map(|shared| shared.address);
         let (own_tcp, own_udp) = self.bind_own(shard)?;
         let msrp_address = with_port_offset(self.msrp, shard);
         let msrp = stream("MSRP/TCP", msrp_address, Sharing::Alone)?;
         let addresses = ShardAddresses {
             shard,
-            sip_tcp: own_tcp.as_ref().map(|own| own.address).or(self.sip_tcp),
-            sip_udp: own_udp.as_ref().map(|own| own.address).or(self.sip_udp),
+            sip_tcp: own_tcp.as_ref().map(|own| own.address).or(shared_sip_tcp),
+            sip_udp: own_udp.as_ref().map(|own| own.address).or(shared_sip_udp),
             msrp: msrp.address,
-            shared_sip_tcp: self.sip_tcp,
-            shared_sip_udp: self.sip_udp,
+            shared_sip_tcp,
+            shared_sip_udp,
         };
         sip_tcp.extend(own_tcp);
         sip_udp.extend(own_udp);
@@ -189,13 +200,13 @@ enum Sharing {
     Shared,
 }
 
-/// Checks that no other process holds `address`, which `SO_REUSEPORT` would hide; fixes port 0.
-fn claim_stream(address: SocketAddr) -> Result<SocketAddr, BindError> {
-    Ok(stream("SIP/TCP", address, Sharing::Alone)?.address)
+/// Checks that no other process holds `address`, which `SO_REUSEPORT` would hide.
+fn claim_stream(address: SocketAddr) -> Result<(), BindError> {
+    stream("SIP/TCP", address, Sharing::Alone).map(drop)
 }
 
-fn claim_datagram(address: SocketAddr) -> Result<SocketAddr, BindError> {
-    Ok(datagram(address, Sharing::Alone)?.address)
+fn claim_datagram(address: SocketAddr) -> Result<(), BindError> {
+    datagram(address, Sharing::Alone).map(drop)
 }
 
 fn with_port_offset(address: SocketAddr, shard: u8) -> SocketAddr {

@@ -18,7 +18,9 @@ pub mod store;
 
 mod bufs;
 mod links;
+mod park;
 mod ring;
+mod stores;
 mod sys;
 mod tcp;
 mod udp;

@@ -110,6 +110,10 @@ pub(super) struct RawRing {
     io: IoUring,
     kept: ManuallyDrop<Kept>,
     backlog: VecDeque<squeue::Entry>,
+    #[expect(
+        clippy::vec_box,
+        reason = "they keep their box when they go on their way"
+    )]
     spare_trains: Vec<Box<Train>>,
     in_flight: u64,
     enters: u64,
@@ -182,12 +186,13 @@ impl RawRing {
 
     /// True when an enter or a reap would find something.
     pub(super) fn has_work(&mut self) -> bool {
+        !self.io.completion().is_empty() || self.wants_enter()
+    }
+
+    /// True when there is something to submit, or the kernel has put work off until an enter.
+    pub(super) fn wants_enter(&mut self) -> bool {
         let queue = self.io.submission();
-        if queue.taskrun() || queue.cq_overflow() || !queue.is_empty() {
-            return true;
-        }
-        drop(queue);
-        !self.backlog.is_empty() || !self.io.completion().is_empty()
+        queue.taskrun() || queue.cq_overflow() || !queue.is_empty() || !self.backlog.is_empty()
     }
 
     pub(super) fn accept(&mut self, listener: BorrowedFd<'_>, token: Token) {
@@ -520,7 +525,6 @@ impl Kept {
 }
 
 impl Train {
-    #[expect(clippy::unnecessary_box_returns, reason = "it never leaves its box")]
     fn new() -> Box<Self> {
         let nowhere = core::net::SocketAddr::from(([0, 0, 0, 0], 0));
         Box::new(Self {
@@ -654,14 +658,23 @@ pub(super) fn executor_file(fd: OwnedFd) -> BufferedFile {
 
 /// Asks the kernel to join datagrams of one sender into one receive. False where it cannot.
 pub(super) fn enable_gro(socket: BorrowedFd<'_>) -> bool {
+    switch_on(socket, libc::SOL_UDP, libc::UDP_GRO)
+}
+
+/// Lets a bind to port 0 leave the choice of the port to the connect, where it is by four-tuple.
+pub(super) fn defer_port(socket: BorrowedFd<'_>) -> bool {
+    switch_on(socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT)
+}
+
+fn switch_on(socket: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int) -> bool {
     let on: libc::c_int = 1;
     let len = libc::socklen_t::try_from(size_of_val(&on)).expect("four octets");
-    // SAFETY: the option takes an int, and the pointer leads to one.
+    // SAFETY: both options take an int, and the pointer leads to one.
     let outcome = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
-            libc::SOL_UDP,
-            libc::UDP_GRO,
+            level,
+            option,
             (&raw const on).cast(),
             len,
         )

@@ -1,6 +1,7 @@
 //! Streams of the driver: accepting, connecting, receiving, sending, and the ways they end.
 
-use std::os::fd::OwnedFd;
+use core::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::net::{Shutdown, shutdown};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -10,7 +11,9 @@ use crate::base::time::Timestamp;
 
 use super::driver::{Driver, StoreDriver};
 use super::links::{Phase, is_inbound};
+use super::listen::ShardAddresses;
 use super::ring::{Completion, Kind, Token};
+use super::sys;
 
 impl<C: Core, S: StoreDriver> Driver<C, S> {
     pub(super) fn on_accept(&mut self, completion: Completion) {
@@ -46,8 +49,8 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         self.tell(id, LinkEvent::Opened { kind, peer, local });
     }
 
-    pub(super) fn connect(&mut self, token: u64, kind: LinkKind, address: core::net::SocketAddr) {
-        let link = open_stream(address)
+    pub(super) fn connect(&mut self, token: u64, kind: LinkKind, address: SocketAddr) {
+        let link = open_stream(address, self.source.of(kind))
             .and_then(|fd| self.links.insert(kind, Phase::Connecting, fd, address));
         let Some(id) = link else {
             self.counters.connects_failed += 1;
@@ -300,10 +303,43 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
     }
 }
 
-fn open_stream(address: core::net::SocketAddr) -> Option<OwnedFd> {
+/// Addresses our own connections come from: those we listen on, so that peers know us by them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Sources {
+    msrp: Option<IpAddr>,
+    sip: Option<IpAddr>,
+}
+
+impl Sources {
+    pub(super) fn new(addresses: &ShardAddresses) -> Self {
+        // A loopback listener is a test or sits behind a relay; it reaches nobody from there.
+        let usable = |address: SocketAddr| {
+            let ip = address.ip();
+            (!ip.is_unspecified() && !ip.is_loopback()).then_some(ip)
+        };
+        Self {
+            msrp: usable(addresses.msrp),
+            sip: addresses.sip_tcp.and_then(usable),
+        }
+    }
+
+    const fn of(&self, kind: LinkKind) -> Option<IpAddr> {
+        match kind {
+            LinkKind::MsrpInbound | LinkKind::MsrpOutbound => self.msrp,
+            LinkKind::SipInbound | LinkKind::SipOutbound | LinkKind::SipUdp => self.sip,
+        }
+    }
+}
+
+fn open_stream(address: SocketAddr, source: Option<IpAddr>) -> Option<OwnedFd> {
     let domain = Domain::for_address(address);
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP)).ok()?;
     socket.set_tcp_nodelay(true).ok()?;
+    if let Some(source) = source.filter(|source| source.is_ipv4() == address.is_ipv4()) {
+        // Without it the bind takes a port of its own, which works while there are enough.
+        let _ = sys::defer_port(socket.as_fd());
+        socket.bind(&SocketAddr::new(source, 0).into()).ok()?;
+    }
     Some(socket.into())
 }
 

@@ -137,6 +137,14 @@ impl Hops {
         None
     }
 
+    /// Whether any hop can take a request now.
+    #[must_use]
+    pub fn is_up(&self, now: Timestamp) -> bool {
+        self.hops.iter().any(|hop| {
+            hop.avoid_until <= now && hop.trunks.iter().any(|trunk| trunk.link.is_some())
+        })
+    }
+
     /// INVITEs that may be started now, over all hops that are up.
     #[must_use]
     pub fn invite_room(&self, now: Timestamp) -> u32 {

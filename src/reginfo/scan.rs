@@ -228,9 +228,9 @@ impl<'a> Scanner<'a> {
 
     #[inline]
     fn skip_space(&mut self) {
-        while self.at < self.bytes.len() && is(self.bytes[self.at], SPACE) {
-            self.at += 1;
-        }
+        let rest = &self.bytes[self.at..];
+        let len = rest.iter().position(|&byte| !is(byte, SPACE));
+        self.at += len.unwrap_or(rest.len());
     }
 
     /// The next event. White space between tags is reported only while `collecting`.
@@ -254,7 +254,7 @@ impl<'a> Scanner<'a> {
                     self.syntax()
                 };
             };
-            if byte != b'<' || (collecting && start != self.at) {
+            if byte != b'<' || (collecting && self.depth > 0 && start != self.at) {
                 return self.text(start);
             }
             match self.bytes.get(self.at + 1) {
@@ -358,12 +358,12 @@ impl<'a> Scanner<'a> {
     #[inline]
     fn name(&mut self) -> Result<Span, ReginfoError> {
         let start = self.at;
-        if !self.peek().is_some_and(|byte| is(byte, NAME_START)) {
+        let rest = &self.bytes[start..];
+        if !rest.first().is_some_and(|&byte| is(byte, NAME_START)) {
             return self.syntax();
         }
-        while self.at < self.bytes.len() && is(self.bytes[self.at], NAME) {
-            self.at += 1;
-        }
+        let len = rest.iter().position(|&byte| !is(byte, NAME));
+        self.at += len.unwrap_or(rest.len());
         if self.at - start > NAME_BYTES_MAX {
             return self.fail(ReginfoErrorKind::Limit);
         }
@@ -386,7 +386,7 @@ impl<'a> Scanner<'a> {
         let start = self.at;
         let mut plain = true;
         loop {
-            let Some(step) = memchr3(quote, b'<', b'&', &self.bytes[self.at..]) else {
+            let Some(step) = value_end(quote, &self.bytes[self.at..]) else {
                 return self.syntax();
             };
             self.at += step;
@@ -479,6 +479,33 @@ impl<'a> Scanner<'a> {
     }
 }
 
+/// Where the first `quote`, `<` or `&` stands. Most values are short: a call to memchr costs more
+/// than a few words looked at here, so it only gets the long ones.
+#[inline]
+fn value_end(quote: u8, rest: &[u8]) -> Option<usize> {
+    const WORDS: usize = 4;
+    let [quotes, less, ampersand] = [quote, b'<', b'&'].map(|byte| LOW * u64::from(byte));
+    let (words, _) = rest.as_chunks::<8>();
+    for (index, word) in words.iter().take(WORDS).enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let hits =
+            zero_bytes(word ^ quotes) | zero_bytes(word ^ less) | zero_bytes(word ^ ampersand);
+        if hits != 0 {
+            return Some(index * 8 + (hits.trailing_zeros() / 8) as usize);
+        }
+    }
+    let start = words.len().min(WORDS) * 8;
+    memchr3(quote, b'<', b'&', &rest[start..]).map(|at| start + at)
+}
+
+const LOW: u64 = 0x0101_0101_0101_0101;
+
+/// Bit 7 of each zero byte of `word`; bits above the lowest one set may be wrong.
+#[inline]
+const fn zero_bytes(word: u64) -> u64 {
+    word.wrapping_sub(LOW) & !word & (LOW << 7)
+}
+
 /// The quoted value after a pseudo attribute's name.
 fn pseudo_value(after: &[u8]) -> Option<&[u8]> {
     let after = after
@@ -526,6 +553,9 @@ fn screen(bytes: &[u8]) -> Result<bool, ReginfoError> {
 
 /// The character a reference at the start of `rest` stands for, and the reference's length.
 fn reference(rest: &[u8], at: usize) -> Result<(char, usize), ReginfoError> {
+    if let [b'&', letter @ (b'l' | b'g'), b't', b';', ..] = rest {
+        return Ok((if *letter == b'l' { '<' } else { '>' }, 4));
+    }
     let error = ReginfoError::new(ReginfoErrorKind::Syntax, at);
     let window = &rest[..rest.len().min(14)];
     let end = memchr(b';', window).ok_or(error)?;

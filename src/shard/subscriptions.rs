@@ -21,6 +21,8 @@ use crate::sip::template::SubscribeFields;
 
 /// Dialogs of one user that identifiers tell apart; they come one after the other.
 const DIALOGS: u16 = 128;
+/// Wait before asking again whether a next hop is up.
+const NO_HOP_RETRY: core::time::Duration = core::time::Duration::from_millis(200);
 
 impl Shard {
     /// Third-party REGISTER: something changed for this user (ISC-1). What, a NOTIFY will tell.
@@ -70,7 +72,10 @@ impl Shard {
             .post
             .mailbox_ref(user.slot)
             .is_some_and(|mailbox| !mailbox.is_empty());
-        if expires > 0 && (has_mail || self.options.subscribe_always) {
+        let wanted = expires > 0 && (has_mail || self.options.subscribe_always);
+        if wanted && !self.hops.is_up(now) {
+            entry.extra.subscribe_at = now + NO_HOP_RETRY;
+        } else if wanted {
             let mut context = SubscribeContext {
                 now,
                 jitter: &mut self.desk.jitter,
@@ -85,9 +90,14 @@ impl Shard {
 
     /// Mail for a user of whom nothing is known: ask the registrar (ISC-4).
     pub(super) fn want_subscription(&mut self, now: Timestamp, user: Key) {
+        let can_send = self.hops.is_up(now);
         let Some(entry) = self.registry.entry_mut(user) else {
             return;
         };
+        if !can_send {
+            entry.extra.subscribe_at = now + NO_HOP_RETRY;
+            return;
+        }
         let mut context = SubscribeContext {
             now,
             jitter: &mut self.desk.jitter,
@@ -128,7 +138,13 @@ impl Shard {
             state.requests = 0;
         }
         let Some((_, trunk)) = self.hops.pick(now, false) else {
-            // No way out: the machine's own Timer N brings the retry.
+            let mut context = SubscribeContext {
+                now,
+                jitter: &mut self.desk.jitter,
+                options: &self.options.subscribe,
+            };
+            // Counts as a failure of the transport; the machine tries again later.
+            let _waits = entry.user.subscription.handle_transport_error(&mut context);
             return;
         };
         state.trunk = Some(trunk);
