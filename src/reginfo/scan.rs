@@ -153,18 +153,19 @@ const CLASS: [u8; 256] = classes();
 
 const fn classes() -> [u8; 256] {
     let mut table = [0; 256];
-    let mut i = 0;
-    while i < 256 {
-        let c = i as u8;
-        table[i] = match c {
+    let mut c = 0u8;
+    loop {
+        table[c as usize] = match c {
             b' ' | b'\t' | b'\r' | b'\n' => SPACE,
             b'a'..=b'z' | b'A'..=b'Z' | b'_' | b':' | 0x80..=0xff => NAME | NAME_START,
             b'0'..=b'9' | b'-' | b'.' => NAME,
             _ => 0,
         };
-        i += 1;
+        if c == u8::MAX {
+            return table;
+        }
+        c += 1;
     }
-    table
 }
 
 #[inline]
@@ -378,9 +379,8 @@ impl<'a> Scanner<'a> {
         }
         self.at += 1;
         self.skip_space();
-        let quote = match self.peek() {
-            Some(quote @ (b'"' | b'\'')) => quote,
-            Some(_) | None => return self.syntax(),
+        let Some(quote @ (b'"' | b'\'')) = self.peek() else {
+            return self.syntax();
         };
         self.at += 1;
         let start = self.at;

@@ -120,6 +120,8 @@ pub struct Wheel {
     origin: Timestamp,
     /// Every timer of an earlier tick has fired.
     current: u64,
+    /// Nothing is due and nothing must be moved before this tick.
+    wake: u64,
     nodes: Vec<Node>,
     free: u32,
     capacity: usize,
@@ -152,6 +154,7 @@ impl Wheel {
             tick,
             origin: now,
             current: 0,
+            wake: TICK_MAX,
             nodes: Vec::with_capacity(capacity),
             free: NIL,
             capacity,
@@ -209,30 +212,25 @@ impl Wheel {
     pub fn pop_due(&mut self, now: Timestamp) -> Option<(TimerId, u64)> {
         let passed = now.as_nanos().saturating_sub(self.origin.as_nanos());
         let target = (passed / self.tick).min(TICK_MAX - 1);
-        loop {
+        while self.wake <= target {
             let head = self.buckets[0][slot_index(self.current)].head;
             if head != NIL {
                 return Some(self.fire(head));
             }
-            if self.current >= target {
-                return None;
+            if self.current < target {
+                self.advance(target);
+            } else {
+                self.wake = self.find_wake();
             }
-            self.advance(target);
         }
+        None
     }
 
     /// When to call [`Wheel::pop_due`] next; never later than the next timer, earlier when timers
     /// must be moved. `None` when nothing is armed.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        if self.len == 0 {
-            return None;
-        }
-        let mut wake = self.first_occupied(0, self.current).unwrap_or(TICK_MAX);
-        for level in 1..LEVELS {
-            wake = wake.min(self.wake_of(level));
-        }
-        Some(self.time_of(wake))
+        (self.len > 0).then(|| self.time_of(self.wake))
     }
 
     /// Armed timers.
@@ -309,7 +307,12 @@ impl Wheel {
         while (tick >> shift(level)) - (self.current >> shift(level)) > SLOT_MASK {
             level += 1;
         }
-        let index = slot_index(tick >> shift(level));
+        let block = tick >> shift(level);
+        let index = slot_index(block);
+        // A coarse slot is opened one slot early.
+        self.wake = self
+            .wake
+            .min((block - u64::from(level > 0)) << shift(level));
         let bucket = &mut self.buckets[level][index];
         let head = bucket.head;
         bucket.head = slot;
@@ -409,6 +412,13 @@ impl Wheel {
             debug_assert!(self.nodes[slot as usize].level() < level, "moves go down");
         }
         self.moved_total += share;
+    }
+
+    /// The next tick at which something is due or must be moved; later than `current` when nothing
+    /// is due.
+    fn find_wake(&self) -> u64 {
+        let due = self.first_occupied(0, self.current).unwrap_or(TICK_MAX);
+        (1..LEVELS).fold(due, |wake, level| wake.min(self.wake_of(level)))
     }
 
     /// The tick by which the owner must come back on behalf of `level` (not 0).

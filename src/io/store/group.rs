@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::io::store::format::{self, BLOCK, COMMIT, Commit, Kind};
-use crate::shard::surface::{Location, StoreTicket};
+use crate::base::surface::{Location, StoreTicket};
 
 /// Records that will become durable together. Two of them alternate: one gathers, one is written.
 #[derive(Debug)]

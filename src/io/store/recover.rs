@@ -18,7 +18,7 @@ use crate::io::store::error::JournalError;
 use crate::io::store::format::{self, BLOCK, HEADER, Kind};
 use crate::io::store::journal::{DAMAGES_MAX, Damage, Recovered};
 use crate::io::store::segment;
-use crate::shard::surface::Location;
+use crate::base::surface::Location;
 
 /// What the next life of the journal starts from.
 #[derive(Debug)]
@@ -195,7 +195,8 @@ impl Scan<'_> {
                 at = resync(bytes, number, at + 8);
             }
         }
-        if last_commit.is_some() && at < group_end {
+        // A file that ends right behind a record was cut there by an earlier recovery.
+        if last_commit.is_some() && at < group_end && at < size {
             self.recovered.torn = Some(Damage {
                 segment: number,
                 offset: at,

@@ -1,0 +1,795 @@
+//! The datapath: one task that turns completions into inputs of a [`Core`] and its outputs into
+//! operations.
+//!
+//! ```text
+//! turn: enter (submits what the last turn queued, collects what has happened)
+//!       -> reap a bounded batch -> read the clock once -> handle each -> mesh -> store
+//!       -> advance -> drain every poll to its end
+//! then: again while there is work, else wait in the ring for a moment, else park in the executor
+//! ```
+//! Invariants: the core sees bytes of one stream in order, at most one send per link is in flight,
+//! and no link id is used after its `Closed`. When the core has no room, received buffers are held
+//! back; the kernel runs out of buffers and the peers run into flow control.
+//!
+//! Streams are handled in [`super::tcp`], datagram sockets in [`super::udp`].
+
+use core::future::{Future, poll_fn};
+use core::pin::Pin;
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::task::{Poll, Waker};
+use core::time::Duration;
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::base::map::MapKeys;
+use crate::base::time::Timestamp;
+use crate::base::surface::{
+    Core, Input, LinkCommand, LinkId, LinkKind, Location, MeshFrame, StoreBatch, StoreDone,
+    TxBuf,
+};
+
+use super::bufs::TxPool;
+use super::clock::Clock;
+use super::links::Links;
+use super::listen::ShardSockets;
+use super::mesh::Mesh;
+use super::ring::{Completion, DATAGRAM_GROUP, Kind, SLOTS_MAX, STREAM_GROUP, Token};
+use super::stats::{Counters, DriverStats};
+use super::store::Journal;
+use super::sys::{DATAGRAM_HEADROOM, RawRing, Run, executor_file};
+
+/// Completions handled in one turn before outputs are drained.
+const REAP_BATCH: usize = 512;
+/// Mesh frames taken from one shard in one turn.
+const MESH_BATCH: usize = 256;
+/// Store completions taken in one turn.
+const STORE_BATCH: usize = 8;
+/// Rounds of draining outputs in one turn: a datagram socket may take several buffers.
+const DRAIN_ROUNDS: usize = 64;
+/// Turns between two publications of the counters while busy.
+const PUBLISH_TURNS: u64 = 64;
+/// How often the wall clock is read, and deadlines of links are looked at.
+const TICK: Duration = Duration::from_secs(1);
+/// The same while a link has a deadline of less than a second.
+const TICK_URGENT: Duration = Duration::from_millis(100);
+/// How long to wait for operations to end when the ring is taken down.
+const TEARDOWN_ROUNDS: usize = 100;
+/// How soon to look again when another shard's queue is full.
+const MESH_RETRY: Duration = Duration::from_millis(1);
+
+/// A store as the driver sees it. Lives in the shard's executor; does its work in tasks of its own.
+pub trait StoreDriver {
+    /// Takes the contents of `batch` and leaves it empty, with its capacity. False, and nothing is
+    /// taken, while its queues are full: the driver offers the batch again and asks for no other.
+    fn submit(&mut self, batch: &mut StoreBatch) -> bool;
+    /// Moves finished work into `done` (empty on entry); false when there is none.
+    fn poll(&mut self, done: &mut StoreDone) -> bool;
+    /// True when nothing is submitted and unfinished, and nothing finished is left to poll.
+    fn is_idle(&self) -> bool;
+    /// What to wake whenever `poll` may have something; set once before the first `submit`.
+    fn set_waker(&mut self, waker: Waker);
+    /// Finishes what was submitted and leaves the store in good order.
+    fn close(self) -> impl Future<Output = ()>;
+}
+
+impl StoreDriver for Journal {
+    fn submit(&mut self, batch: &mut StoreBatch) -> bool {
+        Self::submit(self, batch)
+    }
+
+    fn poll(&mut self, done: &mut StoreDone) -> bool {
+        Self::poll(self, done)
+    }
+
+    fn is_idle(&self) -> bool {
+        Self::is_idle(self)
+    }
+
+    fn set_waker(&mut self, waker: Waker) {
+        Self::set_waker(self, waker);
+    }
+
+    async fn close(self) {
+        // What nobody collected by now is for a core that has drained: nothing.
+        let _ = Self::close(self).await;
+    }
+}
+
+/// A store that keeps nothing and calls everything stored at once. For benches and tests.
+#[derive(Debug, Default)]
+pub struct NullStore {
+    pending: StoreDone,
+}
+
+impl StoreDriver for NullStore {
+    fn submit(&mut self, batch: &mut StoreBatch) -> bool {
+        for &(ticket, len) in &batch.appends {
+            let location = Location {
+                segment: 0,
+                offset: 0,
+                len,
+            };
+            self.pending.stored.push((ticket, location));
+        }
+        for &(token, _) in &batch.reads {
+            self.pending.loaded.push((token, 0, 0));
+        }
+        batch.bytes.clear();
+        batch.appends.clear();
+        batch.reads.clear();
+        batch.dead_segments.clear();
+        true
+    }
+
+    fn poll(&mut self, done: &mut StoreDone) -> bool {
+        if self.is_idle() {
+            return false;
+        }
+        core::mem::swap(done, &mut self.pending);
+        true
+    }
+
+    fn is_idle(&self) -> bool {
+        self.pending.stored.is_empty() && self.pending.loaded.is_empty()
+    }
+
+    fn set_waker(&mut self, _waker: Waker) {}
+
+    async fn close(self) {}
+}
+
+/// Bounds and sizes of a driver. Defaults suit a shard of a production host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DriverOptions {
+    /// Most connections of the shard, accepted and opened together; at most 2^24.
+    pub connections_max: u32,
+    /// Most accepted connections of one source address; 0 is no cap.
+    pub connections_per_source_max: u32,
+    /// Receive buffers of streams; a power of two, at most 32,768.
+    pub stream_buffers: u16,
+    /// Octets of each.
+    pub stream_buffer_bytes: u32,
+    /// Receive buffers of datagram sockets; a power of two, at most 32,768. Each has 64 KiB.
+    pub datagram_buffers: u16,
+    /// Send equal-sized datagrams as trains (UDP GSO) where the kernel can.
+    pub trains: bool,
+    /// Limit for connecting a stream.
+    pub connect_limit: Duration,
+    /// A connection whose peer takes nothing for this long is closed.
+    pub stall_limit: Duration,
+    /// How long a peer that has sent its last octet is still answered.
+    pub half_closed_limit: Duration,
+    /// How long the octets of a peer are thrown away after we closed, before the socket goes.
+    pub linger_limit: Duration,
+    /// How long a drain may take before the shard stops anyway.
+    pub drain_limit: Duration,
+    /// How long to wait in the ring before parking in the executor.
+    pub wait_before_park: Duration,
+}
+
+impl Default for DriverOptions {
+    fn default() -> Self {
+        Self {
+            connections_max: 262_144,
+            connections_per_source_max: 0,
+            stream_buffers: 1024,
+            stream_buffer_bytes: 16 * 1024,
+            datagram_buffers: 128,
+            trains: true,
+            connect_limit: Duration::from_secs(10),
+            stall_limit: Duration::from_secs(30),
+            half_closed_limit: Duration::from_millis(300),
+            linger_limit: Duration::from_secs(2),
+            drain_limit: Duration::from_secs(10),
+            wait_before_park: Duration::from_micros(50),
+        }
+    }
+}
+
+/// What the shards of a process share: queues, and the wish to stop.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub mesh: Mesh,
+    pub stop: AtomicBool,
+}
+
+/// A listener of the driver.
+pub(super) struct Listener {
+    pub fd: OwnedFd,
+    pub address: core::net::SocketAddr,
+    pub kind: LinkKind,
+    pub armed: bool,
+}
+
+/// Runs one core on one ring.
+pub(super) struct Driver<C, S> {
+    pub(super) core: C,
+    pub(super) store: S,
+    pub(super) ring: RawRing,
+    pub(super) links: Links,
+    pub(super) listeners: Vec<Listener>,
+    pub(super) options: DriverOptions,
+    pub(super) now: Timestamp,
+    pub(super) counters: Counters,
+    pub(super) pool: TxPool,
+    /// Received buffers the core had no room for, in order.
+    deferred: VecDeque<Completion>,
+    scratch: Vec<Completion>,
+    pub(super) due: Vec<u32>,
+    pub(super) runs: Vec<Run>,
+    /// Datagram sockets that may take a further buffer although one is in flight.
+    pub(super) sent_datagrams: Vec<LinkId>,
+    pub(super) sends_in_flight: u32,
+    pub(super) trains_in_flight: u32,
+    batch: StoreBatch,
+    /// The store took no more; `batch` is offered again once it has finished something.
+    batch_held: bool,
+    done: StoreDone,
+    /// A frame whose queue was full. While it waits no other is polled.
+    held_frame: Option<MeshFrame>,
+    touched: Vec<bool>,
+    clock: Clock,
+    stats: Arc<DriverStats>,
+    shared: Arc<Shared>,
+    shard: usize,
+    next_tick: Timestamp,
+    wall_due: bool,
+    timer: Option<Timestamp>,
+    drain_until: Option<Timestamp>,
+}
+
+/// What a turn achieved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    Idle,
+    Some,
+}
+
+impl<C: Core, S: StoreDriver> Driver<C, S> {
+    /// Builds ring and buffers. Must be called in the thread that will run it.
+    pub(super) fn new(
+        core: C,
+        store: S,
+        sockets: ShardSockets,
+        options: DriverOptions,
+        shared: Arc<Shared>,
+        stats: Arc<DriverStats>,
+    ) -> io::Result<Self> {
+        let mut ring = RawRing::new(1024, 8192)?;
+        ring.add_group(options.stream_buffers, options.stream_buffer_bytes)?;
+        let datagram_bytes = u32::try_from(DATAGRAM_HEADROOM).expect("small") + 64 * 1024;
+        ring.add_group(options.datagram_buffers, datagram_bytes)?;
+        let shard = usize::from(sockets.addresses.shard);
+        ring.register_wake(shared.mesh.wake(shard).fd())?;
+        ring.signal_wake(false);
+        let mut keys = [0_u64; 4];
+        for key in &mut keys {
+            *key = getrandom::u64().map_err(io::Error::other)?;
+        }
+        let clock = Clock;
+        let bound = options.connections_max.min(SLOTS_MAX - 1);
+        let mut driver = Self {
+            core,
+            store,
+            ring,
+            links: Links::new(bound, options.connections_per_source_max, MapKeys(keys)),
+            listeners: Vec::new(),
+            options,
+            now: clock.now(),
+            counters: Counters::default(),
+            pool: TxPool::default(),
+            deferred: VecDeque::new(),
+            scratch: Vec::with_capacity(REAP_BATCH),
+            due: Vec::new(),
+            runs: Vec::new(),
+            sent_datagrams: Vec::new(),
+            sends_in_flight: 0,
+            trains_in_flight: 0,
+            batch: StoreBatch::default(),
+            batch_held: false,
+            done: StoreDone::default(),
+            held_frame: None,
+            touched: vec![false; shared.mesh.shards()],
+            clock,
+            stats,
+            shared,
+            shard,
+            next_tick: Timestamp::ZERO,
+            wall_due: true,
+            timer: None,
+            drain_until: None,
+        };
+        driver.tick();
+        driver.adopt(sockets);
+        Ok(driver)
+    }
+
+    fn adopt(&mut self, sockets: ShardSockets) {
+        let streams = sockets.sip_tcp.into_iter();
+        let streams = streams.map(|listener| (LinkKind::SipInbound, listener));
+        let msrp = core::iter::once((LinkKind::MsrpInbound, sockets.msrp));
+        for (kind, listener) in streams.chain(msrp) {
+            self.listeners.push(Listener {
+                fd: listener.fd,
+                address: listener.address,
+                kind,
+                armed: false,
+            });
+        }
+        for socket in sockets.sip_udp {
+            self.open_datagram_socket(socket);
+        }
+        self.arm_listeners();
+    }
+
+    /// Runs until the core has drained after a stop, or the drain took too long. `observe` sees
+    /// the core about once a second and at the end.
+    pub(super) async fn run(
+        mut self,
+        mut observe: impl FnMut(&mut C, Timestamp),
+    ) -> io::Result<()> {
+        let wake = self.shared.mesh.wake(self.shard).fd().try_clone_to_owned()?;
+        let mut parker = Parker::new(wake);
+        let waker = poll_fn(|context| Poll::Ready(context.waker().clone())).await;
+        self.store.set_waker(waker);
+        loop {
+            let progress = self.turn()?;
+            if self.wall_due {
+                observe(&mut self.core, self.now);
+            }
+            if self.is_finished() {
+                break;
+            }
+            match progress {
+                Progress::Some => {
+                    if glommio::executor().need_preempt() || !self.store.is_idle() {
+                        glommio::executor().yield_now().await;
+                    }
+                }
+                Progress::Idle => self.rest(&mut parker).await?,
+            }
+        }
+        self.tear_down()?;
+        observe(&mut self.core, self.now);
+        self.publish();
+        self.shared.mesh.wake(self.shard).force();
+        parker.finish().await;
+        self.store.close().await;
+        Ok(())
+    }
+
+    fn turn(&mut self) -> io::Result<Progress> {
+        let mut progress = Progress::Idle;
+        self.counters.turns += 1;
+        if self.ring.has_work() {
+            self.ring.enter(None)?;
+            progress = Progress::Some;
+        }
+        let mut reaped = core::mem::take(&mut self.scratch);
+        self.ring.reap(&mut reaped, REAP_BATCH);
+        self.now = self.clock.now();
+        if self.now >= self.next_tick {
+            self.tick();
+        } else {
+            self.wall_due = false;
+        }
+        if !reaped.is_empty() {
+            progress = Progress::Some;
+            self.counters.completions += reaped.len() as u64;
+        }
+        self.resume_deferred();
+        for completion in reaped.drain(..) {
+            self.dispatch(completion);
+        }
+        self.scratch = reaped;
+        if self.take_frames() | self.take_stored() | self.check_stop() {
+            progress = Progress::Some;
+        }
+        self.core.advance(self.now);
+        let any = self.drain_outputs();
+        let readable = !self.deferred.is_empty() && self.core.room();
+        let due = self.core.next_deadline().is_some_and(|at| at <= self.now);
+        if any || readable || due {
+            progress = Progress::Some;
+        }
+        if self.counters.turns.is_multiple_of(PUBLISH_TURNS) {
+            self.publish();
+        }
+        Ok(progress)
+    }
+
+    /// Once a second or so: the wall clock, overdue links, listeners that ran out of descriptors.
+    fn tick(&mut self) {
+        self.wall_due = true;
+        self.core.handle(self.now, Input::Wall(self.clock.wall()));
+        self.counters.cpu_us = self.clock.thread_cpu_us();
+        self.sweep();
+        self.arm_listeners();
+        let pause = if self.links.urgent > 0 { TICK_URGENT } else { TICK };
+        self.next_tick = self.now + pause;
+    }
+
+    /// Brings the next tick forward because a link got a deadline of less than a second.
+    pub(super) fn hurry_tick(&mut self) {
+        self.next_tick = self.next_tick.min(self.now + TICK_URGENT);
+    }
+
+    fn dispatch(&mut self, completion: Completion) {
+        match completion.token.kind {
+            Kind::Accept => self.on_accept(completion),
+            Kind::Connect => self.on_connect(&completion),
+            Kind::Receive | Kind::ReceiveDatagrams => {
+                if self.deferred.is_empty() && self.core.room() {
+                    self.on_received(&completion);
+                } else {
+                    self.deferred.push_back(completion);
+                }
+            }
+            Kind::Send => self.on_sent(&completion),
+            Kind::SendTrain => self.on_train(&completion),
+            Kind::Timer => self.timer = None,
+            Kind::Other => {}
+        }
+    }
+
+    fn on_received(&mut self, completion: &Completion) {
+        if completion.token.kind == Kind::ReceiveDatagrams {
+            self.on_datagrams(completion);
+        } else {
+            self.on_bytes(completion);
+        }
+        if let Some(buffer) = completion.buffer {
+            self.ring.give_back(completion.token.kind.group(), buffer);
+        }
+        if completion.result == -libc::ENOBUFS {
+            self.counters.rx_starved += 1;
+        }
+    }
+
+    fn resume_deferred(&mut self) {
+        while self.core.room() {
+            let Some(completion) = self.deferred.pop_front() else {
+                return;
+            };
+            self.on_received(&completion);
+        }
+        self.counters.paused_turns += 1;
+    }
+
+    fn take_frames(&mut self) -> bool {
+        let mut any = false;
+        let shared = Arc::clone(&self.shared);
+        for from in 0..shared.mesh.shards() {
+            for _ in 0..MESH_BATCH {
+                let Some(frame) = shared.mesh.pop(from, self.shard) else {
+                    break;
+                };
+                any = true;
+                self.counters.mesh_in += 1;
+                self.core.handle(self.now, Input::Mesh(&frame));
+            }
+        }
+        any
+    }
+
+    fn take_stored(&mut self) -> bool {
+        for round in 0..STORE_BATCH {
+            self.done.stored.clear();
+            self.done.failed_from = None;
+            self.done.loaded.clear();
+            self.done.bytes.clear();
+            if !self.store.poll(&mut self.done) {
+                return round > 0;
+            }
+            self.core.handle(self.now, Input::Stored(&self.done));
+        }
+        true
+    }
+
+    fn check_stop(&mut self) -> bool {
+        if self.drain_until.is_some() || !self.shared.stop.load(Ordering::Acquire) {
+            return false;
+        }
+        self.drain_until = Some(self.now + self.options.drain_limit);
+        self.core.handle(self.now, Input::Drain);
+        true
+    }
+
+    fn is_finished(&self) -> bool {
+        let Some(limit) = self.drain_until else {
+            return false;
+        };
+        let quiet = self.core.is_drained()
+            && self.store.is_idle()
+            && !self.batch_held
+            && self.sends_in_flight == 0
+            && self.trains_in_flight == 0;
+        quiet || self.now >= limit
+    }
+
+    fn drain_outputs(&mut self) -> bool {
+        let mut any = false;
+        for _ in 0..DRAIN_ROUNDS {
+            while let Some(command) = self.core.poll_link() {
+                any = true;
+                self.obey(command);
+            }
+            any |= self.drain_transmits();
+            any |= self.drain_store_work();
+            any |= self.drain_frames();
+            if !self.release_datagram_sockets() {
+                break;
+            }
+        }
+        any
+    }
+
+    /// Submits store work until there is none, or the store takes no more for now.
+    fn drain_store_work(&mut self) -> bool {
+        let mut any = false;
+        loop {
+            if !self.batch_held && !self.core.poll_store(&mut self.batch) {
+                return any;
+            }
+            self.batch_held = !self.store.submit(&mut self.batch);
+            if self.batch_held {
+                return any;
+            }
+            any = true;
+        }
+    }
+
+    fn obey(&mut self, command: LinkCommand) {
+        match command {
+            LinkCommand::Connect {
+                token,
+                kind,
+                address,
+            } => self.connect(token, kind, address),
+            LinkCommand::Close { link } => self.close(link),
+        }
+    }
+
+    fn drain_transmits(&mut self) -> bool {
+        let mut any = false;
+        loop {
+            let mut buffer = self.pool.take();
+            let Some(transmit) = self.core.poll_transmit(&mut buffer) else {
+                self.pool.put(buffer);
+                return any;
+            };
+            any = true;
+            self.counters.transmits += 1;
+            self.transmit(transmit.link, buffer);
+        }
+    }
+
+    fn transmit(&mut self, id: LinkId, buffer: TxBuf) {
+        let Some(link) = self.links.lookup(id) else {
+            // The link went in this very turn; the core has or will have its `Closed`.
+            self.pool.put(buffer);
+            return;
+        };
+        if link.kind == LinkKind::SipUdp {
+            self.send_datagrams(id, buffer);
+        } else {
+            self.send_bytes(id, buffer);
+        }
+    }
+
+    fn drain_frames(&mut self) -> bool {
+        let mut any = false;
+        let shared = Arc::clone(&self.shared);
+        let mut next = self.held_frame.take();
+        while let Some(frame) = next.or_else(|| self.core.poll_mesh()) {
+            let to = usize::from(frame.to);
+            match shared.mesh.push(self.shard, frame) {
+                Ok(()) => {
+                    any = true;
+                    self.counters.mesh_out += 1;
+                    if let Some(touched) = self.touched.get_mut(to) {
+                        *touched = true;
+                    }
+                }
+                Err(frame) => {
+                    self.held_frame = Some(frame);
+                    break;
+                }
+            }
+            next = None;
+        }
+        for (shard, touched) in self.touched.iter_mut().enumerate() {
+            if core::mem::take(touched) && shard != self.shard {
+                shared.mesh.wake(shard).notify();
+            }
+        }
+        any
+    }
+
+    /// When there is something to do although nobody wakes us.
+    fn deadline(&self) -> Timestamp {
+        let mut deadline = self.next_tick;
+        if let Some(core) = self.core.next_deadline() {
+            deadline = deadline.min(core);
+        }
+        if let Some(drain) = self.drain_until {
+            deadline = deadline.min(drain);
+        }
+        if self.held_frame.is_some() {
+            deadline = deadline.min(self.now + MESH_RETRY);
+        }
+        deadline
+    }
+
+    /// Waits until there is something to do: a moment in the ring, then in the executor.
+    async fn rest(&mut self, parker: &mut Parker) -> io::Result<()> {
+        let deadline = self.deadline();
+        let moment = self.options.wait_before_park;
+        if self.store.is_idle() && !moment.is_zero() {
+            let before = deadline.since(self.clock.now());
+            self.ring.enter(Some(moment.min(before)))?;
+            if self.ring.has_work() || before <= moment {
+                return Ok(());
+            }
+        }
+        self.arm_timer(deadline);
+        if self.ring.has_work() {
+            self.ring.enter(None)?;
+        }
+        self.publish();
+        let shared = Arc::clone(&self.shared);
+        let wake = shared.mesh.wake(self.shard);
+        wake.announce_park();
+        self.ring.signal_wake(true);
+        let stop = self.drain_until.is_none() && shared.stop.load(Ordering::Acquire);
+        if !self.ring.has_work() && !stop && shared.mesh.is_empty_for(self.shard) {
+            self.counters.parks += 1;
+            parker.park().await;
+        }
+        self.ring.signal_wake(false);
+        wake.awake();
+        Ok(())
+    }
+
+    fn arm_timer(&mut self, deadline: Timestamp) {
+        let token = Token::new(Kind::Timer, 0, 0);
+        match self.timer {
+            // Fires early, which costs a turn, not an update each turn.
+            Some(armed) if armed <= deadline => {}
+            Some(_) => {
+                self.timer = Some(deadline);
+                self.ring.move_timer(deadline, token, Token::ignored());
+            }
+            None => {
+                self.timer = Some(deadline);
+                self.ring.arm_timer(deadline, token);
+            }
+        }
+    }
+
+    fn publish(&mut self) {
+        self.counters.enters = self.ring.enters();
+        self.counters.open = self.links.len() as u64;
+        self.stats.publish(&self.counters);
+    }
+
+    /// Ends all operations so that nothing of ours is left with the kernel.
+    fn tear_down(&mut self) -> io::Result<()> {
+        self.counters.cpu_us = self.clock.thread_cpu_us();
+        self.deferred.clear();
+        self.ring.cancel_all(Token::ignored());
+        let mut rest = core::mem::take(&mut self.scratch);
+        for _ in 0..TEARDOWN_ROUNDS {
+            self.ring.enter(Some(Duration::from_millis(10)))?;
+            rest.clear();
+            self.ring.reap(&mut rest, usize::MAX);
+            if self.ring.in_flight() == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Arms the multishot receive of a stream or datagram socket.
+    pub(super) fn arm_receive(&mut self, id: LinkId) {
+        let Some(link) = self.links.lookup(id) else {
+            return;
+        };
+        link.receiving = true;
+        if link.kind == LinkKind::SipUdp {
+            let token = Token::new(Kind::ReceiveDatagrams, id.slot, id.generation);
+            self.ring.receive_datagrams(link.fd(), DATAGRAM_GROUP, token);
+        } else {
+            let token = Token::new(Kind::Receive, id.slot, id.generation);
+            self.ring.receive(link.fd(), STREAM_GROUP, token);
+        }
+    }
+
+    fn arm_listeners(&mut self) {
+        for (index, listener) in (0_u32..).zip(&mut self.listeners) {
+            if !listener.armed {
+                listener.armed = true;
+                let token = Token::new(Kind::Accept, index, 0);
+                self.ring.accept(listener.fd.as_fd(), token);
+            }
+        }
+    }
+}
+
+type WakeRead = Pin<Box<dyn Future<Output = ()>>>;
+
+/// Waits for the eventfd, or for anything else that wakes the task, whichever is first.
+struct Parker {
+    file: Rc<glommio::io::BufferedFile>,
+    /// Survives a park that ended otherwise, so that there is never more than one read.
+    read: Option<WakeRead>,
+}
+
+impl Parker {
+    fn new(wake: OwnedFd) -> Self {
+        Self {
+            file: Rc::new(executor_file(wake)),
+            read: None,
+        }
+    }
+
+    async fn park(&mut self) {
+        let mut first = true;
+        poll_fn(|context| {
+            let file = &self.file;
+            let read = self.read.get_or_insert_with(|| {
+                let file = Rc::clone(file);
+                Box::pin(async move {
+                    // An error ends the park as well; the turn then finds out.
+                    let _ = file.read_at(0, 8).await;
+                })
+            });
+            if read.as_mut().poll(context).is_ready() {
+                self.read = None;
+                return Poll::Ready(());
+            }
+            if core::mem::take(&mut first) {
+                return Poll::Pending;
+            }
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    /// Waits for the last read; the eventfd must have been written.
+    async fn finish(mut self) {
+        if let Some(read) = self.read.take() {
+            read.await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::surface::StoreTicket;
+
+    #[test]
+    fn the_null_store_answers_every_append_and_read_once() {
+        let mut store = NullStore::default();
+        let mut batch = StoreBatch {
+            bytes: vec![1, 2, 3],
+            appends: vec![(StoreTicket(1), 2), (StoreTicket(2), 1)],
+            reads: vec![(7, Location::default())],
+            dead_segments: vec![1],
+        };
+        assert!(store.submit(&mut batch));
+        assert!(batch.bytes.is_empty() && batch.appends.is_empty() && batch.reads.is_empty());
+        assert!(!store.is_idle());
+        let mut done = StoreDone::default();
+        assert!(store.poll(&mut done));
+        assert_eq!(done.stored.len(), 2);
+        assert_eq!(done.loaded, [(7, 0, 0)]);
+        assert!(store.is_idle());
+        done.stored.clear();
+        assert!(!store.poll(&mut done));
+    }
+}

@@ -1,0 +1,361 @@
+//! Starts the shards of a process, one thread each, and stops them.
+//!
+//! All sockets are bound before the first thread starts, so that a process either listens
+//! everywhere or ends with one sentence that names the address and the remedy.
+
+use core::fmt;
+use core::future::Future;
+use core::net::SocketAddr;
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::time::Duration;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+
+use glommio::{ExecutorJoinHandle, LocalExecutorBuilder};
+
+use crate::base::limits::SHARDS_MAX;
+use crate::base::time::Timestamp;
+use crate::base::surface::Core;
+
+use super::driver::{Driver, DriverOptions, NullStore, Shared, StoreDriver};
+use super::listen::{BindError, Plan, ShardAddresses, ShardSockets};
+use super::mesh::Mesh;
+use super::pin::Pinning;
+use super::ring;
+use super::stats::{Counters, DriverStats};
+use super::sys::RawRing;
+
+/// How soon the executor looks at the store's completions while the datapath is busy.
+const PREEMPT_TIMER: Duration = Duration::from_millis(1);
+/// Memory glommio registers per shard for direct I/O of the store, octets.
+const IO_MEMORY_BYTES: usize = 2 << 20;
+/// Depth of glommio's rings.
+const EXECUTOR_RING_DEPTH: usize = 128;
+
+/// What to start.
+#[derive(Clone, Debug)]
+pub struct HostConfig {
+    /// Number of shards, 1 to 256; each is a thread.
+    pub shards: usize,
+    /// CPUs the shards run on, in order; `None` leaves it to the kernel.
+    pub pin: Option<Vec<usize>>,
+    /// Well-known SIP over TCP address, shared by all shards. Port 0 is an ephemeral one.
+    pub sip_tcp: Option<SocketAddr>,
+    /// Well-known SIP over UDP address, shared by all shards. Port 0 is an ephemeral one.
+    pub sip_udp: Option<SocketAddr>,
+    /// Port of shard 0's own SIP sockets, shard 1 has the next, and so on; 0 is ephemeral ports,
+    /// `None` no own sockets. The addresses are those of `sip_tcp` and `sip_udp`.
+    pub shard_port_base: Option<u16>,
+    /// MSRP over TCP address of shard 0; shard 1 has the next port. Port 0 is ephemeral ports.
+    pub msrp: SocketAddr,
+    /// Bounds and sizes of each driver.
+    pub driver: DriverOptions,
+}
+
+/// Makes the core and the store of each shard, inside the shard's thread and executor.
+pub trait ShardFactory: Send + Sync + 'static {
+    /// The engine core.
+    type Core: Core + 'static;
+    /// Its store.
+    type Store: StoreDriver + 'static;
+
+    /// Opens the store, recovers, and makes the core. An error is one sentence for the operator.
+    fn make(
+        &self,
+        addresses: &ShardAddresses,
+    ) -> impl Future<Output = Result<(Self::Core, Self::Store), String>>;
+
+    /// Looks at the core about once a second and once at the end: the place to publish a snapshot.
+    fn observe(&self, shard: u8, core: &mut Self::Core, now: Timestamp) {
+        let _ = (shard, core, now);
+    }
+}
+
+/// A factory for cores without a store: a function of the addresses.
+#[derive(Clone, Copy, Debug)]
+pub struct Storeless<F>(pub F);
+
+impl<C, F> ShardFactory for Storeless<F>
+where
+    C: Core + 'static,
+    F: Fn(&ShardAddresses) -> C + Send + Sync + 'static,
+{
+    type Core = C;
+    type Store = NullStore;
+
+    async fn make(&self, addresses: &ShardAddresses) -> Result<(C, NullStore), String> {
+        Ok((self.0(addresses), NullStore::default()))
+    }
+}
+
+/// Why a host did not start, or ended.
+#[derive(Debug)]
+pub enum HostError {
+    /// A socket could not be bound.
+    Bind(BindError),
+    /// The configuration cannot be right.
+    Config(&'static str),
+    /// The core or its store could not be made.
+    Core {
+        /// The shard.
+        shard: u8,
+        /// One sentence.
+        reason: String,
+    },
+    /// The executor could not be started or failed.
+    Executor {
+        /// The shard.
+        shard: u8,
+        /// What glommio said.
+        reason: String,
+    },
+    /// The shard's thread panicked.
+    Panicked {
+        /// The shard.
+        shard: u8,
+    },
+    /// The kernel refused or broke the ring.
+    Ring {
+        /// What to do.
+        remedy: &'static str,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+impl fmt::Display for HostError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bind(error) => error.fmt(f),
+            Self::Config(reason) => f.write_str(reason),
+            Self::Core { shard, reason } => write!(f, "shard {shard}: {reason}"),
+            Self::Executor { shard, reason } => {
+                write!(f, "shard {shard}: the executor failed: {reason}")
+            }
+            Self::Panicked { shard } => write!(f, "shard {shard} panicked"),
+            Self::Ring { remedy, error } => write!(f, "{remedy} ({error})"),
+        }
+    }
+}
+
+impl core::error::Error for HostError {}
+
+impl From<BindError> for HostError {
+    fn from(error: BindError) -> Self {
+        Self::Bind(error)
+    }
+}
+
+impl From<io::Error> for HostError {
+    fn from(error: io::Error) -> Self {
+        Self::Ring {
+            remedy: ring::refusal(&error),
+            error,
+        }
+    }
+}
+
+/// Asks all shards to drain and stop. Cheap to clone; may be used from any thread, repeatedly.
+#[derive(Clone, Debug)]
+pub struct StopHandle(Arc<Shared>);
+
+impl StopHandle {
+    /// Starts the drain; returns at once. `Host::join` waits for the end.
+    pub fn stop(&self) {
+        self.0.stop.store(true, Ordering::Release);
+        self.0.mesh.wake_all();
+    }
+}
+
+/// The running shards.
+#[derive(Debug)]
+pub struct Host {
+    addresses: Vec<ShardAddresses>,
+    stats: Vec<Arc<DriverStats>>,
+    shared: Arc<Shared>,
+    threads: Vec<ExecutorJoinHandle<Result<(), HostError>>>,
+}
+
+impl Host {
+    /// Binds, starts every shard, and returns when all are ready to serve.
+    ///
+    /// # Errors
+    /// The first thing that went wrong; nothing is left running then.
+    pub fn start<F: ShardFactory>(config: &HostConfig, factory: F) -> Result<Self, HostError> {
+        if config.shards == 0 || config.shards > SHARDS_MAX {
+            return Err(HostError::Config("shards must be 1 to 256"));
+        }
+        probe()?;
+        let plan = Plan {
+            shards: config.shards,
+            sip_tcp: config.sip_tcp,
+            sip_udp: config.sip_udp,
+            shard_port_base: config.shard_port_base,
+            msrp: config.msrp,
+        };
+        let sockets = plan.bind()?;
+        let shared = Arc::new(Shared {
+            mesh: Mesh::new(config.shards)?,
+            stop: AtomicBool::new(false),
+        });
+        let mut host = Self {
+            addresses: sockets.iter().map(|shard| shard.addresses).collect(),
+            stats: Vec::new(),
+            shared,
+            threads: Vec::new(),
+        };
+        match host.spawn(config, Arc::new(factory), sockets) {
+            Ok(()) => Ok(host),
+            Err(error) => {
+                host.stop_handle().stop();
+                let _ = host.join();
+                Err(error)
+            }
+        }
+    }
+
+    fn spawn<F: ShardFactory>(
+        &mut self,
+        config: &HostConfig,
+        factory: Arc<F>,
+        sockets: Vec<ShardSockets>,
+    ) -> Result<(), HostError> {
+        let pinning = Pinning::new(config.pin.clone());
+        let (ready, started) = sync_channel(sockets.len());
+        for sockets in sockets {
+            let shard = sockets.addresses.shard;
+            let stats = Arc::new(DriverStats::default());
+            self.stats.push(Arc::clone(&stats));
+            let job = Job {
+                factory: Arc::clone(&factory),
+                sockets,
+                options: config.driver,
+                shared: Arc::clone(&self.shared),
+                stats,
+                ready: ready.clone(),
+            };
+            let thread = LocalExecutorBuilder::new(pinning.placement(usize::from(shard)))
+                .name(&format!("shard{shard}"))
+                .preempt_timer(PREEMPT_TIMER)
+                .io_memory(IO_MEMORY_BYTES)
+                .ring_depth(EXECUTOR_RING_DEPTH)
+                .spawn(move || job.run())
+                .map_err(|error| HostError::Executor {
+                    shard,
+                    reason: error.to_string(),
+                })?;
+            self.threads.push(thread);
+        }
+        drop(ready);
+        let mut count = 0;
+        while let Ok(()) = started.recv() {
+            count += 1;
+            if count == self.threads.len() {
+                return Ok(());
+            }
+        }
+        // A shard ended before it was ready: its thread knows why.
+        self.stop_handle().stop();
+        self.join_threads()?;
+        Err(HostError::Config("a shard ended before it was ready"))
+    }
+
+    /// Where each shard listens.
+    #[must_use]
+    pub fn addresses(&self) -> &[ShardAddresses] {
+        &self.addresses
+    }
+
+    /// Counters of each shard's driver; they may be kept beyond the host's life.
+    #[must_use]
+    pub fn stats(&self) -> &[Arc<DriverStats>] {
+        &self.stats
+    }
+
+    /// The counters of every shard as last published.
+    #[must_use]
+    pub fn counters(&self) -> Vec<Counters> {
+        self.stats.iter().map(|stats| stats.read()).collect()
+    }
+
+    /// A handle that stops the shards.
+    #[must_use]
+    pub fn stop_handle(&self) -> StopHandle {
+        StopHandle(Arc::clone(&self.shared))
+    }
+
+    /// Waits until every shard has ended.
+    ///
+    /// # Errors
+    /// The first shard's that did not end well.
+    pub fn join(mut self) -> Result<(), HostError> {
+        self.join_threads()
+    }
+
+    fn join_threads(&mut self) -> Result<(), HostError> {
+        let mut outcome = Ok(());
+        for (shard, thread) in (0_u8..).zip(self.threads.drain(..)) {
+            let ended = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| thread.join()));
+            let ended = match ended {
+                Ok(Ok(result)) => result,
+                Ok(Err(error)) => Err(HostError::Executor {
+                    shard,
+                    reason: error.to_string(),
+                }),
+                Err(_) => Err(HostError::Panicked { shard }),
+            };
+            if ended.is_err() {
+                // The others serve users of their own, but a host with a hole is no host.
+                self.shared.stop.store(true, Ordering::Release);
+                self.shared.mesh.wake_all();
+            }
+            outcome = outcome.and(ended);
+        }
+        outcome
+    }
+}
+
+/// What a shard's thread starts from.
+struct Job<F> {
+    factory: Arc<F>,
+    sockets: ShardSockets,
+    options: DriverOptions,
+    shared: Arc<Shared>,
+    stats: Arc<DriverStats>,
+    ready: SyncSender<()>,
+}
+
+impl<F: ShardFactory> Job<F> {
+    async fn run(self) -> Result<(), HostError> {
+        let addresses = self.sockets.addresses;
+        let shard = addresses.shard;
+        let made = self.factory.make(&addresses).await;
+        let (core, store) = made.map_err(|reason| HostError::Core { shard, reason })?;
+        let driver = Driver::new(
+            core,
+            store,
+            self.sockets,
+            self.options,
+            self.shared,
+            self.stats,
+        )?;
+        // The receiver is gone only if another shard failed; then a stop follows.
+        let _ = self.ready.send(());
+        drop(self.ready);
+        let factory = self.factory;
+        driver
+            .run(|core, now| factory.observe(shard, core, now))
+            .await?;
+        Ok(())
+    }
+}
+
+/// Finds out, before anything is bound, whether this kernel gives us a ring.
+///
+/// # Errors
+/// [`HostError::Ring`] with the remedy.
+pub fn probe() -> Result<(), HostError> {
+    RawRing::new(8, 16)?;
+    Ok(())
+}

@@ -1,0 +1,281 @@
+//! The table of links: slots with generations, what is in flight on each, and their deadlines.
+//!
+//! ```text
+//! Free -> Connecting -> Open -> HalfClosed -> Lingering -> Free
+//!                    \-> Free     (all may go straight to Dying -> Free)
+//! ```
+//! A slot is freed, and its descriptor closed, only when no operation names it any more: a queued
+//! operation must never meet a reused descriptor number.
+
+use core::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use crate::base::map::{Map, MapKeys, new_map};
+use crate::base::time::Timestamp;
+use crate::base::surface::{LinkId, LinkKind};
+
+/// Where a link is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Our connect is under way; the core knows only its token.
+    Connecting,
+    /// Failed; the core was told. Waits for its operations to end.
+    Dying,
+    /// In no use.
+    Free,
+    /// The peer sent its last octet; what we owe it still goes out.
+    HalfClosed,
+    /// We sent our last octet and told the core; the peer's octets are thrown away until it ends.
+    Lingering,
+    /// In use.
+    Open,
+}
+
+/// One slot.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub generation: u32,
+    pub phase: Phase,
+    pub kind: LinkKind,
+    pub fd: Option<OwnedFd>,
+    pub peer: SocketAddr,
+    /// The token of our connect.
+    pub connect: u64,
+    /// A multishot receive is armed.
+    pub receiving: bool,
+    /// A send or a connect is in flight.
+    pub sending: bool,
+    /// Close once the send is through.
+    pub close_wanted: bool,
+}
+
+/// All links of a driver.
+#[derive(Debug)]
+pub(super) struct Links {
+    links: Vec<Link>,
+    /// Beside the links, so that a sweep reads eight octets a slot.
+    deadlines: Vec<Timestamp>,
+    free: Vec<u32>,
+    bound: u32,
+    sources: Map<IpAddr, u32>,
+    per_source_max: u32,
+    /// Links whose deadline must be watched more often than once a second.
+    pub urgent: u32,
+}
+
+impl Links {
+    /// Room for `bound` links, and for `per_source_max` accepted ones of one address (0: no cap).
+    pub(super) fn new(bound: u32, per_source_max: u32, keys: MapKeys) -> Self {
+        Self {
+            links: Vec::new(),
+            deadlines: Vec::new(),
+            free: Vec::new(),
+            bound,
+            sources: new_map(keys, 0),
+            per_source_max,
+            urgent: 0,
+        }
+    }
+
+    /// Takes a slot; `None` at the bound, or when an accepted peer's address is at its cap.
+    pub(super) fn insert(
+        &mut self,
+        kind: LinkKind,
+        phase: Phase,
+        fd: OwnedFd,
+        peer: SocketAddr,
+    ) -> Option<LinkId> {
+        if self.is_capped(kind, peer) {
+            return None;
+        }
+        let slot = match self.free.pop() {
+            Some(slot) => slot,
+            None => self.grow(peer)?,
+        };
+        if self.counts(kind) {
+            *self.sources.entry(peer.ip()).or_insert(0) += 1;
+        }
+        let link = &mut self.links[slot as usize];
+        assert!(link.phase == Phase::Free, "a free slot is unused");
+        link.phase = phase;
+        link.kind = kind;
+        link.fd = Some(fd);
+        link.peer = peer;
+        link.connect = 0;
+        link.receiving = false;
+        link.sending = false;
+        link.close_wanted = false;
+        Some(LinkId {
+            slot,
+            generation: link.generation,
+        })
+    }
+
+    fn grow(&mut self, peer: SocketAddr) -> Option<u32> {
+        let slot = u32::try_from(self.links.len()).ok()?;
+        if slot >= self.bound {
+            return None;
+        }
+        self.links.push(Link {
+            generation: 1,
+            phase: Phase::Free,
+            kind: LinkKind::SipInbound,
+            fd: None,
+            peer,
+            connect: 0,
+            receiving: false,
+            sending: false,
+            close_wanted: false,
+        });
+        self.deadlines.push(Timestamp::NEVER);
+        Some(slot)
+    }
+
+    fn is_capped(&self, kind: LinkKind, peer: SocketAddr) -> bool {
+        self.counts(kind)
+            && self
+                .sources
+                .get(&peer.ip())
+                .is_some_and(|&count| count >= self.per_source_max)
+    }
+
+    fn counts(&self, kind: LinkKind) -> bool {
+        self.per_source_max > 0 && is_inbound(kind)
+    }
+
+    /// The link of `id`, unless that use of the slot is over.
+    pub(super) fn lookup(&mut self, id: LinkId) -> Option<&mut Link> {
+        self.links
+            .get_mut(id.slot as usize)
+            .filter(|link| link.generation == id.generation && link.phase != Phase::Free)
+    }
+
+    /// The link in `slot` with its id, if the slot is in use.
+    pub(super) fn at(&mut self, slot: u32) -> Option<(LinkId, &mut Link)> {
+        let link = self.links.get_mut(slot as usize)?;
+        let id = LinkId {
+            slot,
+            generation: link.generation,
+        };
+        (link.phase != Phase::Free).then_some((id, link))
+    }
+
+    /// Watches `id` until `deadline`; see [`Self::due`].
+    pub(super) fn set_deadline(&mut self, id: LinkId, deadline: Timestamp) {
+        self.deadlines[id.slot as usize] = deadline;
+    }
+
+    /// The slots whose deadline has passed, into `out`.
+    pub(super) fn due(&self, now: Timestamp, out: &mut Vec<u32>) {
+        for (slot, &deadline) in (0_u32..).zip(&self.deadlines) {
+            if deadline <= now {
+                out.push(slot);
+            }
+        }
+    }
+
+    /// Frees the slot when no operation names it; true when it did.
+    pub(super) fn release(&mut self, id: LinkId) -> bool {
+        let Some(link) = self.lookup(id) else {
+            return false;
+        };
+        if link.receiving || link.sending {
+            return false;
+        }
+        link.fd = None;
+        link.phase = Phase::Free;
+        link.generation = link.generation.wrapping_add(1);
+        let (kind, source) = (link.kind, link.peer.ip());
+        self.deadlines[id.slot as usize] = Timestamp::NEVER;
+        self.free.push(id.slot);
+        if self.counts(kind)
+            && let Some(count) = self.sources.get_mut(&source)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.sources.remove(&source);
+            }
+        }
+        true
+    }
+
+    /// Slots in use.
+    pub(super) const fn len(&self) -> usize {
+        self.links.len() - self.free.len()
+    }
+}
+
+impl Link {
+    /// The descriptor.
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd
+            .as_ref()
+            .expect("a slot in use has its descriptor")
+            .as_fd()
+    }
+}
+
+/// True for a connection a peer opened.
+pub(super) const fn is_inbound(kind: LinkKind) -> bool {
+    match kind {
+        LinkKind::MsrpInbound | LinkKind::SipInbound => true,
+        LinkKind::MsrpOutbound | LinkKind::SipOutbound | LinkKind::SipUdp => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fd() -> OwnedFd {
+        rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).unwrap()
+    }
+
+    fn peer(last: u8) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, last], 5060))
+    }
+
+    fn open(links: &mut Links, last: u8) -> Option<LinkId> {
+        links.insert(LinkKind::SipInbound, Phase::Open, fd(), peer(last))
+    }
+
+    #[test]
+    fn a_slot_in_flight_is_not_reused_and_a_stale_id_finds_nothing() {
+        let mut links = Links::new(8, 0, MapKeys([1, 2, 3, 4]));
+        let first = open(&mut links, 1).unwrap();
+        links.lookup(first).unwrap().receiving = true;
+        assert!(!links.release(first));
+        links.lookup(first).unwrap().receiving = false;
+        assert!(links.release(first));
+        assert!(links.lookup(first).is_none());
+        let second = open(&mut links, 1).unwrap();
+        assert_eq!(second.slot, first.slot);
+        assert_ne!(second.generation, first.generation);
+        assert!(links.lookup(first).is_none());
+    }
+
+    #[test]
+    fn the_table_and_each_source_have_a_bound() {
+        let mut links = Links::new(3, 2, MapKeys([1, 2, 3, 4]));
+        let first = open(&mut links, 1).unwrap();
+        open(&mut links, 1).unwrap();
+        assert!(open(&mut links, 1).is_none(), "source cap");
+        open(&mut links, 2).unwrap();
+        assert!(open(&mut links, 3).is_none(), "table bound");
+        assert!(links.release(first));
+        open(&mut links, 1).unwrap();
+        assert_eq!(links.len(), 3);
+    }
+
+    #[test]
+    fn only_passed_deadlines_are_due() {
+        let mut links = Links::new(8, 0, MapKeys([1, 2, 3, 4]));
+        let first = open(&mut links, 1).unwrap();
+        let second = open(&mut links, 2).unwrap();
+        links.set_deadline(first, Timestamp::from_millis(5));
+        links.set_deadline(second, Timestamp::from_millis(6));
+        let mut due = Vec::new();
+        links.due(Timestamp::from_millis(5), &mut due);
+        assert_eq!(due, [first.slot]);
+    }
+}

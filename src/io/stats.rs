@@ -1,0 +1,86 @@
+//! Counters of one driver, published for other threads to read.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        /// A plain copy of the counters of a driver. All count up from its start.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        /// Counters of a driver as last published: behind by some turns, or by a second.
+        #[derive(Debug, Default)]
+        pub struct DriverStats {
+            $($name: AtomicU64,)*
+        }
+
+        impl DriverStats {
+            /// The values as last published. Each is exact for its moment, together nearly so.
+            #[must_use]
+            pub fn read(&self) -> Counters {
+                Counters { $($name: self.$name.load(Ordering::Relaxed),)* }
+            }
+
+            pub(super) fn publish(&self, counters: &Counters) {
+                $(self.$name.store(counters.$name, Ordering::Relaxed);)*
+            }
+        }
+
+        impl Counters {
+            /// Name and value of every counter, for an exporter.
+            #[must_use]
+            pub fn list(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name),)*]
+            }
+        }
+    };
+}
+
+counters! {
+    /// Turns of the driver.
+    turns,
+    /// Calls of `io_uring_enter` on the datapath's ring.
+    enters,
+    /// Times the driver parked in the executor.
+    parks,
+    /// Completions reaped.
+    completions,
+    /// Octets received on streams and in datagrams.
+    rx_bytes,
+    /// Octets the kernel took.
+    tx_bytes,
+    /// Datagrams received.
+    rx_datagrams,
+    /// Datagrams sent.
+    tx_datagrams,
+    /// Datagrams cut off by the kernel and dropped, or whose sending failed.
+    datagrams_lost,
+    /// Buffers taken from the core for sending.
+    transmits,
+    /// Connections accepted.
+    accepted,
+    /// Accepted connections closed at once: over a cap.
+    refused,
+    /// Connections opened by us.
+    connected,
+    /// Connects that failed or ran into their limit.
+    connects_failed,
+    /// Connections gone, by either side.
+    closed,
+    /// Connections closed because the peer took nothing for too long.
+    stalled,
+    /// Times a receive ended because all buffers were taken.
+    rx_starved,
+    /// Turns in which the core had no room and reading paused.
+    paused_turns,
+    /// Frames passed to other shards.
+    mesh_out,
+    /// Frames taken from other shards.
+    mesh_in,
+    /// Connections open now.
+    open,
+    /// CPU time of the thread, microseconds.
+    cpu_us,
+}

@@ -1,0 +1,679 @@
+//! Every unsafe operation of the program: the io_uring, memory lent to the kernel, raw descriptors.
+//!
+//! The one rule behind the proofs: whatever a submitted operation points to is owned by
+//! [`RawRing`] from before the submission until the operation's last completion was reaped. On a
+//! drop with operations in flight that memory is leaked, never freed.
+#![expect(unsafe_code, reason = "the one module where it is allowed")]
+
+use core::mem::ManuallyDrop;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU16, Ordering, fence};
+use core::time::Duration;
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+
+use glommio::io::BufferedFile;
+use io_uring::types::{
+    BufRingEntry, CancelBuilder, Fd, RecvMsgOut, SubmitArgs, TimeoutFlags, Timespec,
+};
+use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
+use socket2::SockAddr;
+
+use crate::base::time::Timestamp;
+use crate::base::surface::TxBuf;
+
+use super::ring::{Completion, Kind, Token};
+
+/// Alignment of a ring of provided buffers.
+const PAGE: usize = 4096;
+/// Octets of control data a received datagram may bring: one `UDP_GRO` message.
+const CONTROL_BYTES: usize = 64;
+/// Words of control data of a train: one `UDP_SEGMENT` message of 24 octets.
+const CONTROL_WORDS: usize = 3;
+
+/// Octets of a receive buffer that the kernel fills before a datagram's payload.
+pub(super) const DATAGRAM_HEADROOM: usize =
+    16 + size_of::<libc::sockaddr_storage>() + CONTROL_BYTES;
+
+/// A part of a datagram buffer sent by one operation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Run {
+    /// First octet.
+    pub start: u32,
+    /// One past the last octet.
+    pub end: u32,
+    /// Length of each datagram but the last, or 0 for a single datagram.
+    pub segment: u16,
+}
+
+/// Memory of one stream's operation: a connect or a send, never both.
+#[derive(Default)]
+enum Lent {
+    #[default]
+    Nothing,
+    Address {
+        #[expect(dead_code, reason = "the kernel reads it")]
+        address: Box<SockAddr>,
+    },
+    Bytes {
+        tx: TxBuf,
+        sent: usize,
+        busy: bool,
+    },
+}
+
+struct Block {
+    header: libc::msghdr,
+    part: libc::iovec,
+    control: [u64; CONTROL_WORDS],
+    run: Run,
+}
+
+/// Datagrams of one buffer on their way. Blocks are boxed: the kernel keeps their addresses.
+struct Train {
+    tx: TxBuf,
+    socket: u32,
+    address: Box<SockAddr>,
+    #[expect(clippy::vec_box, reason = "a growing vector must not move them")]
+    blocks: Vec<Box<Block>>,
+    used: usize,
+    /// Operations the kernel still works on.
+    outstanding: u32,
+    /// Operations whose completion the driver has not handled.
+    unhandled: u32,
+}
+
+/// Receive buffers of equal size, and the ring through which the kernel takes them.
+struct RxGroup {
+    ring: NonNull<BufRingEntry>,
+    data: NonNull<u8>,
+    entries: u16,
+    each: u32,
+    tail: u16,
+    /// True while a buffer is ours to read.
+    held: Vec<bool>,
+}
+
+/// Everything the kernel may touch while operations are in flight.
+struct Kept {
+    lent: Vec<Lent>,
+    trains: Vec<Option<Box<Train>>>,
+    timer: Box<Timespec>,
+    datagram_header: Box<libc::msghdr>,
+    groups: Vec<RxGroup>,
+}
+
+/// An io_uring with the memory of its operations. Lives and dies in one thread.
+pub(super) struct RawRing {
+    io: IoUring,
+    kept: ManuallyDrop<Kept>,
+    backlog: VecDeque<squeue::Entry>,
+    spare_trains: Vec<Box<Train>>,
+    in_flight: u64,
+    enters: u64,
+}
+
+impl RawRing {
+    /// A ring with `entries` submissions and `completions` completions between two enters.
+    pub(super) fn new(entries: u32, completions: u32) -> io::Result<Self> {
+        let io = IoUring::builder()
+            .setup_cqsize(completions)
+            .setup_clamp()
+            .setup_coop_taskrun()
+            .setup_taskrun_flag()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .build(entries)?;
+        // SAFETY: all-zero is a valid msghdr: null pointers with zero lengths.
+        let mut header: libc::msghdr = unsafe { core::mem::zeroed() };
+        header.msg_namelen = libc::socklen_t::try_from(size_of::<libc::sockaddr_storage>())
+            .expect("a socket address is small");
+        header.msg_controllen = CONTROL_BYTES;
+        Ok(Self {
+            io,
+            kept: ManuallyDrop::new(Kept {
+                lent: Vec::new(),
+                trains: Vec::new(),
+                timer: Box::new(Timespec::new()),
+                datagram_header: Box::new(header),
+                groups: Vec::new(),
+            }),
+            backlog: VecDeque::new(),
+            spare_trains: Vec::new(),
+            in_flight: 0,
+            enters: 0,
+        })
+    }
+
+    /// Adds a group of receive buffers; groups number from 0. `entries` is a power of two.
+    pub(super) fn add_group(&mut self, entries: u16, each: u32) -> io::Result<()> {
+        let mut group = RxGroup::new(entries, each);
+        let number = u16::try_from(self.kept.groups.len()).expect("a handful of groups");
+        let address = group.ring.as_ptr().addr();
+        let address = u64::try_from(address).expect("addresses have 64 bits");
+        let submitter = self.io.submitter();
+        // SAFETY: the memory holds `entries` entries, is page aligned, and lives until no
+        // operation is in flight (`Kept`).
+        unsafe { submitter.register_buf_ring_with_flags(address, entries, number, 0) }?;
+        for buffer in 0..entries {
+            group.give(buffer);
+        }
+        self.kept.groups.push(group);
+        Ok(())
+    }
+
+    pub(super) fn register_wake(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        self.io.submitter().register_eventfd(fd.as_raw_fd())
+    }
+
+    /// Lets the kernel write the eventfd on new work, or not.
+    pub(super) fn signal_wake(&mut self, on: bool) {
+        let queue = self.io.completion();
+        if on {
+            queue.enable_eventfd();
+        } else {
+            queue.disable_eventfd();
+        }
+        // The kernel raises its flag, then reads ours; we write ours, then read its flag.
+        fence(Ordering::SeqCst);
+    }
+
+    /// True when an enter or a reap would find something.
+    pub(super) fn has_work(&mut self) -> bool {
+        let queue = self.io.submission();
+        if queue.taskrun() || queue.cq_overflow() || !queue.is_empty() {
+            return true;
+        }
+        drop(queue);
+        !self.backlog.is_empty() || !self.io.completion().is_empty()
+    }
+
+    pub(super) fn accept(&mut self, listener: BorrowedFd<'_>, token: Token) {
+        let entry = opcode::AcceptMulti::new(Fd(listener.as_raw_fd()))
+            .flags(libc::SOCK_CLOEXEC)
+            .build();
+        self.push(entry, token);
+    }
+
+    pub(super) fn receive(&mut self, stream: BorrowedFd<'_>, group: u16, token: Token) {
+        let entry = opcode::RecvMulti::new(Fd(stream.as_raw_fd()), group).build();
+        self.push(entry, token);
+    }
+
+    pub(super) fn receive_datagrams(&mut self, socket: BorrowedFd<'_>, group: u16, token: Token) {
+        let header: *const libc::msghdr = &raw const *self.kept.datagram_header;
+        let entry = opcode::RecvMsgMulti::new(Fd(socket.as_raw_fd()), header, group).build();
+        self.push(entry, token);
+    }
+
+    /// Sends all of `tx`; the buffer comes back by [`Self::take_sent`].
+    pub(super) fn send(&mut self, stream: BorrowedFd<'_>, token: Token, tx: TxBuf) {
+        let lent = self.lent(token.index);
+        assert!(
+            !matches!(lent, Lent::Bytes { busy: true, .. } | Lent::Address { .. }),
+            "one operation at a time lends memory of a stream"
+        );
+        *lent = Lent::Bytes {
+            tx,
+            sent: 0,
+            busy: false,
+        };
+        self.send_rest(stream, token, 0);
+    }
+
+    /// Goes on with a send of which `more` further octets were taken. False when none are left.
+    pub(super) fn send_rest(&mut self, stream: BorrowedFd<'_>, token: Token, more: usize) -> bool {
+        let Lent::Bytes { tx, sent, busy } = self.lent(token.index) else {
+            return false;
+        };
+        assert!(!*busy, "a send goes on only after its completion");
+        *sent += more;
+        let Some(rest) = tx.bytes.get(*sent..).filter(|rest| !rest.is_empty()) else {
+            return false;
+        };
+        let len = u32::try_from(rest.len()).unwrap_or(u32::MAX);
+        let address = rest.as_ptr();
+        *busy = true;
+        let entry = opcode::Send::new(Fd(stream.as_raw_fd()), address, len)
+            .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
+            .build();
+        self.push(entry, token);
+        true
+    }
+
+    /// The buffer of a send that has completed, whole or not.
+    pub(super) fn take_sent(&mut self, index: u32) -> Option<TxBuf> {
+        let lent = self.lent(index);
+        match core::mem::take(lent) {
+            Lent::Bytes { tx, busy, .. } => {
+                assert!(!busy, "the kernel still reads this buffer");
+                Some(tx)
+            }
+            other @ (Lent::Nothing | Lent::Address { .. }) => {
+                *lent = other;
+                None
+            }
+        }
+    }
+
+    pub(super) fn connect(&mut self, stream: BorrowedFd<'_>, token: Token, address: SockAddr) {
+        let address = Box::new(address);
+        let pointer = address.as_ptr().cast::<libc::sockaddr>();
+        let len = address.len();
+        let lent = self.lent(token.index);
+        assert!(matches!(lent, Lent::Nothing), "a fresh slot lends nothing");
+        *lent = Lent::Address { address };
+        let entry = opcode::Connect::new(Fd(stream.as_raw_fd()), pointer, len).build();
+        self.push(entry, token);
+    }
+
+    /// Sends `runs` of `tx` to `address`, one operation each. The train's number.
+    pub(super) fn send_train(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        slot: u32,
+        tx: TxBuf,
+        address: SockAddr,
+        runs: &[Run],
+    ) -> u32 {
+        let mut train = self.spare_trains.pop().unwrap_or_else(Train::new);
+        train.tx = tx;
+        *train.address = address;
+        train.socket = slot;
+        let free = self.kept.trains.iter().position(Option::is_none);
+        let index = free.unwrap_or_else(|| {
+            self.kept.trains.push(None);
+            self.kept.trains.len() - 1
+        });
+        self.kept.trains[index] = Some(train);
+        let index = u32::try_from(index).expect("bounded by the buffers in flight");
+        for &run in runs {
+            self.push_run(socket, index, run);
+        }
+        index
+    }
+
+    /// Sends one more part of a train that is on its way.
+    pub(super) fn push_run(&mut self, socket: BorrowedFd<'_>, index: u32, run: Run) {
+        let train = self.train(index);
+        let number = train.prepare(run);
+        train.outstanding += 1;
+        train.unhandled += 1;
+        let header: *const libc::msghdr = &raw const train.blocks[number].header;
+        let number = u32::try_from(number).expect("a buffer has fewer than 2^32 octets");
+        let entry = opcode::SendMsg::new(Fd(socket.as_raw_fd()), header)
+            .flags(libc::MSG_NOSIGNAL.cast_unsigned())
+            .build();
+        self.push(entry, Token::new(Kind::SendTrain, index, number));
+    }
+
+    /// Where block `number` of train `index` lies, and the slot of its socket.
+    pub(super) fn train_run(&mut self, index: u32, number: u32) -> (Run, u32) {
+        let train = self.train(index);
+        (train.blocks[number as usize].run, train.socket)
+    }
+
+    /// Where each datagram of train `index` ends.
+    pub(super) fn train_cuts(&mut self, index: u32) -> &[u32] {
+        &self.train(index).tx.cuts
+    }
+
+    /// One completion of train `index` was handled; the buffer if it was the last.
+    pub(super) fn finish_run(&mut self, index: u32) -> Option<TxBuf> {
+        let train = self.train(index);
+        train.unhandled -= 1;
+        let entry = &mut self.kept.trains[index as usize];
+        let mut train = entry.take_if(|train| train.unhandled == 0 && train.outstanding == 0)?;
+        let tx = core::mem::take(&mut train.tx);
+        train.used = 0;
+        self.spare_trains.push(train);
+        Some(tx)
+    }
+
+    /// Completes with `token` at `deadline`.
+    pub(super) fn arm_timer(&mut self, deadline: Timestamp, token: Token) {
+        *self.kept.timer = timespec(deadline.as_nanos());
+        let timer: *const Timespec = &raw const *self.kept.timer;
+        let entry = opcode::Timeout::new(timer)
+            .flags(TimeoutFlags::ABS)
+            .build();
+        self.push(entry, token);
+    }
+
+    /// Moves the armed timer `target` to `deadline`.
+    pub(super) fn move_timer(&mut self, deadline: Timestamp, target: Token, token: Token) {
+        *self.kept.timer = timespec(deadline.as_nanos());
+        let timer: *const Timespec = &raw const *self.kept.timer;
+        let entry = opcode::TimeoutUpdate::new(target.encode(), timer)
+            .flags(TimeoutFlags::ABS)
+            .build();
+        self.push(entry, token);
+    }
+
+    pub(super) fn cancel(&mut self, target: Token, token: Token) {
+        let entry = opcode::AsyncCancel::new(target.encode()).build();
+        self.push(entry, token);
+    }
+
+    pub(super) fn cancel_all(&mut self, token: Token) {
+        let entry = opcode::AsyncCancel2::new(CancelBuilder::any().all()).build();
+        self.push(entry, token);
+    }
+
+    /// Submits what is queued, runs the kernel's deferred work, and waits for one completion for
+    /// at most `wait` (`None`: does not wait).
+    pub(super) fn enter(&mut self, wait: Option<Duration>) -> io::Result<()> {
+        self.refill();
+        self.enters += 1;
+        let outcome = if let Some(wait) = wait {
+            let limit = timespec(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX));
+            let args = SubmitArgs::new().timespec(&limit);
+            self.io.submitter().submit_with_args(1, &args)
+        } else {
+            let queued = u32::try_from(self.io.submission().len()).expect("a ring is small");
+            let flags = EnterFlags::GETEVENTS.bits();
+            let submitter = self.io.submitter();
+            // SAFETY: `queued` entries are in the queue and no argument is passed.
+            unsafe { submitter.enter::<libc::sigset_t>(queued, 0, flags, None) }
+        };
+        match outcome {
+            Ok(_) => Ok(()),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
+                Some(_) | None => Err(error),
+            },
+        }
+    }
+
+    /// Appends up to `limit` completions to `out`.
+    pub(super) fn reap(&mut self, out: &mut Vec<Completion>, limit: usize) {
+        let mut queue = self.io.completion();
+        let kept = &mut *self.kept;
+        for entry in queue.by_ref().take(limit) {
+            let more = cqueue::more(entry.flags());
+            if !more {
+                self.in_flight = self.in_flight.saturating_sub(1);
+            }
+            let token = Token::decode(entry.user_data());
+            let result = entry.result();
+            let buffer = cqueue::buffer_select(entry.flags());
+            let mut accepted = None;
+            match token.kind {
+                Kind::Accept if result >= 0 => {
+                    // SAFETY: the kernel just made this descriptor for us, and only here is it
+                    // taken from a completion.
+                    accepted = Some(unsafe { OwnedFd::from_raw_fd(result) });
+                }
+                Kind::Receive | Kind::ReceiveDatagrams => {
+                    if let Some(buffer) = buffer {
+                        kept.groups[token.kind.group()].held[usize::from(buffer)] = true;
+                    }
+                }
+                Kind::Send | Kind::Connect => kept.finished(token.index),
+                Kind::SendTrain => {
+                    if let Some(Some(train)) = kept.trains.get_mut(token.index as usize) {
+                        train.outstanding = train.outstanding.saturating_sub(1);
+                    }
+                }
+                Kind::Accept | Kind::Timer | Kind::Other => {}
+            }
+            out.push(Completion {
+                token,
+                result,
+                more,
+                buffer,
+                accepted,
+            });
+        }
+    }
+
+    /// The first `len` octets of a received buffer.
+    pub(super) fn received(&self, group: usize, buffer: u16, len: usize) -> &[u8] {
+        self.kept.groups[group].read(buffer, len)
+    }
+
+    /// A received buffer taken apart: peer, control data, payload.
+    pub(super) fn received_datagram(&self, group: usize, buffer: u16, len: usize) -> Option<RecvMsgOut<'_>> {
+        let bytes = self.received(group, buffer, len);
+        RecvMsgOut::parse(bytes, &self.kept.datagram_header).ok()
+    }
+
+    /// Gives a received buffer back to the kernel.
+    pub(super) fn give_back(&mut self, group: usize, buffer: u16) {
+        self.kept.groups[group].give(buffer);
+    }
+
+    /// Operations whose last completion was not reaped yet.
+    pub(super) const fn in_flight(&self) -> u64 {
+        self.in_flight
+    }
+
+    /// Calls of `io_uring_enter` so far.
+    pub(super) const fn enters(&self) -> u64 {
+        self.enters
+    }
+
+    fn lent(&mut self, index: u32) -> &mut Lent {
+        let index = index as usize;
+        if self.kept.lent.len() <= index {
+            self.kept.lent.resize_with(index + 1, Lent::default);
+        }
+        &mut self.kept.lent[index]
+    }
+
+    fn train(&mut self, index: u32) -> &mut Train {
+        self.kept.trains[index as usize]
+            .as_mut()
+            .expect("a train stays until it is taken, and it is taken with nothing in flight")
+    }
+
+    fn push(&mut self, entry: squeue::Entry, token: Token) {
+        self.in_flight += 1;
+        let entry = entry.user_data(token.encode());
+        if !self.backlog.is_empty() || !self.try_push(&entry) {
+            self.backlog.push_back(entry);
+        }
+    }
+
+    fn try_push(&mut self, entry: &squeue::Entry) -> bool {
+        let mut queue = self.io.submission();
+        // SAFETY: every pointer of an entry leads into `Kept`, which outlives the operation.
+        unsafe { queue.push(entry) }.is_ok()
+    }
+
+    fn refill(&mut self) {
+        while let Some(entry) = self.backlog.pop_front() {
+            if !self.try_push(&entry) {
+                self.backlog.push_front(entry);
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for RawRing {
+    fn drop(&mut self) {
+        if self.in_flight == 0 {
+            // SAFETY: dropped once, here, and no operation can touch the memory any more.
+            unsafe { ManuallyDrop::drop(&mut self.kept) };
+        }
+    }
+}
+
+impl Kept {
+    /// The operation that borrowed memory of stream `index` is over.
+    fn finished(&mut self, index: u32) {
+        let Some(lent) = self.lent.get_mut(index as usize) else {
+            return;
+        };
+        match lent {
+            Lent::Nothing => {}
+            Lent::Address { .. } => *lent = Lent::Nothing,
+            Lent::Bytes { busy, .. } => *busy = false,
+        }
+    }
+}
+
+impl Train {
+    #[expect(clippy::unnecessary_box_returns, reason = "it never leaves its box")]
+    fn new() -> Box<Self> {
+        let nowhere = core::net::SocketAddr::from(([0, 0, 0, 0], 0));
+        Box::new(Self {
+            tx: TxBuf::default(),
+            socket: 0,
+            address: Box::new(nowhere.into()),
+            blocks: Vec::new(),
+            used: 0,
+            outstanding: 0,
+            unhandled: 0,
+        })
+    }
+
+    /// Fills the next block for `run` and returns its number.
+    fn prepare(&mut self, run: Run) -> usize {
+        let number = self.used;
+        self.used += 1;
+        if self.blocks.len() == number {
+            // SAFETY: all-zero is a valid block: null pointers with zero lengths, and integers.
+            self.blocks.push(Box::new(unsafe { core::mem::zeroed() }));
+        }
+        let bytes = &self.tx.bytes[run.start as usize..run.end as usize];
+        let block = &mut *self.blocks[number];
+        block.run = run;
+        block.part = libc::iovec {
+            iov_base: bytes.as_ptr().cast_mut().cast(),
+            iov_len: bytes.len(),
+        };
+        block.header.msg_name = self.address.as_ptr().cast_mut().cast();
+        block.header.msg_namelen = self.address.len();
+        block.header.msg_iov = &raw mut block.part;
+        block.header.msg_iovlen = 1;
+        if run.segment == 0 {
+            block.header.msg_control = core::ptr::null_mut();
+            block.header.msg_controllen = 0;
+        } else {
+            // struct cmsghdr: length, then level and type; then the value, padded.
+            let level = u64::from(libc::SOL_UDP.cast_unsigned());
+            let kind = u64::from(libc::UDP_SEGMENT.cast_unsigned());
+            let words = if cfg!(target_endian = "little") {
+                [18, level | kind << 32, u64::from(run.segment)]
+            } else {
+                [18, level << 32 | kind, u64::from(run.segment) << 48]
+            };
+            block.control = words;
+            block.header.msg_control = block.control.as_mut_ptr().cast();
+            block.header.msg_controllen = size_of_val(&block.control);
+        }
+        number
+    }
+}
+
+impl RxGroup {
+    fn new(entries: u16, each: u32) -> Self {
+        assert!(entries.is_power_of_two(), "the kernel masks the index");
+        let ring = allocate(Self::ring_layout(entries)).cast();
+        let data = allocate(Self::data_layout(entries, each));
+        Self {
+            ring,
+            data,
+            entries,
+            each,
+            tail: 0,
+            held: vec![true; usize::from(entries)],
+        }
+    }
+
+    fn ring_layout(entries: u16) -> Layout {
+        let bytes = usize::from(entries) * size_of::<BufRingEntry>();
+        Layout::from_size_align(bytes.max(PAGE), PAGE).expect("at most half a mebibyte")
+    }
+
+    fn data_layout(entries: u16, each: u32) -> Layout {
+        let bytes = usize::from(entries) * each as usize;
+        Layout::from_size_align(bytes, PAGE).expect("the configuration bounds it")
+    }
+
+    fn address(&self, buffer: u16) -> *mut u8 {
+        assert!(buffer < self.entries, "the kernel knows only our buffers");
+        let offset = usize::from(buffer) * self.each as usize;
+        // SAFETY: the allocation has `entries` buffers of `each` octets, and `buffer < entries`.
+        unsafe { self.data.as_ptr().add(offset) }
+    }
+
+    fn read(&self, buffer: u16, len: usize) -> &[u8] {
+        assert!(self.held[usize::from(buffer)], "the kernel owns it");
+        assert!(len <= self.each as usize, "the kernel fills no more");
+        // SAFETY: in bounds by the assertions; initialised by `alloc_zeroed`; the kernel does not
+        // write a held buffer, and `give` needs `&mut self`.
+        unsafe { core::slice::from_raw_parts(self.address(buffer), len) }
+    }
+
+    fn give(&mut self, buffer: u16) {
+        let held = &mut self.held[usize::from(buffer)];
+        assert!(*held, "given back twice");
+        *held = false;
+        let address = u64::try_from(self.address(buffer).addr()).expect("addresses have 64 bits");
+        let place = usize::from(self.tail & (self.entries - 1));
+        // SAFETY: `place < entries`, and the ring has `entries` entries.
+        let entry = unsafe { self.ring.as_ptr().add(place) };
+        // SAFETY: valid, aligned, zero-initialised memory; the kernel reads an entry only after
+        // the tail has passed it, and writes none.
+        let entry = unsafe { &mut *entry };
+        entry.set_addr(address);
+        entry.set_len(self.each);
+        entry.set_bid(buffer);
+        self.tail = self.tail.wrapping_add(1);
+        // SAFETY: the ring is aligned and its first entry initialised.
+        let tail = unsafe { BufRingEntry::tail(self.ring.as_ptr()) };
+        // SAFETY: the kernel reads this field atomically; it is aligned and lives as long as us.
+        let tail = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
+        tail.store(self.tail, Ordering::Release);
+    }
+}
+
+impl Drop for RxGroup {
+    fn drop(&mut self) {
+        // SAFETY: allocated with this layout, freed once.
+        unsafe { dealloc(self.ring.as_ptr().cast(), Self::ring_layout(self.entries)) };
+        let layout = Self::data_layout(self.entries, self.each);
+        // SAFETY: allocated with this layout, freed once.
+        unsafe { dealloc(self.data.as_ptr(), layout) };
+    }
+}
+
+/// A glommio file over a descriptor, for reading an eventfd.
+pub(super) fn executor_file(fd: OwnedFd) -> BufferedFile {
+    // SAFETY: the descriptor is open and ours; the file becomes its only owner.
+    unsafe { BufferedFile::from_raw_fd(fd.into_raw_fd()) }
+}
+
+/// Asks the kernel to join datagrams of one sender into one receive. False where it cannot.
+pub(super) fn enable_gro(socket: BorrowedFd<'_>) -> bool {
+    let on: libc::c_int = 1;
+    let len = libc::socklen_t::try_from(size_of_val(&on)).expect("four octets");
+    // SAFETY: the option takes an int, and the pointer leads to one.
+    let outcome = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_UDP,
+            libc::UDP_GRO,
+            (&raw const on).cast(),
+            len,
+        )
+    };
+    outcome == 0
+}
+
+fn allocate(layout: Layout) -> NonNull<u8> {
+    assert!(layout.size() > 0, "an empty group has no use");
+    // SAFETY: the size is not zero.
+    let memory = unsafe { alloc_zeroed(layout) };
+    NonNull::new(memory).unwrap_or_else(|| handle_alloc_error(layout))
+}
+
+fn timespec(nanos: u64) -> Timespec {
+    let rest = u32::try_from(nanos % 1_000_000_000).expect("a remainder is smaller");
+    Timespec::new().sec(nanos / 1_000_000_000).nsec(rest)
+}

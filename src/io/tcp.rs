@@ -1,0 +1,315 @@
+//! Streams of the driver: accepting, connecting, receiving, sending, and the ways they end.
+
+use std::os::fd::OwnedFd;
+
+use rustix::net::{Shutdown, shutdown};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use crate::base::time::Timestamp;
+use crate::base::surface::{Core, Input, LinkEvent, LinkId, LinkKind, TxBuf};
+
+use super::driver::{Driver, StoreDriver};
+use super::links::{Phase, is_inbound};
+use super::ring::{Completion, Kind, Token};
+
+impl<C: Core, S: StoreDriver> Driver<C, S> {
+    pub(super) fn on_accept(&mut self, completion: Completion) {
+        let index = completion.token.index as usize;
+        if !completion.more {
+            // After an error (no descriptors, say) the next tick tries again.
+            self.listeners[index].armed = false;
+            if completion.result >= 0 {
+                self.hurry_tick();
+            }
+        }
+        let Some(fd) = completion.accepted else {
+            return;
+        };
+        let listener = &self.listeners[index];
+        let (kind, bound) = (listener.kind, listener.address);
+        let socket = SockRef::from(&fd);
+        let Some(peer) = socket.peer_addr().ok().and_then(|peer| peer.as_socket()) else {
+            return; // Reset before we got here.
+        };
+        let local = if bound.ip().is_unspecified() {
+            let own = socket.local_addr().ok();
+            own.and_then(|own| own.as_socket()).unwrap_or(bound)
+        } else {
+            bound
+        };
+        let Some(id) = self.links.insert(kind, Phase::Open, fd, peer) else {
+            self.counters.refused += 1;
+            return;
+        };
+        self.counters.accepted += 1;
+        self.arm_receive(id);
+        self.tell(id, LinkEvent::Opened { kind, peer, local });
+    }
+
+    pub(super) fn connect(&mut self, token: u64, kind: LinkKind, address: core::net::SocketAddr) {
+        let link = open_stream(address)
+            .and_then(|fd| self.links.insert(kind, Phase::Connecting, fd, address));
+        let Some(id) = link else {
+            self.counters.connects_failed += 1;
+            self.core.handle(self.now, Input::ConnectFailed { token });
+            return;
+        };
+        self.links
+            .set_deadline(id, self.now + self.options.connect_limit);
+        let link = self.links.lookup(id).expect("just inserted");
+        link.connect = token;
+        link.sending = true;
+        let operation = Token::new(Kind::Connect, id.slot, id.generation);
+        self.ring.connect(link.fd(), operation, address.into());
+    }
+
+    pub(super) fn on_connect(&mut self, completion: &Completion) {
+        let id = link_of(completion.token);
+        let now = self.now;
+        let Some(link) = self.links.lookup(id) else {
+            return;
+        };
+        link.sending = false;
+        let (token, kind, peer) = (link.connect, link.kind, link.peer);
+        if completion.result < 0 {
+            self.links.release(id);
+            self.counters.connects_failed += 1;
+            self.core.handle(now, Input::ConnectFailed { token });
+            return;
+        }
+        link.phase = Phase::Open;
+        let local = SockRef::from(&link.fd()).local_addr().ok();
+        let local = local.and_then(|local| local.as_socket()).unwrap_or(peer);
+        self.links.set_deadline(id, Timestamp::NEVER);
+        self.counters.connected += 1;
+        self.arm_receive(id);
+        let event = LinkEvent::Connected {
+            token,
+            kind,
+            peer,
+            local,
+        };
+        self.tell(id, event);
+    }
+
+    pub(super) fn on_bytes(&mut self, completion: &Completion) {
+        let id = link_of(completion.token);
+        let Some(link) = self.links.lookup(id) else {
+            return;
+        };
+        if !completion.more {
+            link.receiving = false;
+        }
+        let phase = link.phase;
+        let octets = usize::try_from(completion.result).unwrap_or(0);
+        if let (Some(buffer), true) = (completion.buffer, octets > 0) {
+            self.counters.rx_bytes += octets as u64;
+            if phase == Phase::Open && !link.close_wanted {
+                let group = completion.token.kind.group();
+                let bytes = self.ring.received(group, buffer, octets);
+                self.core.handle(self.now, Input::Bytes { link: id, bytes });
+            }
+        }
+        if completion.more {
+            return;
+        }
+        // Any end but a fault is an end of buffers or of the kernel's patience: go on.
+        if octets > 0 || completion.result == -libc::ENOBUFS {
+            self.arm_receive(id);
+        } else {
+            self.on_end_of_stream(id, completion.result);
+        }
+    }
+
+    /// The peer sent its last octet (`result` 0), or the stream failed.
+    fn on_end_of_stream(&mut self, id: LinkId, result: i32) {
+        let Some(link) = self.links.lookup(id) else {
+            return;
+        };
+        match link.phase {
+            Phase::Open if result == 0 && (is_inbound(link.kind) || link.sending) => {
+                link.phase = Phase::HalfClosed;
+                self.links.urgent += 1;
+                self.links
+                    .set_deadline(id, self.now + self.options.half_closed_limit);
+                self.hurry_tick();
+            }
+            Phase::Open | Phase::HalfClosed => self.lose(id),
+            Phase::Lingering | Phase::Dying => {
+                self.links.release(id);
+            }
+            Phase::Connecting | Phase::Free => {}
+        }
+    }
+
+    pub(super) fn send_bytes(&mut self, id: LinkId, buffer: TxBuf) {
+        let limit = self.now + self.options.stall_limit;
+        let link = self.links.lookup(id).filter(|link| {
+            matches!(link.phase, Phase::Open | Phase::HalfClosed) && !link.close_wanted
+        });
+        let Some(link) = link else {
+            self.pool.put(buffer);
+            return;
+        };
+        assert!(!link.sending, "the core sent twice without a Sent between");
+        if buffer.bytes.is_empty() {
+            self.pool.put(buffer);
+            self.tell(id, LinkEvent::Sent);
+            return;
+        }
+        link.sending = true;
+        self.sends_in_flight += 1;
+        let token = Token::new(Kind::Send, id.slot, id.generation);
+        self.ring.send(link.fd(), token, buffer);
+        if link.phase == Phase::Open {
+            self.links.set_deadline(id, limit);
+        }
+    }
+
+    pub(super) fn on_sent(&mut self, completion: &Completion) {
+        let token = completion.token;
+        let id = link_of(token);
+        let Some(link) = self.links.lookup(id) else {
+            return;
+        };
+        let octets = usize::try_from(completion.result).unwrap_or(0);
+        self.counters.tx_bytes += octets as u64;
+        let alive = matches!(link.phase, Phase::Open | Phase::HalfClosed);
+        if octets > 0 && alive && self.ring.send_rest(link.fd(), token, octets) {
+            return; // A short send goes on.
+        }
+        link.sending = false;
+        self.sends_in_flight -= 1;
+        let phase = link.phase;
+        let close_wanted = link.close_wanted;
+        if let Some(buffer) = self.ring.take_sent(token.index) {
+            self.pool.put(buffer);
+        }
+        match phase {
+            Phase::Open | Phase::HalfClosed if octets == 0 => self.lose(id),
+            Phase::Open | Phase::HalfClosed if close_wanted => self.finish(id),
+            Phase::Open => {
+                self.links.set_deadline(id, Timestamp::NEVER);
+                self.tell(id, LinkEvent::Sent);
+            }
+            Phase::HalfClosed => self.tell(id, LinkEvent::Sent),
+            Phase::Dying | Phase::Lingering => {
+                self.links.release(id);
+            }
+            Phase::Connecting | Phase::Free => {}
+        }
+    }
+
+    /// The core wants the link closed; what is on its way goes out first.
+    pub(super) fn close(&mut self, id: LinkId) {
+        let Some(link) = self.links.lookup(id) else {
+            return;
+        };
+        match link.phase {
+            Phase::Open | Phase::HalfClosed if link.sending => link.close_wanted = true,
+            Phase::Open | Phase::HalfClosed if link.kind != LinkKind::SipUdp => self.finish(id),
+            Phase::Open | Phase::HalfClosed => {} // A datagram socket lives as long as the shard.
+            Phase::Connecting | Phase::Dying | Phase::Free | Phase::Lingering => {}
+        }
+    }
+
+    /// Ends our side in good order and tells the core; the peer may take its time.
+    fn finish(&mut self, id: LinkId) {
+        let linger = self.now + self.options.linger_limit;
+        let Some(link) = self.links.lookup(id) else {
+            return;
+        };
+        let half_closed = link.phase == Phase::HalfClosed;
+        link.phase = Phase::Lingering;
+        let _ = shutdown(link.fd(), Shutdown::Write);
+        self.leave_half_closed(half_closed);
+        self.links.set_deadline(id, linger);
+        self.counters.closed += 1;
+        self.tell(id, LinkEvent::Closed);
+        self.links.release(id);
+    }
+
+    /// The link is broken: ends both sides and tells the core.
+    fn lose(&mut self, id: LinkId) {
+        let Some(link) = self.links.lookup(id) else {
+            return;
+        };
+        let half_closed = link.phase == Phase::HalfClosed;
+        link.phase = Phase::Dying;
+        if link.receiving || link.sending {
+            let _ = shutdown(link.fd(), Shutdown::Both);
+        }
+        self.leave_half_closed(half_closed);
+        self.links.set_deadline(id, Timestamp::NEVER);
+        self.counters.closed += 1;
+        self.tell(id, LinkEvent::Closed);
+        self.links.release(id);
+    }
+
+    fn leave_half_closed(&mut self, was: bool) {
+        if was {
+            self.links.urgent -= 1;
+        }
+    }
+
+    /// Deals with links whose deadline has passed.
+    pub(super) fn sweep(&mut self) {
+        let mut due = core::mem::take(&mut self.due);
+        self.links.due(self.now, &mut due);
+        for slot in due.drain(..) {
+            self.overdue(slot);
+        }
+        self.due = due;
+    }
+
+    fn overdue(&mut self, slot: u32) {
+        let Some((id, link)) = self.links.at(slot) else {
+            return;
+        };
+        match link.phase {
+            Phase::Connecting => {
+                let target = Token::new(Kind::Connect, id.slot, id.generation);
+                self.links.set_deadline(id, Timestamp::NEVER);
+                self.ring.cancel(target, Token::ignored());
+            }
+            Phase::Open => {
+                self.counters.stalled += 1;
+                self.lose(id);
+            }
+            Phase::HalfClosed if link.sending && !link.close_wanted => {
+                // It still takes what we owe: give it the time a stalled peer gets.
+                link.close_wanted = true;
+                self.links
+                    .set_deadline(id, self.now + self.options.stall_limit);
+            }
+            Phase::HalfClosed if link.sending => {
+                self.counters.stalled += 1;
+                self.lose(id);
+            }
+            Phase::HalfClosed => self.finish(id),
+            Phase::Lingering => {
+                let _ = shutdown(link.fd(), Shutdown::Both);
+                self.links.set_deadline(id, Timestamp::NEVER);
+            }
+            Phase::Dying | Phase::Free => {}
+        }
+    }
+
+    pub(super) fn tell(&mut self, link: LinkId, event: LinkEvent) {
+        self.core.handle(self.now, Input::Link { link, event });
+    }
+}
+
+fn open_stream(address: core::net::SocketAddr) -> Option<OwnedFd> {
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP)).ok()?;
+    socket.set_tcp_nodelay(true).ok()?;
+    Some(socket.into())
+}
+
+const fn link_of(token: Token) -> LinkId {
+    LinkId {
+        slot: token.index,
+        generation: token.generation,
+    }
+}

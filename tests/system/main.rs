@@ -1,0 +1,3 @@
+//! Black-box tests: real sockets, real threads, real processes.
+
+mod datapath;
