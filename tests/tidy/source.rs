@@ -361,7 +361,11 @@ fn expand_group<'a>(
             Some(b'}') => return here + 1,
             Some(b',') => here += 1,
             Some(_) => match words(trimmed).next() {
-                Some((0, "as")) => here += 2,
+                Some((0, "as")) => {
+                    // The name after `as` is ours, not a part of the path.
+                    let (start, name) = words(&trimmed[2..]).next().unwrap_or_default();
+                    here += 2 + start + name.len();
+                }
                 Some((0, word)) => {
                     path.push(word);
                     here = expand(code, here + word.len(), path, origin, found);
@@ -383,7 +387,7 @@ mod tests {
         let code = blank(text);
         assert_eq!(code.len(), text.len());
         let left: Vec<&str> = words(&code).map(|(_, word)| word).collect();
-        assert_eq!(left, ["a", "b", "life", "j"]);
+        assert_eq!(left, ["a", "b", "life", "b", "j"]);
         assert_eq!(code.matches('\n').count(), 1);
         assert_eq!(
             blank("let e = 'é'; x").trim_end().len(),
