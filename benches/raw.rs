@@ -22,14 +22,14 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
+use volley::base::surface::{
+    Core, Input, LinkCommand, LinkEvent, LinkId, LinkKind, MeshFrame, StoreBatch, Transmit, TxBuf,
+};
 use volley::base::time::Timestamp;
 use volley::io::driver::DriverOptions;
 use volley::io::host::{Host, HostConfig, Storeless};
 use volley::io::listen::ShardAddresses;
 use volley::io::stats::Counters;
-use volley::base::surface::{
-    Core, Input, LinkCommand, LinkEvent, LinkId, LinkKind, MeshFrame, StoreBatch, Transmit, TxBuf,
-};
 
 const REQUEST: usize = 950;
 const ANSWERS: [usize; 2] = [330, 1000];

@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 
 use glommio::{LocalExecutorBuilder, Placement};
 use rustix::time::{ClockId, clock_gettime};
+use volley::base::surface::{Location, StoreBatch, StoreDone, StoreTicket};
 use volley::base::time::UnixMillis;
 use volley::io::store::{Journal, JournalOptions};
-use volley::base::surface::{Location, StoreBatch, StoreDone, StoreTicket};
 use volley::store::op::{Deposit, Mark, MarkKind, RemovalReason};
 use volley::store::record;
 

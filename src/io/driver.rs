@@ -25,11 +25,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::base::map::MapKeys;
-use crate::base::time::Timestamp;
 use crate::base::surface::{
-    Core, Input, LinkCommand, LinkId, LinkKind, Location, MeshFrame, StoreBatch, StoreDone,
-    TxBuf,
+    Core, Input, LinkCommand, LinkId, LinkKind, Location, MeshFrame, StoreBatch, StoreDone, TxBuf,
 };
+use crate::base::time::Timestamp;
 
 use super::bufs::TxPool;
 use super::clock::Clock;
@@ -331,7 +330,12 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         mut self,
         mut observe: impl FnMut(&mut C, Timestamp),
     ) -> io::Result<()> {
-        let wake = self.shared.mesh.wake(self.shard).fd().try_clone_to_owned()?;
+        let wake = self
+            .shared
+            .mesh
+            .wake(self.shard)
+            .fd()
+            .try_clone_to_owned()?;
         let mut parker = Parker::new(wake);
         let waker = poll_fn(|context| Poll::Ready(context.waker().clone())).await;
         self.store.set_waker(waker);
@@ -408,7 +412,11 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         self.counters.cpu_us = self.clock.thread_cpu_us();
         self.sweep();
         self.arm_listeners();
-        let pause = if self.links.urgent > 0 { TICK_URGENT } else { TICK };
+        let pause = if self.links.urgent > 0 {
+            TICK_URGENT
+        } else {
+            TICK
+        };
         self.next_tick = self.now + pause;
     }
 
@@ -701,7 +709,8 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         link.receiving = true;
         if link.kind == LinkKind::SipUdp {
             let token = Token::new(Kind::ReceiveDatagrams, id.slot, id.generation);
-            self.ring.receive_datagrams(link.fd(), DATAGRAM_GROUP, token);
+            self.ring
+                .receive_datagrams(link.fd(), DATAGRAM_GROUP, token);
         } else {
             let token = Token::new(Kind::Receive, id.slot, id.generation);
             self.ring.receive(link.fd(), STREAM_GROUP, token);

@@ -15,8 +15,8 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder};
 
 use crate::base::limits::SHARDS_MAX;
-use crate::base::time::Timestamp;
 use crate::base::surface::Core;
+use crate::base::time::Timestamp;
 
 use super::driver::{Driver, DriverOptions, NullStore, Shared, StoreDriver};
 use super::listen::{BindError, Plan, ShardAddresses, ShardSockets};

@@ -11,8 +11,8 @@ use core::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::base::map::{Map, MapKeys, new_map};
-use crate::base::time::Timestamp;
 use crate::base::surface::{LinkId, LinkKind};
+use crate::base::time::Timestamp;
 
 /// Where a link is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -156,7 +156,11 @@ impl Plan {
             return Ok((None, None));
         };
         let ephemeral = base == 0;
-        let port = if ephemeral { 0 } else { base.saturating_add(u16::from(shard)) };
+        let port = if ephemeral {
+            0
+        } else {
+            base.saturating_add(u16::from(shard))
+        };
         let at = |ip: IpAddr, port: u16| SocketAddr::new(ip, port);
         let mut tries = 0;
         loop {
@@ -208,7 +212,11 @@ fn stream(
     sharing: Sharing,
 ) -> Result<StreamListener, BindError> {
     let bind = || -> io::Result<StreamListener> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        let socket = Socket::new(
+            Domain::for_address(address),
+            Type::STREAM,
+            Some(Protocol::TCP),
+        )?;
         socket.set_reuse_address(true)?;
         if sharing == Sharing::Shared {
             socket.set_reuse_port(true)?;
@@ -232,7 +240,11 @@ fn stream(
 
 fn datagram(address: SocketAddr, sharing: Sharing) -> Result<DatagramSocket, BindError> {
     let bind = || -> io::Result<DatagramSocket> {
-        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+        let socket = Socket::new(
+            Domain::for_address(address),
+            Type::DGRAM,
+            Some(Protocol::UDP),
+        )?;
         if sharing == Sharing::Shared {
             socket.set_reuse_port(true)?;
         }
@@ -280,7 +292,10 @@ mod tests {
         let [first, second] = &sockets[..] else {
             panic!("two shards");
         };
-        assert_eq!(first.addresses.shared_sip_tcp, second.addresses.shared_sip_tcp);
+        assert_eq!(
+            first.addresses.shared_sip_tcp,
+            second.addresses.shared_sip_tcp
+        );
         assert_ne!(first.addresses.sip_tcp, second.addresses.sip_tcp);
         assert_ne!(first.addresses.msrp, second.addresses.msrp);
         let own = first.addresses.sip_tcp.unwrap().port();

@@ -143,9 +143,7 @@ pub(super) fn refusal(error: &io::Error) -> &'static str {
              calls io_uring_setup, io_uring_enter and io_uring_register, and check that the kernel \
              is 6.1 or newer"
         }
-        Some(libc::EINVAL) => {
-            "the kernel is too old for this ring: run Linux 6.1 or newer"
-        }
+        Some(libc::EINVAL) => "the kernel is too old for this ring: run Linux 6.1 or newer",
         Some(libc::ENOMEM) => {
             "no memory may be locked for io_uring: raise RLIMIT_MEMLOCK (LimitMEMLOCK= in the \
              service unit) to 8 MiB or more per shard"

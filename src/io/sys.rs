@@ -21,8 +21,8 @@ use io_uring::types::{
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 use socket2::SockAddr;
 
-use crate::base::time::Timestamp;
 use crate::base::surface::TxBuf;
+use crate::base::time::Timestamp;
 
 use super::ring::{Completion, Kind, Token};
 
@@ -336,9 +336,7 @@ impl RawRing {
     pub(super) fn arm_timer(&mut self, deadline: Timestamp, token: Token) {
         *self.kept.timer = timespec(deadline.as_nanos());
         let timer: *const Timespec = &raw const *self.kept.timer;
-        let entry = opcode::Timeout::new(timer)
-            .flags(TimeoutFlags::ABS)
-            .build();
+        let entry = opcode::Timeout::new(timer).flags(TimeoutFlags::ABS).build();
         self.push(entry, token);
     }
 
@@ -435,7 +433,12 @@ impl RawRing {
     }
 
     /// A received buffer taken apart: peer, control data, payload.
-    pub(super) fn received_datagram(&self, group: usize, buffer: u16, len: usize) -> Option<RecvMsgOut<'_>> {
+    pub(super) fn received_datagram(
+        &self,
+        group: usize,
+        buffer: u16,
+        len: usize,
+    ) -> Option<RecvMsgOut<'_>> {
         let bytes = self.received(group, buffer, len);
         RecvMsgOut::parse(bytes, &self.kept.datagram_header).ok()
     }

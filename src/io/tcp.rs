@@ -5,8 +5,8 @@ use std::os::fd::OwnedFd;
 use rustix::net::{Shutdown, shutdown};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use crate::base::time::Timestamp;
 use crate::base::surface::{Core, Input, LinkEvent, LinkId, LinkKind, TxBuf};
+use crate::base::time::Timestamp;
 
 use super::driver::{Driver, StoreDriver};
 use super::links::{Phase, is_inbound};

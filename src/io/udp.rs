@@ -48,7 +48,9 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             self.counters.rx_bytes += len as u64;
             let message = self.ring.received_datagram(group, buffer, len);
             let taken = message.filter(|message| !message.is_payload_truncated());
-            let source = taken.as_ref().and_then(|message| address(message.name_data()));
+            let source = taken
+                .as_ref()
+                .and_then(|message| address(message.name_data()));
             if let (Some(message), Some(source)) = (taken, source) {
                 let payload = message.payload_data();
                 for bytes in payload.chunks(segment(&message).unwrap_or(payload.len()).max(1)) {
@@ -75,7 +77,11 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
     pub(super) fn send_datagrams(&mut self, id: LinkId, buffer: TxBuf) {
         let mut runs = core::mem::take(&mut self.runs);
         runs.clear();
-        let train_max = if self.options.trains { TRAIN_DATAGRAMS_MAX } else { 1 };
+        let train_max = if self.options.trains {
+            TRAIN_DATAGRAMS_MAX
+        } else {
+            1
+        };
         split_runs(&buffer.cuts, train_max, &mut runs);
         let link = self.links.lookup(id);
         if let (Some(link), Some(destination), false) = (link, buffer.destination, runs.is_empty())
@@ -180,7 +186,11 @@ fn split_runs(cuts: &[u32], train_max: usize, out: &mut Vec<Run>) {
                 }
             }
         }
-        let segment = if count > 1 { u16::try_from(size).unwrap_or(0) } else { 0 };
+        let segment = if count > 1 {
+            u16::try_from(size).unwrap_or(0)
+        } else {
+            0
+        };
         if end > start {
             out.push(Run {
                 start,
@@ -234,13 +244,18 @@ mod tests {
     fn runs(cuts: &[u32], max: usize) -> Vec<(u32, u32, u16)> {
         let mut out = Vec::new();
         split_runs(cuts, max, &mut out);
-        out.iter().map(|run| (run.start, run.end, run.segment)).collect()
+        out.iter()
+            .map(|run| (run.start, run.end, run.segment))
+            .collect()
     }
 
     #[test]
     fn equal_datagrams_travel_together_and_a_shorter_one_ends_the_train() {
         assert_eq!(runs(&[100, 200, 300], 16), [(0, 300, 100)]);
-        assert_eq!(runs(&[100, 200, 250, 350], 16), [(0, 250, 100), (250, 350, 0)]);
+        assert_eq!(
+            runs(&[100, 200, 250, 350], 16),
+            [(0, 250, 100), (250, 350, 0)]
+        );
         assert_eq!(runs(&[100, 250], 16), [(0, 100, 0), (100, 250, 0)]);
         assert_eq!(runs(&[100, 200, 300], 2), [(0, 200, 100), (200, 300, 0)]);
         assert_eq!(runs(&[100, 200], 1), [(0, 100, 0), (100, 200, 0)]);

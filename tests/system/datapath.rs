@@ -15,13 +15,13 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-use volley::base::time::Timestamp;
-use volley::io::driver::DriverOptions;
-use volley::io::host::{Host, HostConfig, Storeless};
 use volley::base::surface::{
     Core, Input, LinkCommand, LinkEvent, LinkId, LinkKind, MeshBody, MeshFrame, StoreBatch,
     StoreTicket, Transmit, TxBuf,
 };
+use volley::base::time::Timestamp;
+use volley::io::driver::DriverOptions;
+use volley::io::host::{Host, HostConfig, Storeless};
 
 const PATIENCE: Duration = Duration::from_secs(8);
 
@@ -360,7 +360,9 @@ fn echoes_on_many_connections_at_once() {
     assert_eq!(running.seen.opened.load(Ordering::Relaxed), 300);
     assert!(running.seen.wall.load(Ordering::Relaxed) > 1_600_000_000_000);
     drop(streams);
-    running.wait("all closed", |seen| seen.closed.load(Ordering::Relaxed) == 300);
+    running.wait("all closed", |seen| {
+        seen.closed.load(Ordering::Relaxed) == 300
+    });
     running.stop();
 }
 
@@ -434,9 +436,13 @@ fn peers_that_vanish_under_load_leave_nothing_behind() {
     for vandal in vandals {
         vandal.join().unwrap();
     }
-    running.wait("all closed", |seen| seen.closed.load(Ordering::Relaxed) == 240);
+    running.wait("all closed", |seen| {
+        seen.closed.load(Ordering::Relaxed) == 240
+    });
     drop(steady);
-    running.wait("the last", |seen| seen.closed.load(Ordering::Relaxed) == 241);
+    running.wait("the last", |seen| {
+        seen.closed.load(Ordering::Relaxed) == 241
+    });
     running.stop();
 }
 
@@ -560,7 +566,9 @@ fn connects_where_the_core_wants_and_says_when_it_cannot() {
 
     drop((stream, peer));
     let running = Running::start_with(1, Manner::Echo, DriverOptions::default(), Some(address));
-    running.wait("refused", |seen| seen.connect_failed.load(Ordering::Relaxed) == 1);
+    running.wait("refused", |seen| {
+        seen.connect_failed.load(Ordering::Relaxed) == 1
+    });
     running.stop();
 }
 

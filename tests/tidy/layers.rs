@@ -54,7 +54,7 @@ const SPLIT: &[&str] = &["msrp", "reginfo", "sip"];
 const STRANGERS: &[(&str, &str)] = &[("io", "sim"), ("sim", "io")];
 
 /// The module of a file under `src/`.
-pub fn module_of(path: &str) -> Option<Vec<&str>> {
+pub(crate) fn module_of(path: &str) -> Option<Vec<&str>> {
     let path = path.strip_prefix("src/")?.strip_suffix(".rs")?;
     let mut module: Vec<&str> = path.split('/').collect();
     if module.last() == Some(&"mod") {
@@ -64,7 +64,7 @@ pub fn module_of(path: &str) -> Option<Vec<&str>> {
 }
 
 /// The layer of a module path, and the table's row that says so.
-pub fn layer_of(path: &[&str]) -> Option<(u8, &'static str)> {
+pub(crate) fn layer_of(path: &[&str]) -> Option<(u8, &'static str)> {
     LAYERS
         .iter()
         .filter(|(prefix, _)| {
@@ -75,7 +75,7 @@ pub fn layer_of(path: &[&str]) -> Option<(u8, &'static str)> {
         .map(|&(prefix, layer)| (layer, prefix))
 }
 
-pub fn check(source: &Source) -> Vec<String> {
+pub(crate) fn check(source: &Source) -> Vec<String> {
     let Some(module) = module_of(&source.path) else {
         return Vec::new();
     };

@@ -6,11 +6,11 @@ use std::fmt::Write as _;
 use crate::source::Source;
 
 /// Which tests prove which requirement.
-pub type Proofs = BTreeMap<String, BTreeSet<String>>;
+pub(crate) type Proofs = BTreeMap<String, BTreeSet<String>>;
 
 /// One requirement: its ID and level, in the order of the specification.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Id {
+pub(crate) struct Id {
     pub id: String,
     pub level: String,
 }
@@ -50,11 +50,13 @@ const MARK: &str = "// Proves:";
 const BEGIN: &str = "<!-- coverage:begin -->";
 const END: &str = "<!-- coverage:end -->";
 
-pub fn parse_ids(text: &str) -> Result<Vec<Id>, String> {
+pub(crate) fn parse_ids(text: &str) -> Result<Vec<Id>, String> {
     let mut seen = BTreeSet::new();
     text.lines()
         .map(|line| {
-            let (id, level) = line.split_once('\t').ok_or(format!("no tab: {line}"))?;
+            let (id, level) = line
+                .split_once('\t')
+                .ok_or_else(|| format!("no tab: {line}"))?;
             if !seen.insert(id) {
                 return Err(format!("{id} twice in requirement_ids.txt"));
             }
@@ -67,7 +69,7 @@ pub fn parse_ids(text: &str) -> Result<Vec<Id>, String> {
 }
 
 /// Collects the claims of all files, with findings for claims that stand wrongly.
-pub fn proofs(sources: &[Source]) -> (Proofs, Vec<String>) {
+pub(crate) fn proofs(sources: &[Source]) -> (Proofs, Vec<String>) {
     let mut proofs = Proofs::new();
     let mut findings = Vec::new();
     for source in sources {
@@ -144,7 +146,7 @@ fn parse_list(text: &str) -> (BTreeMap<&str, Entry>, Vec<String>) {
 }
 
 /// Compares the list with the IDs and with the claims.
-pub fn compare(ids: &[Id], proofs: &Proofs, list: &str) -> Vec<String> {
+pub(crate) fn compare(ids: &[Id], proofs: &Proofs, list: &str) -> Vec<String> {
     let (entries, mut findings) = parse_list(list);
     let known: BTreeSet<&str> = ids.iter().map(|id| id.id.as_str()).collect();
     for id in proofs.keys().filter(|id| !known.contains(id.as_str())) {
@@ -180,7 +182,7 @@ pub fn compare(ids: &[Id], proofs: &Proofs, list: &str) -> Vec<String> {
 }
 
 /// The list as it should be. `decided` is kept from `old`; the rest follows from the claims.
-pub fn render(ids: &[Id], proofs: &Proofs, old: &str) -> String {
+pub(crate) fn render(ids: &[Id], proofs: &Proofs, old: &str) -> String {
     let (old, _) = parse_list(old);
     let mut list = String::new();
     for Id { id, .. } in ids {
@@ -204,7 +206,7 @@ pub fn render(ids: &[Id], proofs: &Proofs, old: &str) -> String {
 }
 
 /// The README's table: per area, how many requirements have which status; musts apart.
-pub fn table(ids: &[Id], list: &str) -> String {
+pub(crate) fn table(ids: &[Id], list: &str) -> String {
     let (entries, _) = parse_list(list);
     let mut areas: Vec<(&str, [usize; 5])> = Vec::new();
     for Id { id, level } in ids {
@@ -253,13 +255,13 @@ pub fn table(ids: &[Id], list: &str) -> String {
 }
 
 /// `readme` with `table` between the markers; `None` without markers.
-pub fn with_table(readme: &str, table: &str) -> Option<String> {
+pub(crate) fn with_table(readme: &str, table: &str) -> Option<String> {
     let (before, rest) = readme.split_once(BEGIN)?;
     let (_, after) = rest.split_once(END)?;
     Some(format!("{before}{BEGIN}\n{table}{END}{after}"))
 }
 
-pub fn check_table(readme: &str, table: &str) -> Option<String> {
+pub(crate) fn check_table(readme: &str, table: &str) -> Option<String> {
     let fresh = with_table(readme, table)?;
     (fresh != readme).then(|| "README.md: the coverage table is stale".to_owned())
 }

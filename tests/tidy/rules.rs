@@ -27,7 +27,7 @@ const RUNTIMES: &[&str] = &["glommio", "io_uring", "tokio", "tokio_uring"];
 const SYSTEM_LAYER: u8 = 5;
 
 /// Layers 0 to 4 name no runtime, no system and store no callback; runtime types stay in `io`.
-pub fn forbidden_names(source: &Source) -> Vec<String> {
+pub(crate) fn forbidden_names(source: &Source) -> Vec<String> {
     let Some(module) = module_of(&source.path) else {
         return Vec::new();
     };
@@ -64,7 +64,7 @@ pub fn forbidden_names(source: &Source) -> Vec<String> {
 }
 
 /// `unsafe` in shipped code outside the one file.
-pub fn stray_unsafe(source: &Source) -> Vec<String> {
+pub(crate) fn stray_unsafe(source: &Source) -> Vec<String> {
     if source.path == UNSAFE_FILE {
         return Vec::new();
     }
@@ -78,7 +78,7 @@ pub fn stray_unsafe(source: &Source) -> Vec<String> {
 }
 
 /// Files and functions that are too long.
-pub fn sizes(source: &Source) -> Vec<String> {
+pub(crate) fn sizes(source: &Source) -> Vec<String> {
     let mut findings = Vec::new();
     let lines = source.text.lines().count();
     if lines > FILE_LINES_MAX {
@@ -144,7 +144,7 @@ fn body_end(code: &str) -> Option<usize> {
 }
 
 /// Paths that exist on one machine only.
-pub fn machine_paths(path: &str, text: &str) -> Vec<String> {
+pub(crate) fn machine_paths(path: &str, text: &str) -> Vec<String> {
     // Put together here, so that this file does not find itself.
     let banned = [concat!("/wo", "rk/"), concat!("/ro", "ot/")];
     text.lines()

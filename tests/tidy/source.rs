@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 /// One Rust file.
 #[derive(Debug)]
-pub struct Source {
+pub(crate) struct Source {
     /// From the root, with `/`.
     pub path: String,
     pub text: String,
@@ -17,7 +17,7 @@ pub struct Source {
 }
 
 impl Source {
-    pub fn new(path: &str, text: &str) -> Self {
+    pub(crate) fn new(path: &str, text: &str) -> Self {
         let code = blank(text);
         let shipped = if is_test_file(path) {
             String::new()
@@ -33,16 +33,16 @@ impl Source {
     }
 }
 
-pub fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-pub fn read(path: &str) -> String {
+pub(crate) fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 /// Every Rust file of the engine, the judge, the tests and the benches.
-pub fn sources() -> &'static [Source] {
+pub(crate) fn sources() -> &'static [Source] {
     static SOURCES: OnceLock<Vec<Source>> = OnceLock::new();
     SOURCES.get_or_init(|| {
         let mut found = Vec::new();
@@ -60,7 +60,7 @@ pub fn sources() -> &'static [Source] {
 }
 
 /// Every file of the repository that is text.
-pub fn texts() -> Vec<(String, String)> {
+pub(crate) fn texts() -> Vec<(String, String)> {
     let mut found = Vec::new();
     walk(root(), &mut |path| {
         if let Ok(text) = fs::read_to_string(path) {
@@ -96,7 +96,7 @@ fn walk(directory: &Path, visit: &mut dyn FnMut(&Path)) {
 }
 
 /// Files that hold nothing but tests.
-pub fn is_test_file(path: &str) -> bool {
+pub(crate) fn is_test_file(path: &str) -> bool {
     path.starts_with("tests/")
         || path.starts_with("benches/")
         || path.starts_with("loadgen/tests/")
@@ -105,7 +105,7 @@ pub fn is_test_file(path: &str) -> bool {
 }
 
 /// Replaces comments and the contents of strings and characters by blanks; keeps line ends.
-pub fn blank(text: &str) -> String {
+pub(crate) fn blank(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut out = bytes.to_vec();
     let mut at = 0;
@@ -230,7 +230,7 @@ fn char_end(bytes: &[u8], at: usize) -> Option<usize> {
 }
 
 /// Blanks every item that follows `#[cfg(test)]` (also with further conditions in `all`).
-pub fn without_tests(code: &str) -> String {
+pub(crate) fn without_tests(code: &str) -> String {
     let mut out = code.as_bytes().to_vec();
     let mut from = 0;
     while let Some(found) = code[from..].find("#[cfg(") {
@@ -274,7 +274,7 @@ fn item_end(code: &[u8], at: usize) -> usize {
 }
 
 /// Identifiers with their offsets.
-pub fn words(code: &str) -> impl Iterator<Item = (usize, &str)> {
+pub(crate) fn words(code: &str) -> impl Iterator<Item = (usize, &str)> {
     let bytes = code.as_bytes();
     let mut at = 0;
     core::iter::from_fn(move || {
@@ -290,12 +290,12 @@ pub fn words(code: &str) -> impl Iterator<Item = (usize, &str)> {
 }
 
 /// The line number of an offset, from 1.
-pub fn line_of(text: &str, at: usize) -> usize {
+pub(crate) fn line_of(text: &str, at: usize) -> usize {
     text[..at].matches('\n').count() + 1
 }
 
 /// Every path that begins with `head::`, groups expanded: `a::{b, c::d}` gives two.
-pub fn paths_from<'a>(code: &'a str, head: &str) -> Vec<(usize, Vec<&'a str>)> {
+pub(crate) fn paths_from<'a>(code: &'a str, head: &str) -> Vec<(usize, Vec<&'a str>)> {
     let mut found = Vec::new();
     for (at, word) in words(code) {
         let is_head =

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use crate::io::store::format::{self, BLOCK, COMMIT, Commit, Kind};
 use crate::base::surface::{Location, StoreTicket};
+use crate::io::store::format::{self, BLOCK, COMMIT, Commit, Kind};
 
 /// Records that will become durable together. Two of them alternate: one gathers, one is written.
 #[derive(Debug)]

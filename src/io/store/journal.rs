@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 use glommio::io::DmaFile;
 use glommio::task::JoinHandle;
 
+use crate::base::surface::{Location, StoreBatch, StoreDone, StoreTicket};
 use crate::io::store::error::JournalError;
 use crate::io::store::format::{self, BLOCK, COMMIT, HEADER};
 use crate::io::store::group::{Group, Sizes};
 use crate::io::store::signal::Signal;
 use crate::io::store::{directory, keeper, reader, recover, segment, writer};
-use crate::base::surface::{Location, StoreBatch, StoreDone, StoreTicket};
 
 /// Damaged places a report lists; more are only counted.
 pub(crate) const DAMAGES_MAX: usize = 64;

@@ -4,10 +4,10 @@ use std::rc::Rc;
 
 use glommio::io::{DmaFile, ReadResult};
 
+use crate::base::surface::Location;
 use crate::io::store::format::{self, BLOCK, Kind};
 use crate::io::store::journal::{LOADED_BYTES_MAX, Shared, State};
 use crate::io::store::segment;
-use crate::base::surface::Location;
 
 /// Reads until the journal ends. Several of these run.
 pub(crate) async fn run(shared: Rc<Shared>) {

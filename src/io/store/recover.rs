@@ -13,12 +13,12 @@
 
 use std::path::Path;
 
+use crate::base::surface::Location;
 use crate::io::store::directory;
 use crate::io::store::error::JournalError;
 use crate::io::store::format::{self, BLOCK, HEADER, Kind};
 use crate::io::store::journal::{DAMAGES_MAX, Damage, Recovered};
 use crate::io::store::segment;
-use crate::base::surface::Location;
 
 /// What the next life of the journal starts from.
 #[derive(Debug)]
