@@ -4,7 +4,7 @@
 //! | part | does |
 //! |------|------|
 //! | [`parse`], [`Cpim`] | header iteration with namespaces, the wrapped part |
-//! | [`compose`] | [`wrap_text`], [`ensure_cpm_headers`] |
+//! | `compose` | [`wrap_text`], [`ensure_cpm_headers`] |
 //! | [`datetime`] | `DateTime` values from wall-clock time |
 //!
 //! Stored bytes are replayed unchanged, so nothing here rewrites a message except by inserting
