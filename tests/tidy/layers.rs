@@ -14,6 +14,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("msrp::coverage", 1),
     ("msrp::encode", 1),
     ("msrp::frame", 1),
+    ("msrp::message_id", 1),
     ("msrp::uri", 1),
     ("reginfo", 1),
     ("reginfo::document", 1),
@@ -45,6 +46,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("io", 5),
     ("sim", 5),
     ("admin", 6),
+    ("cli", 6),
     ("config", 6),
     ("main", 6),
 ];
