@@ -1,10 +1,5 @@
 //! Codecs: what one message costs, from bytes to the fields a push needs.
 
-#![expect(
-    missing_docs,
-    reason = "criterion's macro makes an undocumented function"
-)]
-
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};

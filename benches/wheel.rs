@@ -1,7 +1,8 @@
 //! The timer wheel at 10 M armed timers, next to a binary heap with lazy deletion and tokio-util's
 //! `DelayQueue`, in one run on one machine.
 //!
-//! `arm_disarm`: a random timer is disarmed and armed again up to 30 minutes ahead. `expire`: time
+//! `arm_disarm`: a random timer is disarmed and armed again up to 30 minutes ahead. `refresh`: a random
+//! timer is moved to 30 minutes ahead, as a session timer is. `expire`: time
 //! passes in 10 ms ticks; each timer that fires is armed again 30 minutes ahead, so that the
 //! number armed stays. With 10 k timers the 30 minutes are 1.8 s, so that a tick fires as many. The
 //! worst tick of the wheel is printed. Times are CPU time of the thread, so that a busy machine shows
@@ -60,7 +61,7 @@ impl WheelBed {
         }
     }
 
-    fn refresh(&mut self, iterations: u64) -> Duration {
+    fn arm_disarm(&mut self, iterations: u64) -> Duration {
         let armed = u32::try_from(self.ids.len()).expect("a bench size");
         let start = cpu_time();
         for _ in 0..iterations {
@@ -69,6 +70,19 @@ impl WheelBed {
             black_box(self.wheel.disarm(*id));
             let deadline = self.now + pick(&mut self.dice, span(armed));
             *id = self.wheel.arm(deadline, key.into()).expect("one was freed");
+        }
+        cpu_time() - start
+    }
+
+    fn refresh(&mut self, iterations: u64) -> Duration {
+        let armed = u32::try_from(self.ids.len()).expect("a bench size");
+        let start = cpu_time();
+        for _ in 0..iterations {
+            let key = any(&mut self.dice, armed);
+            black_box(
+                self.wheel
+                    .rearm(self.ids[key as usize], self.now + span(armed)),
+            );
         }
         cpu_time() - start
     }
@@ -134,7 +148,7 @@ impl HeapBed {
         self.heap.push(Reverse((deadline, slot, generation)));
     }
 
-    fn refresh(&mut self, iterations: u64) -> Duration {
+    fn arm_disarm(&mut self, iterations: u64) -> Duration {
         let armed = u32::try_from(self.generations.len()).expect("a bench size");
         let start = cpu_time();
         for _ in 0..iterations {
@@ -142,6 +156,17 @@ impl HeapBed {
             self.generations[slot as usize] = self.generations[slot as usize].wrapping_add(1);
             let deadline = self.now + nanos(pick(&mut self.dice, span(armed)));
             self.arm(slot, deadline);
+        }
+        cpu_time() - start
+    }
+
+    fn refresh(&mut self, iterations: u64) -> Duration {
+        let armed = u32::try_from(self.generations.len()).expect("a bench size");
+        let start = cpu_time();
+        for _ in 0..iterations {
+            let slot = any(&mut self.dice, armed);
+            self.generations[slot as usize] = self.generations[slot as usize].wrapping_add(1);
+            self.arm(slot, self.now + nanos(span(armed)));
         }
         cpu_time() - start
     }
@@ -197,7 +222,7 @@ impl QueueBed {
         }
     }
 
-    fn refresh(&mut self, iterations: u64) -> Duration {
+    fn arm_disarm(&mut self, iterations: u64) -> Duration {
         let armed = u32::try_from(self.keys.len()).expect("a bench size");
         let _guard = self.runtime.enter();
         let start = cpu_time();
@@ -206,6 +231,17 @@ impl QueueBed {
             let key = &mut self.keys[slot as usize];
             black_box(self.queue.remove(key));
             *key = self.queue.insert(slot, pick(&mut self.dice, span(armed)));
+        }
+        cpu_time() - start
+    }
+
+    fn refresh(&mut self, iterations: u64) -> Duration {
+        let armed = u32::try_from(self.keys.len()).expect("a bench size");
+        let _guard = self.runtime.enter();
+        let start = cpu_time();
+        for _ in 0..iterations {
+            let slot = any(&mut self.dice, armed);
+            self.queue.reset(&self.keys[slot as usize], span(armed));
         }
         cpu_time() - start
     }
@@ -254,18 +290,27 @@ fn per_iteration(elapsed: Duration, fired: u64, iterations: u64) -> Duration {
 fn compare(criterion: &mut Criterion) {
     for (armed, case) in SIZES {
         let mut bed = WheelBed::new(armed);
-        measure(criterion, "wheel", "arm_disarm", case, |n| bed.refresh(n));
+        measure(criterion, "wheel", "arm_disarm", case, |n| {
+            bed.arm_disarm(n)
+        });
+        measure(criterion, "wheel", "refresh", case, |n| bed.refresh(n));
         measure(criterion, "wheel", "expire", case, |n| bed.expire(n));
         eprintln!("wheel: worst tick with {case}: {:?}", bed.worst_tick());
         drop(bed);
         let mut bed = HeapBed::new(armed);
         measure(criterion, "binary_heap", "arm_disarm", case, |n| {
+            bed.arm_disarm(n)
+        });
+        measure(criterion, "binary_heap", "refresh", case, |n| {
             bed.refresh(n)
         });
         measure(criterion, "binary_heap", "expire", case, |n| bed.expire(n));
         drop(bed);
         let mut bed = QueueBed::new(armed);
         measure(criterion, "delay_queue", "arm_disarm", case, |n| {
+            bed.arm_disarm(n)
+        });
+        measure(criterion, "delay_queue", "refresh", case, |n| {
             bed.refresh(n)
         });
         measure(criterion, "delay_queue", "expire", case, |n| bed.expire(n));

@@ -94,6 +94,19 @@ fn without_record_route_there_is_no_route() {
     assert_eq!(dialog.route_lines(), b"");
 }
 
+#[test]
+fn folded_lines_of_the_peer_are_one_line_of_ours() {
+    let routes = "Record-Route: <sip:p1.example;lr>\r\n ;a=b,\r\n\t<sip:p2.example;lr>\r\n";
+    let bytes = accepted("\r\n ;tag=t", routes, CONTACT);
+    let mut dialog = Dialog::default();
+    with(&bytes, |message| dialog.establish(message)).unwrap();
+    assert!(!dialog.to_value().contains(&b'\n'));
+    assert_eq!(text(dialog.remote_tag()), "t");
+    let lines = text(dialog.route_lines());
+    assert_eq!(lines.matches('\n').count(), 2, "{lines}");
+    assert_eq!(lines.matches("\r\n").count(), 2, "{lines}");
+}
+
 // Proves: OK-2a
 #[test]
 fn another_contact_replaces_the_remote_target_when_it_is_usable() {
