@@ -476,11 +476,7 @@ fn agrees_with_a_naive_model_over_random_work() {
             assert_eq!(mailbox.len(), model.messages.len());
             let pending: Vec<u64> = mailbox.pending(device, now_s).map(Entry::number).collect();
             assert_eq!(pending, model.pending(device, now_s));
-            let (mut after, mut walked) = (0, Vec::new());
-            while let Some(entry) = mailbox.next_pending(device, after, now_s) {
-                after = entry.number();
-                walked.push(after);
-            }
+            let walked = walk(&mailbox, device, now_s);
             assert_eq!(walked, pending, "one at a time gives the same");
         }
     }
@@ -488,6 +484,16 @@ fn agrees_with_a_naive_model_over_random_work() {
         seen.iter().all(|&count| count > 50),
         "every outcome is reached: {seen:?}"
     );
+}
+
+/// What is pending, asked for one by one.
+fn walk(mailbox: &Mailbox, device: u64, now_s: u32) -> Vec<u64> {
+    let (mut after, mut walked) = (0, Vec::new());
+    while let Some(entry) = mailbox.next_pending(device, after, now_s) {
+        after = entry.number();
+        walked.push(after);
+    }
+    walked
 }
 
 #[derive(Clone, Copy)]
