@@ -43,7 +43,10 @@ impl Snapshots {
 
     /// Takes what each shard published since the last call.
     pub fn take(&self) -> impl Iterator<Item = (usize, Snapshot)> + '_ {
-        self.0.iter().enumerate().filter_map(|(shard, queue)| Some((shard, queue.pop()?)))
+        self.0
+            .iter()
+            .enumerate()
+            .filter_map(|(shard, queue)| Some((shard, queue.pop()?)))
     }
 }
 
@@ -63,7 +66,10 @@ impl ShardFactory for Factory {
         let clock = Clock;
         let mut stream = [0; 32];
         getrandom::fill(&mut stream).map_err(|error| format!("no random numbers: {error}"))?;
-        let seed = ShardSeed { identifier_key: self.identifier_key, stream };
+        let seed = ShardSeed {
+            identifier_key: self.identifier_key,
+            stream,
+        };
         let options = shard_options(&self.config, addresses);
         let mut shard = Shard::new(options, seed, clock.now(), clock.wall())
             .map_err(|error| format!("the configured identity cannot be used: {error}"))?;
@@ -88,7 +94,10 @@ impl ShardFactory for Factory {
     }
 
     fn observe(&self, shard: u8, core: &mut Shard, _now: Timestamp) {
-        let snapshot = Snapshot { probe: core.probe().clone(), population: core.population() };
+        let snapshot = Snapshot {
+            probe: core.probe().clone(),
+            population: core.population(),
+        };
         self.snapshots.publish(shard, snapshot);
     }
 }
@@ -148,7 +157,11 @@ impl Engine {
         };
         let host = Host::start(&host_config(config), factory).map_err(StartError::Host)?;
         let found = core::iter::from_fn(|| recovered.pop()).collect();
-        Ok(Self { host, snapshots, recovered: found })
+        Ok(Self {
+            host,
+            snapshots,
+            recovered: found,
+        })
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::config::Config;
-use crate::config::file::{Gruu, Grouping, Transport};
+use crate::config::file::{Grouping, Gruu, Transport};
 use crate::io::listen::ShardAddresses;
 use crate::io::store::JournalOptions;
 use crate::msrp::inbound::InboundOptions;
@@ -87,14 +87,26 @@ pub fn journal_options(config: &Config, shard: u8) -> JournalOptions {
 
 /// `host:port` with brackets where IPv6 needs them.
 fn host_port(host: &str, port: u16) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
 }
 
 fn profile(config: &Config, addresses: &ShardAddresses) -> Profile {
     let udp = config.sip.transport == Transport::Udp;
-    let own = if udp { addresses.sip_udp } else { addresses.sip_tcp };
+    let own = if udp {
+        addresses.sip_udp
+    } else {
+        addresses.sip_tcp
+    };
     let own = own.unwrap_or(config.sip.listen);
-    let host = config.sip.advertise.clone().unwrap_or_else(|| own.ip().to_string());
+    let host = config
+        .sip
+        .advertise
+        .clone()
+        .unwrap_or_else(|| own.ip().to_string());
     let sent_by = host_port(&host, own.port());
     let transport = if udp { "udp" } else { "tcp" };
     let hop = config.sip.next_hops.first().map_or(own, |hop| hop.address);
@@ -103,8 +115,11 @@ fn profile(config: &Config, addresses: &ShardAddresses) -> Profile {
         .route
         .clone()
         .unwrap_or_else(|| format!("sip:{hop};transport={transport};lr"));
-    let product =
-        format!("CPM-serv/{} volley/{}", config.identity.cpm_release, env!("CARGO_PKG_VERSION"));
+    let product = format!(
+        "CPM-serv/{} volley/{}",
+        config.identity.cpm_release,
+        env!("CARGO_PKG_VERSION")
+    );
     let domain = config.identity.domains.first().cloned().unwrap_or_default();
     Profile {
         contact_uri: format!("sip:push@{sent_by};transport={transport}"),
@@ -129,7 +144,11 @@ fn profile(config: &Config, addresses: &ShardAddresses) -> Profile {
 }
 
 fn msrp_host(config: &Config, listen: SocketAddr) -> IpAddr {
-    let fallback = if listen.ip().is_unspecified() { config.sip.listen.ip() } else { listen.ip() };
+    let fallback = if listen.ip().is_unspecified() {
+        config.sip.listen.ip()
+    } else {
+        listen.ip()
+    };
     config.msrp.advertise.unwrap_or(fallback)
 }
 
@@ -215,7 +234,10 @@ fn campaign_options(config: &Config) -> CampaignOptions {
 fn post_options(config: &Config) -> PostOptions {
     let store = &config.store;
     PostOptions {
-        quota: Quota { messages_max: store.quota_messages, bytes_max: store.quota_bytes },
+        quota: Quota {
+            messages_max: store.quota_messages,
+            bytes_max: store.quota_bytes,
+        },
         life: LifeOptions {
             default_life_s: store.default_life_s,
             max_life_s: store.max_life_s,

@@ -21,7 +21,10 @@ impl Board {
     /// A view of `shards` shards that have shown nothing yet.
     #[must_use]
     pub fn new(shards: usize) -> Self {
-        Self { shards: vec![Snapshot::default(); shards], last: Probe::default() }
+        Self {
+            shards: vec![Snapshot::default(); shards],
+            last: Probe::default(),
+        }
     }
 
     /// Takes new snapshots; true if anything was counted since the last call.
@@ -53,12 +56,14 @@ impl Board {
     /// What all shards hold.
     #[must_use]
     pub fn population(&self) -> Population {
-        self.shards.iter().fold(Population::default(), |sum, shard| Population {
-            pushes: sum.pushes + shard.population.pushes,
-            users: sum.users + shard.population.users,
-            messages: sum.messages + shard.population.messages,
-            links: sum.links + shard.population.links,
-        })
+        self.shards
+            .iter()
+            .fold(Population::default(), |sum, shard| Population {
+                pushes: sum.pushes + shard.population.pushes,
+                users: sum.users + shard.population.users,
+                messages: sum.messages + shard.population.messages,
+                links: sum.links + shard.population.links,
+            })
     }
 
     /// One line for people.
@@ -83,8 +88,11 @@ impl Board {
     /// Everything, for programs.
     #[must_use]
     pub fn json(&self, driver: &[Counters]) -> serde_json::Value {
-        let probe: serde_json::Map<String, serde_json::Value> =
-            self.total().iter().map(|(name, value)| (name.to_owned(), json!(value))).collect();
+        let probe: serde_json::Map<String, serde_json::Value> = self
+            .total()
+            .iter()
+            .map(|(name, value)| (name.to_owned(), json!(value)))
+            .collect();
         let held = self.population();
         let driver: Vec<serde_json::Value> = driver
             .iter()

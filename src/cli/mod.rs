@@ -28,8 +28,10 @@ const EXAMPLES: &str = "Examples:
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve until SIGTERM or SIGINT; then drain and stop.
-    #[command(after_help = "Exit codes: 0 drained and stopped, 1 could not start or failed, \
-                            2 wrong usage or configuration.")]
+    #[command(
+        after_help = "Exit codes: 0 drained and stopped, 1 could not start or failed, \
+                            2 wrong usage or configuration."
+    )]
     Run(run::Run),
     /// Show or check configuration files.
     Config(ConfigCommand),
