@@ -9,11 +9,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::allocation::counted;
 use text::{Msrp, Sip};
 use volley::base::surface::{
-    Core, Input, LinkCommand, LinkEvent, LinkId, LinkKind, Location, StoreBatch, StoreDone, TxBuf,
+    Core, Input, LinkCommand, LinkEvent, LinkId, LinkKind, Location, StoreBatch, StoreDone,
+    Transmit, TxBuf,
 };
 use volley::base::time::{Timestamp, UnixMillis};
+use volley::metrics::probe::Probe;
 use volley::msrp::inbound::InboundOptions;
 use volley::push::campaign::CampaignOptions;
 use volley::push::hops::{HopOptions, HopTransport};
@@ -23,7 +26,7 @@ use volley::reginfo::subscription::SubscribeOptions;
 use volley::registry::{OutcomeOptions, RegistryOptions};
 use volley::selection::Policy;
 use volley::shard::recover::Recovered;
-use volley::shard::{Shard, ShardOptions, ShardSeed};
+use volley::shard::{Population, Shard, ShardOptions, ShardSeed};
 use volley::sip::template::Profile;
 use volley::sip::transaction::server::ServerOptions;
 use volley::store::index::Goal;
@@ -101,8 +104,58 @@ pub(crate) fn hop(address: &str, transport: HopTransport) -> HopOptions {
     }
 }
 
+/// The shard, with a count of what its calls allocate while that is asked for.
+pub(crate) struct Watched {
+    inner: Shard,
+    pub(crate) watching: bool,
+    pub(crate) allocated: u64,
+}
+
+impl Watched {
+    fn watch<T>(&mut self, work: impl FnOnce(&mut Shard) -> T) -> T {
+        if self.watching {
+            counted(&mut self.allocated, || work(&mut self.inner))
+        } else {
+            work(&mut self.inner)
+        }
+    }
+
+    pub(crate) fn handle(&mut self, now: Timestamp, input: Input<'_>) {
+        self.watch(|shard| shard.handle(now, input));
+    }
+
+    fn advance(&mut self, now: Timestamp) {
+        self.watch(|shard| shard.advance(now));
+    }
+
+    fn next_deadline(&mut self) -> Option<Timestamp> {
+        self.watch(|shard| shard.next_deadline())
+    }
+
+    fn poll_transmit(&mut self, buffer: &mut TxBuf) -> Option<Transmit> {
+        self.watch(|shard| shard.poll_transmit(buffer))
+    }
+
+    fn poll_store(&mut self, batch: &mut StoreBatch) -> bool {
+        self.watch(|shard| shard.poll_store(batch))
+    }
+
+    fn poll_link(&mut self) -> Option<LinkCommand> {
+        self.watch(Core::poll_link)
+    }
+
+    pub(crate) fn probe(&self) -> &Probe {
+        self.inner.probe()
+    }
+
+    pub(crate) fn population(&self) -> Population {
+        self.inner.population()
+    }
+}
+
 #[derive(Debug)]
 struct FakeLink {
+    id: LinkId,
     kind: LinkKind,
     peer: SocketAddr,
     open: bool,
@@ -112,7 +165,7 @@ struct FakeLink {
 
 /// The bench a shard stands on.
 pub(crate) struct Bench {
-    pub(crate) shard: Shard,
+    pub(crate) shard: Watched,
     pub(crate) now: Timestamp,
     /// Appends are durable at once; else they wait for [`Bench::release`].
     pub(crate) durable: bool,
@@ -125,8 +178,13 @@ pub(crate) struct Bench {
     /// Records of the store in order, with their places.
     pub(crate) records: Vec<(Location, Vec<u8>)>,
     links: Vec<FakeLink>,
+    free: Vec<u32>,
+    buffer: TxBuf,
+    batch: StoreBatch,
     sip: VecDeque<Sip>,
     msrp: VecDeque<Msrp>,
+    /// Slots of closed links are used again, as a driver does.
+    pub(crate) reuse_links: bool,
     held: StoreDone,
     places: BTreeMap<u32, usize>,
     next_offset: u32,
@@ -171,7 +229,11 @@ impl Bench {
         let wall = UnixMillis::from_secs(WALL_S);
         let shard = Shard::new(options, seed, now, wall).expect("the profile is valid");
         let mut bench = Self {
-            shard,
+            shard: Watched {
+                inner: shard,
+                watching: false,
+                allocated: 0,
+            },
             now,
             durable: true,
             refused: Vec::new(),
@@ -179,8 +241,12 @@ impl Bench {
             connects: Vec::new(),
             records: Vec::new(),
             links: Vec::new(),
+            free: Vec::new(),
+            buffer: TxBuf::default(),
+            batch: StoreBatch::default(),
             sip: VecDeque::new(),
             msrp: VecDeque::new(),
+            reuse_links: false,
             held: StoreDone::default(),
             places: BTreeMap::new(),
             next_offset: 0,
@@ -190,12 +256,12 @@ impl Bench {
         };
         let mut found = Recovered::default();
         for (location, payload) in records {
-            bench.shard.recover(*location, payload, &mut found);
+            bench.shard.inner.recover(*location, payload, &mut found);
             bench.places.insert(location.offset, bench.records.len());
             bench.next_offset = location.offset + 4096;
             bench.records.push((*location, payload.clone()));
         }
-        bench.shard.recovered(now);
+        bench.shard.inner.recovered(now);
         bench.shard.handle(now, Input::Wall(wall));
         if udp {
             let link = bench.open(LinkKind::SipUdp, addr("192.0.2.10:5060"));
@@ -207,17 +273,35 @@ impl Bench {
     }
 
     fn slot(&mut self, kind: LinkKind, peer: SocketAddr) -> LinkId {
-        let slot = u32::try_from(self.links.len()).expect("few links");
-        self.links.push(FakeLink {
+        let fake = |id| FakeLink {
+            id,
             kind,
             peer,
             open: true,
             unread: Vec::new(),
-        });
-        LinkId {
+        };
+        if let Some(slot) = self.free.pop() {
+            let old = &mut self.links[slot as usize];
+            let generation = old.id.generation + 1;
+            *old = fake(LinkId { slot, generation });
+            return LinkId { slot, generation };
+        }
+        let slot = u32::try_from(self.links.len()).expect("few links");
+        let id = LinkId {
             slot,
             generation: 1,
+        };
+        self.links.push(fake(id));
+        id
+    }
+
+    fn ended(&mut self, link: LinkId) {
+        self.links[link.slot as usize].open = false;
+        if self.reuse_links {
+            self.free.push(link.slot);
         }
+        let event = LinkEvent::Closed;
+        self.shard.handle(self.now, Input::Link { link, event });
     }
 
     /// A peer connects, or a socket is bound.
@@ -235,14 +319,13 @@ impl Bench {
 
     /// The peer closes a link.
     pub(crate) fn close(&mut self, link: LinkId) {
-        self.links[link.slot as usize].open = false;
-        let event = LinkEvent::Closed;
-        self.shard.handle(self.now, Input::Link { link, event });
+        self.ended(link);
         self.pump();
     }
 
     pub(crate) fn is_open(&self, link: LinkId) -> bool {
-        self.links[link.slot as usize].open
+        let fake = &self.links[link.slot as usize];
+        fake.open && fake.id == link
     }
 
     /// Octets arrive on a link.
@@ -297,10 +380,19 @@ impl Bench {
     }
 
     fn pump_transmit(&mut self) -> bool {
-        let mut buffer = TxBuf::default();
-        let Some(sent) = self.shard.poll_transmit(&mut buffer) else {
-            return false;
-        };
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let sent = self.shard.poll_transmit(&mut buffer);
+        let moved = sent.is_some();
+        if let Some(sent) = sent {
+            self.read_out(sent, &buffer);
+        }
+        buffer.bytes.clear();
+        buffer.cuts.clear();
+        self.buffer = buffer;
+        moved
+    }
+
+    fn read_out(&mut self, sent: Transmit, buffer: &TxBuf) {
         let fake = &mut self.links[sent.link.slot as usize];
         if let Some(to) = buffer.destination {
             let mut at = 0;
@@ -341,16 +433,16 @@ impl Bench {
         let event = LinkEvent::Sent;
         let link = sent.link;
         self.shard.handle(self.now, Input::Link { link, event });
-        true
     }
 
     fn pump_store(&mut self) -> bool {
-        let mut batch = StoreBatch::default();
+        let mut batch = std::mem::take(&mut self.batch);
         if !self.shard.poll_store(&mut batch) {
+            self.batch = batch;
             return false;
         }
         let mut at = 0;
-        for (ticket, len) in batch.appends {
+        for (ticket, len) in batch.appends.drain(..) {
             let location = Location {
                 segment: 1,
                 offset: self.next_offset,
@@ -363,13 +455,16 @@ impl Bench {
             at += len as usize;
             self.held.stored.push((ticket, location));
         }
-        for (token, location) in batch.reads {
+        for (token, location) in batch.reads.drain(..) {
             let record = &self.records[self.places[&location.offset]].1;
             let start = u32::try_from(self.held.bytes.len()).expect("small");
             self.held.bytes.extend_from_slice(record);
             let end = u32::try_from(self.held.bytes.len()).expect("small");
             self.held.loaded.push((token, start, end));
         }
+        batch.bytes.clear();
+        batch.dead_segments.clear();
+        self.batch = batch;
         if self.durable {
             self.hand_over();
         }
@@ -401,11 +496,7 @@ impl Bench {
     fn pump_links(&mut self) -> bool {
         match self.shard.poll_link() {
             None => return false,
-            Some(LinkCommand::Close { link }) => {
-                self.links[link.slot as usize].open = false;
-                let event = LinkEvent::Closed;
-                self.shard.handle(self.now, Input::Link { link, event });
-            }
+            Some(LinkCommand::Close { link }) => self.ended(link),
             Some(LinkCommand::Connect {
                 token,
                 kind,
