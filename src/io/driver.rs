@@ -296,9 +296,9 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
     fn turn(&mut self) -> io::Result<Progress> {
         let mut progress = Progress::Idle;
         self.counters.turns += 1;
+        // No progress by itself: the kernel's flag may be stale, see `rest`.
         if self.ring.wants_enter() {
             self.ring.enter(None)?;
-            progress = Progress::Some;
         }
         let mut reaped = core::mem::take(&mut self.scratch);
         self.ring.reap(&mut reaped, REAP_BATCH);
@@ -573,19 +573,23 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         if self.store.is_idle() && !moment.is_zero() {
             let before = deadline.since(self.clock.now());
             self.ring.enter(Some(moment.min(before)))?;
-            if self.ring.has_work() || before <= moment {
+            if self.ring.has_completions() || before <= moment {
                 return Ok(());
             }
-        }
-        if self.ring.wants_enter() {
-            self.ring.enter(None)?;
         }
         self.publish();
         let wake = self.shared.mesh.wake(self.shard);
         wake.announce_park();
         self.ring.signal_wake(true);
+        // The kernel may raise its flag only after we have done the work it announces, and then it
+        // stays up. So the flag is no reason to stay awake, but one to look once more: what comes
+        // after this enter finds no work before it, and writes the eventfd.
+        if self.ring.wants_enter() {
+            self.ring.enter(None)?;
+        }
         let stop = self.drain_until.is_none() && self.shared.stop.load(Ordering::Acquire);
-        if !self.ring.has_work() && !stop && self.shared.mesh.is_empty_for(self.shard) {
+        let frames = !self.shared.mesh.is_empty_for(self.shard);
+        if !self.ring.has_completions() && !stop && !frames {
             self.counters.parks += 1;
             parker.park(deadline.since(self.clock.now())).await;
         }

@@ -179,9 +179,9 @@ impl RawRing {
         fence(Ordering::SeqCst);
     }
 
-    /// True when an enter or a reap would find something.
-    pub(super) fn has_work(&mut self) -> bool {
-        !self.io.completion().is_empty() || self.wants_enter()
+    /// True when a reap would find something.
+    pub(super) fn has_completions(&mut self) -> bool {
+        !self.io.completion().is_empty()
     }
 
     /// True when there is something to submit, or the kernel has put work off until an enter.
