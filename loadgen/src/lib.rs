@@ -1,1 +1,36 @@
+//! `volley-loadgen`: the judge. It plays the IMS core and the phones around a deferred-message push
+//! engine in one process, checks every message the engine sends, and keeps the ledger of every
+//! message and device. It shares no code with the engine.
+//!
+//! Layers, from the bottom: [`identity`] and [`template`] (names and rendering), [`scan`] and
+//! [`msrp`] (tokenizers), [`rules`] and [`check`] (judgement), [`ledger`] and [`stats`] (book
+//! keeping), [`world`] (the state machine: no socket, no clock), [`net`] (the driver on
+//! tokio-uring), [`report`] and [`cli`].
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a load generator reads clocks and starts its thread; only `net`, `cli` and tests do"
+)]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "spans are below the 256 KiB message bound, counts below bounds checked in `scenario`"
+)]
 
+pub mod check;
+pub mod cli;
+pub mod cpu;
+pub mod forms;
+pub mod identity;
+pub mod ledger;
+pub mod link;
+pub mod msrp;
+pub mod net;
+pub mod report;
+pub mod rules;
+pub mod scan;
+pub mod scenario;
+pub mod stats;
+pub mod template;
+pub mod unique;
+pub mod world;
+
+pub use cli::cli_main;

@@ -1,1 +1,5 @@
-//! Placeholder.
+//! Layer 6: puts the engine together from its configuration, and tells the operator how it is.
+
+pub mod engine;
+pub mod options;
+pub mod report;

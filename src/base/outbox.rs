@@ -57,6 +57,8 @@ pub struct Link {
     pub bound: Option<Key>,
     /// Pushes bound to an MSRP connection.
     pub bound_count: u32,
+    /// A session holds back because of this link's backlog.
+    pub stalled: bool,
     open: bool,
     busy: bool,
     dirty: bool,
@@ -77,6 +79,7 @@ impl Link {
             partial_since: Timestamp::NEVER,
             bound: None,
             bound_count: 0,
+            stalled: false,
             open: true,
             busy: false,
             dirty: false,
@@ -177,6 +180,12 @@ impl Outbox {
     #[must_use]
     pub fn backlog(&self, id: LinkId) -> usize {
         self.lookup(id).map_or(0, Link::waiting)
+    }
+
+    /// Whether a session held back since the last call.
+    pub fn take_stalled(&mut self, id: LinkId) -> bool {
+        self.lookup_mut(id)
+            .is_some_and(|link| core::mem::take(&mut link.stalled))
     }
 
     /// `true` if a stream link is open and has room for more output.

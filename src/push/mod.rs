@@ -1,1 +1,419 @@
-//! Placeholder.
+//! One push: an INVITE to one client, the session it opens, the messages delivered in it, its BYE.
+//!
+//! Layer 3. [`Push`] is the state, `signalling` its SIP side, `delivery` its MSRP side, `campaign`
+//! what a user's pushes have in common, `post` the messages, `hops` the way to the SIP core.
+//!
+//! ```text
+//! Loading -> Calling -> Connecting|Binding -> Delivering -> Ending -> (slot freed)
+//!                 \-> Cancelling -----------------------^
+//! ```
+//! `Loading` waits for a body from the store, `Connecting` for our MSRP connection, `Binding` for
+//! the peer's. Every state has a deadline: the transaction's own, or `guard`.
+//! Not here: which clients to push to (`selection`), who is registered (`registry`).
+
+pub mod campaign;
+pub mod delivery;
+pub mod hops;
+pub mod notifier;
+pub mod options;
+pub mod post;
+pub mod signalling;
+
+use core::time::Duration;
+
+use crate::base::entropy::Jitter;
+use crate::base::outbox::{Destination, Outbox};
+use crate::base::slab::Key;
+use crate::base::surface::LinkId;
+use crate::base::time::{Timestamp, UnixMillis};
+use crate::base::token::{Minter, SEQUENCE_MODULUS, Token, TokenKind, TokenParts};
+use crate::metrics::probe::Probe;
+use crate::msrp::session::Session;
+use crate::sdp::SdpError;
+use crate::sip::dialog::Dialog;
+use crate::sip::session_timer::{InitialMinSe, Refresh, SessionTimer};
+use crate::sip::template::Templates;
+use crate::sip::transaction::client_invite::{ClientInvite, ClientInviteState};
+use crate::sip::transaction::client_non_invite::ClientNonInvite;
+use crate::wheel::TimerId;
+use hops::Hops;
+use options::PushOptions;
+use post::Post;
+
+/// What never changes while a shard runs.
+#[derive(Debug)]
+pub struct Env {
+    /// This shard's number.
+    pub shard: u8,
+    /// Mints and verifies identifiers.
+    pub minter: Minter,
+    /// The compiled profile.
+    pub templates: Templates,
+    /// How pushes behave.
+    pub options: PushOptions,
+    /// Our MSRP URI up to the session-id: `msrp://host:port/`.
+    pub msrp_prefix: Vec<u8>,
+    /// Our `host:port` in Via.
+    pub sent_by: Vec<u8>,
+    /// `Server` line of our responses.
+    pub server_line: Vec<u8>,
+    /// `Contact` line of our responses in a push dialog.
+    pub contact_line: Vec<u8>,
+    /// `Route` line of requests outside a dialog.
+    pub route_line: Vec<u8>,
+}
+
+impl Env {
+    /// A token of `kind` for `key`.
+    #[must_use]
+    pub fn token(&self, kind: TokenKind, key: Key, sequence: u16) -> Token {
+        self.minter.mint(TokenParts {
+            kind,
+            shard: self.shard,
+            key,
+            sequence,
+        })
+    }
+}
+
+/// The parts of a shard that a push works with.
+#[derive(Debug)]
+pub struct Ctx<'a> {
+    /// The moment of this turn.
+    pub now: Timestamp,
+    /// The wall clock at this turn.
+    pub wall: UnixMillis,
+    /// Fixed surroundings.
+    pub env: &'a Env,
+    /// Links.
+    pub out: &'a mut Outbox,
+    /// Messages.
+    pub post: &'a mut Post,
+    /// Next hops.
+    pub hops: &'a mut Hops,
+    /// Counters.
+    pub probe: &'a mut Probe,
+    /// Random waits.
+    pub jitter: &'a mut Jitter,
+}
+
+/// Where a push stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PushState {
+    /// The slot is not in use.
+    #[default]
+    Free,
+    /// Waits for the first message's record.
+    Loading,
+    /// INVITE sent.
+    Calling,
+    /// No answer in time: CANCEL due or sent.
+    Cancelling,
+    /// Session agreed; our MSRP connection is being made.
+    Connecting,
+    /// Session agreed; the peer must connect and bind.
+    Binding,
+    /// Bound: messages flow, or linger for more.
+    Delivering,
+    /// BYE sent; only its transaction is left.
+    Ending,
+}
+
+/// How a push ended, for the device's history (REQUIREMENTS sections 4 and 9, SEL-6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Everything for the device was sent and judged.
+    Drained,
+    /// A final response other than 2xx, or 408 for our own timeout.
+    Status {
+        /// The code.
+        status: u16,
+        /// Its Retry-After, seconds.
+        retry_after_s: Option<u32>,
+    },
+    /// No final response within `t_answer`.
+    NoAnswer,
+    /// No hop could carry the INVITE.
+    NoHop,
+    /// 2xx without a Contact we can use.
+    NoContact,
+    /// The answer cannot be used.
+    Sdp(SdpError),
+    /// The MSRP connection could not be made.
+    MsrpConnect,
+    /// The peer did not connect or bind.
+    MsrpBind,
+    /// A SEND was not answered in time.
+    MsrpTimeout,
+    /// The connection was lost.
+    MsrpLost,
+    /// The peer does not know the session (481) or it is bound elsewhere (506).
+    MsrpStatus(u16),
+    /// The peer sent BYE.
+    PeerBye,
+    /// A refresh failed or none came.
+    Refresh,
+    /// `max_session` or `max_messages` was reached; a fresh decision follows at once.
+    Cap,
+}
+
+impl Outcome {
+    /// The stable reason code (SEL-6).
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Drained => "DELIVERED",
+            Self::Status { status: 422, .. } => "R-422",
+            Self::Status {
+                status: 300..=399, ..
+            } => "R-REDIRECT",
+            Self::Status { .. } => "R-SIP",
+            Self::NoAnswer => "R-NO-ANSWER",
+            Self::NoHop => "S-THROTTLED",
+            Self::NoContact => "R-NO-CONTACT",
+            Self::Sdp(error) => error.code(),
+            Self::MsrpConnect => "R-MSRP-CONNECT",
+            Self::MsrpBind => "R-MSRP-BIND",
+            Self::MsrpTimeout => "R-MSRP-TIMEOUT",
+            Self::MsrpLost => "R-MSRP-LOST",
+            Self::MsrpStatus(506) => "R-MSRP-506",
+            Self::MsrpStatus(_) => "R-MSRP-481",
+            Self::PeerBye => "R-PEER-BYE",
+            Self::Refresh => "R-REFRESH",
+            Self::Cap => "S-CAP",
+        }
+    }
+}
+
+/// Which request the non-INVITE transaction of a push carries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OtherRequest {
+    /// None.
+    #[default]
+    None,
+    /// BYE: the last one of a dialog.
+    Bye,
+    /// CANCEL of the INVITE.
+    Cancel,
+    /// UPDATE as session refresh.
+    Update,
+}
+
+/// Messages of one session whose fate is open, oldest first.
+pub const INFLIGHT_MAX: usize = 32;
+
+/// What the answer allows; copied out of the 2xx.
+#[derive(Debug, Default)]
+pub struct PeerMedia {
+    /// The peer's whole path, as it came.
+    pub path: Vec<u8>,
+    /// Its `accept-wrapped-types`, empty when absent.
+    pub wrapped_types: Vec<u8>,
+    /// Largest message it takes, octets; `None` for no bound.
+    pub max_size: Option<u64>,
+}
+
+/// The state of one push. Lives in a slab slot whose buffers are reused.
+#[derive(Debug, Default)]
+pub struct Push {
+    /// Where it stands.
+    pub state: PushState,
+    /// Its own key.
+    pub key: Option<Key>,
+    /// The user it serves.
+    pub user: Option<Key>,
+    /// The device it serves (stable hash).
+    pub device: u64,
+    /// Hop of the INVITE, while it counts as in flight there.
+    pub hop: Option<u16>,
+    /// The trunk all its SIP leaves by.
+    pub trunk: Option<Destination>,
+    /// When the state's own wait ends; `NEVER` when the transactions' timers are enough.
+    pub guard: Timestamp,
+    /// Hard end of the session (DLV-6).
+    pub session_end: Timestamp,
+    /// The wheel entry that covers [`Push::deadline`], and its deadline.
+    pub armed: Option<(TimerId, Timestamp)>,
+    /// The INVITE transaction: initial or refresh.
+    pub invite: Option<ClientInvite>,
+    /// CANCEL, UPDATE or BYE.
+    pub other: Option<ClientNonInvite>,
+    /// What `other` carries.
+    pub other_request: OtherRequest,
+    /// The session timer.
+    pub timer: SessionTimer,
+    /// The MSRP machine.
+    pub session: Session,
+    /// The connection the session is bound to.
+    pub msrp_link: Option<LinkId>,
+    /// The dialog.
+    pub dialog: Dialog,
+    /// What the peer accepts.
+    pub media: PeerMedia,
+    /// Messages in flight in this session.
+    pub inflight: Vec<u64>,
+    /// Messages judged in this session so far (DLV-6).
+    pub messages_sent: u32,
+    /// The record the push waits for, if any.
+    pub waiting_for: Option<u64>,
+    /// Request-URI of the initial INVITE: the device's GRUU.
+    pub request_uri: Vec<u8>,
+    /// Extra Accept-Contact value for a device without GRUU; empty otherwise.
+    pub accept_contact: Vec<u8>,
+    /// To of the initial INVITE.
+    pub to_uri: Vec<u8>,
+    /// To value of the last failure, for repeated ACKs.
+    pub failed_to: Vec<u8>,
+    /// Conversation-ID of the first message.
+    pub conversation_id: Vec<u8>,
+    /// Contribution-ID of the first message.
+    pub contribution_id: Vec<u8>,
+    /// Number of the last message looked at in this session.
+    pub last_number: u64,
+    /// Whether the push's end was reported to its campaign.
+    pub reported: bool,
+    /// Whether we sent an empty SEND to bind the connection.
+    pub bound_by_us: bool,
+    /// Hop the INVITE went to.
+    pub used_hop: Option<u16>,
+    /// Reason value of the BYE.
+    pub bye_reason: &'static str,
+    sequence: u16,
+    invite_branch: u16,
+    ack_branch: u16,
+    ack_cseq: u32,
+    other_branch: u16,
+    invite_cseq: u32,
+    other_cseq: u32,
+    initial: Option<InitialMinSe>,
+    refresh: Option<Refresh>,
+    forks: u8,
+}
+
+impl Push {
+    /// Makes the slot ready for another push; buffers keep their capacity.
+    pub fn reset(&mut self, key: Key, user: Key, device: u64) {
+        self.state = PushState::Loading;
+        self.key = Some(key);
+        self.user = Some(user);
+        self.device = device;
+        self.hop = None;
+        self.trunk = None;
+        self.guard = Timestamp::NEVER;
+        self.session_end = Timestamp::NEVER;
+        self.invite = None;
+        self.other = None;
+        self.other_request = OtherRequest::None;
+        self.timer = SessionTimer::default();
+        self.msrp_link = None;
+        self.dialog.reset();
+        self.media.path.clear();
+        self.media.wrapped_types.clear();
+        self.media.max_size = None;
+        self.inflight.clear();
+        self.messages_sent = 0;
+        self.waiting_for = None;
+        for buffer in [
+            &mut self.request_uri,
+            &mut self.accept_contact,
+            &mut self.to_uri,
+            &mut self.failed_to,
+            &mut self.conversation_id,
+            &mut self.contribution_id,
+        ] {
+            buffer.clear();
+        }
+        self.bye_reason = "";
+        self.sequence = 0;
+        self.invite_branch = 0;
+        self.ack_branch = 0;
+        self.ack_cseq = 0;
+        self.other_branch = 0;
+        self.invite_cseq = 0;
+        self.other_cseq = 0;
+        self.initial = None;
+        self.refresh = None;
+        self.reported = false;
+        self.bound_by_us = false;
+        self.last_number = 0;
+        self.used_hop = None;
+        self.forks = 0;
+    }
+
+    /// The key of a live push.
+    ///
+    /// # Panics
+    /// On a slot that was never reset; only live slots are handed out.
+    #[must_use]
+    pub fn key(&self) -> Key {
+        self.key.expect("a live push has its key")
+    }
+
+    /// The user of a live push.
+    ///
+    /// # Panics
+    /// On a slot that was never reset.
+    #[must_use]
+    pub fn user(&self) -> Key {
+        self.user.expect("a live push has its user")
+    }
+
+    /// When the push has something to do without input; never later than that.
+    #[must_use]
+    pub fn deadline(&self) -> Timestamp {
+        let mut earliest = self.guard.min(self.session_end);
+        if let Some(invite) = &self.invite {
+            earliest = earliest.min(invite.deadline());
+        }
+        if let Some(other) = &self.other {
+            earliest = earliest.min(other.deadline());
+        }
+        match self.state {
+            PushState::Connecting | PushState::Binding | PushState::Delivering => earliest
+                .min(self.timer.deadline())
+                .min(self.session.deadline()),
+            PushState::Free
+            | PushState::Loading
+            | PushState::Calling
+            | PushState::Cancelling
+            | PushState::Ending => earliest,
+        }
+    }
+
+    /// `true` once nothing of the push is left and its slot can be freed.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        // An accepted INVITE leaves nothing to wait for: a late 2xx is answered without state.
+        let invite_over = self
+            .invite
+            .as_ref()
+            .is_none_or(|invite| invite.state() == ClientInviteState::Accepted);
+        self.state == PushState::Ending && invite_over && self.other.is_none()
+    }
+
+    /// `true` while a session is agreed and not yet being ended.
+    #[must_use]
+    pub fn has_session(&self) -> bool {
+        matches!(
+            self.state,
+            PushState::Connecting | PushState::Binding | PushState::Delivering
+        )
+    }
+
+    /// `true` while a refresh of ours waits for its answer.
+    #[must_use]
+    pub const fn is_refreshing(&self) -> bool {
+        self.refresh.is_some()
+    }
+
+    fn next_sequence(&mut self) -> u16 {
+        self.sequence = (self.sequence + 1) % SEQUENCE_MODULUS;
+        self.sequence
+    }
+}
+
+/// The earlier of two moments counted from `now`, as a guard.
+#[must_use]
+pub fn guard_after(now: Timestamp, wait: Duration) -> Timestamp {
+    now + wait
+}

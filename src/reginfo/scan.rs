@@ -153,18 +153,19 @@ const CLASS: [u8; 256] = classes();
 
 const fn classes() -> [u8; 256] {
     let mut table = [0; 256];
-    let mut i = 0;
-    while i < 256 {
-        let c = i as u8;
-        table[i] = match c {
+    let mut c = 0u8;
+    loop {
+        table[c as usize] = match c {
             b' ' | b'\t' | b'\r' | b'\n' => SPACE,
             b'a'..=b'z' | b'A'..=b'Z' | b'_' | b':' | 0x80..=0xff => NAME | NAME_START,
             b'0'..=b'9' | b'-' | b'.' => NAME,
             _ => 0,
         };
-        i += 1;
+        if c == u8::MAX {
+            return table;
+        }
+        c += 1;
     }
-    table
 }
 
 #[inline]
@@ -227,9 +228,9 @@ impl<'a> Scanner<'a> {
 
     #[inline]
     fn skip_space(&mut self) {
-        while self.at < self.bytes.len() && is(self.bytes[self.at], SPACE) {
-            self.at += 1;
-        }
+        let rest = &self.bytes[self.at..];
+        let len = rest.iter().position(|&byte| !is(byte, SPACE));
+        self.at += len.unwrap_or(rest.len());
     }
 
     /// The next event. White space between tags is reported only while `collecting`.
@@ -253,7 +254,7 @@ impl<'a> Scanner<'a> {
                     self.syntax()
                 };
             };
-            if byte != b'<' || (collecting && start != self.at) {
+            if byte != b'<' || (collecting && self.depth > 0 && start != self.at) {
                 return self.text(start);
             }
             match self.bytes.get(self.at + 1) {
@@ -357,12 +358,12 @@ impl<'a> Scanner<'a> {
     #[inline]
     fn name(&mut self) -> Result<Span, ReginfoError> {
         let start = self.at;
-        if !self.peek().is_some_and(|byte| is(byte, NAME_START)) {
+        let rest = &self.bytes[start..];
+        if !rest.first().is_some_and(|&byte| is(byte, NAME_START)) {
             return self.syntax();
         }
-        while self.at < self.bytes.len() && is(self.bytes[self.at], NAME) {
-            self.at += 1;
-        }
+        let len = rest.iter().position(|&byte| !is(byte, NAME));
+        self.at += len.unwrap_or(rest.len());
         if self.at - start > NAME_BYTES_MAX {
             return self.fail(ReginfoErrorKind::Limit);
         }
@@ -378,15 +379,14 @@ impl<'a> Scanner<'a> {
         }
         self.at += 1;
         self.skip_space();
-        let quote = match self.peek() {
-            Some(quote @ (b'"' | b'\'')) => quote,
-            Some(_) | None => return self.syntax(),
+        let Some(quote @ (b'"' | b'\'')) = self.peek() else {
+            return self.syntax();
         };
         self.at += 1;
         let start = self.at;
         let mut plain = true;
         loop {
-            let Some(step) = memchr3(quote, b'<', b'&', &self.bytes[self.at..]) else {
+            let Some(step) = value_end(quote, &self.bytes[self.at..]) else {
                 return self.syntax();
             };
             self.at += step;
@@ -479,6 +479,33 @@ impl<'a> Scanner<'a> {
     }
 }
 
+/// Where the first `quote`, `<` or `&` stands. Most values are short: a call to memchr costs more
+/// than a few words looked at here, so it only gets the long ones.
+#[inline]
+fn value_end(quote: u8, rest: &[u8]) -> Option<usize> {
+    const WORDS: usize = 4;
+    let [quotes, less, ampersand] = [quote, b'<', b'&'].map(|byte| LOW * u64::from(byte));
+    let (words, _) = rest.as_chunks::<8>();
+    for (index, word) in words.iter().take(WORDS).enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let hits =
+            zero_bytes(word ^ quotes) | zero_bytes(word ^ less) | zero_bytes(word ^ ampersand);
+        if hits != 0 {
+            return Some(index * 8 + (hits.trailing_zeros() / 8) as usize);
+        }
+    }
+    let start = words.len().min(WORDS) * 8;
+    memchr3(quote, b'<', b'&', &rest[start..]).map(|at| start + at)
+}
+
+const LOW: u64 = 0x0101_0101_0101_0101;
+
+/// Bit 7 of each zero byte of `word`; bits above the lowest one set may be wrong.
+#[inline]
+const fn zero_bytes(word: u64) -> u64 {
+    word.wrapping_sub(LOW) & !word & (LOW << 7)
+}
+
 /// The quoted value after a pseudo attribute's name.
 fn pseudo_value(after: &[u8]) -> Option<&[u8]> {
     let after = after
@@ -526,6 +553,9 @@ fn screen(bytes: &[u8]) -> Result<bool, ReginfoError> {
 
 /// The character a reference at the start of `rest` stands for, and the reference's length.
 fn reference(rest: &[u8], at: usize) -> Result<(char, usize), ReginfoError> {
+    if let [b'&', letter @ (b'l' | b'g'), b't', b';', ..] = rest {
+        return Ok((if *letter == b'l' { '<' } else { '>' }, 4));
+    }
     let error = ReginfoError::new(ReginfoErrorKind::Syntax, at);
     let window = &rest[..rest.len().min(14)];
     let end = memchr(b';', window).ok_or(error)?;

@@ -16,6 +16,10 @@ use core::time::Duration;
 
 use crate::base::entropy::Jitter;
 use crate::base::time::Timestamp;
+use crate::sip::transaction::TransactionOptions;
+use crate::sip::transaction::client_non_invite::{
+    ClientNonInvite, ClientNonInviteState, NonInviteAction,
+};
 
 /// Durations and the asked life. Ranges are checked where configuration is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +34,8 @@ pub struct SubscribeOptions {
     pub backoff_max: Duration,
     /// The late probe after an unexplained end (SUB-7). Default 30 s.
     pub probe_after: Duration,
+    /// Timers of the SUBSCRIBE transaction.
+    pub transaction: TransactionOptions,
 }
 
 impl Default for SubscribeOptions {
@@ -40,6 +46,7 @@ impl Default for SubscribeOptions {
             backoff_min: Duration::from_secs(30),
             backoff_max: Duration::from_secs(3600),
             probe_after: Duration::from_secs(30),
+            transaction: TransactionOptions::default(),
         }
     }
 }
@@ -89,6 +96,8 @@ pub enum Action {
     None,
     /// Send this SUBSCRIBE with [`Subscription::asked_expires_s`].
     Subscribe(SubscribeKind),
+    /// Send the last SUBSCRIBE again, octet for octet.
+    Retransmit,
     /// Forget the dialog; the machine goes on by itself.
     Ended(Ended),
 }
@@ -227,6 +236,7 @@ pub struct Subscription {
     refresh_at: Timestamp,
     expires_at: Timestamp,
     wake_at: Timestamp,
+    transaction: Option<ClientNonInvite>,
 }
 
 /// Raised intervals accepted in a row (423).
@@ -260,6 +270,7 @@ impl Default for Subscription {
             refresh_at: Timestamp::NEVER,
             expires_at: Timestamp::NEVER,
             wake_at: Timestamp::NEVER,
+            transaction: None,
         }
     }
 }
@@ -299,10 +310,14 @@ impl Subscription {
     /// When [`Subscription::handle_timeout`] has work.
     #[must_use]
     pub fn deadline(&self) -> Timestamp {
+        let resend_at = self
+            .transaction
+            .map_or(Timestamp::NEVER, |machine| machine.deadline());
         self.timer_n
             .min(self.refresh_at)
             .min(self.expires_at)
             .min(self.wake_at)
+            .min(resend_at)
     }
 
     /// Mail arrived or policy wants a subscription. Nothing while one exists, is retried later, or
@@ -350,8 +365,7 @@ impl Subscription {
             SubscriptionState::Active => {
                 self.disarm();
                 self.state = SubscriptionState::Ending;
-                self.timer_n = context.now + context.options.timer_n;
-                Action::Subscribe(SubscribeKind::Unsubscribe)
+                self.send(context, SubscribeKind::Unsubscribe)
             }
             SubscriptionState::Pending => {
                 self.reset();
@@ -365,8 +379,47 @@ impl Subscription {
         }
     }
 
-    /// A response to the SUBSCRIBE outstanding. Repeated or late ones change nothing.
+    /// A response to the SUBSCRIBE last sent, matched by its branch. Repeats change nothing.
     pub fn handle_response(
+        &mut self,
+        context: &mut SubscribeContext<'_>,
+        response: SubscribeResponse,
+    ) -> Action {
+        let Some(machine) = &mut self.transaction else {
+            return Action::None;
+        };
+        let step = machine.handle_response(context.now, response.status);
+        self.forget_finished();
+        match step {
+            NonInviteAction::Final(_) => self.handle_final(context, response),
+            NonInviteAction::Nothing
+            | NonInviteAction::Provisional(_)
+            | NonInviteAction::Retransmit
+            | NonInviteAction::Terminated
+            | NonInviteAction::TimedOut
+            | NonInviteAction::TransportFailed => Action::None,
+        }
+    }
+
+    /// The SUBSCRIBE could not be sent: acts as a 503 without Retry-After.
+    pub fn handle_transport_error(&mut self, context: &mut SubscribeContext<'_>) -> Action {
+        let Some(machine) = &mut self.transaction else {
+            return Action::None;
+        };
+        if machine.handle_transport_error() != NonInviteAction::TransportFailed {
+            return Action::None;
+        }
+        self.forget_finished();
+        self.handle_final(
+            context,
+            SubscribeResponse {
+                status: 503,
+                ..Default::default()
+            },
+        )
+    }
+
+    fn handle_final(
         &mut self,
         context: &mut SubscribeContext<'_>,
         response: SubscribeResponse,
@@ -448,6 +501,27 @@ impl Subscription {
     /// Timers due at `context.now`. Call until [`Subscription::deadline`] lies ahead.
     pub fn handle_timeout(&mut self, context: &mut SubscribeContext<'_>) -> Action {
         let now = context.now;
+        if let Some(machine) = &mut self.transaction
+            && machine.deadline() <= now
+        {
+            let step = machine.handle_timeout(now);
+            self.forget_finished();
+            return match step {
+                NonInviteAction::Retransmit => Action::Retransmit,
+                NonInviteAction::TimedOut => {
+                    let response = SubscribeResponse {
+                        status: 408,
+                        ..Default::default()
+                    };
+                    self.handle_final(context, response)
+                }
+                NonInviteAction::Nothing
+                | NonInviteAction::Provisional(_)
+                | NonInviteAction::Final(_)
+                | NonInviteAction::Terminated
+                | NonInviteAction::TransportFailed => Action::None,
+            };
+        }
         if self.timer_n <= now {
             if self.state == SubscriptionState::Ending {
                 self.reset();
@@ -475,6 +549,22 @@ impl Subscription {
         self.wake_at = Timestamp::NEVER;
         self.refreshing = false;
         self.refresh_again = false;
+        self.transaction = None;
+    }
+
+    fn send(&mut self, context: &SubscribeContext<'_>, kind: SubscribeKind) -> Action {
+        let options = context.options;
+        self.timer_n = context.now + options.timer_n;
+        self.transaction = Some(ClientNonInvite::start(context.now, &options.transaction));
+        Action::Subscribe(kind)
+    }
+
+    fn forget_finished(&mut self) {
+        let finished =
+            |machine: &ClientNonInvite| machine.state() == ClientNonInviteState::Terminated;
+        if self.transaction.as_ref().is_some_and(finished) {
+            self.transaction = None;
+        }
     }
 
     fn start(&mut self, context: &SubscribeContext<'_>) -> Action {
@@ -489,8 +579,7 @@ impl Subscription {
         self.remote_cseq = None;
         self.remote_tag = None;
         self.started_at = context.now;
-        self.timer_n = context.now + context.options.timer_n;
-        Action::Subscribe(SubscribeKind::Initial)
+        self.send(context, SubscribeKind::Initial)
     }
 
     /// A new dialog at once, unless the last one was begun just now.
@@ -506,8 +595,7 @@ impl Subscription {
         self.refresh_again = false;
         self.interval_retries = 0;
         self.refresh_at = Timestamp::NEVER;
-        self.timer_n = context.now + context.options.timer_n;
-        Action::Subscribe(SubscribeKind::Refresh)
+        self.send(context, SubscribeKind::Refresh)
     }
 
     fn fail(&mut self, context: &mut SubscribeContext<'_>, retry_after_s: Option<u32>) -> Action {
@@ -553,15 +641,15 @@ impl Subscription {
         };
         self.interval_retries += 1;
         self.asked_s = min;
-        self.timer_n = context.now + context.options.timer_n;
-        Action::Subscribe(match self.state {
+        let kind = match self.state {
             SubscriptionState::Active => SubscribeKind::Refresh,
             SubscriptionState::Dormant
             | SubscriptionState::Ending
             | SubscriptionState::Idle
             | SubscriptionState::Pending
             | SubscriptionState::Waiting => SubscribeKind::Initial,
-        })
+        };
+        self.send(context, kind)
     }
 
     /// A refresh was refused: some codes end the subscription, others leave it to its expiry.

@@ -302,6 +302,17 @@ impl Device {
         followup
     }
 
+    /// Addresses and capacities of its buffers, to see that a warm merge touches none.
+    #[cfg(test)]
+    pub(crate) fn buffers(&self) -> [usize; 4] {
+        [
+            self.text.as_ptr() as usize,
+            self.text.capacity(),
+            self.bindings.as_ptr() as usize,
+            self.bindings.capacity(),
+        ]
+    }
+
     /// Whether its place may go to another device. `easy`: only if it has no history either.
     pub(crate) fn is_forgettable(&self, easy: bool) -> bool {
         self.bindings.is_empty()
@@ -372,7 +383,11 @@ impl Device {
         };
         let aor = self.intern(row.aor, aor_hint);
         let uri = self.intern(row.uri, uri_hint);
-        let instance = self.intern(row.instance, self.instance);
+        // The key says that it is the same instance, if written otherwise: the first form stays.
+        let instance = match self.instance.len {
+            0 => self.intern(row.instance, self.instance),
+            _ => Some(self.instance),
+        };
         let (Some(target), Some(aor), Some(uri), Some(instance)) = (target, aor, uri, instance)
         else {
             return Merged::Overflow;

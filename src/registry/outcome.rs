@@ -271,13 +271,13 @@ impl DeviceState {
             Class::Provisional | Class::RetryNow(_) | Class::Cancelled => self,
             Class::Session => Self::Ready,
             Class::Backoff { pace, at_least, .. } => {
-                self.back_off(pace, at_least, now, binding, jitter, options)
+                self.back_off((pace, at_least), now, binding, jitter, options)
             }
             Class::NextHop(HopTrouble::Unavailable { hold }) => {
-                self.back_off(Pace::Exponential, hold, now, binding, jitter, options)
+                self.back_off((Pace::Exponential, hold), now, binding, jitter, options)
             }
             Class::NextHop(HopTrouble::Loop | HopTrouble::BadGateway) => {
-                self.back_off(Pace::Exponential, None, now, binding, jitter, options)
+                self.back_off((Pace::Exponential, None), now, binding, jitter, options)
             }
             Class::Wait { declined, .. } => {
                 let hold = if declined {
@@ -299,8 +299,7 @@ impl DeviceState {
 
     fn back_off(
         self,
-        pace: Pace,
-        at_least: Option<Duration>,
+        (pace, at_least): (Pace, Option<Duration>),
         now: Timestamp,
         binding: BindingId,
         jitter: &mut Jitter,

@@ -167,7 +167,7 @@ impl<'a> Answer<'a> {
 }
 
 /// Whether a list of media ranges (`*`, `type/*`, `type/subtype`) holds `wanted`.
-pub(super) fn list_covers(list: &[u8], wanted: &[u8]) -> bool {
+pub fn list_covers(list: &[u8], wanted: &[u8]) -> bool {
     list.split(|&c| c == b' ' || c == b'\t').any(|entry| {
         let entry = trim(&entry[..memchr::memchr(b';', entry).unwrap_or(entry.len())]);
         match entry {

@@ -12,7 +12,7 @@ mod offer;
 mod scan;
 
 pub use address::address_allowed;
-pub use answer::{Answer, Role, judge_answer};
+pub use answer::{Answer, Role, judge_answer, list_covers};
 pub use offer::{LocalMedia, OfferAnswer, OfferOutcome, answer_offer};
 
 /// Who opens the connection (RFC 4145 section 4, RFC 6135 section 4).

@@ -258,7 +258,7 @@ fn connects_by_cema_to_c_and_m_and_else_to_the_first_path_uri() {
         answer.connect_address(),
         Ok("192.0.2.77:9000".parse().expect("literal"))
     );
-    assert_eq!(answer.path, relays["a=path:".len()..].as_bytes());
+    assert_eq!(answer.path, &relays.as_bytes()["a=path:".len()..]);
     assert_eq!(answer.first_path_uri(), b"msrp://192.0.2.77:9000/r;tcp");
     let name = changed("c=IN IP4 198.51.100.7", "c=IN IP4 ue.example.net");
     assert_eq!(address(&name), Err(SdpError::Addr));

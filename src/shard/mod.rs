@@ -1,1 +1,305 @@
 //! Layer 4: routes inputs to the parts that own them and orders their outputs.
+//!
+//! A [`Shard`] owns its users outright. It is a deterministic function of its state, the time and
+//! the inputs; drivers (`io`, `sim`) implement the rest of the world. Here: which part an input is
+//! for, and when it wakes. Not here: what the part does with it.
+
+mod frames;
+mod intake;
+pub mod recover;
+mod requests;
+mod responses;
+mod subscriptions;
+mod timers;
+
+use core::net::IpAddr;
+
+use crate::base::entropy::{Csprng, Jitter};
+use crate::base::map::MapKeys;
+use crate::base::outbox::Outbox;
+use crate::base::slab::{Key, Slab};
+use crate::base::surface::{
+    Core, Input, LinkCommand, LinkEvent, LinkId, LinkKind, MeshFrame, StoreBatch, Transmit, TxBuf,
+};
+use crate::base::time::{Timestamp, UnixMillis};
+use crate::metrics::probe::Probe;
+use crate::push::campaign::{Campaigns, UserState};
+use crate::push::hops::{self, Hops};
+use crate::push::post::Post;
+use crate::push::{Env, Push};
+use crate::registry::Registry;
+use crate::sip::message::HeaderTable;
+use crate::sip::transaction::server::ServerTable;
+use crate::wheel::Wheel;
+
+pub use options::{ShardOptions, ShardSeed};
+mod options;
+
+/// One shard of the engine.
+#[derive(Debug)]
+pub struct Shard {
+    env: Env,
+    options: ShardOptions,
+    out: Outbox,
+    post: Post,
+    hops: Hops,
+    registry: Registry<UserState>,
+    pushes: Slab<Push>,
+    campaigns: Campaigns,
+    wheel: Wheel,
+    server: ServerTable,
+    desk: Desk,
+    probe: Probe,
+}
+
+/// Small things a turn needs.
+#[derive(Debug)]
+struct Desk {
+    wall: UnixMillis,
+    wall_at: Timestamp,
+    /// When the hops need attention next.
+    hops_at: Timestamp,
+    /// Buffers that are lent out within a turn.
+    started: Vec<Key>,
+    open: Vec<Key>,
+    identity: Vec<u8>,
+    lines: Vec<u8>,
+    jitter: Jitter,
+    headers: Option<Box<HeaderTable>>,
+    draining: bool,
+    next_tag: u64,
+}
+
+impl Desk {
+    /// The wall clock at `now`, from the last reading.
+    fn wall_at(&self, now: Timestamp) -> UnixMillis {
+        let passed = u64::try_from(now.since(self.wall_at).as_millis()).unwrap_or(u64::MAX);
+        UnixMillis(self.wall.0.saturating_add(passed))
+    }
+
+    /// The monotonic moment of a wall time; never earlier than the last reading.
+    fn moment_of(&self, wall_s: u64) -> Timestamp {
+        let ahead = UnixMillis::from_secs(wall_s).0.saturating_sub(self.wall.0);
+        self.wall_at + core::time::Duration::from_millis(ahead)
+    }
+}
+
+/// Splits a shard into the context of a push and the parts beside it.
+macro_rules! ctx {
+    ($shard:expr, $now:expr) => {
+        Ctx {
+            now: $now,
+            wall: $shard.desk.wall_at($now),
+            env: &$shard.env,
+            out: &mut $shard.out,
+            post: &mut $shard.post,
+            hops: &mut $shard.hops,
+            probe: &mut $shard.probe,
+            jitter: &mut $shard.desk.jitter,
+        }
+    };
+}
+use ctx;
+
+impl Core for Shard {
+    fn handle(&mut self, now: Timestamp, input: Input<'_>) {
+        match input {
+            Input::Bytes { link, bytes } => self.handle_bytes(now, link, bytes),
+            Input::Datagram {
+                link,
+                source,
+                bytes,
+            } => {
+                self.handle_datagram(now, link, source, bytes);
+            }
+            Input::Link { link, event } => self.handle_link(now, link, event),
+            Input::ConnectFailed { token } => self.handle_connect_failed(now, token),
+            Input::Stored(done) => self.handle_stored(now, done),
+            Input::Mesh(frame) => self.handle_mesh(now, frame),
+            Input::Wall(wall) => {
+                self.desk.wall = wall;
+                self.desk.wall_at = now;
+            }
+            Input::Drain => self.desk.draining = true,
+        }
+    }
+
+    fn advance(&mut self, now: Timestamp) {
+        self.fire_timers(now);
+        self.hops.advance(now, &mut self.out);
+        self.desk.hops_at = self.hops.deadline(now);
+        self.run_campaigns(now);
+    }
+
+    fn next_deadline(&self) -> Option<Timestamp> {
+        let wheel = self.wheel.next_deadline().unwrap_or(Timestamp::NEVER);
+        let mut earliest = wheel.min(self.desk.hops_at).min(self.server.deadline());
+        if self.campaigns.is_pending() && !self.desk.draining {
+            earliest = Timestamp::ZERO;
+        }
+        (!earliest.is_never()).then_some(earliest)
+    }
+
+    fn poll_transmit(&mut self, buffer: &mut TxBuf) -> Option<Transmit> {
+        self.out.poll_transmit(buffer)
+    }
+
+    fn poll_store(&mut self, batch: &mut StoreBatch) -> bool {
+        self.post.poll_store(batch)
+    }
+
+    fn poll_mesh(&mut self) -> Option<MeshFrame> {
+        self.out.poll_mesh()
+    }
+
+    fn poll_link(&mut self) -> Option<LinkCommand> {
+        self.out.poll_link()
+    }
+
+    fn room(&self) -> bool {
+        self.post.room() > 0
+    }
+
+    fn is_drained(&self) -> bool {
+        self.desk.draining && self.pushes.is_empty() && self.post.is_settled()
+    }
+}
+
+impl Shard {
+    /// A shard with its options; `seed` determines every random choice and identifier.
+    ///
+    /// # Errors
+    /// When the profile cannot be compiled into templates.
+    pub fn new(
+        options: ShardOptions,
+        seed: ShardSeed,
+        now: Timestamp,
+        wall: UnixMillis,
+    ) -> Result<Self, crate::sip::template::ProfileError> {
+        let mut stream = Csprng::from_seed(seed.stream);
+        let keys = MapKeys([
+            stream.next_u64(),
+            stream.next_u64(),
+            stream.next_u64(),
+            stream.next_u64(),
+        ]);
+        let env = options.env(seed.identifier_key)?;
+        Ok(Self {
+            out: Outbox::new(options.shard),
+            post: Post::new(&options.post, keys, wall),
+            hops: Hops::new(options.shard, &options.hops),
+            registry: Registry::new(keys, options.users_max, 0),
+            pushes: Slab::new(options.pushes_max, options.pushes_warm),
+            campaigns: Campaigns::new(options.campaign.clone()),
+            wheel: Wheel::new(options.tick, options.timers_max(), now),
+            server: ServerTable::new(&options.server, keys),
+            desk: Desk {
+                wall,
+                wall_at: now,
+                hops_at: now,
+                started: Vec::with_capacity(64),
+                open: Vec::with_capacity(64),
+                identity: Vec::with_capacity(256),
+                lines: Vec::with_capacity(1024),
+                jitter: Jitter::new(stream.next_u64()),
+                headers: Some(Box::default()),
+                draining: false,
+                next_tag: 0,
+            },
+            probe: Probe::default(),
+            env,
+            options,
+        })
+    }
+
+    /// The shard's counters.
+    #[must_use]
+    pub const fn probe(&self) -> &Probe {
+        &self.probe
+    }
+
+    /// Live pushes, users known and messages pending.
+    #[must_use]
+    pub fn population(&self) -> Population {
+        Population {
+            pushes: self.pushes.len(),
+            users: self.registry.len(),
+            messages: self.post.pending(),
+            links: self.out.iter().count(),
+        }
+    }
+
+    fn trusts(&self, peer: IpAddr) -> bool {
+        self.options.trusted_peers.is_empty() || self.options.trusted_peers.contains(&peer)
+    }
+
+    fn handle_link(&mut self, now: Timestamp, link: LinkId, event: LinkEvent) {
+        match event {
+            LinkEvent::Opened { kind, peer, .. } => {
+                if !self.out.opened(link, kind, peer) {
+                    return;
+                }
+                match kind {
+                    LinkKind::SipUdp => self.hops.socket_bound(link),
+                    LinkKind::SipInbound if !self.trusts(peer.ip()) => {
+                        self.probe.untrusted_total += 1;
+                        self.out.close(link);
+                    }
+                    LinkKind::MsrpInbound => self.watch_unbound(now, link),
+                    LinkKind::SipInbound | LinkKind::MsrpOutbound | LinkKind::SipOutbound => {}
+                }
+            }
+            LinkEvent::Connected {
+                token, kind, peer, ..
+            } => {
+                if !self.out.opened(link, kind, peer) {
+                    return;
+                }
+                if hops::is_trunk_token(token) {
+                    self.hops.connected(token, link);
+                    self.campaigns.hop_room();
+                } else {
+                    self.msrp_connected(now, token, link);
+                }
+            }
+            LinkEvent::Sent => {
+                self.out.sent(link);
+                self.link_drained(now, link);
+            }
+            LinkEvent::Closed => self.handle_closed(now, link),
+        }
+    }
+
+    fn handle_closed(&mut self, now: Timestamp, link: LinkId) {
+        let kind = self.out.lookup(link).map(|state| state.kind);
+        if self.hops.closed(now, link) {
+            self.out.closed(link);
+            return;
+        }
+        if matches!(kind, Some(LinkKind::MsrpInbound | LinkKind::MsrpOutbound)) {
+            self.msrp_lost(now, link);
+        }
+        self.out.closed(link);
+    }
+
+    fn handle_connect_failed(&mut self, now: Timestamp, token: u64) {
+        if hops::is_trunk_token(token) {
+            self.hops.connect_failed(now, token, &mut self.desk.jitter);
+        } else {
+            self.msrp_connect_failed(now, token);
+        }
+    }
+}
+
+/// How much a shard holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Population {
+    /// Live pushes.
+    pub pushes: usize,
+    /// Users with mail or a registration.
+    pub users: usize,
+    /// Messages not yet delivered to every selected device.
+    pub messages: usize,
+    /// Open links.
+    pub links: usize,
+}

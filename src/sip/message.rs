@@ -18,7 +18,7 @@ use crate::sip::header::{
     AddrSpans, COUNT, CSeqSpans, ViaSpans, date, parse_seconds, parse_session_expires,
 };
 use crate::sip::parser::{ParseError, ParseErrorKind};
-use crate::sip::scan::{split_comma, trim};
+use crate::sip::scan::{LWS, decimal_u32, is, run_len, split_comma, trim};
 
 /// A request method. Names are compared with case (RFC 3261 section 7.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -384,7 +384,7 @@ impl<'a> Message<'a> {
     pub fn values(&self, name: HeaderName) -> ValueIter<'a> {
         ValueIter {
             lines: self.headers(name),
-            rest: &[],
+            values: Values { rest: &[] },
         }
     }
 
@@ -406,7 +406,13 @@ impl<'a> Message<'a> {
     /// Via values in the message, comma lists counted by element.
     #[must_use]
     pub fn via_count(&self) -> usize {
-        self.values(HeaderName::Via).count()
+        let count = |line: &[u8]| {
+            if memchr::memchr(b',', line).is_none() {
+                return usize::from(!line.is_empty());
+            }
+            Values { rest: line }.count()
+        };
+        self.headers(HeaderName::Via).map(count).sum()
     }
 
     /// From.
@@ -465,7 +471,7 @@ impl<'a> Message<'a> {
     #[must_use]
     pub fn contact(&self) -> Option<Result<NameAddr<'a>, ParseError>> {
         let line = self.header(HeaderName::Contact)?;
-        Some(NameAddr::parse(trim(split_comma(line).0)))
+        Some(NameAddr::parse_first(line))
     }
 
     /// Expires in seconds.
@@ -516,7 +522,7 @@ impl<'a> Message<'a> {
         if digits == 0 {
             return None;
         }
-        Some(crate::sip::scan::decimal_u32(&value[..digits]).unwrap_or(u32::MAX))
+        Some(decimal_u32(&value[..digits]).unwrap_or(u32::MAX))
     }
 
     /// Max-Forwards; `None` when absent.
@@ -536,14 +542,34 @@ impl<'a> Message<'a> {
     /// (Supported, Require, Allow, Accept).
     #[must_use]
     pub fn lists(&self, name: HeaderName, token: &[u8]) -> bool {
-        self.values(name).any(|value| {
-            value.len() >= token.len()
-                && value[..token.len()].eq_ignore_ascii_case(token)
-                && matches!(
-                    value.get(token.len()),
-                    None | Some(b';' | b' ' | b'\t' | b'\r')
-                )
-        })
+        self.headers(name).any(|line| line_lists(line, token))
+    }
+}
+
+/// Whether the comma list `line` holds `token`, up to parameters.
+fn line_lists(line: &[u8], token: &[u8]) -> bool {
+    let hit = |value: &[u8]| {
+        value
+            .get(..token.len())
+            .is_some_and(|text| text.eq_ignore_ascii_case(token))
+            && value
+                .get(token.len())
+                .is_none_or(|byte| matches!(byte, b',' | b';') || is(*byte, LWS))
+    };
+    if memchr::memchr(b'"', line).is_some() {
+        return Values { rest: line }.any(hit);
+    }
+    // Short tokens: stepping octet by octet beats a vectorised search per element.
+    let mut rest = line;
+    loop {
+        rest = &rest[run_len(rest, LWS)..];
+        if hit(rest) {
+            return true;
+        }
+        let Some(comma) = rest.iter().position(|byte| *byte == b',') else {
+            return false;
+        };
+        rest = &rest[comma + 1..];
     }
 }
 
@@ -574,7 +600,7 @@ impl<'a> Iterator for HeaderIter<'a> {
 #[derive(Clone, Debug)]
 pub struct ValueIter<'a> {
     lines: HeaderIter<'a>,
-    rest: &'a [u8],
+    values: Values<'a>,
 }
 
 impl<'a> Iterator for ValueIter<'a> {
@@ -582,9 +608,25 @@ impl<'a> Iterator for ValueIter<'a> {
 
     fn next(&mut self) -> Option<&'a [u8]> {
         loop {
-            if self.rest.is_empty() {
-                self.rest = self.lines.next()?;
+            if let Some(value) = self.values.next() {
+                return Some(value);
             }
+            self.values.rest = self.lines.next()?;
+        }
+    }
+}
+
+/// Iterates the values of one line; empty ones are skipped.
+#[derive(Clone, Debug)]
+struct Values<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Values<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        while !self.rest.is_empty() {
             let (value, rest) = split_comma(self.rest);
             self.rest = rest;
             let value = trim(value);
@@ -592,5 +634,6 @@ impl<'a> Iterator for ValueIter<'a> {
                 return Some(value);
             }
         }
+        None
     }
 }

@@ -18,7 +18,8 @@ pub(crate) const LWS: u8 = 8;
 pub(crate) const USER: u8 = 16;
 /// Names and values of URI parameters.
 pub(crate) const URI_PARAM: u8 = 32;
-/// Unquoted values of header parameters: tokens, hosts, ports, bracketed addresses.
+/// Unquoted values of parameters, wider than the grammar: all but white space, controls, separators
+/// of lists and quotes. Octets above 127 were judged by the parser.
 pub(crate) const PARAM_VALUE: u8 = 64;
 /// Words of Call-ID.
 pub(crate) const WORD: u8 = 128;
@@ -30,9 +31,13 @@ const fn classes() -> [u8; 256] {
         let c = byte.to_le_bytes()[0];
         let mut class = 0;
         if c.is_ascii_alphanumeric() {
-            class = TOKEN | URI | HOST | USER | URI_PARAM | PARAM_VALUE | WORD;
+            class = TOKEN | URI | HOST | USER | URI_PARAM | WORD;
         }
         class |= class_of_mark(c);
+        let separator = matches!(c, b';' | b',' | b'"' | b'<' | b'>' | b'\\' | 0x7f);
+        if c > b' ' && !separator {
+            class |= PARAM_VALUE;
+        }
         if matches!(c, b' ' | b'\t' | b'\r' | b'\n') {
             class |= LWS;
         }
@@ -48,7 +53,7 @@ const fn class_of_mark(c: u8) -> u8 {
         c,
         b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~'
     ) {
-        class |= TOKEN | PARAM_VALUE | WORD;
+        class |= TOKEN | WORD;
     }
     if matches!(
         c,
@@ -63,7 +68,7 @@ const fn class_of_mark(c: u8) -> u8 {
         class |= URI;
     }
     if matches!(c, b'[' | b']') {
-        class |= URI | URI_PARAM | PARAM_VALUE | WORD;
+        class |= URI | URI_PARAM | WORD;
     }
     if matches!(c, b'-' | b'.' | b'_') {
         class |= HOST;
@@ -73,12 +78,6 @@ const fn class_of_mark(c: u8) -> u8 {
     }
     if matches!(c, b'/' | b':' | b'&' | b'+' | b'$') {
         class |= URI_PARAM;
-    }
-    if matches!(
-        c,
-        b':' | b'/' | b'@' | b'&' | b'$' | b'?' | b'(' | b')' | b'#' | b'|' | b'^'
-    ) {
-        class |= PARAM_VALUE;
     }
     let rest = matches!(
         c,
@@ -98,10 +97,19 @@ pub(crate) fn is(byte: u8, mask: u8) -> bool {
     CLASS[usize::from(byte)] & mask != 0
 }
 
+/// Bytes of the classes `mask` at the start of `bytes`.
+#[inline]
+pub(crate) fn run_len(bytes: &[u8], mask: u8) -> usize {
+    bytes
+        .iter()
+        .position(|&byte| !is(byte, mask))
+        .unwrap_or(bytes.len())
+}
+
 /// `true` when `bytes` is not empty and every byte belongs to `mask`.
 #[inline]
 pub(crate) fn all(bytes: &[u8], mask: u8) -> bool {
-    !bytes.is_empty() && bytes.iter().all(|&byte| is(byte, mask))
+    !bytes.is_empty() && run_len(bytes, mask) == bytes.len()
 }
 
 /// `true` when `bytes` is a token.
@@ -195,6 +203,20 @@ pub(crate) fn end_of_quoted(bytes: &[u8], open: usize) -> Option<usize> {
     }
 }
 
+/// The span of `start..end` without the checks of [`Span::new`], for the hot loops: `start <= end`
+/// holds by construction, and messages are far shorter than 4 GiB (longer text only reads wrong).
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "messages are bounded by a named limit"
+)]
+#[inline]
+pub(crate) const fn span(start: usize, end: usize) -> Span {
+    Span {
+        start: start as u32,
+        len: end.wrapping_sub(start) as u32,
+    }
+}
+
 /// A position in a value; offsets are those of `bytes`.
 #[derive(Clone, Debug)]
 pub(crate) struct Cursor<'a> {
@@ -230,31 +252,35 @@ impl<'a> Cursor<'a> {
         hit
     }
 
+    /// What has not been read yet.
+    #[inline]
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.bytes.get(self.pos..).unwrap_or_default()
+    }
+
     /// Skips white space; `true` when there was some.
     #[inline]
     pub(crate) fn skip_lws(&mut self) -> bool {
-        let start = self.pos;
-        while self.peek().is_some_and(|byte| is(byte, LWS)) {
-            self.pos += 1;
+        if !self.peek().is_some_and(|byte| is(byte, LWS)) {
+            return false;
         }
-        self.pos > start
+        self.pos += run_len(self.rest(), LWS);
+        true
     }
 
     /// The longest run of bytes of the classes `mask`; may be empty.
     #[inline]
     pub(crate) fn run(&mut self, mask: u8) -> Span {
         let start = self.pos;
-        while self.peek().is_some_and(|byte| is(byte, mask)) {
-            self.pos += 1;
-        }
-        Span::new(start, self.pos)
+        self.pos += run_len(self.rest(), mask);
+        span(start, self.pos)
     }
 
     /// A quoted string, quotes included; `None` when it does not end.
     #[inline]
     pub(crate) fn quoted(&mut self) -> Option<Span> {
         let end = end_of_quoted(self.bytes, self.pos)?;
-        let span = Span::new(self.pos, end);
+        let span = span(self.pos, end);
         self.pos = end;
         Some(span)
     }

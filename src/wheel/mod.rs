@@ -19,6 +19,11 @@
 //! level that reaches them, so that the slot being emptied only shrinks. A timer is moved at most
 //! once per level.
 //!
+//! **Laziness.** At 10 M timers a cache miss is the price of everything, and the neighbours of a
+//! timer are misses. So a timer that is moved to a later tick, the usual refresh, stays where it
+//! hangs and is moved when its slot comes up; and a disarmed one stays there as well, dead, ready
+//! to be used again in place by the next timer that is not due earlier. The dead count as room.
+//!
 //! What it does not do: it calls nobody, reads no clock and keeps no order inside one tick.
 
 use core::time::Duration;
@@ -45,22 +50,32 @@ const MOVES_PER_WAKE: u64 = 64;
 
 const TICK_BITS: usize = 41;
 const TICK_MAX: u64 = (1 << TICK_BITS) - 1;
-const LEVEL_SHIFT: usize = TICK_BITS;
-const GENERATION_SHIFT: usize = LEVEL_SHIFT + 3;
+const STATUS_SHIFT: usize = TICK_BITS;
+const GENERATION_SHIFT: usize = STATUS_SHIFT + 2;
 const GENERATION_MASK: u32 = (1 << (64 - GENERATION_SHIFT)) - 1;
-const FREE: usize = 7;
+/// Armed and linked.
+const LIVE: u64 = 0;
+/// Disarmed, still linked, and in the list of the dead.
+const DEAD: u64 = 1;
+/// Unlinked, in the free list.
+const FREE: u64 = 2;
+/// A `prev` from here on says: head of the slot with this number.
+const HEAD: u32 = 1 << 31;
 const NIL: u32 = u32::MAX;
 
 const _: () = assert!(
     TICK_BITS == LEVEL_BITS * LEVELS + 1,
     "the top level must reach the last tick"
 );
-const _: () = assert!(LEVELS <= FREE, "a level and the free mark fit three bits");
+const _: () = assert!(
+    TIMERS_MAX <= HEAD as usize,
+    "a link is told from a head mark"
+);
 const _: () = assert!(size_of::<Node>() == 24, "10 M timers are 240 MB");
 
 /// Names one armed timer; refused once the timer fired or was disarmed.
 ///
-/// Generations have 20 bits: an id kept over exactly 2^20 reuses of its slot would be taken again.
+/// Generations have 21 bits: an id kept over exactly 2^21 reuses of its slot would be taken again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TimerId {
     slot: u32,
@@ -75,7 +90,8 @@ impl TimerId {
     };
 }
 
-/// One timer. `state` packs tick (41 bits), level (3) and generation (20).
+/// One timer. `state` packs tick (41 bits), status (2) and generation (21). A live node hangs in a
+/// slot that comes up at its tick or earlier; the key of a dead one links the list of the dead.
 #[derive(Clone, Copy, Debug)]
 struct Node {
     key: u64,
@@ -89,20 +105,20 @@ impl Node {
         self.state & TICK_MAX
     }
 
-    const fn level(&self) -> usize {
-        ((self.state >> LEVEL_SHIFT) & 7) as usize
+    const fn status(&self) -> u64 {
+        (self.state >> STATUS_SHIFT) & 3
     }
 
     const fn generation(&self) -> u32 {
         (self.state >> GENERATION_SHIFT) as u32
     }
 
-    const fn place(&mut self, level: usize, tick: u64) {
-        self.state =
-            (self.generation() as u64) << GENERATION_SHIFT | (level as u64) << LEVEL_SHIFT | tick;
+    const fn set(&mut self, generation: u32, status: u64, tick: u64) {
+        self.state = (generation as u64) << GENERATION_SHIFT | status << STATUS_SHIFT | tick;
     }
 }
 
+/// The list of one slot. `count` is exact or too high, and zero when the list is empty.
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
     head: u32,
@@ -120,8 +136,12 @@ pub struct Wheel {
     origin: Timestamp,
     /// Every timer of an earlier tick has fired.
     current: u64,
+    /// Nothing is due and nothing must be moved before this tick.
+    wake: u64,
     nodes: Vec<Node>,
     free: u32,
+    /// The node that died last.
+    dead: u32,
     capacity: usize,
     len: usize,
     moved_total: u64,
@@ -152,8 +172,10 @@ impl Wheel {
             tick,
             origin: now,
             current: 0,
+            wake: TICK_MAX,
             nodes: Vec::with_capacity(capacity),
             free: NIL,
+            dead: NIL,
             capacity,
             len: 0,
             moved_total: 0,
@@ -165,12 +187,17 @@ impl Wheel {
     /// Arms a timer that yields `key` once, at `deadline` or up to a tick later; a deadline in the
     /// past is due at once. `None` when `capacity` timers are armed.
     pub fn arm(&mut self, deadline: Timestamp, key: u64) -> Option<TimerId> {
-        let slot = self.allocate(key)?;
-        self.link(slot, self.tick_of(deadline));
-        Some(TimerId {
-            slot,
-            generation: self.nodes[slot as usize].generation(),
-        })
+        let tick = self.tick_of(deadline).max(self.current);
+        if self.len == self.capacity {
+            return None;
+        }
+        let slot = self.place(tick);
+        let node = &mut self.nodes[slot as usize];
+        let generation = node.generation();
+        node.key = key;
+        node.set(generation, LIVE, tick);
+        self.len += 1;
+        Some(TimerId { slot, generation })
     }
 
     /// Disarms `id`. `false` when it already fired or was disarmed.
@@ -178,8 +205,8 @@ impl Wheel {
         if !self.is_armed(id) {
             return false;
         }
-        self.unlink(id.slot);
-        self.release(id.slot);
+        self.bury(id.slot);
+        self.len -= 1;
         true
     }
 
@@ -188,8 +215,14 @@ impl Wheel {
         if !self.is_armed(id) {
             return false;
         }
-        self.unlink(id.slot);
-        self.link(id.slot, self.tick_of(deadline));
+        let tick = self.tick_of(deadline).max(self.current);
+        let node = &mut self.nodes[id.slot as usize];
+        let stays = tick >= node.tick();
+        node.set(id.generation, LIVE, tick);
+        if !stays {
+            self.unlink(id.slot);
+            self.link(id.slot, tick);
+        }
         true
     }
 
@@ -198,7 +231,7 @@ impl Wheel {
     pub fn is_armed(&self, id: TimerId) -> bool {
         self.nodes
             .get(id.slot as usize)
-            .is_some_and(|node| node.generation() == id.generation && node.level() != FREE)
+            .is_some_and(|node| node.generation() == id.generation && node.status() == LIVE)
     }
 
     /// Takes one timer that is due at `now`, in the order of ticks; call until `None`.
@@ -209,30 +242,28 @@ impl Wheel {
     pub fn pop_due(&mut self, now: Timestamp) -> Option<(TimerId, u64)> {
         let passed = now.as_nanos().saturating_sub(self.origin.as_nanos());
         let target = (passed / self.tick).min(TICK_MAX - 1);
-        loop {
+        while self.wake <= target {
             let head = self.buckets[0][slot_index(self.current)].head;
             if head != NIL {
-                return Some(self.fire(head));
+                if let Some(fired) = self.fire(head) {
+                    return Some(fired);
+                }
+                continue;
             }
-            if self.current >= target {
-                return None;
+            if self.current < target {
+                self.advance(target);
+            } else {
+                self.wake = self.find_wake();
             }
-            self.advance(target);
         }
+        None
     }
 
     /// When to call [`Wheel::pop_due`] next; never later than the next timer, earlier when timers
     /// must be moved. `None` when nothing is armed.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        if self.len == 0 {
-            return None;
-        }
-        let mut wake = self.first_occupied(0, self.current).unwrap_or(TICK_MAX);
-        for level in 1..LEVELS {
-            wake = wake.min(self.wake_of(level));
-        }
-        Some(self.time_of(wake))
+        (self.len > 0).then(|| self.time_of(self.wake))
     }
 
     /// Armed timers.
@@ -270,93 +301,147 @@ impl Wheel {
         Timestamp::from_nanos(self.origin.as_nanos().saturating_add(nanos))
     }
 
-    fn allocate(&mut self, key: u64) -> Option<u32> {
+    /// A node that hangs where `tick` will find it: a dead one in place when it hangs early enough,
+    /// else a free one, a new one, or a dead one moved.
+    fn place(&mut self, tick: u64) -> u32 {
+        let dead = self.dead;
+        if dead != NIL && self.nodes[dead as usize].tick() <= tick {
+            self.exhume(dead);
+            return dead;
+        }
         let slot = if self.free != NIL {
             let slot = self.free;
-            let node = &mut self.nodes[slot as usize];
-            self.free = node.next;
-            node.key = key;
+            self.free = self.nodes[slot as usize].next;
             slot
         } else if self.nodes.len() < self.capacity {
             let slot = u32::try_from(self.nodes.len()).expect("the capacity has 26 bits");
             self.nodes.push(Node {
-                key,
-                state: (FREE as u64) << LEVEL_SHIFT,
+                key: 0,
+                state: 0,
                 next: NIL,
                 prev: NIL,
             });
             slot
         } else {
-            return None;
+            assert!(dead != NIL, "the nodes are live, free or dead");
+            self.exhume(dead);
+            self.unlink(dead);
+            dead
         };
-        self.len += 1;
-        Some(slot)
+        self.link(slot, tick);
+        slot
     }
 
-    fn release(&mut self, slot: u32) {
+    /// Ends a node's life where it hangs.
+    fn bury(&mut self, slot: u32) {
+        let top = self.dead;
         let node = &mut self.nodes[slot as usize];
         let generation = (node.generation() + 1) & GENERATION_MASK;
-        node.state = u64::from(generation) << GENERATION_SHIFT | (FREE as u64) << LEVEL_SHIFT;
-        node.next = self.free;
-        self.free = slot;
-        self.len -= 1;
+        node.set(generation, DEAD, node.tick());
+        node.key = u64::from(top) << 32 | u64::from(NIL);
+        if top != NIL {
+            let key = &mut self.nodes[top as usize].key;
+            *key = *key >> 32 << 32 | u64::from(slot);
+        }
+        self.dead = slot;
     }
 
-    /// Puts a node into the slot of the lowest level that reaches `tick`.
+    /// Takes a node out of the list of the dead.
+    fn exhume(&mut self, slot: u32) {
+        let key = self.nodes[slot as usize].key;
+        let (older, newer) = halves(key);
+        if older != NIL {
+            let key = &mut self.nodes[older as usize].key;
+            *key = *key >> 32 << 32 | u64::from(newer);
+        }
+        if newer == NIL {
+            self.dead = older;
+        } else {
+            let key = &mut self.nodes[newer as usize].key;
+            *key = u64::from(older) << 32 | (*key & u64::from(NIL));
+        }
+    }
+
+    /// Puts an unlinked node into the free list.
+    fn release(&mut self, slot: u32, generation: u32) {
+        let node = &mut self.nodes[slot as usize];
+        node.set(generation, FREE, 0);
+        node.next = self.free;
+        self.free = slot;
+    }
+
+    /// Hangs a node into the slot of the lowest level that reaches `tick`.
     fn link(&mut self, slot: u32, tick: u64) {
-        let tick = tick.max(self.current);
         let mut level = 0;
         while (tick >> shift(level)) - (self.current >> shift(level)) > SLOT_MASK {
             level += 1;
         }
-        let index = slot_index(tick >> shift(level));
+        let block = tick >> shift(level);
+        let index = slot_index(block);
+        // A coarse slot is opened one slot early.
+        let opens = (block - u64::from(level > 0)) << shift(level);
+        self.wake = self.wake.min(opens);
         let bucket = &mut self.buckets[level][index];
         let head = bucket.head;
         bucket.head = slot;
-        bucket.count += 1;
+        bucket.count = bucket.count.saturating_add(1);
         if head == NIL {
             self.occupied[level][index / 64] |= 1 << (index % 64);
         } else {
             self.nodes[head as usize].prev = slot;
         }
         let node = &mut self.nodes[slot as usize];
-        node.place(level, tick);
         node.next = head;
-        node.prev = NIL;
+        node.prev = head_mark(level, index);
     }
 
     fn unlink(&mut self, slot: u32) {
-        let node = self.nodes[slot as usize];
-        let level = node.level();
-        let index = slot_index(node.tick() >> shift(level));
-        let bucket = &mut self.buckets[level][index];
-        bucket.count -= 1;
-        if node.prev == NIL {
-            assert!(
-                bucket.head == slot,
-                "a node without predecessor is the head"
-            );
-            bucket.head = node.next;
-            if node.next == NIL {
-                self.occupied[level][index / 64] &= !(1 << (index % 64));
-            }
-        } else {
-            self.nodes[node.prev as usize].next = node.next;
+        let Node { next, prev, .. } = self.nodes[slot as usize];
+        if next != NIL {
+            self.nodes[next as usize].prev = prev;
         }
-        if node.next != NIL {
-            self.nodes[node.next as usize].prev = node.prev;
+        if prev < HEAD {
+            self.nodes[prev as usize].next = next;
+            return;
+        }
+        let number = (prev - HEAD) as usize;
+        let (level, index) = (number / SLOTS, number % SLOTS);
+        let bucket = &mut self.buckets[level][index];
+        assert!(bucket.head == slot, "the mark names the slot it heads");
+        bucket.head = next;
+        if next == NIL {
+            bucket.count = 0;
+            self.occupied[level][index / 64] &= !(1 << (index % 64));
+        } else {
+            bucket.count = bucket.count.saturating_sub(1).max(1);
         }
     }
 
-    fn fire(&mut self, slot: u32) -> (TimerId, u64) {
+    /// Takes the head of the current tick's slot: fires it, or moves or frees it when it is lazy.
+    fn fire(&mut self, slot: u32) -> Option<(TimerId, u64)> {
         let node = self.nodes[slot as usize];
-        let id = TimerId {
-            slot,
-            generation: node.generation(),
-        };
+        if node.status() == DEAD || node.tick() > self.current {
+            self.settle(slot);
+            return None;
+        }
         self.unlink(slot);
-        self.release(slot);
-        (id, node.key)
+        let generation = node.generation();
+        self.release(slot, (generation + 1) & GENERATION_MASK);
+        self.len -= 1;
+        Some((TimerId { slot, generation }, node.key))
+    }
+
+    /// Moves a live node to where its tick belongs now; frees a dead one.
+    fn settle(&mut self, slot: u32) {
+        self.unlink(slot);
+        let node = self.nodes[slot as usize];
+        if node.status() == DEAD {
+            self.exhume(slot);
+            self.release(slot, node.generation());
+        } else {
+            self.link(slot, node.tick());
+        }
+        self.moved_total += 1;
     }
 
     /// Goes to the next tick at which something is due or must be moved, at most to `target`, and
@@ -364,12 +449,14 @@ impl Wheel {
     fn advance(&mut self, target: u64) {
         let from = self.current;
         let mut stop = target;
+        let mut opened = 0_u8;
         if let Some(tick) = self.first_occupied(0, from + 1) {
             stop = stop.min(tick);
         }
         for level in 1..LEVELS {
             let block = from >> shift(level);
             if self.buckets[level][slot_index(block + 1)].count > 0 {
+                opened |= 1 << level;
                 stop = stop.min((block + 1) << shift(level));
             } else if let Some(found) = self.first_occupied(level, block + 2) {
                 stop = stop.min((found - 1) << shift(level));
@@ -377,8 +464,11 @@ impl Wheel {
         }
         assert!(stop > from, "time moves");
         self.current = stop;
+        // Told before the first move: what moves down may reuse the index of a slot just passed.
         for level in (1..LEVELS).rev() {
-            self.unfold(level, from, stop);
+            if opened >> level & 1 == 1 {
+                self.unfold(level, from, stop);
+            }
         }
     }
 
@@ -388,9 +478,6 @@ impl Wheel {
         let block = (from >> shift(level)) + 1;
         let index = slot_index(block);
         let count = u64::from(self.buckets[level][index].count);
-        if count == 0 {
-            return;
-        }
         let left = (block << shift(level)) - from;
         let passed = stop - from;
         assert!(passed <= left, "stops at the start of an occupied slot");
@@ -402,13 +489,23 @@ impl Wheel {
                 .try_into()
                 .expect("below count")
         };
-        for _ in 0..share {
+        let mut moved = 0;
+        // A count may be too high, and at the start of the slot nothing may stay.
+        while moved < share || passed == left {
             let slot = self.buckets[level][index].head;
-            self.unlink(slot);
-            self.link(slot, self.nodes[slot as usize].tick());
-            debug_assert!(self.nodes[slot as usize].level() < level, "moves go down");
+            if slot == NIL {
+                return;
+            }
+            self.settle(slot);
+            moved += 1;
         }
-        self.moved_total += share;
+    }
+
+    /// The next tick at which something is due or must be moved; later than `current` when nothing
+    /// is due.
+    fn find_wake(&self) -> u64 {
+        let due = self.first_occupied(0, self.current).unwrap_or(TICK_MAX);
+        (1..LEVELS).fold(due, |wake, level| wake.min(self.wake_of(level)))
     }
 
     /// The tick by which the owner must come back on behalf of `level` (not 0).
@@ -462,4 +559,16 @@ const fn shift(level: usize) -> usize {
 
 const fn slot_index(number: u64) -> usize {
     (number & SLOT_MASK) as usize
+}
+
+/// The `prev` of the first node of a slot.
+#[expect(clippy::cast_possible_truncation, reason = "there are 2,560 slots")]
+const fn head_mark(level: usize, index: usize) -> u32 {
+    HEAD | (level * SLOTS + index) as u32
+}
+
+/// The links a dead node keeps in its key: the one that died before it and the one after.
+#[expect(clippy::cast_possible_truncation, reason = "the halves of 64 bits")]
+const fn halves(key: u64) -> (u32, u32) {
+    ((key >> 32) as u32, key as u32)
 }

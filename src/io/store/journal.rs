@@ -200,6 +200,14 @@ impl Waiting {
         self.appends.clear();
         self.taken = 0;
     }
+
+    /// Forgets the octets taken, once they outweigh those that move for it.
+    fn compact(&mut self) {
+        if self.taken > self.bytes.len() / 2 || self.appends.is_empty() {
+            self.bytes.drain(..self.taken);
+            self.taken = 0;
+        }
+    }
 }
 
 /// Everything the tasks change. Borrowed only between awaits.
@@ -269,9 +277,7 @@ impl State {
             self.waiting.taken = end;
             self.waiting.appends.pop_front();
         }
-        if self.waiting.appends.is_empty() {
-            self.waiting.clear();
-        }
+        self.waiting.compact();
         if !self.fill.is_empty() && self.fill.since.is_none() {
             self.fill.since = Some(now());
         }
@@ -459,7 +465,7 @@ impl Journal {
                 .reads
                 .sort_unstable_by_key(|&(_, at)| (at.segment, at.offset));
             state.reads.extend(batch.reads.drain(..));
-            shared.reads.notify();
+            shared.reads.notify_one();
         }
         if !batch.dead_segments.is_empty() {
             state.dead.extend(batch.dead_segments.drain(..));
@@ -484,7 +490,9 @@ impl Journal {
         if some {
             core::mem::swap(done, &mut state.done);
             // Readers wait while too much is uncollected.
-            self.shared.reads.notify();
+            if !state.reads.is_empty() {
+                self.shared.reads.notify_one();
+            }
         }
         some
     }

@@ -25,6 +25,9 @@ pub(crate) async fn run(shared: Rc<Shared>) {
             shared.reads.wait().await;
             continue;
         };
+        if !shared.state().reads.is_empty() {
+            shared.reads.notify_one();
+        }
         let segment = first.1.segment;
         let start = first.1.offset / BLOCK * BLOCK;
         let end = end_of(last.1).unwrap_or(last.1.offset);

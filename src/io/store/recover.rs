@@ -195,7 +195,8 @@ impl Scan<'_> {
                 at = resync(bytes, number, at + 8);
             }
         }
-        if last_commit.is_some() && at < group_end {
+        // A file that ends right behind a record was cut there by an earlier recovery.
+        if last_commit.is_some() && at < group_end && at < size {
             self.recovered.torn = Some(Damage {
                 segment: number,
                 offset: at,

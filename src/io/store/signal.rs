@@ -21,6 +21,15 @@ impl Signal {
         }
     }
 
+    /// Wakes the one who has waited longest; the others go on waiting.
+    pub(crate) fn notify_one(&self) {
+        self.rounds.set(self.rounds.get() + 1);
+        let mut waiters = self.waiters.borrow_mut();
+        if !waiters.is_empty() {
+            waiters.remove(0).wake();
+        }
+    }
+
     /// Returns after the next [`Signal::notify`]. Call with the condition checked and no await since.
     pub(crate) async fn wait(&self) {
         let seen = self.rounds.get();

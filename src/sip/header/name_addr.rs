@@ -3,7 +3,7 @@
 use crate::base::span::Span;
 use crate::sip::header::params::{Params, next_param};
 use crate::sip::parser::{ParseError, ParseErrorKind};
-use crate::sip::scan::{Cursor, LWS, TOKEN, URI, is, is_token};
+use crate::sip::scan::{Cursor, LWS, TOKEN, URI, is, is_token, span};
 
 use super::HeaderName;
 
@@ -28,13 +28,28 @@ pub(crate) struct AddrSpans {
 }
 
 impl<'a> NameAddr<'a> {
-    /// Reads one value (no comma list).
+    /// Reads one value; a comma list is refused.
     ///
     /// # Errors
     /// `Bad(Contact)` with the offset of the defect in `value`; `ContactStar` for a lone `*`.
     pub fn parse(value: &'a [u8]) -> Result<Self, ParseError> {
         let spans = AddrSpans::parse(value, 0, value.len(), HeaderName::Contact)?;
+        if spans.end() != value.len() {
+            return Err(ParseError::new(
+                ParseErrorKind::Bad(HeaderName::Contact),
+                spans.end(),
+            ));
+        }
         Ok(spans.resolve(value))
+    }
+
+    /// Reads the first value of a comma list.
+    ///
+    /// # Errors
+    /// As [`NameAddr::parse`].
+    pub fn parse_first(list: &'a [u8]) -> Result<Self, ParseError> {
+        let spans = AddrSpans::parse(list, 0, list.len(), HeaderName::Contact)?;
+        Ok(spans.resolve(list))
     }
 
     /// The `tag` parameter.
@@ -86,7 +101,7 @@ impl AddrSpans {
                 self.tag = span;
             }
         }
-        self.params = Span::new(start, cursor.pos);
+        self.params = span(start, cursor.pos);
         if !cursor.at_end() && cursor.peek() != Some(b',') {
             return Err(cursor.pos);
         }
@@ -127,18 +142,15 @@ impl AddrSpans {
             if !words {
                 return Err(start);
             }
-            self.display = Span::new(start, words_end);
+            self.display = span(start, words_end);
             cursor.pos += 1;
             return self.read_bracketed(cursor);
         }
         cursor.pos = start;
-        while cursor
-            .peek()
-            .is_some_and(|c| is(c, URI) && !matches!(c, b';' | b',' | b'?'))
-        {
-            cursor.pos += 1;
-        }
-        self.uri = Span::new(start, cursor.pos);
+        let more = |byte: &u8| !is(*byte, URI) || matches!(byte, b';' | b',' | b'?');
+        let rest = cursor.rest();
+        cursor.pos += rest.iter().position(more).unwrap_or(rest.len());
+        self.uri = span(start, cursor.pos);
         if has_scheme(self.uri.slice(cursor.bytes)) {
             Ok(())
         } else {

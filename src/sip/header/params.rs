@@ -1,7 +1,7 @@
 //! `;name=value` lists, in headers and URIs.
 
 use crate::base::span::Span;
-use crate::sip::scan::{Cursor, LWS, PARAM_VALUE, TOKEN, URI_PARAM, is, unquote};
+use crate::sip::scan::{Cursor, PARAM_VALUE, TOKEN, URI_PARAM, unquote};
 
 /// The parameters of a header value or URI, leading semicolon included; may be empty.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -124,27 +124,13 @@ pub(crate) fn next_param(
     let value = if cursor.peek() == Some(b'"') {
         cursor.quoted().ok_or(cursor.pos)?
     } else {
-        value_run(cursor)
+        cursor.run(PARAM_VALUE)
     };
     if value.is_empty() {
         return Err(cursor.pos);
     }
     cursor.skip_lws();
     Ok(Some((name, Some(value))))
-}
-
-/// An unquoted value: wider than the grammar (`gen-value` and URI text), never a separator.
-#[inline]
-fn value_run(cursor: &mut Cursor<'_>) -> Span {
-    let start = cursor.pos;
-    while let Some(byte) = cursor.peek() {
-        let fine = is(byte, PARAM_VALUE | URI_PARAM) || byte == b'=' || byte >= 0x80;
-        if !fine || is(byte, LWS) {
-            break;
-        }
-        cursor.pos += 1;
-    }
-    Span::new(start, cursor.pos)
 }
 
 #[cfg(test)]

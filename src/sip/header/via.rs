@@ -3,7 +3,7 @@
 use crate::base::span::Span;
 use crate::sip::header::params::{Params, next_param};
 use crate::sip::parser::{ParseError, ParseErrorKind};
-use crate::sip::scan::{Cursor, HOST, TOKEN, decimal_u32};
+use crate::sip::scan::{Cursor, HOST, TOKEN, decimal_u32, span};
 
 use super::HeaderName;
 
@@ -83,7 +83,7 @@ impl ViaSpans {
         while let Some((name, value)) = next_param(cursor, TOKEN)? {
             self.note(cursor, name, value)?;
         }
-        self.params = Span::new(start, cursor.pos);
+        self.params = span(start, cursor.pos);
         if !cursor.at_end() && cursor.peek() != Some(b',') {
             return Err(cursor.pos);
         }
@@ -175,7 +175,7 @@ pub(crate) fn host(cursor: &mut Cursor<'_>) -> Result<Span, usize> {
         if empty || !cursor.eat(b']') {
             return Err(cursor.pos);
         }
-        return Ok(Span::new(start, cursor.pos));
+        return Ok(span(start, cursor.pos));
     }
     let span = cursor.run(HOST);
     if span.is_empty() {

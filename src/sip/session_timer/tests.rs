@@ -246,6 +246,18 @@ fn a_kept_session_survives_errors_and_ends_on_481() {
     assert_eq!(bench.fails(now, 481), SessionAction::Expire);
 }
 
+#[test]
+fn a_kept_session_does_not_wait_longer_than_half_its_interval() {
+    let mut bench = Bench::new(Some(1800), None, false);
+    let (now, _) = bench.refresh();
+    let outcome = RefreshOutcome {
+        retry_after_s: Some(u32::MAX),
+        ..answer(503)
+    };
+    assert_eq!(bench.outcome(now, outcome), SessionAction::Nothing);
+    assert_eq!(bench.timer.deadline(), now + Duration::from_secs(900));
+}
+
 // Proves: ST-7
 #[test]
 fn the_answered_interval_is_clamped_to_90_s_and_to_what_was_asked() {

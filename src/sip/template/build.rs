@@ -49,8 +49,8 @@ pub(super) fn usual_widths(profile: &Profile) -> Vec<(Slot, usize)> {
 pub(super) fn invite(profile: &Profile) -> Layout {
     let mut b = Builder::start(profile, "INVITE");
     b.text(&format!("Route: {}\r\n", profile.route));
-    b.from_pf();
-    b.to_uri();
+    b.put_from_pf();
+    b.put_to_uri();
     b.call_id_and_cseq("INVITE");
     b.contact_with_features();
     b.accept_contact(&profile.feature_value);
@@ -103,8 +103,8 @@ pub(super) fn ack(profile: &Profile) -> Layout {
 pub(super) fn ack_initial(profile: &Profile) -> Layout {
     let mut b = Builder::start(profile, "ACK");
     b.text(&format!("Route: {}\r\n", profile.route));
-    b.from_pf();
-    b.to_value();
+    b.put_from_pf();
+    b.put_to_value();
     b.call_id_and_cseq("ACK");
     b.end()
 }
@@ -112,8 +112,8 @@ pub(super) fn ack_initial(profile: &Profile) -> Layout {
 pub(super) fn cancel(profile: &Profile) -> Layout {
     let mut b = Builder::start(profile, "CANCEL");
     b.text(&format!("Route: {}\r\n", profile.route));
-    b.from_pf();
-    b.to_uri();
+    b.put_from_pf();
+    b.put_to_uri();
     b.call_id_and_cseq("CANCEL");
     b.text("Supported: timer\r\n");
     b.optional(Slot::Reason, "Reason: ", "\r\n");
@@ -123,8 +123,8 @@ pub(super) fn cancel(profile: &Profile) -> Layout {
 pub(super) fn subscribe_initial(profile: &Profile) -> Layout {
     let mut b = Builder::start(profile, "SUBSCRIBE");
     b.text(&format!("Route: {}\r\n", profile.route));
-    b.from_pf();
-    b.to_value();
+    b.put_from_pf();
+    b.put_to_value();
     b.call_id_and_cseq("SUBSCRIBE");
     b.subscription();
     b.assert_identity();
@@ -147,7 +147,7 @@ pub(super) fn message(profile: &Profile) -> Layout {
     b.text(">;tag=");
     b.hole(Slot::FromTag);
     b.text("\r\n");
-    b.to_uri();
+    b.put_to_uri();
     b.call_id_and_cseq("MESSAGE");
     b.text("Supported: timer\r\n");
     b.accept_contact(&profile.message_feature_value);
@@ -167,8 +167,8 @@ pub(super) fn message(profile: &Profile) -> Layout {
 
 pub(super) fn options(profile: &Profile) -> Layout {
     let mut b = Builder::start(profile, "OPTIONS");
-    b.from_pf();
-    b.to_uri();
+    b.put_from_pf();
+    b.put_to_uri();
     b.call_id_and_cseq("OPTIONS");
     b.text(&format!("Contact: <{}>\r\n", profile.contact_uri));
     b.text("Accept: application/sdp\r\nSupported: timer\r\n");
@@ -204,8 +204,8 @@ impl<'p> Builder<'p> {
     fn start_in_dialog(profile: &'p Profile, method: &str) -> Self {
         let mut b = Self::start(profile, method);
         b.hole(Slot::RouteLines);
-        b.from_pf();
-        b.to_value();
+        b.put_from_pf();
+        b.put_to_value();
         b.call_id_and_cseq(method);
         b
     }
@@ -226,19 +226,19 @@ impl<'p> Builder<'p> {
         self.ops.push(Op::Optional(slot, before, after));
     }
 
-    fn from_pf(&mut self) {
+    fn put_from_pf(&mut self) {
         self.text(&format!("From: <{}>;tag=", self.profile.pf_uri));
         self.hole(Slot::FromTag);
         self.text("\r\n");
     }
 
-    fn to_uri(&mut self) {
+    fn put_to_uri(&mut self) {
         self.text("To: <");
         self.hole(Slot::To);
         self.text(">\r\n");
     }
 
-    fn to_value(&mut self) {
+    fn put_to_value(&mut self) {
         self.text("To: ");
         self.hole(Slot::To);
         self.text("\r\n");

@@ -360,7 +360,7 @@ fn pieces(ops: &[Op], expected: &[(Slot, usize)]) -> Box<[Piece]> {
 /// Short text on the stack: numbers and values made of them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Text {
-    bytes: [u8; Text::CAPACITY],
+    bytes: [u8; Self::CAPACITY],
     len: usize,
 }
 

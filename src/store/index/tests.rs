@@ -290,6 +290,44 @@ fn reset_leaves_nothing_of_the_user_before() {
     assert_eq!(numbers(&mailbox, 7), [2]);
 }
 
+#[test]
+fn a_warm_mailbox_keeps_its_buffers() {
+    let mut mailbox = filled(8);
+    for number in 1..=8 {
+        mailbox.mark(number, 7, Fate::Delivered);
+        mailbox.remove(number).unwrap();
+    }
+    for number in 100..100 + RECENT_MAX as u64 {
+        assert_eq!(
+            mailbox.admit(&Quota::default(), 0, &new(number)),
+            Admission::Accepted
+        );
+        mailbox.remove(number).unwrap();
+    }
+    let extra = |mailbox: &Mailbox| {
+        let extra = mailbox.extra.as_ref().unwrap();
+        (extra.recent.capacity(), extra.devices.capacity())
+    };
+    let warm = (mailbox.entries.capacity(), extra(&mailbox));
+    for round in 0..1000u64 {
+        mailbox.reset();
+        for number in 1..=8 {
+            let entry = NewEntry {
+                dedupe: round * 100 + number,
+                ..new(number)
+            };
+            assert_eq!(
+                mailbox.admit(&Quota::default(), 0, &entry),
+                Admission::Accepted
+            );
+            mailbox.stored(number, at(1, 1));
+            mailbox.mark(number, 7, Fate::Delivered);
+            mailbox.remove(number).unwrap();
+        }
+    }
+    assert_eq!((mailbox.entries.capacity(), extra(&mailbox)), warm);
+}
+
 /// The simplest thing that could be right; four devices, so that no slot is ever reused.
 #[derive(Default)]
 struct Model {
@@ -438,11 +476,7 @@ fn agrees_with_a_naive_model_over_random_work() {
             assert_eq!(mailbox.len(), model.messages.len());
             let pending: Vec<u64> = mailbox.pending(device, now_s).map(Entry::number).collect();
             assert_eq!(pending, model.pending(device, now_s));
-            let (mut after, mut walked) = (0, Vec::new());
-            while let Some(entry) = mailbox.next_pending(device, after, now_s) {
-                after = entry.number();
-                walked.push(after);
-            }
+            let walked = walk(&mailbox, device, now_s);
             assert_eq!(walked, pending, "one at a time gives the same");
         }
     }
@@ -450,6 +484,16 @@ fn agrees_with_a_naive_model_over_random_work() {
         seen.iter().all(|&count| count > 50),
         "every outcome is reached: {seen:?}"
     );
+}
+
+/// What is pending, asked for one by one.
+fn walk(mailbox: &Mailbox, device: u64, now_s: u32) -> Vec<u64> {
+    let (mut after, mut walked) = (0, Vec::new());
+    while let Some(entry) = mailbox.next_pending(device, after, now_s) {
+        after = entry.number();
+        walked.push(after);
+    }
+    walked
 }
 
 #[derive(Clone, Copy)]

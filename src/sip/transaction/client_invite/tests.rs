@@ -215,13 +215,12 @@ fn a_transport_error_ends_it_only_while_something_of_ours_is_on_the_way() {
     }
 }
 
-/// RFC 6026 figure 5, all states by all inputs: (input, per state: next state and action).
-// Proves: TX-2, TX-3, TX-4, TX-5, TX-6
-#[test]
-fn follows_the_table_of_the_rfc_in_every_state() {
+type Row = [(ClientInviteState, InviteAction); 5];
+
+/// RFC 6026 figure 5: (input, per state: next state and action).
+fn table() -> [(u16, Row); 7] {
     use ClientInviteState::{Accepted, Calling, Completed, Proceeding, Terminated};
     use InviteAction::{Failed, Nothing, Provisional, Reack, TimedOut, TransportFailed};
-    type Row = [(ClientInviteState, InviteAction); 5];
     let same = |action: [InviteAction; 5]| -> Row {
         let states = [Calling, Proceeding, Completed, Accepted, Terminated];
         core::array::from_fn(|index| (states[index], action[index]))
@@ -233,7 +232,7 @@ fn follows_the_table_of_the_rfc_in_every_state() {
     let two = InviteAction::Accepted(200);
     let six = Failed(603);
     let end = (Terminated, InviteAction::Terminated);
-    let table: [(u16, Row); 7] = [
+    [
         (0, same([Nothing; 5])),
         (
             183,
@@ -281,8 +280,13 @@ fn follows_the_table_of_the_rfc_in_every_state() {
                 over,
             ],
         ),
-    ];
-    for (input, row) in table {
+    ]
+}
+
+// Proves: TX-2, TX-3, TX-4, TX-5, TX-6
+#[test]
+fn follows_the_table_of_the_rfc_in_every_state() {
+    for (input, row) in table() {
         for (index, reach) in [0, 100, 404, 202, 1].into_iter().enumerate() {
             let mut machine = ClientInvite::start(at(0), &udp());
             if reach == 1 {

@@ -130,7 +130,8 @@ fn an_acked_failure_is_kept_for_timer_i() {
 fn follows_the_table_of_the_rfc_in_every_state() {
     use ServerInviteAction::{AckMissing, Acknowledged, Nothing, Retransmit, SendTrying, TimedOut};
     use ServerInviteState::{Accepted, Completed, Confirmed, Proceeding, Terminated};
-    let reach: [(ServerInviteState, fn(&mut ServerInvite)); 5] = [
+    type Reach = (ServerInviteState, fn(&mut ServerInvite));
+    let reach: [Reach; 5] = [
         (Proceeding, |_| {}),
         (Completed, |machine| machine.respond(at(0), 404)),
         (Confirmed, |machine| {

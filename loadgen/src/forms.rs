@@ -1,0 +1,376 @@
+//! Everything this judge says, as templates: REGISTER, NOTIFY, MESSAGE, the answers of phones.
+
+use crate::identity::{Names, put_plain};
+use crate::scenario::Setup;
+use crate::template::{Digits, Template};
+
+/// Interval of third-party registrations and subscriptions, seconds.
+pub const REGISTRATION_S: u32 = 600_000;
+/// Octets of the repeated filler text of message bodies.
+const FILLER: usize = 4096;
+/// Octets in front of the filler: `M`, twelve digits and a space.
+const BODY_HEAD: usize = 14;
+
+/// What a phone answers to an INVITE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// `setup:active`: the phone connects to the engine.
+    Active,
+    /// A media port of zero: the session is refused after the ACK.
+    Declined,
+    /// `setup:passive`: the engine connects to the phone.
+    Passive,
+}
+
+/// A message size and its templates.
+#[derive(Debug)]
+struct Letter {
+    request: Template,
+    cpim: Template,
+    body_len: usize,
+}
+
+/// The templates of a run.
+#[derive(Debug)]
+pub struct Forms {
+    letters: Vec<Letter>,
+    filler: Vec<u8>,
+    register: Template,
+    /// By devices and whether the telephone identity is registered too: text before and after the
+    /// version.
+    documents: Vec<[(Template, Template); 2]>,
+    answers: [Template; 3],
+    /// `sip:host:port;transport=..` of the S-CSCF.
+    pub scscf_uri: Vec<u8>,
+    /// Route set as the engine must use it: our Record-Route reversed.
+    pub routes: [Vec<u8>; 2],
+    via: String,
+    host: String,
+}
+
+impl Forms {
+    /// Renders the templates for a run.
+    pub fn new(setup: &Setup, names: &Names) -> Self {
+        let host = setup.scscf_listen.to_string();
+        let transport = setup.transport.via();
+        let scscf_uri = format!("sip:{host};transport={}", setup.transport.param());
+        let routes = [
+            format!("<sip:mt@{host};transport={};lr>", setup.transport.param()).into_bytes(),
+            format!("<sip:mt@pcscf1.{}:5060;lr>", setup.domain).into_bytes(),
+        ];
+        let mut forms = Self {
+            letters: Vec::new(),
+            filler: filler(),
+            register: Template::default(),
+            documents: Vec::new(),
+            answers: [
+                Template::default(),
+                Template::default(),
+                Template::default(),
+            ],
+            scscf_uri: scscf_uri.into_bytes(),
+            routes,
+            via: format!("Via: SIP/2.0/{transport} {host};branch=z9hG4bK"),
+            host,
+        };
+        forms.register = forms.render_register(setup);
+        for &len in &setup.body_bytes {
+            forms
+                .letters
+                .push(forms.render_letter(setup, names, len.max(BODY_HEAD)));
+        }
+        for devices in 1..=crate::identity::DEVICES_MAX {
+            forms.documents.push([
+                document(setup, devices, false),
+                document(setup, devices, true),
+            ]);
+        }
+        for answer in [Answer::Active, Answer::Declined, Answer::Passive] {
+            forms.answers[answer as usize] = forms.render_answer(setup, answer);
+        }
+        forms
+    }
+
+    /// Number of message sizes.
+    pub fn classes(&self) -> usize {
+        self.letters.len()
+    }
+
+    /// Appends a third-party REGISTER (f4-01).
+    pub fn put_register(&self, user: u32, cseq: u32, out: &mut Vec<u8>) {
+        self.register
+            .render(&Digits::of_user(user).binding(cseq), out);
+    }
+
+    /// Appends the MESSAGE that deposits `message` for `user` (f6-01).
+    pub fn put_message(&self, class: usize, user: u32, message: u64, out: &mut Vec<u8>) {
+        let letter = &self.letters[class];
+        letter.request.render(&digits_of(user, message), out);
+        self.put_filler(message, letter.body_len, out);
+    }
+
+    /// Appends the CPIM of `message` as deposited.
+    pub fn put_cpim(&self, class: usize, user: u32, message: u64, out: &mut Vec<u8>) {
+        let letter = &self.letters[class];
+        letter.cpim.render(&digits_of(user, message), out);
+        self.put_filler(message, letter.body_len, out);
+    }
+
+    fn put_filler(&self, message: u64, body_len: usize, out: &mut Vec<u8>) {
+        let mut left = body_len - BODY_HEAD;
+        let mut from = (message.wrapping_mul(37) % FILLER as u64) as usize;
+        while left > 0 {
+            let piece = &self.filler[from..FILLER.min(from + left)];
+            out.extend_from_slice(piece);
+            left -= piece.len();
+            from = 0;
+        }
+    }
+
+    /// Appends the From-To part of the answer to an INVITE from Record-Route to the end.
+    pub fn put_answer(&self, answer: Answer, digits: &Digits, out: &mut Vec<u8>) {
+        self.answers[answer as usize].render(digits, out);
+    }
+
+    /// Appends a NOTIFY with the full state of `user` (f4-05).
+    pub fn put_notify(&self, notify: &Notify<'_>, out: &mut Vec<u8>) {
+        let (before, after) =
+            &self.documents[usize::from(notify.devices) - 1][usize::from(notify.tel)];
+        let digits = Digits::of_user(notify.user).binding(notify.binding);
+        out.extend_from_slice(b"NOTIFY ");
+        out.extend_from_slice(notify.target);
+        out.extend_from_slice(b" SIP/2.0\r\n");
+        out.extend_from_slice(self.via.as_bytes());
+        out.push(b'n');
+        crate::identity::put_fixed(u64::from(notify.user), 8, out);
+        crate::identity::put_fixed(u64::from(notify.cseq), 8, out);
+        out.extend_from_slice(b"\r\nMax-Forwards: 70\r\nFrom: <");
+        out.extend_from_slice(notify.aor);
+        out.extend_from_slice(b">;tag=");
+        put_subscription_tag(notify.user, out);
+        out.extend_from_slice(b"\r\nTo: ");
+        out.extend_from_slice(notify.to);
+        out.extend_from_slice(b"\r\nCall-ID: ");
+        out.extend_from_slice(notify.call_id);
+        out.extend_from_slice(b"\r\nCSeq: ");
+        put_plain(u64::from(notify.cseq), out);
+        out.extend_from_slice(b" NOTIFY\r\nContact: <");
+        out.extend_from_slice(&self.scscf_uri);
+        out.extend_from_slice(b">\r\nEvent: reg\r\nSubscription-State: ");
+        out.extend_from_slice(notify.state);
+        out.extend_from_slice(b"\r\nContent-Type: application/reginfo+xml\r\nContent-Length: ");
+        let digits_of_version = notify
+            .version
+            .checked_ilog10()
+            .map_or(1, |width| width as usize + 1);
+        put_plain((before.len() + digits_of_version + after.len()) as u64, out);
+        out.extend_from_slice(b"\r\n\r\n");
+        before.render(&digits, out);
+        put_plain(u64::from(notify.version), out);
+        after.render(&digits, out);
+    }
+
+    fn render_register(&self, setup: &Setup) -> Template {
+        let (host, via, domain) = (&self.host, &self.via, &setup.domain);
+        let uri = String::from_utf8_lossy(&self.scscf_uri);
+        Template::parse(&format!(
+            "REGISTER sip:{} SIP/2.0\r\n{via}r{{U}}{{b}}\r\nMax-Forwards: 70\r\n\
+             From: <sip:{host}>;tag=s3p{{U}}\r\nTo: <sip:+1555{{u}}@{domain}>\r\n\
+             Call-ID: reg-{}-{{U}}@{host}\r\nCSeq: {{b}} REGISTER\r\nContact: <{uri}>\r\n\
+             Expires: {REGISTRATION_S}\r\n\
+             P-Charging-Vector: icid-value=\"s-{{U}}-{{b}}\";orig-ioi=\"{domain}\"\r\n\
+             Content-Length: 0\r\n\r\n",
+            setup.engine,
+            setup.run_id_text()
+        ))
+    }
+
+    fn render_letter(&self, setup: &Setup, names: &Names, body_len: usize) -> Letter {
+        let (host, via, domain) = (&self.host, &self.via, &setup.domain);
+        let run = String::from_utf8_lossy(names.run_digits()).into_owned();
+        let cpim = format!(
+            "From: <sip:+1556{{s}}@{domain}>\r\nTo: <sip:+1555{{u}}@{domain}>\r\n\
+             DateTime: {}\r\nNS: imdn <urn:ietf:params:imdn>\r\n\
+             imdn.Message-ID: v{run}{{m}}\r\n\
+             imdn.Disposition-Notification: positive-delivery, negative-delivery\r\n\r\n\
+             Content-Type: text/plain; charset=UTF-8\r\n\r\nM{{m}} ",
+            setup.date_time
+        );
+        let length = Template::parse(&cpim).len() + body_len - BODY_HEAD;
+        let param = setup.transport.param();
+        let request = format!(
+            "MESSAGE sip:+1555{{u}}@{domain} SIP/2.0\r\n{via}m{{m}}\r\nMax-Forwards: 66\r\n\
+             Route: <sip:{};transport={param};lr>, <sip:odi@{host};transport={param};lr>\r\n\
+             From: <sip:+1556{{s}}@{domain}>;tag=snd{{m}}\r\nTo: <sip:+1555{{u}}@{domain}>\r\n\
+             Call-ID: msg-{run}-{{m}}\r\nCSeq: 1 MESSAGE\r\nExpires: 86400\r\n\
+             P-Asserted-Identity: <sip:+1556{{s}}@{domain}>\r\n\
+             P-Asserted-Service: urn:urn-7:3gpp-service.ims.icsi.oma.cpm.msg\r\n\
+             Conversation-ID: {run}-0000-4000-9000-{{m}}\r\n\
+             Contribution-ID: {run}-0000-4000-8000-{{m}}\r\n\
+             Content-Type: message/cpim\r\nContent-Length: {length}\r\n\r\n{cpim}",
+            setup.engine
+        );
+        Letter {
+            request: Template::parse(&request),
+            cpim: Template::parse(&cpim),
+            body_len,
+        }
+    }
+
+    fn render_answer(&self, setup: &Setup, answer: Answer) -> Template {
+        let domain = &setup.domain;
+        let msrp = setup.msrp_listen;
+        let family = if msrp.is_ipv4() { "IP4" } else { "IP6" };
+        let (port, role) = match answer {
+            Answer::Active => (msrp.port(), "active"),
+            Answer::Declined => (0, "active"),
+            Answer::Passive => (msrp.port(), "passive"),
+        };
+        let cema = if setup.answer_cema {
+            "a=msrp-cema\r\n"
+        } else {
+            ""
+        };
+        let sdp = format!(
+            "v=0\r\no=- 1 1 IN {family} {ip}\r\ns=-\r\nc=IN {family} {ip}\r\nt=0 0\r\n\
+             m=message {port} TCP/MSRP *\r\na=path:msrp://{msrp}/p{{U}}{{d}}{{n}};tcp\r\n\
+             a=accept-types:message/cpim\r\na=accept-wrapped-types:*\r\na=setup:{role}\r\n\
+             {cema}a=recvonly\r\n",
+            ip = msrp.ip(),
+        );
+        let length = Template::parse(&sdp).len();
+        let timer = if setup.session_timer {
+            "Supported: timer\r\nRequire: timer\r\nSession-Expires: 1800;refresher=uac\r\n"
+        } else {
+            ""
+        };
+        Template::parse(&format!(
+            "Record-Route: {}, {}\r\nContact: <sip:+1555{{u}}@phones.{domain}:5060;\
+             transport=tcp;dev={{d}}>;+g.3gpp.icsi-ref=\"{}\"\r\n\
+             Allow: INVITE, ACK, CANCEL, BYE, UPDATE, MESSAGE\r\n{timer}\
+             Content-Type: application/sdp\r\nContent-Length: {length}\r\n\r\n{sdp}",
+            String::from_utf8_lossy(&self.routes[1]),
+            String::from_utf8_lossy(&self.routes[0]),
+            setup.icsi.replace(':', "%3A"),
+        ))
+    }
+}
+
+/// What goes into a NOTIFY.
+#[derive(Clone, Copy, Debug)]
+pub struct Notify<'a> {
+    /// Contact URI of the SUBSCRIBE.
+    pub target: &'a [u8],
+    /// From value of the SUBSCRIBE, with its tag.
+    pub to: &'a [u8],
+    /// Call-ID of the SUBSCRIBE.
+    pub call_id: &'a [u8],
+    /// Identity subscribed to.
+    pub aor: &'a [u8],
+    /// The user.
+    pub user: u32,
+    /// Devices of the user.
+    pub devices: u8,
+    /// Whether the telephone identity is registered too.
+    pub tel: bool,
+    /// CSeq number.
+    pub cseq: u32,
+    /// Version of the document.
+    pub version: u32,
+    /// Counter of bindings: a new value is a new registration of every device.
+    pub binding: u32,
+    /// Value of Subscription-State.
+    pub state: &'a [u8],
+}
+
+/// Appends our tag in a user's subscription dialogs.
+pub fn put_subscription_tag(user: u32, out: &mut Vec<u8>) {
+    out.push(b's');
+    crate::identity::put_fixed(u64::from(user), 8, out);
+}
+
+fn digits_of(user: u32, message: u64) -> Digits {
+    Digits::of_user(user).message(message, sender_of(message))
+}
+
+/// The sender of a message.
+pub fn sender_of(message: u64) -> u32 {
+    (message % u64::from(crate::identity::USERS_MAX)) as u32
+}
+
+/// A reginfo document in two parts, before and after the version (f4-05).
+fn document(setup: &Setup, devices: u8, tel: bool) -> (Template, Template) {
+    let before = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
+        <reginfo xmlns=\"urn:ietf:params:xml:ns:reginfo\" \
+        xmlns:gr=\"urn:ietf:params:xml:ns:gruuinfo\" version=\"";
+    let mut after = String::from("\" state=\"full\">\n");
+    let domain = &setup.domain;
+    registration(
+        &mut after,
+        devices,
+        &format!("sip:+1555{{u}}@{domain}"),
+        "r1",
+        0,
+        setup,
+    );
+    if tel {
+        registration(&mut after, devices, "tel:+1555{u}", "r2", devices, setup);
+    }
+    after.push_str("</reginfo>\n");
+    (Template::parse(before), Template::parse(&after))
+}
+
+fn registration(out: &mut String, devices: u8, aor: &str, id: &str, first: u8, setup: &Setup) {
+    use core::fmt::Write as _;
+    let domain = &setup.domain;
+    let phone = if aor.starts_with("tel:") {
+        ";user=phone"
+    } else {
+        ""
+    };
+    let event = if phone.is_empty() {
+        "registered"
+    } else {
+        "created"
+    };
+    let prefix = setup.icsi.trim_end_matches("deferred").replace(':', "%3A");
+    let _ = writeln!(
+        out,
+        "  <registration aor=\"{aor}\" id=\"{id}\" state=\"active\">"
+    );
+    for device in 0..devices {
+        let contact = first + device + 1;
+        let _ = write!(
+            out,
+            "    <contact id=\"c{contact}\" state=\"active\" event=\"{event}\" \
+             duration-registered=\"3\" callid=\"reg-{device}-{{U}}-{{b}}@198.51.100.7\" cseq=\"1\" \
+             expires=\"3597\">\n      <uri>sip:+1555{{u}}@198.51.100.7:{port};transport=tcp</uri>\n\
+             \x20     <unknown-param name=\"+sip.instance\">\"&lt;urn:uuid:00000000-0000-1000-8000-\
+             {device:04}{{U}}&gt;\"</unknown-param>\n      <unknown-param name=\"+g.3gpp.icsi-ref\">\
+             \"{prefix}msg,{prefix}largemsg,{prefix}deferred\"</unknown-param>\n\
+             \x20     <gr:pub-gruu uri=\"sip:+1555{{u}}@{domain}{phone};\
+             gr=urn:uuid:00000000-0000-1000-8000-{device:04}{{U}}\"/>\n    </contact>\n",
+            port = 5060 + u16::from(device),
+        );
+    }
+    out.push_str("  </registration>\n");
+}
+
+/// Text with a few lines that look like MSRP frames and SIP (BAD-31); ASCII, because a body may
+/// start at any octet of it.
+fn filler() -> Vec<u8> {
+    let mut out = Vec::with_capacity(FILLER + 128);
+    let mut line = 0;
+    while out.len() < FILLER {
+        let text = match line % 16 {
+            7 => format!("-------tid{line:04}$\r\n"),
+            11 => "INVITE sip:nobody@nowhere.invalid SIP/2.0\r\n".to_owned(),
+            13 => format!("MSRP abcd{line:04} SEND\r\nTo-Path: none\r\n"),
+            _ => format!("line {line:04} of the deferred message filler text\r\n"),
+        };
+        out.extend_from_slice(text.as_bytes());
+        line += 1;
+    }
+    out.truncate(FILLER);
+    out
+}

@@ -1,0 +1,660 @@
+//! The result of a run: three verdicts that are never mixed, the figures behind them, text and JSON.
+
+use core::fmt::Write as _;
+
+use serde::Serialize;
+
+use crate::ledger::Balance;
+use crate::net::Mark;
+use crate::scenario::{Check, Kind, Setup};
+use crate::stats::{Stage, parse_latency_objective};
+use crate::world::{Step, World};
+
+/// Exit code: everything as demanded.
+pub const EXIT_OK: i32 = 0;
+/// Exit code: an objective was missed.
+pub const EXIT_OBJECTIVE: i32 = 1;
+/// Exit code: wrong usage.
+pub const EXIT_USAGE: i32 = 2;
+/// Exit code: the generator or the host was the limit.
+pub const EXIT_INVALID: i32 = 3;
+/// Exit code: a rule was broken or the ledger does not balance.
+pub const EXIT_VIOLATION: i32 = 4;
+/// Exit code: the engine was not reached.
+pub const EXIT_UNREACHABLE: i32 = 6;
+
+/// Share of due triggers that must have been sent.
+const SENT_SHARE_MIN: f64 = 0.999;
+/// Own load above which this generator counts as saturated, and engine load that excuses it.
+const OWN_BUSY_MAX: f64 = 0.95;
+const ENGINE_BUSY_MIN: f64 = 0.90;
+
+/// One step of the run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Phase {
+    /// Name of the step.
+    pub name: &'static str,
+    /// Seconds it took.
+    pub seconds: f64,
+    /// Pushes completed in it.
+    pub pushes: u64,
+    /// Deposits accepted in it.
+    pub deposits: u64,
+    /// Pushes per second.
+    pub pushes_per_s: f64,
+    /// Engine CPU per push (per deposit in the deposit step), microseconds.
+    pub engine_us_per_push: Option<f64>,
+    /// Pushes (deposits) per second of engine CPU.
+    pub pushes_per_engine_core_second: Option<f64>,
+    /// Engine CPU over time; above one with several threads.
+    pub engine_busy: Option<f64>,
+    /// Share of engine CPU spent in the kernel.
+    pub engine_system_share: Option<f64>,
+    /// Engine context switches per push.
+    pub engine_switches_per_push: Option<f64>,
+    /// CPU of this generator per push, microseconds.
+    pub own_us_per_push: f64,
+    /// CPU of this generator over time.
+    pub own_busy: f64,
+    /// Messages per turn: how well work is batched.
+    pub octets_per_turn: f64,
+}
+
+/// One stage's latency, milliseconds.
+#[derive(Clone, Debug, Serialize)]
+pub struct Latency {
+    /// The stage.
+    pub stage: &'static str,
+    /// Samples.
+    pub count: u64,
+    /// Half of the samples are at most this.
+    pub p50: f64,
+    /// 90 %.
+    pub p90: f64,
+    /// 99 %.
+    pub p99: f64,
+    /// 99.9 %.
+    pub p999: f64,
+    /// The largest.
+    pub max: f64,
+}
+
+/// A broken rule.
+#[derive(Clone, Debug, Serialize)]
+pub struct Broken {
+    /// Row of the requirements.
+    pub rule: &'static str,
+    /// What it demands.
+    pub text: &'static str,
+    /// Times broken.
+    pub count: u64,
+}
+
+/// A message that broke a rule.
+#[derive(Clone, Debug, Serialize)]
+pub struct OffenderRow {
+    /// Row of the requirements.
+    pub rule: &'static str,
+    /// What was wrong.
+    pub what: &'static str,
+    /// The message.
+    pub message: String,
+}
+
+/// An objective and how it came out.
+#[derive(Clone, Debug, Serialize)]
+pub struct ObjectiveRow {
+    /// As given.
+    pub name: String,
+    /// The bound.
+    pub bound: f64,
+    /// What was measured.
+    pub measured: Option<f64>,
+    /// Whether it is met.
+    pub met: bool,
+}
+
+/// The ledger as JSON.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[expect(
+    missing_docs,
+    reason = "each field is the field of `Balance` of the same name"
+)]
+pub struct LedgerRow {
+    pub deposited: u64,
+    pub accepted: u64,
+    pub refused: u64,
+    pub unanswered: u64,
+    pub expected: u64,
+    pub delivered: u64,
+    pub kept: u64,
+    pub lost: u64,
+    pub duplicated: u64,
+    pub corrupted: u64,
+    pub foreign: u64,
+}
+
+/// Everything about a run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Version of this layout.
+    pub schema: u32,
+    /// Course of the run.
+    pub kind: &'static str,
+    /// Transport of SIP.
+    pub transport: &'static str,
+    /// Users and devices of the world.
+    pub users: u32,
+    /// Devices of all users.
+    pub devices: u64,
+    /// `full`, `off` or `sampled:N`.
+    pub check: String,
+    /// Whether the figures may be believed.
+    pub valid: bool,
+    /// Why not, each with a remedy.
+    pub invalid_reasons: Vec<String>,
+    /// Whether no rule was broken.
+    pub conformant: bool,
+    /// Whether the ledger balances and every trigger came to its push.
+    pub ledger_balances: bool,
+    /// Whether every objective is met.
+    pub objectives_met: bool,
+    /// The step in which nothing moved any more, if the run was ended for that.
+    pub aborted: Option<&'static str>,
+    /// Name of the phase that the headline is about.
+    pub headline: &'static str,
+    /// Steps in order.
+    pub phases: Vec<Phase>,
+    /// Latencies.
+    pub latencies: Vec<Latency>,
+    /// The ledger.
+    pub ledger: LedgerRow,
+    /// Broken rules.
+    pub broken: Vec<Broken>,
+    /// First offenders.
+    pub offenders: Vec<OffenderRow>,
+    /// Objectives.
+    pub objectives: Vec<ObjectiveRow>,
+    /// Final answers other than 2xx to deposits.
+    pub refusals: Vec<(u16, u64)>,
+    /// Events by name.
+    pub counters: std::collections::BTreeMap<&'static str, u64>,
+    /// Exit code.
+    pub exit_code: i32,
+}
+
+/// Builds the report of a finished world.
+pub fn build(world: &World, marks: &[Mark]) -> Report {
+    let setup = &world.setup;
+    let balance = world.balance();
+    let phases: Vec<Phase> = marks
+        .windows(2)
+        .map(|pair| phase(&pair[0], &pair[1]))
+        .collect();
+    let headline = match setup.kind {
+        Kind::Full => Step::Register.name(),
+        Kind::Signalling | Kind::Steady => Step::Measure.name(),
+    };
+    let invalid_reasons = invalid_reasons(world, marks, &phases, headline);
+    let objectives = objectives(world, &phases, headline);
+    let mut report = Report {
+        schema: 1,
+        kind: match setup.kind {
+            Kind::Full => "full",
+            Kind::Signalling => "signalling",
+            Kind::Steady => "steady",
+        },
+        transport: setup.transport.param(),
+        users: setup.users,
+        devices: world.device_count() as u64,
+        check: match setup.check {
+            Check::Full => "full".to_owned(),
+            Check::Off => "off".to_owned(),
+            Check::Sampled(n) => format!("sampled:{n}"),
+        },
+        valid: invalid_reasons.is_empty(),
+        invalid_reasons,
+        conformant: world.violations.total() == 0,
+        ledger_balances: balance.holds()
+            && balance.unanswered == 0
+            && world.counters.triggers_stalled == 0
+            && world.director.aborted.is_none(),
+        objectives_met: objectives.iter().all(|objective| objective.met),
+        aborted: world.director.aborted,
+        headline,
+        phases,
+        latencies: latencies(world),
+        ledger: ledger_row(&balance),
+        broken: broken(world),
+        offenders: offenders(world),
+        objectives,
+        refusals: world.director.refusals.clone(),
+        counters: world.counters.rows().into_iter().collect(),
+        exit_code: EXIT_OK,
+    };
+    report.exit_code = if !report.conformant || !report.ledger_balances {
+        EXIT_VIOLATION
+    } else if !report.valid {
+        EXIT_INVALID
+    } else if !report.objectives_met {
+        EXIT_OBJECTIVE
+    } else {
+        EXIT_OK
+    };
+    report
+}
+
+fn phase(start: &Mark, end: &Mark) -> Phase {
+    let counters = end.counters.since(&start.counters);
+    let seconds = end.at.saturating_sub(start.at) as f64 / 1e9;
+    let own = end.own.since(&start.own);
+    let engine = match (start.engine, end.engine) {
+        (Some(start), Some(end)) => Some(end.since(&start)),
+        _ => None,
+    };
+    let work = if start.step == Step::Deposit {
+        counters.deposits_accepted
+    } else {
+        counters.pushes
+    };
+    let per = |ns: u64| ns as f64 / 1e3 / work.max(1) as f64;
+    let busy = |ns: u64| {
+        if seconds > 0.0 {
+            ns as f64 / 1e9 / seconds
+        } else {
+            0.0
+        }
+    };
+    let some = |value: f64| (work > 0).then_some(value);
+    Phase {
+        name: start.step.name(),
+        seconds,
+        pushes: counters.pushes,
+        deposits: counters.deposits_accepted,
+        pushes_per_s: if seconds > 0.0 {
+            counters.pushes as f64 / seconds
+        } else {
+            0.0
+        },
+        engine_us_per_push: engine.and_then(|usage| some(per(usage.run_ns))),
+        pushes_per_engine_core_second: engine
+            .filter(|usage| usage.run_ns > 0)
+            .and_then(|usage| some(work as f64 * 1e9 / usage.run_ns as f64)),
+        engine_busy: engine.map(|usage| busy(usage.run_ns)),
+        engine_system_share: engine.map(|usage| usage.system_share()),
+        engine_switches_per_push: engine
+            .and_then(|usage| some(usage.switches as f64 / work.max(1) as f64)),
+        own_us_per_push: per(own.run_ns),
+        own_busy: busy(own.run_ns),
+        octets_per_turn: counters.bytes_in as f64 / counters.turns.max(1) as f64,
+    }
+}
+
+fn invalid_reasons(world: &World, marks: &[Mark], phases: &[Phase], headline: &str) -> Vec<String> {
+    let mut reasons = Vec::new();
+    let setup = &world.setup;
+    let Some((index, phase)) = phases
+        .iter()
+        .enumerate()
+        .find(|(_, phase)| phase.name == headline)
+    else {
+        reasons
+            .push("the measured step was never reached; see `aborted` and the ledger".to_owned());
+        return reasons;
+    };
+    if phase.pushes == 0 {
+        reasons.push("no push completed while measuring; is anything registered?".to_owned());
+    }
+    let counters = marks[index + 1].counters.since(&marks[index].counters);
+    let lag = world.latencies.of(Stage::SendLag).value_at_quantile(0.99) as f64 / 1e6;
+    let late = lag > setup.lag_bound_ms;
+    if setup.rate.is_some() {
+        let share = counters.triggers_sent as f64 / counters.triggers_due.max(1) as f64;
+        if share < SENT_SHARE_MIN {
+            reasons.push(format!(
+                "only {:.2} % of the scheduled triggers were sent; lower --rate, raise --users, or \
+                 give the generator a faster CPU",
+                share * 100.0
+            ));
+        }
+        if late {
+            reasons.push(format!(
+                "send lag p99 {lag:.2} ms is over {} ms: the generator was late; lower --rate or \
+                 pin it to a CPU of its own (--cpu)",
+                setup.lag_bound_ms
+            ));
+        }
+    }
+    let excused = setup.rate.is_none()
+        && phase
+            .engine_busy
+            .is_some_and(|busy| busy >= ENGINE_BUSY_MIN);
+    let measures_speed = setup.kind != Kind::Full || setup.rate.is_some();
+    if measures_speed && phase.own_busy > OWN_BUSY_MAX && !excused && (late || setup.rate.is_none())
+    {
+        reasons.push(format!(
+            "the generator's thread was {:.0} % busy and the engine was not seen to be: the generator \
+             was the limit; use --check sampled:N, a CPU of its own, or name the engine with \
+             --engine-pid",
+            phase.own_busy * 100.0
+        ));
+    }
+    reasons
+}
+
+fn objectives(world: &World, phases: &[Phase], headline: &str) -> Vec<ObjectiveRow> {
+    let phase = phases.iter().find(|phase| phase.name == headline);
+    world
+        .setup
+        .objectives
+        .iter()
+        .map(|objective| {
+            let name = objective.name.as_str();
+            let (measured, least) = match name {
+                "min_pushes_per_s" => (phase.map(|phase| phase.pushes_per_s), true),
+                "max_engine_us_per_push" => {
+                    (phase.and_then(|phase| phase.engine_us_per_push), false)
+                }
+                "min_pushes_per_core_second" => (
+                    phase.and_then(|phase| phase.pushes_per_engine_core_second),
+                    true,
+                ),
+                _ => (latency_objective(world, name), false),
+            };
+            let met = measured.is_some_and(|value| {
+                if least {
+                    value >= objective.bound
+                } else {
+                    value <= objective.bound
+                }
+            });
+            ObjectiveRow {
+                name: name.to_owned(),
+                bound: objective.bound,
+                measured,
+                met,
+            }
+        })
+        .collect()
+}
+
+fn latency_objective(world: &World, name: &str) -> Option<f64> {
+    let (quantile, stage) = parse_latency_objective(name)?;
+    let histogram = world.latencies.of(stage);
+    (!histogram.is_empty()).then(|| histogram.value_at_quantile(quantile) as f64 / 1e6)
+}
+
+fn latencies(world: &World) -> Vec<Latency> {
+    Stage::all()
+        .filter_map(|stage| {
+            let histogram = world.latencies.of(stage);
+            let at = |quantile: f64| histogram.value_at_quantile(quantile) as f64 / 1e6;
+            (!histogram.is_empty()).then(|| Latency {
+                stage: stage.name(),
+                count: histogram.len(),
+                p50: at(0.5),
+                p90: at(0.9),
+                p99: at(0.99),
+                p999: at(0.999),
+                max: histogram.max() as f64 / 1e6,
+            })
+        })
+        .collect()
+}
+
+fn ledger_row(balance: &Balance) -> LedgerRow {
+    LedgerRow {
+        deposited: balance.deposited,
+        accepted: balance.accepted,
+        refused: balance.refused,
+        unanswered: balance.unanswered,
+        expected: balance.expected,
+        delivered: balance.delivered,
+        kept: balance.kept,
+        lost: balance.lost,
+        duplicated: balance.duplicated,
+        corrupted: balance.corrupted,
+        foreign: balance.foreign,
+    }
+}
+
+fn broken(world: &World) -> Vec<Broken> {
+    world
+        .violations
+        .broken()
+        .map(|(rule, count)| Broken {
+            rule: rule.id(),
+            text: rule.text(),
+            count,
+        })
+        .collect()
+}
+
+fn offenders(world: &World) -> Vec<OffenderRow> {
+    world
+        .violations
+        .offenders()
+        .iter()
+        .map(|offender| OffenderRow {
+            rule: offender.rule.id(),
+            what: offender.what,
+            message: offender.message.clone(),
+        })
+        .collect()
+}
+
+impl Report {
+    /// The verdict in one line.
+    pub fn verdict(&self) -> String {
+        let mut out = String::new();
+        let word = |good: bool, yes: &'static str, no: &'static str| if good { yes } else { no };
+        let _ = write!(
+            out,
+            "{} | {} | LEDGER {} | objectives {}",
+            word(self.valid, "VALID", "INVALID"),
+            word(self.conformant, "CONFORMANT", "NOT CONFORMANT"),
+            word(self.ledger_balances, "balances", "DOES NOT BALANCE"),
+            match (self.objectives.is_empty(), self.objectives_met) {
+                (true, _) => "none",
+                (false, true) => "met",
+                (false, false) => "MISSED",
+            },
+        );
+        out
+    }
+
+    /// The report as text.
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        let _ = writeln!(
+            out,
+            "volley-loadgen: {} over {}, {} users, {} devices, check {}",
+            self.kind, self.transport, self.users, self.devices, self.check
+        );
+        let _ = writeln!(out, "VERDICT  {} (exit {})", self.verdict(), self.exit_code);
+        for reason in &self.invalid_reasons {
+            let _ = writeln!(out, "  invalid: {reason}");
+        }
+        if let Some(step) = self.aborted {
+            let _ = writeln!(
+                out,
+                "  ended early: nothing moved any more in step `{step}`"
+            );
+        }
+        self.text_phases(&mut out);
+        self.text_latencies(&mut out);
+        self.text_ledger(&mut out);
+        for objective in &self.objectives {
+            let measured = objective
+                .measured
+                .map_or_else(|| "-".to_owned(), |value| format!("{value:.3}"));
+            let _ = writeln!(
+                out,
+                "objective {} {}: measured {measured} {}",
+                objective.name,
+                objective.bound,
+                if objective.met { "met" } else { "MISSED" }
+            );
+        }
+        self.text_rules(&mut out);
+        out
+    }
+
+    fn text_phases(&self, out: &mut String) {
+        let _ = writeln!(
+            out,
+            "\n{:<10}{:>9}{:>12}{:>12}{:>14}{:>14}{:>9}{:>12}{:>8}",
+            "step",
+            "seconds",
+            "pushes",
+            "pushes/s",
+            "engine us/push",
+            "per core-s",
+            "busy",
+            "own us/push",
+            "busy"
+        );
+        for phase in &self.phases {
+            let some = |value: Option<f64>, digits: usize| {
+                value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
+            };
+            let percent = |value: Option<f64>| {
+                value.map_or_else(|| "-".to_owned(), |value| format!("{:.0} %", value * 100.0))
+            };
+            let mark = if phase.name == self.headline { "*" } else { "" };
+            let _ = writeln!(
+                out,
+                "{:<10}{:>9.3}{:>12}{:>12.0}{:>14}{:>14}{:>9}{:>12.3}{:>8}",
+                format!("{}{mark}", phase.name),
+                phase.seconds,
+                if phase.name == "deposit" {
+                    phase.deposits
+                } else {
+                    phase.pushes
+                },
+                if phase.name == "deposit" {
+                    phase.deposits as f64 / phase.seconds.max(1e-9)
+                } else {
+                    phase.pushes_per_s
+                },
+                some(phase.engine_us_per_push, 3),
+                some(phase.pushes_per_engine_core_second, 0),
+                percent(phase.engine_busy),
+                phase.own_us_per_push,
+                percent(Some(phase.own_busy)),
+            );
+        }
+        let _ = writeln!(out, "(* measured; in the deposit step a push is a deposit)");
+    }
+
+    fn text_latencies(&self, out: &mut String) {
+        let _ = writeln!(
+            out,
+            "\n{:<32}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}",
+            "latency, ms", "count", "p50", "p90", "p99", "p99.9", "max"
+        );
+        for row in &self.latencies {
+            let _ = writeln!(
+                out,
+                "{:<32}{:>10}{:>10.3}{:>10.3}{:>10.3}{:>10.3}{:>10.3}",
+                row.stage, row.count, row.p50, row.p90, row.p99, row.p999, row.max
+            );
+        }
+    }
+
+    fn text_ledger(&self, out: &mut String) {
+        let ledger = &self.ledger;
+        let _ = writeln!(
+            out,
+            "\nledger   messages: {} deposited, {} accepted, {} refused, {} unanswered",
+            ledger.deposited, ledger.accepted, ledger.refused, ledger.unanswered
+        );
+        let _ = writeln!(
+            out,
+            "         message x device: {} expected = {} delivered + {} kept; \
+            {} lost, {} duplicated, {} corrupted, {} foreign",
+            ledger.expected,
+            ledger.delivered,
+            ledger.kept,
+            ledger.lost,
+            ledger.duplicated,
+            ledger.corrupted,
+            ledger.foreign
+        );
+        if ledger.foreign > 0 {
+            let _ = writeln!(
+                out,
+                "         foreign: mail of another run; start the engine with an empty store"
+            );
+        }
+        for (status, count) in &self.refusals {
+            let _ = writeln!(out, "         {count} deposits answered {status}");
+        }
+        let stalled = self.counters.get("triggers_stalled").copied().unwrap_or(0);
+        if stalled > 0 {
+            let _ = writeln!(
+                out,
+                "         {stalled} triggers did not come to their pushes in time"
+            );
+        }
+        let notable: Vec<String> = self
+            .counters
+            .iter()
+            .filter(|(_, count)| **count > 0)
+            .map(|(name, count)| format!("{name} {count}"))
+            .collect();
+        let _ = writeln!(out, "counters {}", notable.join(", "));
+    }
+
+    fn text_rules(&self, out: &mut String) {
+        for broken in &self.broken {
+            let _ = writeln!(
+                out,
+                "\nbroken   {} x{}: {}",
+                broken.rule, broken.count, broken.text
+            );
+            let first = self
+                .offenders
+                .iter()
+                .find(|offender| offender.rule == broken.rule);
+            if let Some(offender) = first {
+                let _ = writeln!(out, "  first: {}", offender.what);
+                for line in offender.message.lines().take(40) {
+                    let _ = writeln!(out, "  | {}", line.escape_debug());
+                }
+            }
+        }
+    }
+
+    /// The report as JSON.
+    pub fn json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("a report has string keys only")
+    }
+}
+
+/// One line about a running world.
+pub fn progress(world: &World, earlier: u64, seconds: f64, total_seconds: f64) -> String {
+    let counters = &world.counters;
+    format!(
+        "{total_seconds:7.1} s  {:<9}{:>9.0} pushes/s  {:>10} pushes  {:>8} deposits  {:>9} delivered  \
+         {:>6} open  {} violations",
+        world.director.step.name(),
+        (counters.pushes - earlier) as f64 / seconds,
+        counters.pushes,
+        counters.deposits_accepted,
+        counters.reports,
+        world.director.open,
+        world.violations.total(),
+    )
+}
+
+/// A setup in one line for the panel's head.
+pub fn headline(setup: &Setup) -> String {
+    format!(
+        "judge at {} (SIP/{}) and {} (MSRP), engine {}",
+        setup.scscf_listen,
+        setup.transport.via(),
+        setup.msrp_listen,
+        setup.engine
+    )
+}

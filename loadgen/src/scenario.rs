@@ -1,0 +1,574 @@
+//! What to run: options from a scenario file and the command line, resolved into a [`Setup`].
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use crate::forms::Answer;
+
+/// Scenario files that come with the program.
+pub const SHIPPED: &[(&str, &str)] = &[
+    ("smoke", include_str!("../scenarios/smoke.toml")),
+    ("full", include_str!("../scenarios/full.toml")),
+    ("signalling", include_str!("../scenarios/signalling.toml")),
+    ("steady", include_str!("../scenarios/steady.toml")),
+];
+
+/// The course of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Deposits for absent users, then a registration wave, every message delivered.
+    Full,
+    /// INVITE-100-200-ACK-BYE-200 without media: phones answer with port 0.
+    Signalling,
+    /// Registered users; each deposit is pushed at once.
+    Steady,
+}
+
+/// Transport of SIP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Transport {
+    /// TCP, the default: a push INVITE is longer than 1300 octets.
+    Tcp,
+    /// UDP; allowed with a known path MTU.
+    Udp,
+}
+
+impl Transport {
+    /// As in Via.
+    pub fn via(self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+        }
+    }
+
+    /// As in `transport=`.
+    pub fn param(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
+/// Who opens the MSRP connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phone {
+    /// The phone connects to the engine, one connection per session.
+    Active,
+    /// Every second device is active.
+    Mixed,
+    /// The engine connects to the phones, which share one address.
+    Passive,
+}
+
+impl Phone {
+    /// What device number `device` answers.
+    pub fn answer(self, device: u8) -> Answer {
+        match self {
+            Self::Active => Answer::Active,
+            Self::Mixed if device % 2 == 1 => Answer::Active,
+            Self::Mixed | Self::Passive => Answer::Passive,
+        }
+    }
+}
+
+/// When triggers fall due in a run with a rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Arrivals {
+    /// Equal distances.
+    Constant,
+    /// Exponential distances of the same mean, seeded.
+    Poisson,
+}
+
+/// Options of `run`, each also a key of a scenario file (with `_` for `-`); the command line wins.
+#[derive(Clone, Debug, Default, Deserialize, clap::Args)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    /// Course of the run [default: full]
+    #[arg(long, value_enum)]
+    pub kind: Option<Kind>,
+    /// Address of the engine's well-known SIP port
+    #[arg(long, value_name = "HOST:PORT")]
+    pub engine: Option<SocketAddr>,
+    /// Address this S-CSCF listens on [default: 127.0.0.1:15060]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub scscf_listen: Option<SocketAddr>,
+    /// Address the phones' MSRP listens on [default: 127.0.0.1:12855]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub msrp_listen: Option<SocketAddr>,
+    /// Transport of SIP [default: tcp]
+    #[arg(long, value_enum)]
+    pub transport: Option<Transport>,
+    /// Path MTU over which UDP may carry the INVITE [default: unknown]
+    #[arg(long, value_name = "OCTETS")]
+    pub path_mtu: Option<usize>,
+    /// SIP connections to the engine [default: 4]
+    #[arg(long)]
+    pub connections: Option<u16>,
+    /// Home domain of the users [default: home.example]
+    #[arg(long)]
+    pub domain: Option<String>,
+    /// CPM service the engine pushes with [default: urn:urn-7:3gpp-service.ims.icsi.oma.cpm.deferred]
+    #[arg(long)]
+    pub icsi: Option<String>,
+    /// Users [default: 1000]
+    #[arg(long)]
+    pub users: Option<u32>,
+    /// Devices of a user, one number or MIN-MAX [default: 1-3]
+    #[arg(long, value_name = "N|MIN-MAX")]
+    pub devices: Option<String>,
+    /// Share of users registered under a telephone identity too, 0 to 1 [default: 0.25]
+    #[arg(long)]
+    pub tel_share: Option<f64>,
+    /// Messages deposited for each user before it registers [default: 1]
+    #[arg(long)]
+    pub messages: Option<u32>,
+    /// Body octets; several sizes take turns [default: 300]
+    #[arg(long, value_delimiter = ',')]
+    pub body_bytes: Option<Vec<usize>>,
+    /// Pushes per second, open loop: latencies count from the intended time
+    #[arg(long, value_name = "PUSHES/S")]
+    pub rate: Option<f64>,
+    /// Users with a trigger outstanding, closed loop: as fast as the engine goes [default: 256]
+    #[arg(long, value_name = "N")]
+    pub users_in_flight: Option<u32>,
+    /// Distances between triggers of an open loop [default: constant]
+    #[arg(long, value_enum)]
+    pub arrivals: Option<Arrivals>,
+    /// Deposits per second before the wave; without it as fast as the engine answers
+    #[arg(long, value_name = "MESSAGES/S")]
+    pub deposit_rate: Option<f64>,
+    /// Unanswered deposits at a time [default: 1024]
+    #[arg(long, value_name = "N")]
+    pub deposits_in_flight: Option<u32>,
+    /// Seconds of load before measuring (signalling, steady) [default: 1]
+    #[arg(long, value_name = "SECONDS")]
+    pub warmup_s: Option<f64>,
+    /// Seconds measured (signalling, steady) [default: 10]
+    #[arg(long, value_name = "SECONDS")]
+    pub duration_s: Option<f64>,
+    /// Longest wait without progress before a run is ended, seconds [default: 10]
+    #[arg(long, value_name = "SECONDS")]
+    pub drain_s: Option<f64>,
+    /// Who opens the MSRP connection [default: passive]
+    #[arg(long, value_enum)]
+    pub phone: Option<Phone>,
+    /// Send 100 before the 200 [default: true]
+    #[arg(long, value_name = "BOOL")]
+    pub trying: Option<bool>,
+    /// Send 180 before the 200 [default: false]
+    #[arg(long, value_name = "BOOL")]
+    pub ringing: Option<bool>,
+    /// Phones answer with a session timer [default: true]
+    #[arg(long, value_name = "BOOL")]
+    pub session_timer: Option<bool>,
+    /// Phones answer with msrp-cema [default: true]
+    #[arg(long, value_name = "BOOL")]
+    pub answer_cema: Option<bool>,
+    /// Offers must carry msrp-cema [default: true]
+    #[arg(long, value_name = "BOOL")]
+    pub expect_cema: Option<bool>,
+    /// Offers carry sendonly at session level [default: false]
+    #[arg(long, value_name = "BOOL")]
+    pub sendonly_session_level: Option<bool>,
+    /// Which messages are judged: full, off, or sampled:N (every Nth push) [default: full]
+    #[arg(long)]
+    pub check: Option<String>,
+    /// Pushes whose identifiers are remembered to find repeats [default: 500000]
+    #[arg(long, value_name = "N")]
+    pub uniqueness_window: Option<usize>,
+    /// After signalling, let the phones accept and fetch every message the engine kept [default: false]
+    #[arg(long, value_name = "BOOL")]
+    pub sweep: Option<bool>,
+    /// Goal such as p99_trigger_to_invite_ms=5 or min_pushes_per_s=1000; may repeat
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub objective: Option<Vec<String>>,
+    /// Send lag (p99) above which an open-loop run is invalid, milliseconds [default: 5]
+    #[arg(long, value_name = "MS")]
+    pub lag_bound_ms: Option<f64>,
+    /// Process whose CPU time is the engine's
+    #[arg(long, value_name = "PID")]
+    pub engine_pid: Option<u32>,
+    /// Pin this generator to a CPU
+    #[arg(long, value_name = "CPU")]
+    pub cpu: Option<usize>,
+    /// Seed of everything drawn [default: 1]
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Tells this run's messages from those of other runs [default: from the clock]
+    #[arg(long)]
+    pub run_id: Option<u32>,
+    /// Write the result as JSON, - for standard output
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Write report.txt and report.json here
+    #[arg(long, value_name = "DIR")]
+    pub report_dir: Option<PathBuf>,
+    /// No progress lines
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub quiet: Option<bool>,
+}
+
+macro_rules! take {
+    ($into:expr, $from:expr; $($field:ident),* $(,)?) => {
+        $( if $from.$field.is_some() { $into.$field = $from.$field; } )*
+    };
+}
+
+impl Options {
+    /// Lays `other` over these options.
+    pub fn overlay(&mut self, other: Self) {
+        take!(self, other; kind, engine, scscf_listen, msrp_listen, transport, path_mtu,
+            connections, domain, icsi, users, devices, tel_share, messages, body_bytes, rate,
+            users_in_flight, arrivals, deposit_rate, deposits_in_flight, warmup_s, duration_s,
+            drain_s, phone, trying, ringing, session_timer, answer_cema, expect_cema,
+            sendonly_session_level, check, uniqueness_window, sweep, objective, lag_bound_ms,
+            engine_pid, cpu, seed, run_id, json, report_dir, quiet);
+    }
+
+    /// Reads a scenario file by the name of a shipped one or by path.
+    pub fn read(name: &str) -> Result<Self, String> {
+        if let Some((_, text)) = SHIPPED.iter().find(|(shipped, _)| *shipped == name) {
+            return Self::parse(name, text);
+        }
+        let text = std::fs::read_to_string(name).map_err(|error| {
+            let known: Vec<_> = SHIPPED.iter().map(|(name, _)| *name).collect();
+            format!(
+                "--scenario {name}: {error}; give a path to a TOML file or one of {}",
+                known.join(", ")
+            )
+        })?;
+        Self::parse(name, &text)
+    }
+
+    /// Parses the text of a scenario file; errors name file, line, key and remedy.
+    pub fn parse(file: &str, text: &str) -> Result<Self, String> {
+        toml::from_str(text).map_err(|error: toml::de::Error| {
+            let line = error.span().map_or(0, |span| {
+                text[..span.start.min(text.len())].matches('\n').count() + 1
+            });
+            format!("{file}:{line}: {}", explain(error.message()))
+        })
+    }
+}
+
+/// Adds a suggestion to serde's complaint about an unknown key.
+fn explain(message: &str) -> String {
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    if !message.starts_with("unknown ") {
+        return message.to_owned();
+    }
+    let Some(unknown) = quoted.next() else {
+        return message.to_owned();
+    };
+    let nearest = quoted.min_by_key(|known| distance(unknown, known));
+    let what = if message.starts_with("unknown variant") {
+        "value"
+    } else {
+        "key"
+    };
+    match nearest {
+        Some(known) if distance(unknown, known) <= 3 => {
+            format!("unknown {what} `{unknown}`; did you mean `{known}`?")
+        }
+        _ => message.to_owned(),
+    }
+}
+
+/// Edit distance.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, left) in a.chars().enumerate() {
+        let mut corner = row[0];
+        row[0] = i + 1;
+        for (j, &right) in b.iter().enumerate() {
+            let cost = corner + usize::from(left != right);
+            corner = row[j + 1];
+            row[j + 1] = cost.min(row[j] + 1).min(corner + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// Which pushes are judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// All.
+    Full,
+    /// None.
+    Off,
+    /// Every nth.
+    Sampled(u32),
+}
+
+/// A goal for the run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Objective {
+    /// Name as given.
+    pub name: String,
+    /// What the value is compared with.
+    pub bound: f64,
+}
+
+/// Everything resolved and checked.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "each field is the option of the same name")]
+pub struct Setup {
+    pub kind: Kind,
+    pub engine: SocketAddr,
+    pub scscf_listen: SocketAddr,
+    pub msrp_listen: SocketAddr,
+    pub transport: Transport,
+    pub path_mtu: Option<usize>,
+    pub connections: u16,
+    pub domain: String,
+    pub icsi: String,
+    pub users: u32,
+    pub devices: (u8, u8),
+    pub tel_share: f64,
+    pub messages: u32,
+    pub body_bytes: Vec<usize>,
+    pub rate: Option<f64>,
+    pub users_in_flight: u32,
+    pub arrivals: Arrivals,
+    pub deposit_rate: Option<f64>,
+    pub deposits_in_flight: u32,
+    pub warmup_s: f64,
+    pub duration_s: f64,
+    pub drain_s: f64,
+    pub phone: Phone,
+    pub trying: bool,
+    pub ringing: bool,
+    pub session_timer: bool,
+    pub answer_cema: bool,
+    pub expect_cema: bool,
+    pub sendonly_session_level: bool,
+    pub check: Check,
+    pub uniqueness_window: usize,
+    pub sweep: bool,
+    pub objectives: Vec<Objective>,
+    pub lag_bound_ms: f64,
+    pub engine_pid: Option<u32>,
+    pub cpu: Option<usize>,
+    pub seed: u64,
+    pub run_id: u32,
+    pub json: Option<PathBuf>,
+    pub report_dir: Option<PathBuf>,
+    pub quiet: bool,
+    /// DateTime of every message.
+    pub date_time: String,
+}
+
+impl Setup {
+    /// Resolves options; the error names the option and a remedy.
+    pub fn resolve(options: Options, run_id: u32) -> Result<Self, String> {
+        let engine = options
+            .engine
+            .ok_or("--engine: missing; give the engine's SIP address, as 127.0.0.1:5060")?;
+        let address = |text: &str| text.parse().expect("a constant address");
+        let setup = Self {
+            kind: options.kind.unwrap_or(Kind::Full),
+            engine,
+            scscf_listen: options
+                .scscf_listen
+                .unwrap_or_else(|| address("127.0.0.1:15060")),
+            msrp_listen: options
+                .msrp_listen
+                .unwrap_or_else(|| address("127.0.0.1:12855")),
+            transport: options.transport.unwrap_or(Transport::Tcp),
+            path_mtu: options.path_mtu,
+            connections: options.connections.unwrap_or(4),
+            domain: options.domain.unwrap_or_else(|| "home.example".to_owned()),
+            icsi: options
+                .icsi
+                .unwrap_or_else(|| "urn:urn-7:3gpp-service.ims.icsi.oma.cpm.deferred".to_owned()),
+            users: options.users.unwrap_or(1000),
+            devices: parse_devices(options.devices.as_deref().unwrap_or("1-3"))?,
+            tel_share: options.tel_share.unwrap_or(0.25),
+            messages: options.messages.unwrap_or(1),
+            body_bytes: options.body_bytes.unwrap_or_else(|| vec![300]),
+            rate: options.rate,
+            users_in_flight: options.users_in_flight.unwrap_or(256),
+            arrivals: options.arrivals.unwrap_or(Arrivals::Constant),
+            deposit_rate: options.deposit_rate,
+            deposits_in_flight: options.deposits_in_flight.unwrap_or(1024),
+            warmup_s: options.warmup_s.unwrap_or(1.0),
+            duration_s: options.duration_s.unwrap_or(10.0),
+            drain_s: options.drain_s.unwrap_or(10.0),
+            phone: options.phone.unwrap_or(Phone::Passive),
+            trying: options.trying.unwrap_or(true),
+            ringing: options.ringing.unwrap_or(false),
+            session_timer: options.session_timer.unwrap_or(true),
+            answer_cema: options.answer_cema.unwrap_or(true),
+            expect_cema: options.expect_cema.unwrap_or(true),
+            sendonly_session_level: options.sendonly_session_level.unwrap_or(false),
+            check: parse_check(options.check.as_deref().unwrap_or("full"))?,
+            uniqueness_window: options.uniqueness_window.unwrap_or(500_000),
+            sweep: options.sweep.unwrap_or(false),
+            objectives: parse_objectives(options.objective.unwrap_or_default())?,
+            lag_bound_ms: options.lag_bound_ms.unwrap_or(5.0),
+            engine_pid: options.engine_pid,
+            cpu: options.cpu,
+            seed: options.seed.unwrap_or(1),
+            run_id: options.run_id.unwrap_or(run_id),
+            json: options.json,
+            report_dir: options.report_dir,
+            quiet: options.quiet.unwrap_or(false),
+            date_time: "2026-11-22T05:58:01Z".to_owned(),
+        };
+        setup.validate()?;
+        Ok(setup)
+    }
+
+    /// The run as eight hexadecimal digits.
+    pub fn run_id_text(&self) -> String {
+        format!("{:08x}", self.run_id)
+    }
+
+    fn validate(&self) -> Result<(), String> {
+        let positive = |name: &str, value: Option<f64>| match value {
+            Some(value) if !(value > 0.0 && value.is_finite()) => {
+                Err(format!("--{name}: {value} is not a positive number"))
+            }
+            _ => Ok(()),
+        };
+        positive("rate", self.rate)?;
+        positive("deposit-rate", self.deposit_rate)?;
+        positive("duration-s", Some(self.duration_s))?;
+        positive("drain-s", Some(self.drain_s))?;
+        if self.users == 0 || self.users > crate::identity::USERS_MAX {
+            return Err(format!(
+                "--users: {} is not within 1 and 10000000",
+                self.users
+            ));
+        }
+        if !(0.0..=1.0).contains(&self.tel_share) {
+            return Err(format!(
+                "--tel-share: {} is not within 0 and 1",
+                self.tel_share
+            ));
+        }
+        if self.connections == 0 || self.users_in_flight == 0 || self.deposits_in_flight == 0 {
+            return Err(
+                "--connections, --users-in-flight and --deposits-in-flight start at 1".into(),
+            );
+        }
+        if self.body_bytes.is_empty() || self.body_bytes.len() > 16 {
+            return Err("--body-bytes: give 1 to 16 sizes".into());
+        }
+        if let Some(size) = self
+            .body_bytes
+            .iter()
+            .find(|size| !(14..=65_000).contains(*size))
+        {
+            return Err(format!("--body-bytes: {size} is not within 14 and 65000"));
+        }
+        if self.transport == Transport::Udp && self.path_mtu.is_none() {
+            return Err(
+                "--transport udp: a push INVITE is over 1300 octets, so UDP needs a known \
+                        path MTU; add --path-mtu 65535 for loopback, or use --transport tcp"
+                    .into(),
+            );
+        }
+        let host_ok = |text: &str| {
+            !text.is_empty()
+                && text
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte))
+        };
+        if !host_ok(&self.domain) {
+            return Err(format!("--domain: `{}` is not a host name", self.domain));
+        }
+        Ok(())
+    }
+}
+
+fn parse_devices(text: &str) -> Result<(u8, u8), String> {
+    let (low, high) = text.split_once('-').unwrap_or((text, text));
+    match (low.trim().parse::<u8>(), high.trim().parse::<u8>()) {
+        (Ok(low), Ok(high)) if low >= 1 && low <= high && high <= crate::identity::DEVICES_MAX => {
+            Ok((low, high))
+        }
+        _ => Err(format!(
+            "--devices: `{text}` is not a number or MIN-MAX within 1 and 8"
+        )),
+    }
+}
+
+fn parse_check(text: &str) -> Result<Check, String> {
+    match text {
+        "full" => Ok(Check::Full),
+        "off" => Ok(Check::Off),
+        _ => text
+            .strip_prefix("sampled:")
+            .and_then(|n| n.parse().ok())
+            .filter(|&n| n > 0)
+            .map(Check::Sampled)
+            .ok_or_else(|| format!("--check: `{text}` is not full, off or sampled:N")),
+    }
+}
+
+fn parse_objectives(texts: Vec<String>) -> Result<Vec<Objective>, String> {
+    texts
+        .into_iter()
+        .map(|text| {
+            let (name, bound) = text
+                .split_once('=')
+                .and_then(|(name, bound)| Some((name.trim(), bound.trim().parse().ok()?)))
+                .ok_or_else(|| format!("--objective: `{text}` is not NAME=NUMBER"))?;
+            if !crate::stats::objective_known(name) {
+                return Err(format!(
+                    "--objective: `{name}` is unknown; write p50|p90|p99|p999|max_STAGE_ms with STAGE \
+                     of {}, or min_pushes_per_s, max_engine_us_per_push",
+                    crate::stats::Stage::names().join(", ")
+                ));
+            }
+            Ok(Objective { name: name.to_owned(), bound })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shipped_files_parse_and_resolve() {
+        for (name, text) in SHIPPED {
+            let mut options = Options::parse(name, text).unwrap();
+            options.engine = Some("127.0.0.1:5060".parse().unwrap());
+            Setup::resolve(options, 1).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_typo_in_a_file_names_line_key_and_remedy() {
+        let error = Options::parse("x.toml", "kind = \"full\"\nusrs = 5\n").unwrap_err();
+        assert_eq!(error, "x.toml:2: unknown key `usrs`; did you mean `users`?");
+        let error = Options::parse("x.toml", "kind = \"ful\"\n").unwrap_err();
+        assert_eq!(error, "x.toml:1: unknown value `ful`; did you mean `full`?");
+    }
+
+    #[test]
+    fn refuses_udp_without_path_mtu_and_names_the_remedy() {
+        let options = Options {
+            engine: Some("127.0.0.1:5060".parse().unwrap()),
+            transport: Some(Transport::Udp),
+            ..Options::default()
+        };
+        assert!(
+            Setup::resolve(options, 1)
+                .unwrap_err()
+                .contains("--path-mtu")
+        );
+    }
+}

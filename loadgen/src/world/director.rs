@@ -1,0 +1,457 @@
+//! The course of a run: which trigger goes out when, and when a step ends.
+
+use std::collections::VecDeque;
+
+use super::{LINK_BYTES_MAX, Random, World};
+use crate::scenario::{Arrivals, Kind, Setup};
+use crate::stats::Stage;
+
+/// A step of a run, in its order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
+    /// Waiting for the connections to the engine.
+    Connect,
+    /// Messages are deposited for users that are away.
+    Deposit,
+    /// Users register.
+    Register,
+    /// Load before measuring.
+    Warmup,
+    /// Load while measuring.
+    Measure,
+    /// Outstanding pushes come to their end.
+    Drain,
+    /// Phones accept and fetch what was kept.
+    Sweep,
+    /// Over.
+    Done,
+}
+
+impl Step {
+    /// Name for reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Deposit => "deposit",
+            Self::Register => "register",
+            Self::Warmup => "warmup",
+            Self::Measure => "measure",
+            Self::Drain => "drain",
+            Self::Sweep => "sweep",
+            Self::Done => "done",
+        }
+    }
+}
+
+/// Time a run stays to see late duplicates, nanoseconds.
+const SETTLE: u64 = 300_000_000;
+/// Final answers to deposits told apart in the report.
+const REFUSALS_MAX: usize = 16;
+
+/// State of the schedule.
+#[derive(Debug)]
+pub struct Director {
+    /// The step.
+    pub step: Step,
+    /// Set when the step changed; the driver clears it after sampling.
+    pub changed: bool,
+    /// When the step began.
+    pub since: u64,
+    /// Why the run ended early, if it did.
+    pub aborted: Option<&'static str>,
+    /// Final answers other than 2xx to deposits.
+    pub refusals: Vec<(u16, u64)>,
+    /// Users with a trigger outstanding.
+    pub open: u32,
+    /// Deposits not answered.
+    pub deposits_open: u32,
+    /// Next item of a step that goes through a list.
+    cursor: u64,
+    /// Idle users, longest idle first.
+    ready: VecDeque<u32>,
+    /// Triggers by deadline.
+    watched: VecDeque<(u64, u32, u32)>,
+    /// Intended time of the next trigger of an open loop.
+    next_due: u64,
+    random: Random,
+    progress: (u64, u64),
+    settle_from: Option<u64>,
+}
+
+impl Director {
+    /// The start of a run.
+    pub fn new(setup: &Setup) -> Self {
+        Self {
+            step: Step::Connect,
+            changed: false,
+            since: 0,
+            aborted: None,
+            refusals: Vec::new(),
+            open: 0,
+            deposits_open: 0,
+            cursor: 0,
+            ready: VecDeque::with_capacity(setup.users as usize),
+            watched: VecDeque::new(),
+            next_due: 0,
+            random: Random::new(setup.seed ^ 0x7269_6e67),
+            progress: (0, 0),
+            settle_from: None,
+        }
+    }
+
+    /// A user's trigger has completed.
+    pub(super) fn completed(&mut self, user: u32) {
+        self.open = self.open.saturating_sub(1);
+        self.ready.push_back(user);
+    }
+
+    /// A deposit got its final answer.
+    pub(super) fn deposit_answered(&mut self) {
+        self.deposits_open = self.deposits_open.saturating_sub(1);
+    }
+
+    /// A deposit was refused.
+    pub(super) fn refused(&mut self, status: u16) {
+        if let Some((_, count)) = self.refusals.iter_mut().find(|(known, _)| *known == status) {
+            *count += 1;
+        } else if self.refusals.len() < REFUSALS_MAX {
+            self.refusals.push((status, 1));
+        }
+    }
+}
+
+impl World {
+    /// Sends what is due and moves on when a step is over. Call after every batch and on a timer.
+    pub fn pump(&mut self, now: u64) {
+        self.now = now;
+        self.release_stalled();
+        match self.director.step {
+            Step::Connect | Step::Done => {}
+            Step::Deposit => self.pump_deposits(),
+            Step::Register => self.pump_list(),
+            Step::Warmup => {
+                self.pump_triggers(
+                    self.director.since + seconds(self.setup.warmup_s),
+                    Step::Measure,
+                );
+            }
+            Step::Measure => {
+                let end = self.director.since + seconds(self.setup.duration_s);
+                self.pump_triggers(end, Step::Drain);
+            }
+            Step::Sweep => self.pump_list(),
+            Step::Drain => self.pump_drain(),
+        }
+        self.watch_progress();
+    }
+
+    /// All connections stand: begin.
+    pub fn start(&mut self, now: u64) {
+        self.now = now;
+        let first = if self.setup.messages > 0 {
+            Step::Deposit
+        } else {
+            Step::Register
+        };
+        self.enter(first);
+    }
+
+    /// When the next trigger of an open loop is due.
+    pub fn next_due(&self) -> Option<u64> {
+        match self.director.step {
+            Step::Warmup | Step::Measure | Step::Register if self.setup.rate.is_some() => {
+                Some(self.director.next_due)
+            }
+            Step::Deposit if self.setup.deposit_rate.is_some() => Some(self.director.next_due),
+            _ => None,
+        }
+    }
+
+    fn enter(&mut self, step: Step) {
+        let director = &mut self.director;
+        director.step = step;
+        director.changed = true;
+        director.since = self.now;
+        director.cursor = 0;
+        director.settle_from = None;
+        director.progress.1 = self.now;
+        if step != Step::Measure || self.setup.rate.is_none() {
+            director.next_due = self.now;
+        }
+        match step {
+            Step::Measure => self.latencies.reset(),
+            Step::Sweep => {
+                self.accepting = true;
+                for user in &self.users {
+                    let first = user.first_device as usize;
+                    for device in &mut self.devices[first..first + usize::from(user.devices)] {
+                        device.holds = false;
+                    }
+                }
+            }
+            Step::Connect
+            | Step::Deposit
+            | Step::Register
+            | Step::Warmup
+            | Step::Drain
+            | Step::Done => {}
+        }
+    }
+
+    fn pump_deposits(&mut self) {
+        let total = u64::from(self.setup.users) * u64::from(self.setup.messages);
+        while self.director.cursor < total
+            && self.director.deposits_open < self.setup.deposits_in_flight
+        {
+            let due = match self.setup.deposit_rate {
+                Some(rate) => {
+                    let due = self.director.next_due;
+                    if due > self.now {
+                        break;
+                    }
+                    self.director.next_due = due + (1e9 / rate) as u64;
+                    due
+                }
+                None => self.now,
+            };
+            let user = (self.director.cursor % u64::from(self.setup.users)) as u32;
+            self.director.cursor += 1;
+            self.director.deposits_open += 1;
+            self.send_deposit(user, due);
+        }
+        if self.director.cursor == total && self.director.deposits_open == 0 {
+            self.enter(Step::Register);
+        }
+    }
+
+    /// The registration wave, or the sweep: every user once.
+    fn pump_list(&mut self) {
+        let sweep = self.director.step == Step::Sweep;
+        let total = u64::from(self.setup.users);
+        while self.director.cursor < total && self.may_trigger() {
+            let user = self.director.cursor as u32;
+            let open_loop = self.setup.rate.is_some() && !sweep;
+            let Some(due) = self.due(open_loop, self.users[user as usize].devices, u64::MAX) else {
+                break;
+            };
+            self.director.cursor += 1;
+            let waiting = self.arm(user, due);
+            if !sweep {
+                self.counters.triggers_due += 1;
+                self.counters.triggers_sent += 1;
+                self.latencies.record(Stage::SendLag, due, self.now);
+                self.send_register(user);
+            } else if waiting {
+                self.send_notify(user, b"active;expires=599999");
+            }
+        }
+        if self.director.cursor == total && self.director.open == 0 {
+            let next = match self.setup.kind {
+                Kind::Full => Step::Drain,
+                Kind::Signalling | Kind::Steady if sweep => Step::Drain,
+                Kind::Signalling | Kind::Steady => Step::Warmup,
+            };
+            if next == Step::Warmup {
+                self.director.ready = (0..self.setup.users).collect();
+            }
+            self.enter(next);
+        }
+    }
+
+    fn pump_triggers(&mut self, end: u64, next: Step) {
+        let open_loop = self.setup.rate.is_some();
+        while self.may_trigger() {
+            let Some(&user) = self.director.ready.front() else {
+                break;
+            };
+            if !open_loop && self.now >= end {
+                break;
+            }
+            let Some(due) = self.due(open_loop, self.users[user as usize].devices, end) else {
+                break;
+            };
+            self.director.ready.pop_front();
+            self.counters.triggers_due += 1;
+            self.latencies.record(Stage::SendLag, due, self.now);
+            self.trigger(user, due);
+        }
+        if self.now >= end {
+            self.count_missed(open_loop, end);
+            self.enter(next);
+        }
+    }
+
+    /// Slots of an open loop that fell due and were not used: never silently dropped.
+    fn count_missed(&mut self, open_loop: bool, end: u64) {
+        if !open_loop {
+            return;
+        }
+        while self.director.next_due < end {
+            self.counters.triggers_due += 1;
+            self.step_due(self.setup.devices.0);
+        }
+    }
+
+    fn trigger(&mut self, user: u32, due: u64) {
+        match self.setup.kind {
+            Kind::Steady => {
+                self.director.deposits_open += 1;
+                self.send_deposit(user, due);
+                self.arm(user, due);
+                self.counters.triggers_sent += 1;
+            }
+            Kind::Signalling | Kind::Full => {
+                self.arm(user, due);
+                if self.send_notify(user, b"active;expires=599999") {
+                    self.counters.triggers_sent += 1;
+                } else {
+                    // The subscription ended; a third-party REGISTER brings it back (ISC-1).
+                    self.send_register(user);
+                    self.counters.triggers_sent += 1;
+                }
+            }
+        }
+    }
+
+    /// Marks the user's devices as waited for; `false` when nothing is queued for them.
+    fn arm(&mut self, user: u32, due: u64) -> bool {
+        let (now, deadline) = (self.now, self.now + seconds(self.setup.drain_s));
+        let entry = &mut self.users[user as usize];
+        let first = entry.first_device as usize;
+        entry.open = 0;
+        for number in 0..entry.devices {
+            let device = &mut self.devices[first + usize::from(number)];
+            device.pending = self.ledger.oldest_for(&entry.queue, number).is_some();
+            device.trigger_due = due;
+            device.trigger_sent = now;
+            entry.open += u8::from(device.pending);
+        }
+        if entry.open == 0 {
+            return false;
+        }
+        entry.trigger = entry.trigger.wrapping_add(1);
+        self.director.open += 1;
+        self.director
+            .watched
+            .push_back((deadline, user, entry.trigger));
+        true
+    }
+
+    /// Intended time of the next trigger, if it is due and before `end`.
+    fn due(&mut self, open_loop: bool, pushes: u8, end: u64) -> Option<u64> {
+        if !open_loop {
+            return Some(self.now);
+        }
+        let due = self.director.next_due;
+        if due > self.now || due >= end {
+            return None;
+        }
+        self.step_due(pushes);
+        Some(due)
+    }
+
+    fn step_due(&mut self, pushes: u8) {
+        let mean = 1e9 * f64::from(pushes) / self.setup.rate.unwrap_or(1.0);
+        let step = match self.setup.arrivals {
+            Arrivals::Constant => mean,
+            Arrivals::Poisson => -mean * (1.0 - self.director.random.unit()).ln(),
+        };
+        self.director.next_due += (step as u64).max(1);
+    }
+
+    fn may_trigger(&self) -> bool {
+        let room = self
+            .engine_links
+            .iter()
+            .all(|&link| self.outbox.peek(link).buffer.len() < LINK_BYTES_MAX);
+        room && (self.setup.rate.is_some() || self.director.open < self.setup.users_in_flight)
+    }
+
+    /// Takes triggers whose time is over off the count, so that one loss does not hold the rest.
+    fn release_stalled(&mut self) {
+        while let Some(&(deadline, user, trigger)) = self.director.watched.front() {
+            let entry = &mut self.users[user as usize];
+            let live = entry.open > 0 && entry.trigger == trigger;
+            if live && deadline > self.now {
+                return;
+            }
+            self.director.watched.pop_front();
+            if live {
+                entry.open = 0;
+                let first = entry.first_device as usize;
+                for device in &mut self.devices[first..first + usize::from(entry.devices)] {
+                    device.pending = false;
+                }
+                self.counters.triggers_stalled += 1;
+                self.director.completed(user);
+            }
+        }
+    }
+
+    /// A message was refused: nobody waits for its delivery any more.
+    pub(super) fn give_up(&mut self, user: u32) {
+        let entry = &mut self.users[user as usize];
+        if entry.open == 0 || self.setup.kind != Kind::Steady {
+            return;
+        }
+        let first = entry.first_device as usize;
+        for number in 0..entry.devices {
+            let device = &mut self.devices[first + usize::from(number)];
+            if device.pending && self.ledger.oldest_for(&entry.queue, number).is_none() {
+                device.pending = false;
+                entry.open -= 1;
+            }
+        }
+        if entry.open == 0 {
+            self.director.completed(user);
+        }
+    }
+
+    fn pump_drain(&mut self) {
+        if self.director.open > 0 || self.director.deposits_open > 0 {
+            return;
+        }
+        let from = *self.director.settle_from.get_or_insert(self.now);
+        if self.now < from + SETTLE {
+            return;
+        }
+        let swept = self.accepting;
+        if self.setup.kind == Kind::Signalling && self.setup.sweep && !swept {
+            self.enter(Step::Sweep);
+        } else {
+            self.enter(Step::Done);
+        }
+    }
+
+    /// Ends a run in which nothing moves any more.
+    fn watch_progress(&mut self) {
+        let counters = &self.counters;
+        let sum = counters.pushes
+            + counters.sends
+            + counters.invites
+            + counters.deposits_accepted
+            + counters.deposits_refused
+            + counters.triggers_sent
+            + counters.triggers_stalled;
+        if self.director.progress.0 != sum {
+            self.director.progress = (sum, self.now);
+            return;
+        }
+        let limit = seconds(self.setup.drain_s) + 2_000_000_000;
+        let still = self.now.saturating_sub(self.director.progress.1);
+        let waiting = match self.director.step {
+            Step::Connect | Step::Done => false,
+            Step::Warmup | Step::Measure => self.director.open > 0,
+            Step::Deposit | Step::Register | Step::Drain | Step::Sweep => true,
+        };
+        if waiting && still > limit {
+            self.director.aborted = Some(self.director.step.name());
+            self.enter(Step::Done);
+        }
+    }
+}
+
+/// Seconds as nanoseconds.
+fn seconds(value: f64) -> u64 {
+    (value * 1e9) as u64
+}

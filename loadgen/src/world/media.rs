@@ -1,0 +1,445 @@
+//! MSRP receivers: every SEND is judged, answered, reported and entered into the ledger.
+
+use memchr::memmem;
+
+use super::{Call, World};
+use crate::check::Bench;
+use crate::identity::{put_fixed, read_digits};
+use crate::ledger::Delivery;
+use crate::link::LinkId;
+use crate::msrp::{Frame, Parsed, Start, is_ident, parse, session_id};
+use crate::rules::Rule;
+use crate::scenario::Kind;
+use crate::stats::Stage;
+
+/// Octets of a chunk above which an exact end is not demanded.
+const CHUNK_MAX: usize = 2048;
+/// Longest message reassembled, octets.
+const MESSAGE_MAX: u64 = 256 * 1024;
+
+impl World {
+    /// Handles MSRP octets; gives how many were consumed, or `None` when the stream is lost.
+    pub fn handle_msrp(&mut self, link: LinkId, bytes: &[u8]) -> Option<usize> {
+        let mut at = 0;
+        while at < bytes.len() {
+            match parse(&bytes[at..]) {
+                Parsed::Frame(frame, length) => {
+                    self.frame(link, &frame);
+                    at += length;
+                }
+                Parsed::Incomplete => break,
+                Parsed::Error => {
+                    self.violations
+                        .record(Rule::Msrp1, "stream cannot be framed", &bytes[at..]);
+                    return None;
+                }
+            }
+        }
+        Some(at)
+    }
+
+    fn frame(&mut self, link: LinkId, frame: &Frame<'_>) {
+        match frame.start {
+            Start::Send => self.send(link, frame),
+            Start::Report => self.counters.strays += 1,
+            Start::Response(200) => {}
+            Start::Response(_) => {
+                self.counters.strays += 1;
+                self.violations
+                    .record(Rule::Msrp16, "a SEND of the phone is refused", frame.bytes);
+            }
+            Start::Other => {
+                self.counters.strays += 1;
+                self.respond(link, frame, b"501 Unknown method");
+            }
+        }
+    }
+
+    /// Opens a connection's session with an empty SEND (f1-05).
+    pub(super) fn bind(&mut self, link: LinkId, path: &[u8], user: u32, device: u8, serial: u32) {
+        let listen = self.setup.msrp_listen;
+        let out = self.outbox.buffer(link);
+        out.extend_from_slice(b"MSRP b1nd");
+        put_fixed(u64::from(serial), 8, out);
+        out.extend_from_slice(b" SEND\r\nTo-Path: ");
+        out.extend_from_slice(path);
+        out.extend_from_slice(b"\r\nFrom-Path: msrp://");
+        out.extend_from_slice(listen.to_string().as_bytes());
+        out.extend_from_slice(b"/p");
+        put_fixed(u64::from(user), 8, out);
+        put_fixed(u64::from(device), 4, out);
+        put_fixed(u64::from(serial), 8, out);
+        out.extend_from_slice(b";tcp\r\nMessage-ID: bind");
+        put_fixed(u64::from(serial), 8, out);
+        out.extend_from_slice(b"\r\nByte-Range: 1-0/0\r\n-------b1nd");
+        put_fixed(u64::from(serial), 8, out);
+        out.extend_from_slice(b"$\r\n");
+        self.outbox.sent(link);
+    }
+
+    /// The device a SEND is for, when its session lives.
+    fn session_of(&self, frame: &Frame<'_>) -> Option<(u32, u8, usize)> {
+        let digits = session_id(frame.to_path)?.strip_prefix(b"p")?;
+        if digits.len() != 20 {
+            return None;
+        }
+        let user = u32::try_from(read_digits(&digits[..8])?).ok()?;
+        let device = u8::try_from(read_digits(&digits[8..12])?).ok()?;
+        let index = self.device_index(user, device)?;
+        let entry = &self.devices[index];
+        let live = entry.call != Call::Idle
+            && u64::from(entry.dialog.serial) == read_digits(&digits[12..])?;
+        live.then_some((user, device, index))
+    }
+
+    fn send(&mut self, link: LinkId, frame: &Frame<'_>) {
+        self.counters.sends += 1;
+        let Some((user, device, index)) = self.session_of(frame) else {
+            self.violations
+                .record(Rule::Msrp16, "SEND to no live session", frame.bytes);
+            self.respond(link, frame, b"481 No such session");
+            return;
+        };
+        let judged = self.devices[index].judged;
+        if judged {
+            self.judge_frame(index, frame);
+        }
+        if frame.failure_report != b"no" && frame.failure_report != b"partial" {
+            self.respond(link, frame, b"200 OK");
+        }
+        let Some(body) = frame.body else {
+            return;
+        };
+        let entry = &mut self.devices[index];
+        if !entry.fed {
+            entry.fed = true;
+            self.latencies
+                .record(Stage::AnswerToSend, entry.answered_at, self.now);
+        }
+        let single = entry.partial_len == 0 && frame.flag == b'$';
+        if single {
+            self.complete(link, frame, body, (user, device, index));
+            return;
+        }
+        self.chunk(link, frame, body, (user, device, index));
+    }
+
+    fn judge_frame(&mut self, index: usize, frame: &Frame<'_>) {
+        let entry = &self.devices[index];
+        let path = self.hasher.hash(5, frame.from_path);
+        let mut bench = Bench::new(&mut self.violations, frame.bytes);
+        bench.demand(
+            frame.order_ok,
+            Rule::Msrp1,
+            "headers not in the prescribed order",
+        );
+        bench.demand(
+            is_ident(frame.tid),
+            Rule::Msrp2,
+            "transaction id is no ident",
+        );
+        bench.demand(
+            path == entry.dialog.path,
+            Rule::Msrp16,
+            "From-Path is not the offer's path",
+        );
+        let Some(body) = frame.body else {
+            bench.demand(
+                frame.content_type.is_empty(),
+                Rule::Msrp1,
+                "Content-Type without a body",
+            );
+            return;
+        };
+        let kind_ok = frame.content_type == b"message/cpim";
+        bench.demand(kind_ok, Rule::Cpim1, "Content-Type is not message/cpim");
+        bench.demand(
+            is_ident(frame.message_id),
+            Rule::Msrp4,
+            "Message-ID is no ident",
+        );
+        let reports = frame.success_report == b"yes"
+            && (frame.failure_report.is_empty() || frame.failure_report == b"yes");
+        bench.demand(
+            reports,
+            Rule::Msrp8,
+            "Success-Report and Failure-Report are not yes",
+        );
+        let Some(range) = frame.range else {
+            bench.fail(Rule::Msrp5, "no Byte-Range");
+            return;
+        };
+        let last = range
+            .start
+            .saturating_add(body.len() as u64)
+            .saturating_sub(1);
+        let exact = match range.end {
+            Some(end) => end == last,
+            None => body.len() > CHUNK_MAX,
+        };
+        let total_ok = range.total.is_some_and(|total| last <= total);
+        bench.demand(
+            exact && total_ok,
+            Rule::Msrp5,
+            "Byte-Range does not fit the body",
+        );
+        bench.demand(
+            body.len() <= CHUNK_MAX || range.end.is_none(),
+            Rule::Msrp5,
+            "uninterruptible chunk over 2048 octets",
+        );
+        let ends = range.total == Some(last);
+        let flag_ok = exact && frame.flag == if ends { b'$' } else { b'+' };
+        bench.demand(
+            flag_ok || !exact,
+            Rule::Msrp3,
+            "continuation flag does not fit the range",
+        );
+        let expected = entry.partial_len + 1;
+        bench.demand(
+            range.start == expected,
+            Rule::Msrp6,
+            "chunk leaves a gap or repeats",
+        );
+    }
+
+    /// One chunk of several.
+    fn chunk(&mut self, link: LinkId, frame: &Frame<'_>, body: &[u8], whose: (u32, u8, usize)) {
+        let (_, _, index) = whose;
+        let entry = &mut self.devices[index];
+        if entry.partial == 0 {
+            let slot = self.free_partials.pop().unwrap_or_else(|| {
+                self.partials.push(Vec::new());
+                (self.partials.len() - 1) as u32
+            });
+            entry.partial = slot + 1;
+        }
+        let slot = entry.partial - 1;
+        let buffer = &mut self.partials[slot as usize];
+        if entry.partial_len + body.len() as u64 > MESSAGE_MAX {
+            self.violations.record(
+                Rule::Msrp5,
+                "message longer than any deposited",
+                frame.bytes,
+            );
+            return;
+        }
+        buffer.extend_from_slice(body);
+        entry.partial_len += body.len() as u64;
+        if frame.flag == b'+' {
+            return;
+        }
+        let mut whole = core::mem::take(buffer);
+        entry.partial = 0;
+        entry.partial_len = 0;
+        if frame.flag == b'$' {
+            self.complete(link, frame, &whole, whose);
+        }
+        whole.clear();
+        self.partials[slot as usize] = whole;
+        self.free_partials.push(slot);
+    }
+
+    /// A whole message: ledger, latency, report.
+    fn complete(
+        &mut self,
+        link: LinkId,
+        frame: &Frame<'_>,
+        cpim: &[u8],
+        (user, device, index): (u32, u8, usize),
+    ) {
+        if frame.success_report == b"yes" {
+            self.report(link, frame, cpim.len());
+        }
+        let Some(number) = self.message_number(cpim) else {
+            self.ledger.foreign += 1;
+            self.violations
+                .record(Rule::Imdn4, "no message of this run", frame.bytes);
+            return;
+        };
+        let queue = &mut self.users[user as usize].queue;
+        let oldest = self.ledger.oldest_for(queue, device);
+        let devices = self.users[user as usize].devices;
+        let queue = &mut self.users[user as usize].queue;
+        let delivery = self.ledger.deliver(queue, (user, device, devices), number);
+        if delivery == Delivery::Foreign {
+            return;
+        }
+        let judged = self.devices[index].judged;
+        let intact = self.judge_cpim(number, user, cpim, frame, judged);
+        if delivery == Delivery::First {
+            if !intact {
+                self.ledger.corrupted += 1;
+            }
+            if judged && oldest.map(u64::from) != Some(number) {
+                self.violations
+                    .record(Rule::Ok3, "not the oldest queued message", frame.bytes);
+            }
+            let entry = &self.devices[index];
+            let due = match self.setup.kind {
+                Kind::Steady => self.ledger.row(number).map_or(0, |row| row.intended_at),
+                Kind::Full | Kind::Signalling => entry.trigger_due,
+            };
+            self.latencies
+                .record(Stage::TriggerToDelivered, due, self.now);
+        }
+        if judged {
+            self.judge_message_id(number, frame);
+        }
+    }
+
+    /// Number of the message a CPIM carries.
+    fn message_number(&self, cpim: &[u8]) -> Option<u64> {
+        const NAME: &[u8] = b"imdn.Message-ID: ";
+        let at = memmem::find(cpim, NAME)? + NAME.len();
+        let rest = &cpim[at..];
+        let end = memchr::memchr(b'\r', rest)?;
+        self.names.read_message_id(&rest[..end])
+    }
+
+    /// Compares a delivered CPIM with the deposited one.
+    fn judge_cpim(
+        &mut self,
+        number: u64,
+        user: u32,
+        cpim: &[u8],
+        frame: &Frame<'_>,
+        judged: bool,
+    ) -> bool {
+        let Some(class) = self.ledger.row(number).map(|row| usize::from(row.class)) else {
+            return false;
+        };
+        self.scratch.clear();
+        self.forms.put_cpim(class, user, number, &mut self.scratch);
+        let compared = compare_cpim(&self.scratch, cpim);
+        let Some(added) = compared else {
+            let what = "delivered CPIM differs from the deposited one";
+            self.violations.record(Rule::Cpim1, what, frame.bytes);
+            return false;
+        };
+        if judged {
+            let value = |name: &[u8]| {
+                let at = memmem::find(added, name)? + name.len();
+                let rest = &added[at..];
+                Some(&rest[..memchr::memchr(b'\r', rest)?])
+            };
+            let conversation = value(b"cpm.Conversation-ID: ")
+                .and_then(|value| self.names.read_cpm_id(true, value));
+            let contribution = value(b"cpm.Contribution-ID: ")
+                .and_then(|value| self.names.read_cpm_id(false, value));
+            if conversation != Some(number) || contribution != Some(number) {
+                let what = "cpm identifiers missing or of another message";
+                self.violations.record(Rule::Cpim5, what, frame.bytes);
+            }
+        }
+        true
+    }
+
+    /// MSRP-4: one Message-ID for a stored message on every device and attempt.
+    fn judge_message_id(&mut self, number: u64, frame: &Frame<'_>) {
+        let hash = (self.hasher.hash(6, frame.message_id) as u32).max(1);
+        let Some(row) = self.ledger.row(number) else {
+            return;
+        };
+        if row.msrp_id == 0 {
+            row.msrp_id = hash;
+        } else if row.msrp_id != hash {
+            let what = "another Message-ID than before for one message";
+            self.violations.record(Rule::Msrp4, what, frame.bytes);
+        }
+    }
+
+    fn respond(&mut self, link: LinkId, frame: &Frame<'_>, status: &[u8]) {
+        let out = self.outbox.buffer(link);
+        out.extend_from_slice(b"MSRP ");
+        out.extend_from_slice(frame.tid);
+        out.push(b' ');
+        out.extend_from_slice(status);
+        out.extend_from_slice(b"\r\nTo-Path: ");
+        out.extend_from_slice(first_uri(frame.from_path));
+        out.extend_from_slice(b"\r\nFrom-Path: ");
+        out.extend_from_slice(frame.to_path);
+        out.extend_from_slice(b"\r\n-------");
+        out.extend_from_slice(frame.tid);
+        out.extend_from_slice(b"$\r\n");
+        self.outbox.sent(link);
+    }
+
+    /// Appends a success report over all octets (f1-09).
+    fn report(&mut self, link: LinkId, frame: &Frame<'_>, total: usize) {
+        self.counters.reports += 1;
+        let number = self.counters.reports;
+        let out = self.outbox.buffer(link);
+        out.extend_from_slice(b"MSRP rp");
+        put_fixed(number, 12, out);
+        out.extend_from_slice(b" REPORT\r\nTo-Path: ");
+        out.extend_from_slice(frame.from_path);
+        out.extend_from_slice(b"\r\nFrom-Path: ");
+        out.extend_from_slice(frame.to_path);
+        out.extend_from_slice(b"\r\nMessage-ID: ");
+        out.extend_from_slice(frame.message_id);
+        out.extend_from_slice(b"\r\nByte-Range: 1-");
+        crate::identity::put_plain(total as u64, out);
+        out.push(b'/');
+        crate::identity::put_plain(total as u64, out);
+        out.extend_from_slice(b"\r\nStatus: 000 200 OK\r\n-------rp");
+        put_fixed(number, 12, out);
+        out.extend_from_slice(b"$\r\n");
+        self.outbox.sent(link);
+    }
+}
+
+fn first_uri(path: &[u8]) -> &[u8] {
+    &path[..memchr::memchr(b' ', path).unwrap_or(path.len())]
+}
+
+/// The header lines added to `expected` in `got`; `None` when anything else differs. Added may be
+/// only lines of the cpm name space.
+fn compare_cpim<'a>(expected: &[u8], got: &'a [u8]) -> Option<&'a [u8]> {
+    let head = memmem::find(expected, b"\r\n\r\n")? + 2;
+    let (before, after) = expected.split_at(head);
+    if let Some(rest) = got.strip_prefix(before)
+        && let Some(added) = rest.strip_suffix(after)
+    {
+        return added
+            .split(|&byte| byte == b'\n')
+            .all(is_cpm_line)
+            .then_some(added);
+    }
+    // The lines may stand elsewhere in the header block.
+    let got_head = memmem::find(got, b"\r\n\r\n")? + 2;
+    if &got[got_head..] != after {
+        return None;
+    }
+    let own = |line: &&[u8]| !is_cpm_line(line) || line.is_empty();
+    let lines = got[..got_head].split(|&byte| byte == b'\n').filter(own);
+    lines
+        .eq(before.split(|&byte| byte == b'\n'))
+        .then_some(&got[..got_head])
+}
+
+fn is_cpm_line(line: &[u8]) -> bool {
+    line.is_empty() || line.starts_with(b"cpm.") || line.starts_with(b"NS: cpm <")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accepts_added_cpm_lines_and_nothing_else() {
+        let expected = b"From: <a>\r\nTo: <b>\r\n\r\nContent-Type: text/plain\r\n\r\nhello";
+        let with = |lines: &str| {
+            format!("From: <a>\r\nTo: <b>\r\n{lines}\r\nContent-Type: text/plain\r\n\r\nhello")
+        };
+        let good = with("NS: cpm <http://x/>\r\ncpm.Conversation-ID: 1\r\n");
+        assert!(compare_cpim(expected, good.as_bytes()).is_some());
+        assert!(compare_cpim(expected, expected).is_some());
+        assert!(compare_cpim(expected, with("Subject: x\r\n").as_bytes()).is_none());
+        let first = format!("cpm.Conversation-ID: 1\r\n{}", with(""));
+        assert!(compare_cpim(expected, first.as_bytes()).is_some());
+        let cut = &good.as_bytes()[..good.len() - 1];
+        assert!(compare_cpim(expected, cut).is_none());
+        assert!(compare_cpim(expected, good.replace("hello", "hellp").as_bytes()).is_none());
+    }
+}

@@ -1,0 +1,426 @@
+//! The world the engine sees: S-CSCF, registrar, notifier, senders and phones as one plain state
+//! machine. It gets octets and the time, and appends octets to an outbox; the driver does the rest.
+
+mod director;
+mod media;
+mod phone;
+mod registrar;
+
+use std::net::SocketAddr;
+
+use crate::check::dialog::{Dialog, DialogCheck};
+use crate::check::invite::{InviteCheck, Policy};
+use crate::check::sdp::DirectionLevel;
+use crate::check::{Bench, Hasher};
+use crate::forms::Forms;
+use crate::identity::Names;
+use crate::ledger::{Balance, Ledger, Queue};
+use crate::link::{LinkId, Outbox, Protocol};
+use crate::rules::{Rule, Violations};
+use crate::scan::{Header, Message, Method, Scanned, Table, scan};
+use crate::scenario::{Check, Kind, Setup};
+use crate::stats::{Counters, Latencies};
+
+pub use director::{Director, Step};
+
+/// No link.
+pub const NO_LINK: LinkId = LinkId::MAX;
+/// Octets queued on one link above which the director holds back.
+pub const LINK_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Where a phone stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Call {
+    /// 200 sent, no ACK yet.
+    Answered,
+    /// ACK received.
+    Confirmed,
+    /// No dialog.
+    #[default]
+    Idle,
+}
+
+/// One device.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Device {
+    dialog: Dialog,
+    call: Call,
+    /// A trigger is outstanding for it.
+    pending: bool,
+    /// The first SEND of this session has come.
+    fed: bool,
+    /// This push is judged.
+    judged: bool,
+    /// The last INVITE was declined while it named the oldest message: the engine holds it.
+    holds: bool,
+    /// Intended time of the outstanding trigger.
+    trigger_due: u64,
+    /// When it was sent.
+    trigger_sent: u64,
+    /// When the 200 was sent.
+    answered_at: u64,
+    /// Newest message accepted when the INVITE came; all up to it belong into the session.
+    owed: u32,
+    /// Reassembly buffer plus one; zero for none.
+    partial: u32,
+    /// Octets got of the message in transfer.
+    partial_len: u64,
+    /// Link plus one of a connection the phone opened.
+    media: u32,
+}
+
+/// One user.
+#[derive(Debug, Default)]
+pub struct User {
+    first_device: u32,
+    devices: u8,
+    tel: bool,
+    registered: bool,
+    /// Subscription data; empty without a subscription.
+    subscription: Box<[u8]>,
+    /// Parts of `subscription`: Contact URI, From value; the rest is the Call-ID.
+    contact_len: u16,
+    from_len: u16,
+    notify_link: LinkId,
+    /// CSeq number of the last NOTIFY.
+    notify_cseq: u32,
+    version: u32,
+    binding: u32,
+    notified_at: u64,
+    queue: Queue,
+    /// Newest message answered 202, or `ledger::NONE`.
+    accepted: u32,
+    /// Devices whose push the current trigger waits for.
+    open: u8,
+    /// Counts triggers, to tell a stalled one from its successor.
+    trigger: u32,
+}
+
+/// Everything.
+#[derive(Debug)]
+pub struct World {
+    /// What was asked for.
+    pub setup: Setup,
+    names: Names,
+    forms: Forms,
+    invites: InviteCheck,
+    dialogs: DialogCheck,
+    hasher: Hasher,
+    /// Rules broken.
+    pub violations: Violations,
+    /// Messages and deliveries.
+    pub ledger: Ledger,
+    users: Vec<User>,
+    devices: Vec<Device>,
+    /// Output.
+    pub outbox: Outbox,
+    /// Latencies since the last reset.
+    pub latencies: Latencies,
+    /// Events.
+    pub counters: Counters,
+    /// Time of this turn, nanoseconds of the run.
+    pub now: u64,
+    /// The schedule.
+    pub director: Director,
+    engine_links: Vec<LinkId>,
+    notify_links: Vec<(SocketAddr, LinkId)>,
+    active_paths: Vec<Option<Box<[u8]>>>,
+    partials: Vec<Vec<u8>>,
+    free_partials: Vec<u32>,
+    table: Table,
+    scratch: Vec<u8>,
+    sampled: u32,
+    serial: u32,
+    accepting: bool,
+    transport: &'static [u8],
+}
+
+impl World {
+    /// A world for a resolved setup whose listening addresses are final.
+    pub fn new(setup: Setup) -> Self {
+        let names = Names::new(&setup.domain, setup.run_id);
+        let forms = Forms::new(&setup, &names);
+        let transport = setup.transport.via().as_bytes();
+        let policy = Policy {
+            cema: setup.expect_cema,
+            level: if setup.sendonly_session_level {
+                DirectionLevel::Session
+            } else {
+                DirectionLevel::Media
+            },
+            transport,
+            path_mtu: setup.path_mtu,
+            icsi: setup.icsi.clone(),
+            icsi_encoded: setup.icsi.replace(':', "%3A").into_bytes(),
+            scscf: setup.scscf_listen.to_string().into_bytes(),
+        };
+        let dialogs = DialogCheck::new(transport, forms.routes.clone());
+        let (users, devices) = populate(&setup);
+        Self {
+            invites: InviteCheck::new(policy, setup.uniqueness_window),
+            dialogs,
+            hasher: Hasher::default(),
+            violations: Violations::default(),
+            ledger: Ledger::with_capacity(setup.users as usize * setup.messages as usize),
+            active_paths: vec![None; devices.len()],
+            users,
+            devices,
+            outbox: Outbox::default(),
+            latencies: Latencies::default(),
+            counters: Counters::default(),
+            now: 0,
+            director: Director::new(&setup),
+            engine_links: Vec::new(),
+            notify_links: Vec::new(),
+            partials: Vec::new(),
+            free_partials: Vec::new(),
+            table: Table::default(),
+            scratch: Vec::with_capacity(8192),
+            sampled: 0,
+            serial: 0,
+            accepting: setup.kind != Kind::Signalling,
+            transport,
+            names,
+            forms,
+            setup,
+        }
+    }
+
+    /// Devices of all users.
+    pub fn device_count(&self) -> usize {
+        self.devices.len()
+    }
+
+    /// Asks for the connections to the engine's well-known port.
+    pub fn open_links(&mut self, protocol: Protocol) {
+        for _ in 0..self.setup.connections {
+            let link = self.outbox.connect(protocol, self.setup.engine);
+            self.engine_links.push(link);
+            if protocol == Protocol::SipDatagram {
+                break;
+            }
+        }
+        self.notify_links
+            .push((self.setup.engine, self.engine_links[0]));
+    }
+
+    /// Handles SIP octets received on a stream; gives how many were consumed, or `None` when the
+    /// stream is lost.
+    pub fn handle_sip(&mut self, link: LinkId, bytes: &[u8]) -> Option<usize> {
+        let mut table = core::mem::take(&mut self.table);
+        let mut at = 0;
+        let outcome = loop {
+            if at == bytes.len() {
+                break Some(at);
+            }
+            match scan(&bytes[at..], &mut table) {
+                Scanned::Message(message, length) => {
+                    self.message(link, &message);
+                    at += length;
+                }
+                Scanned::KeepAlive(length) => at += length,
+                Scanned::Incomplete => break Some(at),
+                Scanned::Error(_) => {
+                    self.violations
+                        .record(Rule::Nh6, "stream cannot be framed", &bytes[at..]);
+                    break None;
+                }
+            }
+        };
+        self.table = table;
+        outcome
+    }
+
+    fn message(&mut self, link: LinkId, message: &Message<'_>) {
+        if message.status != 0 {
+            self.response(message);
+            return;
+        }
+        match message.method {
+            Method::Invite => self.invite(link, message),
+            Method::Ack => self.ack(link, message),
+            Method::Bye => self.bye(link, message),
+            Method::Cancel => self.cancel(link, message),
+            Method::Update => self.update(link, message),
+            Method::Subscribe => self.subscribe(link, message),
+            Method::Message => self.notice(link, message),
+            Method::Options => self.reply(link, message, b"200 OK", None, b""),
+            Method::Notify | Method::Register | Method::Other => {
+                self.counters.strays += 1;
+                self.reply(link, message, b"405 Method Not Allowed", None, b"");
+            }
+        }
+    }
+
+    /// A MESSAGE of the engine: a notice to a sender.
+    fn notice(&mut self, link: LinkId, message: &Message<'_>) {
+        self.counters.notices += 1;
+        // Nothing expires and nothing is refused by policy in these scenarios.
+        self.violations.record(
+            Rule::Imdn4,
+            "a notice nobody has reason to send",
+            message.bytes,
+        );
+        self.reply(link, message, b"200 OK", Some(b"snd-ok"), b"");
+    }
+
+    /// Appends an answer: status line, the five headers of the request, `tail` of complete lines.
+    fn reply(
+        &mut self,
+        link: LinkId,
+        message: &Message<'_>,
+        status: &[u8],
+        to_tag: Option<&[u8]>,
+        tail: &[u8],
+    ) {
+        let out = self.outbox.buffer(link);
+        put_head(out, message, status, to_tag);
+        out.extend_from_slice(tail);
+        out.extend_from_slice(b"Content-Length: 0\r\n\r\n");
+        self.outbox.sent(link);
+    }
+
+    /// Whether the next push is judged.
+    fn sample(&mut self) -> bool {
+        match self.setup.check {
+            Check::Full => true,
+            Check::Off => false,
+            Check::Sampled(n) => {
+                self.sampled = (self.sampled + 1) % n;
+                self.sampled == 0
+            }
+        }
+    }
+
+    /// A connection is gone.
+    pub fn link_lost(&mut self, link: LinkId) {
+        self.counters.links_lost += 1;
+        self.outbox.close(link);
+    }
+
+    /// The ledger's sums.
+    pub fn balance(&self) -> Balance {
+        self.ledger.balance(
+            |user| self.users[user as usize].devices,
+            |user, device| {
+                let first = self.users[user as usize].first_device;
+                self.devices[first as usize + usize::from(device)].holds
+            },
+        )
+    }
+
+    /// Closes the books: what should have come and did not.
+    pub fn finish(&mut self) {
+        for device in &self.devices {
+            if device.call == Call::Answered && device.judged {
+                self.violations
+                    .record(Rule::Ok0, "no ACK until the end of the run", b"");
+            }
+        }
+    }
+
+    fn device_index(&self, user: u32, device: u8) -> Option<usize> {
+        let entry = self.users.get(user as usize)?;
+        (device < entry.devices).then_some(entry.first_device as usize + usize::from(device))
+    }
+}
+
+/// Appends status line, Via, From, To, Call-ID and CSeq.
+fn put_head(out: &mut Vec<u8>, message: &Message<'_>, status: &[u8], to_tag: Option<&[u8]>) {
+    out.extend_from_slice(b"SIP/2.0 ");
+    out.extend_from_slice(status);
+    for via in message.values(Header::Via) {
+        out.extend_from_slice(b"\r\nVia: ");
+        out.extend_from_slice(via);
+    }
+    out.extend_from_slice(b"\r\nFrom: ");
+    out.extend_from_slice(message.value(Header::From).unwrap_or(&[]));
+    out.extend_from_slice(b"\r\nTo: ");
+    out.extend_from_slice(message.value(Header::To).unwrap_or(&[]));
+    if let Some(tag) = to_tag {
+        out.extend_from_slice(b";tag=");
+        out.extend_from_slice(tag);
+    }
+    out.extend_from_slice(b"\r\nCall-ID: ");
+    out.extend_from_slice(message.value(Header::CallId).unwrap_or(&[]));
+    out.extend_from_slice(b"\r\nCSeq: ");
+    out.extend_from_slice(message.value(Header::CSeq).unwrap_or(&[]));
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Draws the users and their devices.
+fn populate(setup: &Setup) -> (Vec<User>, Vec<Device>) {
+    let mut users = Vec::with_capacity(setup.users as usize);
+    let mut devices = 0u32;
+    let mut random = Random::new(setup.seed);
+    let (low, high) = setup.devices;
+    for _ in 0..setup.users {
+        let span = u64::from(high - low) + 1;
+        let count = low + (random.next() % span) as u8;
+        let tel = random.unit() < setup.tel_share;
+        users.push(User {
+            first_device: devices,
+            devices: count,
+            tel,
+            notify_link: NO_LINK,
+            accepted: crate::ledger::NONE,
+            ..User::default()
+        });
+        devices += u32::from(count);
+    }
+    (users, vec![Device::default(); devices as usize])
+}
+
+/// SplitMix64: seeded, small, good enough for drawing a world.
+#[derive(Clone, Debug)]
+pub struct Random(u64);
+
+impl Random {
+    /// A stream for a seed.
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The next 64 bits.
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// The next number from zero up to, not including, one.
+    pub fn unit(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+/// A bench on which nothing is judged still needs somewhere to write.
+fn bench<'a>(violations: &'a mut Violations, message: &'a Message<'_>) -> Bench<'a> {
+    Bench::new(violations, message.bytes)
+}
+
+impl World {
+    /// The link of a datagram peer, made at first sight.
+    pub fn datagram_link(&mut self, peer: SocketAddr) -> LinkId {
+        if let Some(&(_, link)) = self.notify_links.iter().find(|&&(known, _)| known == peer) {
+            return link;
+        }
+        let link = self.outbox.add(Protocol::SipDatagram, peer);
+        self.notify_links.push((peer, link));
+        link
+    }
+
+    /// A connection that a phone had opened has ended.
+    pub fn media_ended(&mut self, link: LinkId) {
+        let device = self.outbox.peek(link).device;
+        if device != 0 {
+            let entry = &mut self.devices[device as usize - 1];
+            if entry.media == link + 1 {
+                entry.media = 0;
+            }
+        }
+        self.outbox.release(link);
+    }
+}

@@ -1,0 +1,371 @@
+//! Phones: the answering side of a push.
+
+use super::{Call, World, bench, put_head};
+use crate::check::dialog::{Dialog, phone_tag};
+use crate::check::invite::InviteCheck;
+use crate::forms::Answer;
+use crate::ledger::NONE;
+use crate::link::{LinkId, Protocol};
+use crate::rules::Rule;
+use crate::scan::{Header, Message};
+use crate::stats::Stage;
+use crate::template::Digits;
+
+impl World {
+    /// A push INVITE.
+    pub(super) fn invite(&mut self, link: LinkId, message: &Message<'_>) {
+        let judged = self.sample();
+        if let Some(index) = self.repeated(message) {
+            return self.answer_again(link, message, index);
+        }
+        let read = if judged {
+            let mut bench = bench(&mut self.violations, message);
+            self.invites.check(&self.names, message, &mut bench)
+        } else {
+            InviteCheck::read(&self.names, message)
+        };
+        let Some((push, index)) =
+            read.and_then(|push| Some((push, self.device_index(push.user, push.device)?)))
+        else {
+            self.counters.strays += 1;
+            self.reply(link, message, b"404 Not Found", Some(b"ph-none"), b"");
+            return;
+        };
+        self.counters.invites += 1;
+        let dialog = Dialog {
+            call_id: self.hasher.hash(1, push.call_id),
+            from_tag: self.hasher.hash(2, push.from_tag),
+            branch: self.hasher.hash(3, push.branch),
+            ack_branch: 0,
+            path: self.hasher.hash(5, push.path),
+            invite_cseq: push.cseq,
+            last_cseq: push.cseq,
+            serial: self.next_serial(),
+        };
+        let user = &self.users[push.user as usize];
+        let oldest = self.ledger.oldest_for(&user.queue, push.device);
+        let device = &mut self.devices[index];
+        if judged {
+            let mut bench = bench(&mut self.violations, message);
+            bench.demand(
+                device.call == Call::Idle,
+                Rule::Rsp31,
+                "a second push to one device",
+            );
+            let wanted = user.registered && oldest.is_some();
+            bench.demand(
+                wanted,
+                Rule::Reg5,
+                "push to a device that has nothing queued",
+            );
+            if let (Some(named), Some(oldest)) = (push.first_message, oldest) {
+                let first = named == u64::from(oldest);
+                bench.demand(
+                    first,
+                    Rule::PushI,
+                    "not the oldest queued message's identifiers",
+                );
+            }
+        }
+        let named_oldest = oldest.is_some() && push.first_message == oldest.map(u64::from);
+        device.holds = !self.accepting && (named_oldest || !judged);
+        device.dialog = dialog;
+        device.call = Call::Answered;
+        device.fed = false;
+        device.judged = judged;
+        device.owed = user.accepted;
+        device.answered_at = self.now;
+        if device.pending {
+            self.latencies
+                .record(Stage::TriggerToInvite, device.trigger_due, self.now);
+            let sent = device.trigger_sent;
+            self.latencies
+                .record(Stage::TriggerToInviteUncorrected, sent, self.now);
+        }
+        let answer = if self.accepting {
+            self.setup.phone.answer(push.device)
+        } else {
+            Answer::Declined
+        };
+        if answer == Answer::Active {
+            self.active_paths[index] = Some(push.path.into());
+        }
+        self.answer(
+            link,
+            message,
+            (push.user, push.device),
+            answer,
+            dialog.serial,
+        );
+    }
+
+    /// The device that has this very INVITE in progress: a retransmission.
+    fn repeated(&self, message: &Message<'_>) -> Option<usize> {
+        if self.transport != b"UDP" {
+            return None;
+        }
+        let push = InviteCheck::read(&self.names, message)?;
+        let index = self.device_index(push.user, push.device)?;
+        let dialog = &self.devices[index].dialog;
+        (dialog.branch == self.hasher.hash(3, push.branch)).then_some(index)
+    }
+
+    fn answer_again(&mut self, link: LinkId, message: &Message<'_>, index: usize) {
+        self.counters.repeats += 1;
+        let Some(push) = InviteCheck::read(&self.names, message) else {
+            return;
+        };
+        let answer = if self.accepting {
+            self.setup.phone.answer(push.device)
+        } else {
+            Answer::Declined
+        };
+        let serial = self.devices[index].dialog.serial;
+        self.answer(link, message, (push.user, push.device), answer, serial);
+    }
+
+    fn next_serial(&mut self) -> u32 {
+        self.serial = (self.serial + 1) % 100_000_000;
+        self.serial
+    }
+
+    /// Appends 100, 180 as configured, and the 200.
+    fn answer(
+        &mut self,
+        link: LinkId,
+        message: &Message<'_>,
+        (user, device): (u32, u8),
+        answer: Answer,
+        serial: u32,
+    ) {
+        let tag = phone_tag(serial);
+        if self.setup.trying {
+            self.reply(link, message, b"100 Trying", None, b"");
+        }
+        if self.setup.ringing {
+            self.reply(link, message, b"180 Ringing", Some(&tag), b"");
+        }
+        let out = self.outbox.buffer(link);
+        put_head(out, message, b"200 OK", Some(&tag));
+        let digits = Digits::of_user(user).device(device).serial(serial);
+        self.forms.put_answer(answer, &digits, out);
+        self.outbox.sent(link);
+    }
+
+    /// The device an in-dialog request is for, by the Contact of our 2xx; complains when it is not.
+    fn dialog_of(&mut self, message: &Message<'_>) -> Option<(u32, u8, usize)> {
+        let exact = self.names.read_contact(message.target);
+        let found = exact.or_else(|| {
+            let (user, device) = self.names.guess_device(message.target)?;
+            Some((user, device?))
+        });
+        let found =
+            found.and_then(|(user, device)| Some((user, device, self.device_index(user, device)?)));
+        let judged = found.is_none_or(|(_, _, index)| self.devices[index].judged);
+        if exact.is_none() && judged {
+            self.violations.record(
+                Rule::Ok2,
+                "R-URI is not the Contact of the 2xx",
+                message.bytes,
+            );
+        }
+        found
+    }
+
+    /// ACK to our 2xx.
+    pub(super) fn ack(&mut self, _link: LinkId, message: &Message<'_>) {
+        self.counters.acks += 1;
+        let Some((user, device_number, index)) = self.dialog_of(message) else {
+            self.counters.strays += 1;
+            return;
+        };
+        let device = &mut self.devices[index];
+        if device.judged {
+            let mut bench = bench(&mut self.violations, message);
+            if device.call == Call::Idle {
+                bench.fail(Rule::Dlg6, "ACK without a dialog");
+            } else {
+                self.dialogs.ack(message, &mut device.dialog, &mut bench);
+            }
+        }
+        if device.call != Call::Answered {
+            return;
+        }
+        device.call = Call::Confirmed;
+        self.latencies
+            .record(Stage::AnswerToAck, device.answered_at, self.now);
+        if self.active_paths[index].is_some() {
+            self.open_media(user, device_number, index);
+        }
+    }
+
+    /// BYE: the end of a push.
+    pub(super) fn bye(&mut self, link: LinkId, message: &Message<'_>) {
+        let Some((user, device_number, index)) = self.dialog_of(message) else {
+            self.counters.strays += 1;
+            self.reply(
+                link,
+                message,
+                b"481 Call/Transaction Does Not Exist",
+                None,
+                b"",
+            );
+            return;
+        };
+        let device = &mut self.devices[index];
+        let same_call = message
+            .value(Header::CallId)
+            .is_some_and(|call_id| self.hasher.hash(1, call_id) == device.dialog.call_id);
+        if device.call == Call::Idle {
+            let repeated = same_call && self.transport == b"UDP";
+            if repeated {
+                self.counters.repeats += 1;
+            } else {
+                self.violations
+                    .record(Rule::Dlg6, "BYE without a dialog", message.bytes);
+            }
+            let status: &[u8] = if repeated {
+                b"200 OK"
+            } else {
+                b"481 Call/Transaction Does Not Exist"
+            };
+            self.reply(link, message, status, None, b"");
+            return;
+        }
+        self.counters.byes += 1;
+        if device.judged {
+            let mut bench = bench(&mut self.violations, message);
+            let confirmed = device.call == Call::Confirmed;
+            bench.demand(confirmed, Rule::Dlg8, "BYE before the ACK");
+            self.dialogs.bye(message, &mut device.dialog, &mut bench);
+            let owed = device.owed;
+            let queue = &self.users[user as usize].queue;
+            let left = self.ledger.oldest_for(queue, device_number);
+            let unsent = self.accepting && owed != NONE && left.is_some_and(|left| left <= owed);
+            bench.demand(
+                !unsent,
+                Rule::Ok3,
+                "BYE before every queued message was sent",
+            );
+        }
+        if !same_call && !device.judged {
+            self.counters.strays += 1;
+        }
+        device.call = Call::Idle;
+        self.counters.pushes += 1;
+        self.reply(link, message, b"200 OK", None, b"");
+        self.close_media(index);
+        self.push_done(user, device_number, index);
+    }
+
+    /// UPDATE: a refresh of the session.
+    pub(super) fn update(&mut self, link: LinkId, message: &Message<'_>) {
+        self.counters.updates += 1;
+        let Some((_, _, index)) = self.dialog_of(message) else {
+            self.reply(
+                link,
+                message,
+                b"481 Call/Transaction Does Not Exist",
+                None,
+                b"",
+            );
+            return;
+        };
+        let device = &mut self.devices[index];
+        if device.call == Call::Idle {
+            self.violations
+                .record(Rule::Dlg6, "UPDATE without a dialog", message.bytes);
+            self.reply(
+                link,
+                message,
+                b"481 Call/Transaction Does Not Exist",
+                None,
+                b"",
+            );
+            return;
+        }
+        if device.judged {
+            let mut bench = bench(&mut self.violations, message);
+            self.dialogs.update(message, &mut device.dialog, &mut bench);
+        }
+        let mut tail = b"Contact: <".to_vec();
+        tail.extend_from_slice(message.target);
+        tail.extend_from_slice(
+            b">\r\nAllow: INVITE, ACK, CANCEL, BYE, UPDATE, MESSAGE\r\nSupported: timer\r\n\
+              Require: timer\r\nSession-Expires: 1800;refresher=uac\r\n",
+        );
+        self.reply(link, message, b"200 OK", None, &tail);
+    }
+
+    /// CANCEL: the 200 to the INVITE has left already, so only the CANCEL is answered.
+    pub(super) fn cancel(&mut self, link: LinkId, message: &Message<'_>) {
+        self.counters.cancels += 1;
+        let found = self
+            .names
+            .read_gruu(message.target)
+            .and_then(|(user, device, _)| self.device_index(user, device));
+        match found {
+            Some(index) if self.devices[index].judged => {
+                let mut bench = bench(&mut self.violations, message);
+                self.dialogs
+                    .cancel(message, &self.devices[index].dialog, &mut bench);
+            }
+            Some(_) => {}
+            None => {
+                self.violations
+                    .record(Rule::Tx13, "R-URI is not the INVITE's", message.bytes);
+            }
+        }
+        self.reply(link, message, b"200 OK", Some(b"ph-cancel"), b"");
+    }
+
+    /// A push ended: whoever waits for it goes on.
+    fn push_done(&mut self, user: u32, device_number: u8, index: usize) {
+        let queue = &self.users[user as usize].queue;
+        let left = self.ledger.oldest_for(queue, device_number).is_some();
+        let device = &mut self.devices[index];
+        // With a message left that came after the INVITE, another push is to follow.
+        if !device.pending || (self.accepting && left) {
+            return;
+        }
+        device.pending = false;
+        let entry = &mut self.users[user as usize];
+        entry.open = entry.open.saturating_sub(1);
+        if entry.open == 0 {
+            self.director.completed(user);
+        }
+    }
+
+    /// The phone connects to the engine (`setup:active`).
+    fn open_media(&mut self, user: u32, device: u8, index: usize) {
+        let Some(path) = self.active_paths[index].take() else {
+            return;
+        };
+        let address = path
+            .strip_prefix(b"msrp://")
+            .and_then(|rest| core::str::from_utf8(rest.split(|&byte| byte == b'/').next()?).ok())
+            .and_then(|address| address.parse().ok());
+        let Some(address) = address else {
+            self.violations.record(
+                Rule::Sdp4,
+                "path has no numeric address to connect to",
+                &path,
+            );
+            return;
+        };
+        let media = self.outbox.connect(Protocol::Msrp, address);
+        self.outbox.link(media).device = index as u32 + 1;
+        self.devices[index].media = media + 1;
+        self.counters.msrp_opened += 1;
+        let serial = self.devices[index].dialog.serial;
+        self.bind(media, &path, user, device, serial);
+    }
+
+    fn close_media(&mut self, index: usize) {
+        let media = self.devices[index].media;
+        if media != 0 {
+            self.devices[index].media = 0;
+            self.outbox.closes.push(media - 1);
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! A running engine: shards with their journals, made from the configuration.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crossbeam::queue::ArrayQueue;
+
+use crate::admin::options::{journal_options, shard_options};
+use crate::base::time::Timestamp;
+use crate::config::Config;
+use crate::config::file::Transport;
+use crate::io::clock::Clock;
+use crate::io::driver::DriverOptions;
+use crate::io::host::{Host, HostConfig, HostError, ShardFactory};
+use crate::io::listen::ShardAddresses;
+use crate::io::store::Journal;
+use crate::metrics::probe::Probe;
+use crate::shard::recover::Recovered;
+use crate::shard::{Population, Shard, ShardSeed};
+
+/// What a shard shows once a second.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Its counters.
+    pub probe: Probe,
+    /// How much it holds.
+    pub population: Population,
+}
+
+/// The last snapshot of each shard, newest wins. Single producer, any reader.
+#[derive(Clone, Debug)]
+pub struct Snapshots(Arc<Vec<ArrayQueue<Snapshot>>>);
+
+impl Snapshots {
+    fn new(shards: usize) -> Self {
+        Self(Arc::new((0..shards).map(|_| ArrayQueue::new(1)).collect()))
+    }
+
+    fn publish(&self, shard: u8, snapshot: Snapshot) {
+        self.0[usize::from(shard)].force_push(snapshot);
+    }
+
+    /// Takes what each shard published since the last call.
+    pub fn take(&self) -> impl Iterator<Item = (usize, Snapshot)> + '_ {
+        self.0
+            .iter()
+            .enumerate()
+            .filter_map(|(shard, queue)| Some((shard, queue.pop()?)))
+    }
+}
+
+/// Makes shards inside their threads.
+struct Factory {
+    config: Config,
+    identifier_key: [u8; 16],
+    snapshots: Snapshots,
+    recovered: Arc<ArrayQueue<Recovered>>,
+}
+
+impl ShardFactory for Factory {
+    type Core = Shard;
+    type Store = Journal;
+
+    async fn make(&self, addresses: &ShardAddresses) -> Result<(Shard, Journal), String> {
+        let clock = Clock;
+        let mut stream = [0; 32];
+        getrandom::fill(&mut stream).map_err(|error| format!("no random numbers: {error}"))?;
+        let seed = ShardSeed {
+            identifier_key: self.identifier_key,
+            stream,
+        };
+        let options = shard_options(&self.config, addresses);
+        let mut shard = Shard::new(options, seed, clock.now(), clock.wall())
+            .map_err(|error| format!("the configured identity cannot be used: {error}"))?;
+        let directory = self.directory(addresses.shard);
+        std::fs::create_dir_all(&directory).map_err(|error| {
+            format!(
+                "store directory {} cannot be made: {error}; set store.dir to a writable directory",
+                directory.display()
+            )
+        })?;
+        let mut found = Recovered::default();
+        let journal = Journal::open(
+            &directory,
+            &journal_options(&self.config, addresses.shard),
+            &mut |location, payload| shard.recover(location, payload, &mut found),
+        )
+        .await
+        .map_err(|error| error.to_string())?;
+        shard.recovered(clock.now());
+        self.recovered.force_push(found);
+        Ok((shard, journal))
+    }
+
+    fn observe(&self, shard: u8, core: &mut Shard, _now: Timestamp) {
+        let snapshot = Snapshot {
+            probe: core.probe().clone(),
+            population: core.population(),
+        };
+        self.snapshots.publish(shard, snapshot);
+    }
+}
+
+impl Factory {
+    fn directory(&self, shard: u8) -> PathBuf {
+        self.config.store.dir.join(format!("shard-{shard:03}"))
+    }
+}
+
+/// Why the engine did not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// No random numbers for keys.
+    Entropy(getrandom::Error),
+    /// A socket, the ring, the store or a thread.
+    Host(HostError),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Entropy(error) => write!(f, "the system gives no random numbers: {error}"),
+            Self::Host(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// The running engine.
+#[derive(Debug)]
+pub struct Engine {
+    /// Its threads.
+    pub host: Host,
+    /// What its shards show.
+    pub snapshots: Snapshots,
+    /// What each shard found in its store.
+    pub recovered: Vec<Recovered>,
+}
+
+impl Engine {
+    /// Opens the stores, binds, and serves.
+    ///
+    /// # Errors
+    /// The first thing that went wrong; nothing is left running then.
+    pub fn start(config: &Config) -> Result<Self, StartError> {
+        let mut identifier_key = [0; 16];
+        getrandom::fill(&mut identifier_key).map_err(StartError::Entropy)?;
+        let snapshots = Snapshots::new(config.node.shards);
+        let recovered = Arc::new(ArrayQueue::new(config.node.shards));
+        let factory = Factory {
+            config: config.clone(),
+            identifier_key,
+            snapshots: snapshots.clone(),
+            recovered: Arc::clone(&recovered),
+        };
+        let host = Host::start(&host_config(config), factory).map_err(StartError::Host)?;
+        let found = core::iter::from_fn(|| recovered.pop()).collect();
+        Ok(Self {
+            host,
+            snapshots,
+            recovered: found,
+        })
+    }
+}
+
+fn host_config(config: &Config) -> HostConfig {
+    let udp = config.sip.transport == Transport::Udp;
+    HostConfig {
+        shards: config.node.shards,
+        pin: Some(config.node.pin.clone()).filter(|cpus| !cpus.is_empty()),
+        // The core may send over TCP whatever we use towards it.
+        sip_tcp: Some(config.sip.listen),
+        sip_udp: udp.then_some(config.sip.listen),
+        shard_port_base: Some(match config.sip.listen.port() {
+            0 => 0,
+            port => port.saturating_add(1),
+        }),
+        msrp: config.msrp.listen,
+        driver: DriverOptions {
+            drain_limit: std::time::Duration::from_secs(config.node.drain_s),
+            ..DriverOptions::default()
+        },
+    }
+}

@@ -1,0 +1,249 @@
+//! From the configuration file to the options of the parts.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::config::file::{Grouping, Gruu, Transport};
+use crate::io::listen::ShardAddresses;
+use crate::io::store::JournalOptions;
+use crate::msrp::inbound::InboundOptions;
+use crate::msrp::session::SessionOptions;
+use crate::push::campaign::CampaignOptions;
+use crate::push::hops::{HopOptions, HopTransport};
+use crate::push::options::{Grouping as PushGrouping, PushOptions};
+use crate::push::post::PostOptions;
+use crate::reginfo::subscription::SubscribeOptions;
+use crate::registry::{GruuPolicy, OutcomeOptions, RegistryOptions};
+use crate::selection::Policy;
+use crate::shard::ShardOptions;
+use crate::sip::session_timer::SessionTimerOptions;
+use crate::sip::template::Profile;
+use crate::sip::transaction::TransactionOptions;
+use crate::sip::transaction::server::ServerOptions;
+use crate::store::index::{Goal, Quota};
+use crate::store::op::LifeOptions;
+
+/// Decisions of one turn of a shard.
+const DECISIONS_PER_TURN: usize = 256;
+/// Tick of the timer wheel.
+const TICK: Duration = Duration::from_millis(10);
+
+/// The options of the shard that listens at `addresses`.
+#[must_use]
+pub fn shard_options(config: &Config, addresses: &ShardAddresses) -> ShardOptions {
+    let transaction = TransactionOptions {
+        t1: Duration::from_millis(config.sip.t1_ms),
+        reliable: config.sip.transport == Transport::Tcp,
+        ..TransactionOptions::default()
+    };
+    ShardOptions {
+        shard: addresses.shard,
+        shards: config.node.shards,
+        profile: profile(config, addresses),
+        domains: config
+            .identity
+            .domains
+            .iter()
+            .map(|domain| domain.to_ascii_lowercase().into_bytes())
+            .collect(),
+        trusted_peers: config.sip.trusted_peers.clone(),
+        hops: hops(config),
+        push: push_options(config, transaction),
+        campaign: campaign_options(config),
+        post: post_options(config),
+        subscribe: SubscribeOptions {
+            expires_s: config.subscription.expires_s,
+            transaction,
+            ..SubscribeOptions::default()
+        },
+        subscribe_always: config.subscription.always,
+        subscribe_users: config.subscription.users.clone(),
+        subscribe_pace_per_s: config.subscription.pace_per_s,
+        inbound: InboundOptions::default(),
+        pager_max: config.store.pager_max,
+        users_max: config.limits.users_max,
+        pushes_max: config.limits.pushes_max,
+        pushes_warm: config.limits.pushes_max.min(1024),
+        server: ServerOptions {
+            t1: transaction.t1,
+            transactions_max: config.limits.server_transactions_max,
+            ..ServerOptions::default()
+        },
+        tick: TICK,
+    }
+}
+
+/// The options of that shard's journal.
+#[must_use]
+pub fn journal_options(config: &Config, shard: u8) -> JournalOptions {
+    JournalOptions {
+        segment_bytes: config.store.segment_mib << 20,
+        commit_age: Duration::from_micros(config.store.commit_us),
+        shard: u32::from(shard),
+        ..JournalOptions::default()
+    }
+}
+
+/// `host:port` with brackets where IPv6 needs them.
+fn host_port(host: &str, port: u16) -> String {
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
+}
+
+fn profile(config: &Config, addresses: &ShardAddresses) -> Profile {
+    let udp = config.sip.transport == Transport::Udp;
+    let own = if udp {
+        addresses.sip_udp
+    } else {
+        addresses.sip_tcp
+    };
+    let own = own.unwrap_or(config.sip.listen);
+    let host = config
+        .sip
+        .advertise
+        .clone()
+        .unwrap_or_else(|| own.ip().to_string());
+    let sent_by = host_port(&host, own.port());
+    let transport = if udp { "udp" } else { "tcp" };
+    let hop = config.sip.next_hops.first().map_or(own, |hop| hop.address);
+    let route = config
+        .sip
+        .route
+        .clone()
+        .unwrap_or_else(|| format!("sip:{hop};transport={transport};lr"));
+    let product = format!(
+        "CPM-serv/{} volley/{}",
+        config.identity.cpm_release,
+        env!("CARGO_PKG_VERSION")
+    );
+    let domain = config.identity.domains.first().cloned().unwrap_or_default();
+    Profile {
+        contact_uri: format!("sip:push@{sent_by};transport={transport}"),
+        sent_by,
+        transport: transport.to_ascii_uppercase(),
+        route: format!("<{route}>"),
+        originating_route: format!("<{route};orig>"),
+        pf_uri: config.identity.pf_uri.clone(),
+        feature_value: config.identity.icsi.clone(),
+        asserted_service: Some(config.identity.icsi.clone()),
+        user_agent: product.clone(),
+        server: product,
+        icid_generated_at: host.clone(),
+        orig_ioi: config.identity.orig_ioi.clone().unwrap_or(domain),
+        oc: config.sip.overload_control,
+        session_expires_s: Some(config.push.session_expires_s).filter(|&interval| interval > 0),
+        msrp_host: msrp_host(config, addresses.msrp),
+        msrp_port: addresses.msrp.port(),
+        call_id_host: host,
+        ..Profile::default()
+    }
+}
+
+fn msrp_host(config: &Config, listen: SocketAddr) -> IpAddr {
+    let fallback = if listen.ip().is_unspecified() {
+        config.sip.listen.ip()
+    } else {
+        listen.ip()
+    };
+    config.msrp.advertise.unwrap_or(fallback)
+}
+
+fn hops(config: &Config) -> Vec<HopOptions> {
+    let transport = match config.sip.transport {
+        Transport::Tcp => HopTransport::Tcp,
+        Transport::Udp => HopTransport::Udp,
+    };
+    config
+        .sip
+        .next_hops
+        .iter()
+        .map(|hop| HopOptions {
+            address: hop.address,
+            transport,
+            connections: hop.connections,
+            invite_inflight_max: hop.invite_inflight_max,
+        })
+        .collect()
+}
+
+fn push_options(config: &Config, transaction: TransactionOptions) -> PushOptions {
+    let push = &config.push;
+    PushOptions {
+        transaction,
+        t_answer: Duration::from_secs(push.answer_s),
+        timer: SessionTimerOptions {
+            ask_s: Some(push.session_expires_s).filter(|&interval| interval > 0),
+            ..SessionTimerOptions::default()
+        },
+        linger: Duration::from_millis(push.linger_ms),
+        max_session: Duration::from_secs(push.max_session_s),
+        max_messages: push.max_messages,
+        media_guard: config.msrp.guard,
+        msrp_reuse: config.msrp.reuse,
+        grouping: match push.grouping {
+            Grouping::User => PushGrouping::User,
+            Grouping::Message => PushGrouping::Message,
+        },
+        session: SessionOptions {
+            report_wait: Duration::from_millis(push.report_wait_ms),
+            accept_hop_ack: push.accept_hop_ack,
+            ..SessionOptions::default()
+        },
+        ..PushOptions::default()
+    }
+}
+
+fn campaign_options(config: &Config) -> CampaignOptions {
+    let selection = &config.selection;
+    CampaignOptions {
+        coalesce: Duration::from_millis(selection.coalesce_ms),
+        policy: Policy {
+            min_remaining: Duration::from_secs(selection.min_remaining_s),
+            assume_when_silent: selection.assume_when_silent,
+            devices_max: u8::try_from(selection.max_devices).unwrap_or(u8::MAX),
+            ..Policy::default()
+        },
+        registry: RegistryOptions {
+            accepted_icsi: config
+                .identity
+                .accepted_icsi
+                .iter()
+                .map(|icsi| icsi.clone().into_bytes())
+                .collect(),
+            gruu: match selection.gruu {
+                Gruu::Strict => GruuPolicy::Strict,
+                Gruu::Instance => GruuPolicy::Composed,
+                Gruu::Contact => GruuPolicy::ContactByInstance,
+                Gruu::Any => GruuPolicy::Contact,
+            },
+            ..RegistryOptions::default()
+        },
+        outcome: OutcomeOptions {
+            backoff_min: Duration::from_millis(selection.backoff_ms),
+            ..OutcomeOptions::default()
+        },
+        goal: Goal::EachSelected,
+        decisions_per_turn: DECISIONS_PER_TURN,
+    }
+}
+
+fn post_options(config: &Config) -> PostOptions {
+    let store = &config.store;
+    PostOptions {
+        quota: Quota {
+            messages_max: store.quota_messages,
+            bytes_max: store.quota_bytes,
+        },
+        life: LifeOptions {
+            default_life_s: store.default_life_s,
+            max_life_s: store.max_life_s,
+            ..LifeOptions::default()
+        },
+        cache_bytes_max: store.cache_mib << 20,
+        ..PostOptions::default()
+    }
+}

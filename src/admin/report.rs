@@ -1,0 +1,139 @@
+//! What `volley run` prints: one line when it is ready, one a second while something happens, and
+//! the totals at the end; as text or as JSON lines.
+
+use std::fmt::Write as _;
+
+use serde_json::json;
+
+use crate::admin::engine::{Engine, Snapshot, Snapshots};
+use crate::io::stats::Counters;
+use crate::metrics::probe::Probe;
+use crate::shard::Population;
+
+/// Merges snapshots of the shards into one view.
+#[derive(Debug)]
+pub struct Board {
+    shards: Vec<Snapshot>,
+    last: Probe,
+}
+
+impl Board {
+    /// A view of `shards` shards that have shown nothing yet.
+    #[must_use]
+    pub fn new(shards: usize) -> Self {
+        Self {
+            shards: vec![Snapshot::default(); shards],
+            last: Probe::default(),
+        }
+    }
+
+    /// Takes new snapshots; true if anything was counted since the last call.
+    pub fn update(&mut self, engine: &Engine) -> bool {
+        self.absorb(&engine.snapshots);
+        let total = self.total();
+        let moved = total != self.last;
+        self.last = total;
+        moved
+    }
+
+    /// Takes what the shards have shown since.
+    pub fn absorb(&mut self, snapshots: &Snapshots) {
+        for (shard, snapshot) in snapshots.take() {
+            self.shards[shard] = snapshot;
+        }
+    }
+
+    /// Counters over all shards.
+    #[must_use]
+    pub fn total(&self) -> Probe {
+        let mut total = Probe::default();
+        for shard in &self.shards {
+            total.merge(&shard.probe);
+        }
+        total
+    }
+
+    /// What all shards hold.
+    #[must_use]
+    pub fn population(&self) -> Population {
+        self.shards
+            .iter()
+            .fold(Population::default(), |sum, shard| Population {
+                pushes: sum.pushes + shard.population.pushes,
+                users: sum.users + shard.population.users,
+                messages: sum.messages + shard.population.messages,
+                links: sum.links + shard.population.links,
+            })
+    }
+
+    /// One line for people.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let (probe, held) = (self.total(), self.population());
+        format!(
+            "stored {} | pushes {} sent, {} accepted, {} failed | delivered {} | pending {} \
+             messages, {} pushes, {} users, {} links",
+            probe.deposits_total,
+            probe.invites_sent_total,
+            probe.invites_accepted_total,
+            probe.pushes_failed_total,
+            probe.delivered_total,
+            held.messages,
+            held.pushes,
+            held.users,
+            held.links,
+        )
+    }
+
+    /// Everything, for programs.
+    #[must_use]
+    pub fn json(&self, driver: &[Counters]) -> serde_json::Value {
+        let probe: serde_json::Map<String, serde_json::Value> = self
+            .total()
+            .iter()
+            .map(|(name, value)| (name.to_owned(), json!(value)))
+            .collect();
+        let held = self.population();
+        let driver: Vec<serde_json::Value> = driver
+            .iter()
+            .map(|counters| {
+                let list = counters.list().into_iter();
+                list.map(|(name, value)| (name.to_owned(), json!(value)))
+                    .collect::<serde_json::Map<_, _>>()
+                    .into()
+            })
+            .collect();
+        json!({
+            "counters": probe,
+            "held": {
+                "messages": held.messages,
+                "pushes": held.pushes,
+                "users": held.users,
+                "links": held.links,
+            },
+            "driver": driver,
+        })
+    }
+}
+
+/// What was found and where we listen, once at the start.
+#[must_use]
+pub fn ready(engine: &Engine) -> String {
+    let mut text = String::from("ready:");
+    for addresses in engine.host.addresses() {
+        let _ = write!(text, " shard {}", addresses.shard);
+        if let Some(sip) = addresses.shared_sip_tcp {
+            let _ = write!(text, " sip/tcp {sip}");
+        }
+        if let Some(own) = addresses.sip_tcp {
+            let _ = write!(text, " (own {own})");
+        }
+        if let Some(sip) = addresses.sip_udp {
+            let _ = write!(text, " sip/udp {sip}");
+        }
+        let _ = write!(text, " msrp {};", addresses.msrp);
+    }
+    let messages: u64 = engine.recovered.iter().map(|found| found.messages).sum();
+    let _ = write!(text, " {messages} messages in the store");
+    text
+}

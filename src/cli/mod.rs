@@ -1,0 +1,107 @@
+//! The command line.
+
+#[cfg(feature = "demo")]
+mod demo;
+mod run;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Deferred-message push engine for a CPM Participating Function.
+#[derive(Debug, Parser)]
+#[command(version, about, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "Examples:
+  volley demo                                  the whole chain on loopback, with a verdict
+  volley config --example > volley.toml        a file with every key
+  volley config --check volley.toml            is this file right?
+  volley run --config volley.toml              serve
+  volley run --config volley.toml --json       serve, a JSON line of counters a second";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve until SIGTERM or SIGINT; then drain and stop.
+    #[command(
+        after_help = "Exit codes: 0 drained and stopped, 1 could not start or failed, \
+                            2 wrong usage or configuration."
+    )]
+    Run(run::Run),
+    /// Show or check configuration files.
+    Config(ConfigCommand),
+    /// Engine and simulated phones on loopback: deposits, a registration wave, pushes, a verdict.
+    #[cfg(feature = "demo")]
+    Demo(demo::Demo),
+    /// The judge, as started by `demo`; see `volley-loadgen --help`.
+    #[cfg(feature = "demo")]
+    #[command(hide = true, disable_help_flag = true)]
+    Judge {
+        /// Arguments of volley-loadgen.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<std::ffi::OsString>,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+struct ConfigCommand {
+    /// Print a complete file with every default.
+    #[arg(long)]
+    example: bool,
+    /// Check a file; prints what is wrong with it.
+    #[arg(long, value_name = "FILE")]
+    check: Option<PathBuf>,
+}
+
+/// Wrong usage or configuration.
+const USAGE: u8 = 2;
+
+pub(crate) fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Run(run) => run.main(),
+        Command::Config(command) => config(&command),
+        #[cfg(feature = "demo")]
+        Command::Demo(demo) => demo.main(),
+        #[cfg(feature = "demo")]
+        Command::Judge { arguments } => {
+            let name = std::ffi::OsString::from("volley-loadgen");
+            let all = core::iter::once(name).chain(arguments).collect();
+            let code = volley_loadgen::cli_main(all);
+            ExitCode::from(u8::try_from(code).unwrap_or(1))
+        }
+    }
+}
+
+fn config(command: &ConfigCommand) -> ExitCode {
+    let Some(path) = &command.check else {
+        print(volley::config::file::EXAMPLE);
+        return ExitCode::SUCCESS;
+    };
+    match volley::config::load(path) {
+        Ok(_) => {
+            print(&format!("{}: fine\n", path.display()));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            complain(&error.to_string());
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
+/// Standard output; a reader that went away is no error of ours.
+fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// Standard error, one message.
+fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "volley: {text}");
+}

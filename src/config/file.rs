@@ -1,0 +1,488 @@
+//! The keys of the configuration file, their defaults and ranges.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use crate::base::limits;
+use crate::config::error::Problem;
+
+/// The whole file. Every section and key has a default except the addresses of the SIP core.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Threads and placement.
+    #[serde(default)]
+    pub node: Node,
+    /// SIP: where we listen and where the core is.
+    pub sip: Sip,
+    /// Who we are, and whom we serve.
+    pub identity: Identity,
+    /// Pushes and their sessions.
+    #[serde(default)]
+    pub push: Push,
+    /// MSRP.
+    #[serde(default)]
+    pub msrp: Msrp,
+    /// Which clients get a user's messages.
+    #[serde(default)]
+    pub selection: Selection,
+    /// Registration subscriptions.
+    #[serde(default)]
+    pub subscription: Subscription,
+    /// Deferred messages.
+    #[serde(default)]
+    pub store: Store,
+    /// Bounds of tables.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// `[node]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Node {
+    /// Shards, one thread each.
+    pub shards: usize,
+    /// CPU of each shard; empty leaves placement to the kernel.
+    pub pin: Vec<usize>,
+    /// Seconds a drain may take before running pushes are given up.
+    pub drain_s: u64,
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        Self {
+            shards: 1,
+            pin: Vec::new(),
+            drain_s: 30,
+        }
+    }
+}
+
+/// Transport towards the SIP core.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// The default: our INVITE is longer than 1300 octets (RFC 3261 section 18.1.1).
+    #[default]
+    Tcp,
+    /// Only with `path_mtu`.
+    Udp,
+}
+
+/// One entry of `sip.next_hops`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NextHop {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Trunk connections of one shard.
+    #[serde(default = "default_connections")]
+    pub connections: u16,
+    /// Most INVITEs without a final response.
+    #[serde(default = "default_inflight")]
+    pub invite_inflight_max: u32,
+}
+
+const fn default_connections() -> u16 {
+    4
+}
+
+const fn default_inflight() -> u32 {
+    20_000
+}
+
+/// `[sip]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sip {
+    /// The well-known address; shard ports follow it.
+    pub listen: SocketAddr,
+    /// Towards the core.
+    #[serde(default)]
+    pub transport: Transport,
+    /// Host in Via and Contact; default: the address of `listen`.
+    pub advertise: Option<String>,
+    /// Path MTU towards the core, octets; required for UDP.
+    pub path_mtu: Option<u16>,
+    /// Addresses that may talk to us; empty trusts every address.
+    #[serde(default)]
+    pub trusted_peers: Vec<IpAddr>,
+    /// The SIP core, in order of preference.
+    pub next_hops: Vec<NextHop>,
+    /// URI of the first Route; default: the first next hop with `lr`.
+    pub route: Option<String>,
+    /// Overload control parameters in Via (RFC 7339).
+    #[serde(default = "yes")]
+    pub overload_control: bool,
+    /// Timer T1, milliseconds.
+    #[serde(default = "default_t1")]
+    pub t1_ms: u64,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+const fn default_t1() -> u64 {
+    500
+}
+
+/// `[identity]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    /// Our public service identity: From and P-Asserted-Identity.
+    pub pf_uri: String,
+    /// Home domains: whose users we serve.
+    pub domains: Vec<String>,
+    /// The ICSI in Contact and Accept-Contact.
+    #[serde(default = "default_icsi")]
+    pub icsi: String,
+    /// ICSIs a device must have registered one of.
+    #[serde(default = "default_accepted")]
+    pub accepted_icsi: Vec<String>,
+    /// CPM release token of User-Agent.
+    #[serde(default = "default_release")]
+    pub cpm_release: String,
+    /// `orig-ioi`; default: the first domain.
+    pub orig_ioi: Option<String>,
+}
+
+fn default_icsi() -> String {
+    "urn:urn-7:3gpp-service.ims.icsi.oma.cpm.deferred".to_owned()
+}
+
+fn default_accepted() -> Vec<String> {
+    ["deferred", "largemsg", "msg"]
+        .map(|name| format!("urn:urn-7:3gpp-service.ims.icsi.oma.cpm.{name}"))
+        .to_vec()
+}
+
+fn default_release() -> String {
+    "OMA2.2".to_owned()
+}
+
+/// `push.grouping`
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Grouping {
+    /// One session carries everything queued for the user.
+    #[default]
+    User,
+    /// One message per session.
+    Message,
+}
+
+/// `[push]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Push {
+    /// Session-Expires, seconds; 0 asks for no session timer.
+    pub session_expires_s: u32,
+    /// Longest ringing, seconds.
+    pub answer_s: u64,
+    /// How long a drained session stays open, milliseconds.
+    pub linger_ms: u64,
+    /// Longest session, seconds.
+    pub max_session_s: u64,
+    /// Most messages of a session.
+    pub max_messages: u32,
+    /// Sessions and messages.
+    pub grouping: Grouping,
+    /// Whether a next hop's 200 counts when no report comes.
+    pub accept_hop_ack: bool,
+    /// Wait for a report after the last 200, milliseconds.
+    pub report_wait_ms: u64,
+}
+
+impl Default for Push {
+    fn default() -> Self {
+        Self {
+            session_expires_s: 1800,
+            answer_s: 60,
+            linger_ms: 2000,
+            max_session_s: 300,
+            max_messages: 1000,
+            grouping: Grouping::User,
+            accept_hop_ack: true,
+            report_wait_ms: 10_000,
+        }
+    }
+}
+
+/// `[msrp]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Msrp {
+    /// Where phones connect; shard n listens n ports higher.
+    pub listen: SocketAddr,
+    /// Address in SDP; default: the address of `listen`.
+    pub advertise: Option<IpAddr>,
+    /// Share one connection between sessions to the same address.
+    pub reuse: bool,
+    /// Refuse private, loopback and low-port addresses in answers.
+    pub guard: bool,
+}
+
+impl Default for Msrp {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([0, 0, 0, 0], 2855)),
+            advertise: None,
+            reuse: false,
+            guard: true,
+        }
+    }
+}
+
+/// `selection.gruu`
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Gruu {
+    /// Only a public GRUU from the NOTIFY.
+    #[default]
+    Strict,
+    /// Also AoR plus `gr=` of the registered instance.
+    Instance,
+    /// Also the contact with the instance in Accept-Contact.
+    Contact,
+    /// Also the bare contact.
+    Any,
+}
+
+/// `[selection]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Selection {
+    /// Most devices of a user that are pushed to.
+    pub max_devices: usize,
+    /// Shortest remaining binding life, seconds.
+    pub min_remaining_s: u64,
+    /// How a device without GRUU is addressed.
+    pub gruu: Gruu,
+    /// Take devices that registered no feature tags.
+    pub assume_when_silent: bool,
+    /// Changes within this time of a decision become one more decision, milliseconds.
+    pub coalesce_ms: u64,
+    /// First wait after a failed push, milliseconds.
+    pub backoff_ms: u64,
+}
+
+impl Default for Selection {
+    fn default() -> Self {
+        Self {
+            max_devices: limits::DEVICES_PER_USER_MAX,
+            min_remaining_s: 10,
+            gruu: Gruu::Strict,
+            assume_when_silent: false,
+            coalesce_ms: 250,
+            backoff_ms: 30_000,
+        }
+    }
+}
+
+/// `[subscription]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Subscription {
+    /// Expires of SUBSCRIBE, seconds.
+    pub expires_s: u32,
+    /// Subscribe on every registration, not only for users with mail.
+    pub always: bool,
+    /// Users subscribed at start, whatever the registrar tells.
+    pub users: Vec<String>,
+    /// SUBSCRIBEs a second after a restart.
+    pub pace_per_s: u32,
+}
+
+impl Default for Subscription {
+    fn default() -> Self {
+        Self {
+            expires_s: 600_000,
+            always: false,
+            users: Vec::new(),
+            pace_per_s: 2000,
+        }
+    }
+}
+
+/// `[store]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Store {
+    /// Directory; one sub-directory per shard.
+    pub dir: PathBuf,
+    /// Size of a segment, MiB.
+    pub segment_mib: u32,
+    /// Longest wait for more records before a commit, microseconds.
+    pub commit_us: u64,
+    /// Bodies kept in memory, MiB per shard.
+    pub cache_mib: usize,
+    /// Most messages of a user.
+    pub quota_messages: u32,
+    /// Most octets of a user.
+    pub quota_bytes: u64,
+    /// Life of a message without Expires, seconds.
+    pub default_life_s: u32,
+    /// Longest life, seconds.
+    pub max_life_s: u32,
+    /// Largest pager-mode body, octets.
+    pub pager_max: usize,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self {
+            dir: PathBuf::from("volley-data"),
+            segment_mib: 64,
+            commit_us: 1000,
+            cache_mib: 64,
+            quota_messages: 1000,
+            quota_bytes: 8 * 1024 * 1024,
+            default_life_s: 7 * 86_400,
+            max_life_s: 30 * 86_400,
+            pager_max: 1300,
+        }
+    }
+}
+
+/// `[limits]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Users a shard knows at a time.
+    pub users_max: usize,
+    /// Pushes a shard runs at a time.
+    pub pushes_max: usize,
+    /// Server transactions a shard remembers (UDP).
+    pub server_transactions_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            users_max: 4_000_000,
+            pushes_max: 1_000_000,
+            server_transactions_max: 65_536,
+        }
+    }
+}
+
+impl Config {
+    /// Ranges and relations between keys.
+    pub(super) fn check(&self) -> Result<(), Problem> {
+        let problem = |key, what: String, remedy| Err(Problem { key, what, remedy });
+        if self.node.shards == 0 || self.node.shards > limits::SHARDS_MAX {
+            return problem(
+                "node.shards",
+                format!("{} shards cannot work", self.node.shards),
+                "use 1 to 256, normally one per dedicated core",
+            );
+        }
+        if !self.node.pin.is_empty() && self.node.pin.len() != self.node.shards {
+            return problem(
+                "node.pin",
+                format!(
+                    "{} CPUs for {} shards",
+                    self.node.pin.len(),
+                    self.node.shards
+                ),
+                "name one CPU per shard, or leave the list empty",
+            );
+        }
+        if self.sip.next_hops.is_empty() {
+            return problem(
+                "sip.next_hops",
+                "the list is empty".to_owned(),
+                "name at least one S-CSCF or I-CSCF: next_hops = [{ address = \"192.0.2.1:5060\" }]",
+            );
+        }
+        if self
+            .sip
+            .next_hops
+            .iter()
+            .any(|hop| hop.connections == 0 || hop.connections > 64)
+        {
+            return problem(
+                "sip.next_hops",
+                "connections is out of range".to_owned(),
+                "use 1 to 64 trunk connections per shard",
+            );
+        }
+        if self.sip.transport == Transport::Udp && self.sip.path_mtu.is_none() {
+            return problem(
+                "sip.transport",
+                "UDP without a known path MTU is not allowed: our INVITE is longer than 1300 octets \
+                 (RFC 3261 section 18.1.1)"
+                    .to_owned(),
+                "set sip.path_mtu to the path MTU towards the core, or use transport = \"tcp\"",
+            );
+        }
+        self.check_services()
+    }
+
+    fn check_services(&self) -> Result<(), Problem> {
+        let problem = |key, what: String, remedy| Err(Problem { key, what, remedy });
+        if self.identity.domains.is_empty() {
+            return problem(
+                "identity.domains",
+                "the list is empty".to_owned(),
+                "name the home domains whose users are served",
+            );
+        }
+        if self.push.session_expires_s != 0 && self.push.session_expires_s < 90 {
+            return problem(
+                "push.session_expires_s",
+                format!(
+                    "{} s is below the minimum of RFC 4028",
+                    self.push.session_expires_s
+                ),
+                "use 90 or more, or 0 for no session timer",
+            );
+        }
+        if self.selection.max_devices == 0
+            || self.selection.max_devices > limits::REGINFO_CONTACTS_MAX
+        {
+            return problem(
+                "selection.max_devices",
+                format!("{} is out of range", self.selection.max_devices),
+                "use 1 to 64",
+            );
+        }
+        if !(1..=1024).contains(&self.store.segment_mib) {
+            return problem(
+                "store.segment_mib",
+                format!("{} MiB is out of range", self.store.segment_mib),
+                "use 1 to 1024",
+            );
+        }
+        if self.store.pager_max > 64 * 1024 {
+            return problem(
+                "store.pager_max",
+                format!("{} octets is out of range", self.store.pager_max),
+                "use at most 65536",
+            );
+        }
+        if self.limits.pushes_max == 0 || self.limits.pushes_max > 1 << 26 {
+            return problem(
+                "limits.pushes_max",
+                format!("{} is out of range", self.limits.pushes_max),
+                "use 1 to 67108864",
+            );
+        }
+        if self.limits.users_max == 0 || self.limits.users_max > 1 << 26 {
+            return problem(
+                "limits.users_max",
+                format!("{} is out of range", self.limits.users_max),
+                "use 1 to 67108864",
+            );
+        }
+        Ok(())
+    }
+}
+
+/// A complete file with every default, for `volley config --example`.
+pub const EXAMPLE: &str = include_str!("example.toml");

@@ -1,0 +1,59 @@
+use std::path::Path;
+
+use super::file::EXAMPLE;
+use super::parse;
+
+fn error(text: &str) -> String {
+    parse(Path::new("volley.toml"), text)
+        .unwrap_err()
+        .to_string()
+}
+
+#[test]
+fn the_example_is_a_valid_file() {
+    let config = parse(Path::new("example.toml"), EXAMPLE).unwrap();
+    assert_eq!(config.push.session_expires_s, 1800);
+}
+
+#[test]
+fn a_typo_names_file_line_key_and_the_closest_key() {
+    let text = EXAMPLE.replace("trusted_peers", "trusted_peer");
+    let shown = error(&text);
+    assert!(shown.contains("volley.toml:"), "{shown}");
+    assert!(shown.contains("`trusted_peer`"), "{shown}");
+    assert!(shown.contains("did you mean `trusted_peers`?"), "{shown}");
+}
+
+// Proves: ST-1, NH-4
+#[test]
+fn values_out_of_range_name_their_line_and_remedy() {
+    let text = EXAMPLE.replace("# session_expires_s = 1800 ", "session_expires_s = 89 ");
+    let shown = error(&text);
+    assert!(
+        shown.contains("push.session_expires_s") && shown.contains("90 or more"),
+        "{shown}"
+    );
+    let line = text
+        .lines()
+        .position(|line| line.starts_with("session_expires_s"))
+        .unwrap()
+        + 1;
+    assert!(
+        shown.starts_with(&format!("volley.toml:{line}:")),
+        "{shown}"
+    );
+
+    let shown = error(&EXAMPLE.replace("# transport = \"tcp\"", "transport = \"udp\""));
+    assert!(
+        shown.contains("sip.transport") && shown.contains("path_mtu"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn wrong_types_and_broken_syntax_name_their_line() {
+    let shown = error("[sip]\nlisten = 5\n");
+    assert!(shown.starts_with("volley.toml:2"), "{shown}");
+    let shown = error("[sip\n");
+    assert!(shown.starts_with("volley.toml:1"), "{shown}");
+}

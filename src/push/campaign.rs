@@ -1,0 +1,603 @@
+//! What a user's pushes have in common: which clients get one, what each is to deliver, and what
+//! follows from how it went (layer 3).
+//!
+//! One decision per user and change, further changes within `coalesce` of it make one more
+//! (SEL-2). A decision looks at the registration, the queue and each device's past, and starts one
+//! push per selected client, none waiting for another (PUSH-0b).
+
+use core::time::Duration;
+use std::collections::VecDeque;
+
+use crate::base::outbox::Destination;
+use crate::base::slab::{Key, Slab};
+use crate::base::time::Timestamp;
+use crate::push::delivery::{self, Fit, Progress};
+use crate::push::notifier::NotifierDialog;
+use crate::push::options::Grouping;
+use crate::push::signalling;
+use crate::push::{Ctx, Outcome, Push, PushState, guard_after};
+use crate::reginfo::document::Document;
+use crate::registry::{self, Class, Facts, OutcomeOptions, RegistryOptions, User, classify};
+use crate::selection::{
+    self, CANDIDATES_MAX, DeviceView, Moment, Policy, QueueView, Selection, UserView, Verdict,
+};
+use crate::store::index::{Fate, Goal, Mailbox, Marked};
+use crate::store::op::{Evidence, Mark, MarkKind, RemovalReason};
+use crate::store::record::{self, Record};
+use crate::wheel::TimerId;
+
+/// Options of campaigns.
+#[derive(Clone, Debug)]
+pub struct CampaignOptions {
+    /// Changes within this time of a decision wait for its end (SEL-2).
+    pub coalesce: Duration,
+    /// Provider policy of the selection.
+    pub policy: Policy,
+    /// How documents are read.
+    pub registry: RegistryOptions,
+    /// Waits after failures.
+    pub outcome: OutcomeOptions,
+    /// When a message is done (AMB-1).
+    pub goal: Goal,
+    /// Decisions of one turn; the rest follow in the next.
+    pub decisions_per_turn: usize,
+}
+
+/// What the shard keeps per user beside the registration.
+#[derive(Debug)]
+pub struct UserState {
+    /// The wheel entry of the user, and its deadline.
+    pub armed: Option<(TimerId, Timestamp)>,
+    /// In the queue of users to decide on.
+    pub queued: bool,
+    /// In the queue of users whom no hop could take.
+    pub throttled: bool,
+    /// When a decision is due that had to wait.
+    pub decide_at: Timestamp,
+    /// When the last decision was made.
+    pub decided_at: Option<Timestamp>,
+    /// Earliest moment at which a device's wait ends.
+    pub retry_at: Timestamp,
+    /// Pushes alive.
+    pub pushes: u32,
+    /// When to ask the registrar after a restart.
+    pub subscribe_at: Timestamp,
+    /// The subscription's requests.
+    pub subscribe: SubscribeState,
+}
+
+impl Default for UserState {
+    fn default() -> Self {
+        Self {
+            armed: None,
+            queued: false,
+            throttled: false,
+            decide_at: Timestamp::NEVER,
+            decided_at: None,
+            retry_at: Timestamp::NEVER,
+            pushes: 0,
+            subscribe_at: Timestamp::NEVER,
+            subscribe: SubscribeState::default(),
+        }
+    }
+}
+
+impl UserState {
+    /// For the next user of the slot.
+    pub fn reset(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// The SUBSCRIBE side of a user's subscription: dialog and transaction. The states are
+/// [`reginfo::subscription`](crate::reginfo::subscription)'s.
+#[derive(Debug, Default)]
+pub struct SubscribeState {
+    /// The dialog, once a NOTIFY made it.
+    pub dialog: NotifierDialog,
+    /// Where it went.
+    pub trunk: Option<Destination>,
+    /// Requests sent in this dialog, modulo 128.
+    pub requests: u16,
+    /// CSeq of the SUBSCRIBE outstanding.
+    pub cseq: u32,
+}
+
+/// Users who need a decision, and what deciding needs.
+#[derive(Debug)]
+pub struct Campaigns {
+    /// Options.
+    pub options: CampaignOptions,
+    /// The document of the NOTIFY at hand.
+    pub document: Document,
+    queue: VecDeque<Key>,
+    throttled: VecDeque<Key>,
+    hop_room: bool,
+    selection: Selection,
+    devices: Vec<DeviceView>,
+    keys: Vec<u64>,
+}
+
+impl Campaigns {
+    /// No user needs anything yet.
+    #[must_use]
+    pub fn new(options: CampaignOptions) -> Self {
+        Self {
+            options,
+            document: Document::new(),
+            queue: VecDeque::with_capacity(1024),
+            throttled: VecDeque::new(),
+            hop_room: false,
+            selection: Selection::default(),
+            devices: Vec::with_capacity(64),
+            keys: Vec::with_capacity(64),
+        }
+    }
+
+    /// Something changed for `user`: decide in this turn, or at the end of the window (SEL-2).
+    pub fn changed(&mut self, now: Timestamp, user: Key, state: &mut UserState) {
+        if state.queued {
+            return;
+        }
+        let open_at = state
+            .decided_at
+            .map_or(now, |at| at + self.options.coalesce);
+        if open_at > now {
+            state.decide_at = state.decide_at.min(open_at);
+            return;
+        }
+        state.queued = true;
+        state.decide_at = Timestamp::NEVER;
+        self.queue.push_back(user);
+    }
+
+    /// A hop came up or has room again: users who waited for it may be decided on.
+    pub const fn hop_room(&mut self) {
+        self.hop_room = true;
+    }
+
+    /// The next user to decide on.
+    pub fn next(&mut self) -> Option<Key> {
+        if let Some(user) = self.queue.pop_front() {
+            return Some(user);
+        }
+        if !self.hop_room {
+            return None;
+        }
+        let user = self.throttled.pop_front();
+        self.hop_room = user.is_some();
+        user
+    }
+
+    /// `true` while there is a decision to make at once.
+    #[must_use]
+    pub fn is_pending(&self) -> bool {
+        !self.queue.is_empty() || (self.hop_room && !self.throttled.is_empty())
+    }
+
+    fn throttle(&mut self, user: Key, state: &mut UserState) {
+        self.hop_room = false;
+        if !state.throttled {
+            state.throttled = true;
+            self.throttled.push_back(user);
+        }
+    }
+
+    /// Users waiting for a hop.
+    #[must_use]
+    pub fn throttled(&self) -> usize {
+        self.throttled.len()
+    }
+
+    /// Decides for `user` and starts a push for every selected client; their keys go to `started`.
+    pub fn decide(
+        &mut self,
+        parts: &mut Parts<'_, '_>,
+        key: Key,
+        pushes: &mut Slab<Push>,
+        started: &mut Vec<Key>,
+    ) {
+        let now = parts.ctx.now;
+        parts.state.queued = false;
+        parts.state.throttled = false;
+        parts.state.decided_at = Some(now);
+        parts.state.decide_at = Timestamp::NEVER;
+        parts.ctx.probe.decisions_total += 1;
+        self.evaluate(parts, key);
+        parts.state.retry_at = self.selection.again_at();
+        let waits = self.selection.verdicts().contains(&Verdict::Throttled);
+        for index in self.selection.selected() {
+            parts.ctx.probe.devices_selected_total += 1;
+            let Some((push_key, push)) = pushes.insert() else {
+                break;
+            };
+            let device = &mut parts.user.devices[index];
+            push.reset(push_key, key, device.key);
+            device.pushing = Some(push_key);
+            parts.state.pushes += 1;
+            started.push(push_key);
+        }
+        if waits {
+            self.throttle(key, parts.state);
+        }
+    }
+
+    fn evaluate(&mut self, parts: &mut Parts<'_, '_>, key: Key) {
+        let now_s = seconds(parts.ctx);
+        let mailbox = parts.ctx.post.mailbox_ref(key.slot);
+        let mut queue = QueueView::default();
+        self.devices.clear();
+        for (index, device) in parts.user.devices.iter().enumerate().take(CANDIDATES_MAX) {
+            let fits =
+                mailbox.is_some_and(|mailbox| mailbox.next_pending(device.key, 0, now_s).is_some());
+            queue.fitting |= u32::from(fits) << index;
+            self.devices.push(DeviceView::of(device));
+        }
+        let live = mailbox.map_or(0, Mailbox::len);
+        queue.live = u32::try_from(live).unwrap_or(u32::MAX);
+        let moment = Moment {
+            now: parts.ctx.now,
+            wall: parts.ctx.wall,
+            tokens: parts.ctx.hops.invite_room(parts.ctx.now),
+        };
+        let user = UserView::of(parts.user);
+        let policy = &self.options.policy;
+        selection::evaluate(
+            &user,
+            &self.devices,
+            &queue,
+            policy,
+            moment,
+            &mut self.selection,
+        );
+    }
+
+    /// Keys of the devices that are selected or being pushed to now: those a message waits for.
+    fn goal_devices(&mut self, user: &User, policy_now: Timestamp) -> &[u64] {
+        self.keys.clear();
+        for device in &user.devices {
+            let reachable = device.active && device.expires_at > policy_now;
+            if reachable && device.features.icsi != 0 {
+                self.keys.push(device.key);
+            }
+        }
+        &self.keys
+    }
+
+    /// Takes what happened to a message in a session into the queue and the store.
+    pub fn record(
+        &mut self,
+        parts: &mut Parts<'_, '_>,
+        user: Key,
+        device: u64,
+        progress: Progress,
+    ) {
+        let (number, fate, kind) = match progress {
+            Progress::None | Progress::Session(_) | Progress::Failed { .. } => return,
+            Progress::Delivered { number, by } => {
+                let by = evidence(by);
+                parts.ctx.probe.delivered_total += 1;
+                if by == Evidence::HopAck {
+                    parts.ctx.probe.delivered_hop_ack_total += 1;
+                }
+                (number, Fate::Delivered, MarkKind::Delivered { device, by })
+            }
+            Progress::Refused { number, status } => {
+                parts.ctx.probe.refused_total += 1;
+                (number, Fate::Refused, MarkKind::Refused { device, status })
+            }
+        };
+        let mailbox = parts.ctx.post.mailbox(user.slot);
+        if mailbox.mark(number, device, fate) != Marked::Recorded {
+            return;
+        }
+        let goal = self.options.goal;
+        let now = parts.ctx.now;
+        let selected = self.goal_devices(parts.user, now);
+        let settled = mailbox.is_settled(number, goal, selected);
+        let Some(location) = mailbox.lookup(number).and_then(|entry| entry.location()) else {
+            return;
+        };
+        parts.ctx.probe.marks_total += 1;
+        // The last device's mark and the removal are one record: the removal says both.
+        let kind = if settled {
+            MarkKind::Removed {
+                reason: RemovalReason::Delivered,
+            }
+        } else {
+            kind
+        };
+        let mark = Mark {
+            user: &parts.user.canonical,
+            number,
+            at: parts.ctx.wall,
+            kind,
+        };
+        parts.ctx.post.append_mark(&mark, location, settled);
+        if settled {
+            parts.ctx.post.mailbox(user.slot).remove(number);
+            parts.ctx.post.cache.remove(number);
+            parts.ctx.post.count(false);
+            parts.ctx.probe.messages_completed_total += 1;
+        }
+    }
+
+    /// Removes messages whose life has ended (LIFE-3).
+    pub fn expire(&mut self, parts: &mut Parts<'_, '_>, user: Key) {
+        let now_s = seconds(parts.ctx);
+        while let Some(entry) = parts.ctx.post.mailbox(user.slot).poll_expired(now_s) {
+            let location = entry.location().expect("only durable messages expire");
+            let mark = Mark {
+                user: &parts.user.canonical,
+                number: entry.number(),
+                at: parts.ctx.wall,
+                kind: MarkKind::Removed {
+                    reason: RemovalReason::Expired,
+                },
+            };
+            parts.ctx.post.append_mark(&mark, location, true);
+            parts.ctx.post.cache.remove(entry.number());
+            parts.ctx.post.count(false);
+            parts.ctx.probe.messages_expired_total += 1;
+        }
+    }
+
+    /// A push ended: its device may be pushed to again, now or later (RSP-1..30).
+    pub fn finish(&mut self, parts: &mut Parts<'_, '_>, push: &Push, outcome: Outcome) {
+        let now = parts.ctx.now;
+        let class = class_of(outcome);
+        apply_hop(parts.ctx, push, class);
+        parts.state.pushes = parts.state.pushes.saturating_sub(1);
+        parts.ctx.probe.pushes_ended_total += 1;
+        if !matches!(outcome, Outcome::Drained | Outcome::Cap | Outcome::PeerBye) {
+            parts.ctx.probe.pushes_failed_total += 1;
+        }
+        if let Some(device) = parts.user.device_mut(push.device)
+            && device.pushing == push.key
+        {
+            device.pushing = None;
+            let status = match outcome {
+                Outcome::Status { status, .. } => status,
+                _ => 0,
+            };
+            let binding = device.binding;
+            let record = registry::Outcome {
+                class,
+                status,
+                binding,
+                required: false,
+                note: outcome.code().as_bytes(),
+            };
+            device.record(now, record, parts.ctx.jitter, &self.options.outcome);
+        }
+        let user = push.user();
+        self.changed(now, user, parts.state);
+        self.hop_room();
+    }
+}
+
+/// A user's parts, with the context of the turn.
+#[derive(Debug)]
+pub struct Parts<'a, 'b> {
+    /// The user.
+    pub user: &'a mut User,
+    /// The shard's state of the user.
+    pub state: &'a mut UserState,
+    /// The turn.
+    pub ctx: &'a mut Ctx<'b>,
+}
+
+fn seconds(ctx: &Ctx<'_>) -> u32 {
+    u32::try_from(ctx.wall.as_secs()).unwrap_or(u32::MAX)
+}
+
+fn evidence(by: crate::msrp::session::Evidence) -> Evidence {
+    match by {
+        crate::msrp::session::Evidence::HopAck => Evidence::HopAck,
+        crate::msrp::session::Evidence::Imdn => Evidence::Imdn,
+        crate::msrp::session::Evidence::Report => Evidence::Report,
+    }
+}
+
+/// The class of section 4 for any end of a push.
+#[must_use]
+pub fn class_of(outcome: Outcome) -> Class {
+    let backoff = Class::Backoff {
+        pace: registry::outcome::Pace::Exponential,
+        at_least: None,
+        no_match: false,
+    };
+    match outcome {
+        Outcome::Drained | Outcome::Cap => Class::Session,
+        Outcome::Status {
+            status,
+            retry_after_s,
+        } => {
+            let facts = Facts {
+                alternate_tried: true,
+                min_se_exhausted: true,
+                ..Facts::default()
+            };
+            classify(status, retry_after_s, facts)
+        }
+        // An answer that cannot be used: the next binding may bring a better one.
+        Outcome::Sdp(_) | Outcome::NoContact => Class::Quarantine { alarm: false },
+        Outcome::NoAnswer
+        | Outcome::NoHop
+        | Outcome::MsrpConnect
+        | Outcome::MsrpBind
+        | Outcome::MsrpTimeout
+        | Outcome::MsrpLost
+        | Outcome::MsrpStatus(_)
+        | Outcome::PeerBye
+        | Outcome::Refresh => backoff,
+    }
+}
+
+fn apply_hop(ctx: &mut Ctx<'_>, push: &Push, class: Class) {
+    let Class::NextHop(trouble) = class else {
+        return;
+    };
+    if let (registry::outcome::HopTrouble::Unavailable { hold: Some(hold) }, Some(hop)) =
+        (trouble, push.used_hop)
+    {
+        ctx.hops.avoid(hop, ctx.now + hold);
+    }
+}
+
+/// Prepares and starts a push: its addresses, and the identifiers of its first message. Waits in
+/// `Loading` while that message's record is not in memory.
+pub fn launch(push: &mut Push, parts: &mut Parts<'_, '_>) -> Option<Outcome> {
+    let now_s = seconds(parts.ctx);
+    let user = push.user();
+    let first = parts
+        .ctx
+        .post
+        .mailbox_ref(user.slot)
+        .and_then(|mailbox| mailbox.next_pending(push.device, 0, now_s))
+        .map(|entry| (entry.number(), entry.location()));
+    let Some((number, location)) = first else {
+        push.state = PushState::Ending;
+        return Some(Outcome::Drained);
+    };
+    let Some(payload) = parts.ctx.post.cache.lookup(number) else {
+        push.state = PushState::Loading;
+        push.guard = guard_after(parts.ctx.now, LOAD_MAX);
+        push.waiting_for = Some(number);
+        let location = location.expect("pending messages are durable");
+        parts.ctx.probe.store_loads_total += 1;
+        parts.ctx.post.load(number, location, push.key());
+        return None;
+    };
+    let Ok(Record::Deposit(deposit)) = record::decode(payload) else {
+        push.state = PushState::Ending;
+        return Some(Outcome::Drained);
+    };
+    push.waiting_for = None;
+    push.conversation_id
+        .extend_from_slice(deposit.conversation_id);
+    push.contribution_id
+        .extend_from_slice(deposit.contribution_id);
+    push.to_uri.extend_from_slice(deposit.identity);
+    let device = parts.user.device(push.device)?;
+    let Some(target) = device.target_for(deposit.identity) else {
+        push.state = PushState::Ending;
+        return Some(Outcome::Drained);
+    };
+    push.request_uri.extend_from_slice(target.uri);
+    if target.rule.needs_instance() {
+        device.write_accept_contact(&mut push.accept_contact);
+    }
+    signalling::start(push, parts.ctx)
+}
+
+/// Longest wait for a record that is read back.
+const LOAD_MAX: Duration = Duration::from_secs(10);
+
+/// Moves a bound session forward: starts what is pending, sends what fits, lingers or ends when
+/// nothing is left.
+pub fn pump(
+    push: &mut Push,
+    campaigns: &mut Campaigns,
+    parts: &mut Parts<'_, '_>,
+) -> Option<Outcome> {
+    if push.state != PushState::Delivering {
+        return None;
+    }
+    let (user, device) = (push.user(), push.device);
+    loop {
+        if let Some(number) = delivery::flow(push, parts.ctx) {
+            return wait_for(push, parts, number);
+        }
+        if !push.session.can_start() || push.inflight.len() >= crate::push::INFLIGHT_MAX {
+            return None;
+        }
+        let limit = match parts.ctx.env.options.grouping {
+            Grouping::User => parts.ctx.env.options.max_messages,
+            Grouping::Message => 1,
+        };
+        let now_s = seconds(parts.ctx);
+        let next = (push.messages_sent < limit)
+            .then(|| {
+                let mailbox = parts.ctx.post.mailbox_ref(user.slot)?;
+                mailbox
+                    .next_pending(device, push.last_number, now_s)
+                    .map(|entry| entry.number())
+            })
+            .flatten();
+        let Some(number) = next else {
+            return drained(push, parts, limit);
+        };
+        match delivery::judge(push, parts.ctx, number) {
+            Fit::Load => return wait_for(push, parts, number),
+            Fit::Send { total } => {
+                push.guard = Timestamp::NEVER;
+                push.last_number = number;
+                delivery::begin(push, number, total);
+            }
+            // Not in this session and not for this device: the others may still take it.
+            Fit::TooLarge => {
+                push.last_number = number;
+                let progress = Progress::Refused {
+                    number,
+                    status: 413,
+                };
+                campaigns.record(parts, user, device, progress);
+            }
+            Fit::Type => {
+                push.last_number = number;
+                let progress = Progress::Refused {
+                    number,
+                    status: 415,
+                };
+                campaigns.record(parts, user, device, progress);
+            }
+        }
+    }
+}
+
+fn wait_for(push: &mut Push, parts: &mut Parts<'_, '_>, number: u64) -> Option<Outcome> {
+    if push.waiting_for == Some(number) {
+        return None;
+    }
+    let location = parts
+        .ctx
+        .post
+        .mailbox_ref(push.user().slot)
+        .and_then(|mailbox| mailbox.lookup(number))
+        .and_then(|entry| entry.location());
+    let Some(location) = location else {
+        // Gone meanwhile (expired): the session forgets it.
+        push.session.abandon(delivery::handle_of(number));
+        push.inflight.retain(|&other| other != number);
+        return None;
+    };
+    push.waiting_for = Some(number);
+    parts.ctx.probe.store_loads_total += 1;
+    parts.ctx.post.load(number, location, push.key());
+    None
+}
+
+/// Nothing more to send: stay for late reports, then linger for new messages, then BYE (DLV-5).
+fn drained(push: &mut Push, parts: &mut Parts<'_, '_>, limit: u32) -> Option<Outcome> {
+    if !push.inflight.is_empty() || !push.session.is_idle() {
+        return None;
+    }
+    if push.messages_sent == 0 && !push.bound_by_us {
+        push.bound_by_us = true;
+        delivery::send_bind(push, parts.ctx);
+    }
+    if push.messages_sent >= limit {
+        signalling::bye_drained(push, parts.ctx);
+        return Some(Outcome::Cap);
+    }
+    let linger = parts.ctx.env.options.linger;
+    if linger.is_zero() {
+        signalling::bye_drained(push, parts.ctx);
+        return Some(Outcome::Drained);
+    }
+    if push.guard.is_never() {
+        push.guard = guard_after(parts.ctx.now, linger);
+    }
+    None
+}

@@ -1,0 +1,372 @@
+//! The MSRP side of a push: connection, binding, SENDs, responses, REPORTs (layer 3).
+//!
+//! The session machine decides what may be sent; this part finds the bytes and the connection.
+
+use core::time::Duration;
+
+use crate::base::outbox::Destination;
+use crate::base::slab::Key;
+use crate::base::surface::{LinkId, LinkKind};
+use crate::base::time::Timestamp;
+use crate::base::token::TokenKind;
+use crate::msrp::frame::{self, BindFields, Frame, OurPath, SendFields};
+use crate::msrp::session::{Evidence, Outcome as Step, SessionFailure};
+use crate::push::{Ctx, Outcome, Push, PushState, guard_after};
+use crate::sdp::{Answer, SdpError, Setup};
+use crate::store::record::{self, Record};
+
+/// Marks a connect token as belonging to a push's MSRP connection.
+const MSRP_TOKEN: u64 = 1 << 62;
+
+/// The connect token of `key`'s MSRP connection.
+#[must_use]
+pub const fn connect_token(key: Key) -> u64 {
+    MSRP_TOKEN | (key.slot as u64) << 28 | key.generation as u64
+}
+
+/// The push a connect token belongs to.
+#[must_use]
+pub fn push_of_token(token: u64) -> Option<Key> {
+    (token & MSRP_TOKEN != 0).then(|| Key {
+        slot: u32::try_from(token >> 28 & 0x03ff_ffff).expect("masked to 26 bits"),
+        generation: u32::try_from(token & 0x0fff_ffff).expect("masked to 28 bits"),
+    })
+}
+
+/// Takes what the answer says and sets the MSRP session going.
+///
+/// # Errors
+/// When the address of the answer cannot be used (SDP-21) or its setup cannot (SDP-14).
+pub fn attach(push: &mut Push, ctx: &mut Ctx<'_>, answer: &Answer<'_>) -> Result<(), SdpError> {
+    push.media.path.extend_from_slice(answer.path);
+    push.media
+        .wrapped_types
+        .extend_from_slice(answer.accept_wrapped_types.unwrap_or_default());
+    push.media.max_size = answer.max_size;
+    push.session.reset(&ctx.env.options.session);
+    if answer.setup == Some(Setup::Active) {
+        push.state = PushState::Binding;
+        push.guard = guard_after(ctx.now, ctx.env.options.await_connection);
+        return Ok(());
+    }
+    let address = answer.connect_address()?;
+    if !crate::sdp::address_allowed(address, ctx.env.options.media_guard) {
+        return Err(SdpError::Addr);
+    }
+    push.state = PushState::Connecting;
+    push.guard = guard_after(ctx.now, ctx.env.options.connect + Duration::from_secs(1));
+    if ctx.env.options.msrp_reuse {
+        if let Some(link) = ctx.post.shared_links.open(address) {
+            bind(push, ctx, link);
+            return Ok(());
+        }
+        if !ctx.post.shared_links.wait(address, push.key()) {
+            return Ok(());
+        }
+    }
+    ctx.probe.msrp_connects_total += 1;
+    ctx.out
+        .connect(connect_token(push.key()), LinkKind::MsrpOutbound, address);
+    Ok(())
+}
+
+/// The session has its connection: from here messages may flow.
+pub fn bind(push: &mut Push, ctx: &mut Ctx<'_>, link: LinkId) {
+    let key = push.key();
+    if let Some(state) = ctx.out.lookup_mut(link) {
+        state.bound = Some(key);
+        state.bound_count += 1;
+    }
+    push.msrp_link = Some(link);
+    push.state = PushState::Delivering;
+    push.guard = Timestamp::NEVER;
+}
+
+/// Gives up the connection; the last session to leave a private one closes it.
+pub fn unbind(push: &mut Push, ctx: &mut Ctx<'_>) {
+    let Some(link) = push.msrp_link.take() else {
+        return;
+    };
+    let Some(state) = ctx.out.lookup_mut(link) else {
+        return;
+    };
+    state.bound_count = state.bound_count.saturating_sub(1);
+    let unused = state.bound_count == 0;
+    if unused && !(ctx.env.options.msrp_reuse && state.kind == LinkKind::MsrpOutbound) {
+        ctx.out.close(link);
+    }
+}
+
+/// What sending needs to know of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fit {
+    /// It may be sent.
+    Send {
+        /// Octets of the CPIM.
+        total: u64,
+    },
+    /// The record must be read first.
+    Load,
+    /// Larger than the peer takes (SDP-18).
+    TooLarge,
+    /// Of a type the peer does not take (SDP-19).
+    Type,
+}
+
+/// Whether message `number` can be sent in this session now.
+pub fn judge(push: &Push, ctx: &Ctx<'_>, number: u64) -> Fit {
+    let Some(payload) = ctx.post.cache.lookup(number) else {
+        return Fit::Load;
+    };
+    let Ok(Record::Deposit(deposit)) = record::decode(payload) else {
+        return Fit::Load;
+    };
+    let total = u64::try_from(deposit.cpim.len()).unwrap_or(u64::MAX);
+    if push.media.max_size.is_some_and(|max| total > max) {
+        return Fit::TooLarge;
+    }
+    if !push.media.wrapped_types.is_empty()
+        && !crate::sdp::list_covers(&push.media.wrapped_types, deposit.content_type)
+    {
+        return Fit::Type;
+    }
+    Fit::Send { total }
+}
+
+/// Hands message `number` to the session machine. Its record is in the cache.
+pub fn begin(push: &mut Push, number: u64, total: u64) {
+    push.inflight.push(number);
+    push.messages_sent += 1;
+    push.session.start_message(handle_of(number), total);
+}
+
+/// The session machine's name of a message: the low half of its number.
+#[must_use]
+pub fn handle_of(number: u64) -> u32 {
+    u32::try_from(number & 0xffff_ffff).expect("masked to 32 bits")
+}
+
+/// The message in flight that `handle` names.
+#[must_use]
+pub fn number_of(push: &Push, handle: u32) -> Option<u64> {
+    push.inflight
+        .iter()
+        .copied()
+        .find(|&number| handle_of(number) == handle)
+}
+
+/// Sends chunks while the window and the connection have room. A body that is not in memory stops
+/// the flow until it is loaded; the message's number is returned then.
+pub fn flow(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<u64> {
+    let link = push.msrp_link?;
+    loop {
+        if ctx.out.backlog(link) >= ctx.env.options.msrp_backlog_bytes_max {
+            if let Some(state) = ctx.out.lookup_mut(link) {
+                state.stalled = true;
+            }
+            break;
+        }
+        if let Some(number) = push.inflight.last().copied()
+            && ctx.post.cache.lookup(number).is_none()
+            && push.session.has_chunk()
+        {
+            return Some(number);
+        }
+        let Some(chunk) = push.session.poll_chunk(ctx.now) else {
+            break;
+        };
+        let number = number_of(push, chunk.handle).expect("the machine sends what is in flight");
+        let payload = ctx.post.cache.lookup(number).expect("checked above");
+        let Ok(Record::Deposit(deposit)) = record::decode(payload) else {
+            unreachable!("the cache holds what was checked when it was put there")
+        };
+        let start = usize::try_from(chunk.start - 1).expect("bounded by the record's length");
+        let body = &deposit.cpim[start..start + chunk.len as usize];
+        let key = push.key();
+        let mut sequence = chunk.sequence;
+        let mut tid = ctx.env.token(TokenKind::MsrpTransaction, key, sequence);
+        while frame::end_line_collides(body, tid.as_bytes()) {
+            sequence = push.session.renumber(sequence);
+            tid = ctx.env.token(TokenKind::MsrpTransaction, key, sequence);
+        }
+        let session = ctx.env.token(TokenKind::MsrpSession, key, 0);
+        let mut message_id = [0; MESSAGE_ID_LEN];
+        write_message_id(ctx.env.shard, number, &mut message_id);
+        let fields = SendFields {
+            tid: tid.as_bytes(),
+            to_path: &push.media.path,
+            from_path: OurPath {
+                prefix: &ctx.env.msrp_prefix,
+                session: session.as_bytes(),
+                suffix: b";tcp",
+            },
+            message_id: &message_id,
+            start: chunk.start,
+            end: chunk.start + u64::from(chunk.len) - 1,
+            total: chunk.total,
+            success_report: true,
+            failure_report: true,
+            content_type: b"message/cpim",
+            body,
+            continuation: chunk.continuation,
+        };
+        let to = Destination {
+            shard: ctx.env.shard,
+            link,
+            address: None,
+        };
+        ctx.out.send(to, |out| frame::encode_send(&fields, out));
+        ctx.probe.msrp_sends_total += 1;
+        ctx.probe.msrp_content_bytes_total += u64::from(chunk.len);
+    }
+    None
+}
+
+/// Binds a connection of ours on which there is no message to send yet.
+pub fn send_bind(push: &mut Push, ctx: &mut Ctx<'_>) {
+    let Some(link) = push.msrp_link else { return };
+    let Some(sequence) = push.session.poll_bind(ctx.now) else {
+        return;
+    };
+    let key = push.key();
+    let tid = ctx.env.token(TokenKind::MsrpTransaction, key, sequence);
+    let session = ctx.env.token(TokenKind::MsrpSession, key, 0);
+    let fields = BindFields {
+        tid: tid.as_bytes(),
+        to_path: &push.media.path,
+        from_path: OurPath {
+            prefix: &ctx.env.msrp_prefix,
+            session: session.as_bytes(),
+            suffix: b";tcp",
+        },
+        message_id: &tid.as_bytes()[..16],
+    };
+    let to = Destination {
+        shard: ctx.env.shard,
+        link,
+        address: None,
+    };
+    ctx.out.send(to, |out| frame::encode_bind(&fields, out));
+}
+
+/// Characters of an MSRP Message-ID of ours.
+pub const MESSAGE_ID_LEN: usize = 20;
+
+/// The Message-ID of message `number`: the same on every attempt and every device (MSRP-4).
+pub fn write_message_id(shard: u8, number: u64, out: &mut [u8; MESSAGE_ID_LEN]) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    out[0] = b'v';
+    for (at, slot) in out[1..17].iter_mut().enumerate() {
+        *slot = HEX[usize::try_from(number >> (60 - 4 * at) & 15).expect("four bits")];
+    }
+    out[17] = b'.';
+    out[18] = HEX[usize::from(shard >> 4)];
+    out[19] = HEX[usize::from(shard & 15)];
+}
+
+/// The message number in a Message-ID of ours.
+#[must_use]
+pub fn read_message_id(text: &[u8]) -> Option<u64> {
+    let text: &[u8; MESSAGE_ID_LEN] = text.try_into().ok()?;
+    if text[0] != b'v' || text[17] != b'.' {
+        return None;
+    }
+    text[1..17].iter().try_fold(0u64, |number, &c| {
+        let digit = char::from(c).to_digit(16)?;
+        Some(number << 4 | u64::from(digit))
+    })
+}
+
+/// What a step of the session machine means for the messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Nothing to record.
+    None,
+    /// The device has the message.
+    Delivered {
+        /// Which one.
+        number: u64,
+        /// How we know.
+        by: Evidence,
+    },
+    /// The device refused the message for good.
+    Refused {
+        /// Which one.
+        number: u64,
+        /// The status it used.
+        status: u16,
+    },
+    /// This attempt at the message failed; it stays pending.
+    Failed {
+        /// Which one.
+        number: u64,
+    },
+    /// The session failed.
+    Session(Outcome),
+}
+
+/// Translates a step and keeps the list of messages in flight.
+pub fn progress(push: &mut Push, step: Step) -> Progress {
+    match step {
+        Step::None | Step::HopAcked { .. } | Step::Bound => Progress::None,
+        Step::Delivered { handle, by } => match take(push, handle) {
+            Some(number) => Progress::Delivered { number, by },
+            None => Progress::None,
+        },
+        Step::MessageRefused { handle, status } => match take(push, handle) {
+            Some(number) => Progress::Refused { number, status },
+            None => Progress::None,
+        },
+        Step::MessageFailed { handle, .. } | Step::Unconfirmed { handle } => {
+            match take(push, handle) {
+                Some(number) => Progress::Failed { number },
+                None => Progress::None,
+            }
+        }
+        Step::SessionFailed { reason } => Progress::Session(match reason {
+            SessionFailure::Timeout => Outcome::MsrpTimeout,
+            SessionFailure::InUse => Outcome::MsrpStatus(506),
+            SessionFailure::NoSession
+            | SessionFailure::BadRequests
+            | SessionFailure::BindRefused
+            | SessionFailure::NotImplemented => Outcome::MsrpStatus(481),
+        }),
+    }
+}
+
+fn take(push: &mut Push, handle: u32) -> Option<u64> {
+    let at = push
+        .inflight
+        .iter()
+        .position(|&number| handle_of(number) == handle)?;
+    Some(push.inflight.remove(at))
+}
+
+/// A response to one of our SENDs.
+pub fn handle_response(push: &mut Push, ctx: &Ctx<'_>, sequence: u16, status: u16) -> Progress {
+    let step = push.session.handle_response(ctx.now, sequence, status);
+    progress(push, step)
+}
+
+/// A REPORT for one of our messages.
+pub fn handle_report(push: &mut Push, ctx: &Ctx<'_>, frame: &Frame<'_>) -> Progress {
+    let Some((message_id, range, status)) = frame.report() else {
+        return Progress::None;
+    };
+    let Some(number) = read_message_id(message_id) else {
+        return Progress::None;
+    };
+    let step = push
+        .session
+        .handle_report(ctx.now, handle_of(number), range, status);
+    progress(push, step)
+}
+
+/// A timer of the MSRP machine, if one is due.
+pub fn handle_timeout(push: &mut Push, ctx: &Ctx<'_>) -> Progress {
+    if !push.has_session() || push.session.deadline() > ctx.now {
+        return Progress::None;
+    }
+    let step = push.session.handle_timeout(ctx.now);
+    progress(push, step)
+}

@@ -1,0 +1,533 @@
+//! The messages of a shard: who waits for what, what is being written, what is in memory (layer 3).
+//!
+//! Durability order: an effect that must not precede a record (the 202 of a deposit) waits in
+//! `after` under the record's ticket and happens when the store says so. Bodies live in the store;
+//! those written or read lately are also in a cache of bounded size.
+
+use core::net::SocketAddr;
+use std::collections::VecDeque;
+
+use crate::base::map::{Map, MapKeys, new_map};
+use crate::base::outbox::Destination;
+use crate::base::slab::Key;
+use crate::base::surface::{LinkId, Location, StoreBatch, StoreTicket};
+use crate::base::time::UnixMillis;
+use crate::sip::dialog::Dialog;
+use crate::sip::transaction::server::ServerKey;
+use crate::store::index::{Mailbox, Quota, SegmentTable};
+use crate::store::op::{Deposit, LifeOptions, Mark};
+use crate::store::record::{self, RecordError};
+
+/// Options of a shard's messages.
+#[derive(Clone, Debug)]
+pub struct PostOptions {
+    /// Bounds of a user's queue (INT-9).
+    pub quota: Quota,
+    /// Bounds of a message's life (LIFE-1).
+    pub life: LifeOptions,
+    /// Octets of bodies kept in memory.
+    pub cache_bytes_max: usize,
+    /// Records written but not yet durable above which intake holds back.
+    pub unsettled_max: usize,
+}
+
+impl Default for PostOptions {
+    fn default() -> Self {
+        Self {
+            quota: Quota::default(),
+            life: LifeOptions::default(),
+            cache_bytes_max: 64 * 1024 * 1024,
+            unsettled_max: 65_536,
+        }
+    }
+}
+
+/// A response that waits for a record.
+#[derive(Debug)]
+pub struct Reply {
+    /// The way back.
+    pub to: Destination,
+    /// The whole response, ready to go.
+    pub bytes: Vec<u8>,
+    /// Its server transaction, over datagrams.
+    pub transaction: Option<ServerKey>,
+}
+
+/// What happens when a record is durable.
+#[derive(Debug)]
+pub enum After {
+    /// A deposit: pending from then on, and its 202 may go.
+    Deposit {
+        /// The recipient.
+        user: Key,
+        /// The message.
+        number: u64,
+        /// The 202.
+        reply: Option<Reply>,
+    },
+    /// A mark on the deposit at `of`.
+    Mark {
+        /// Where the deposit lies.
+        of: Location,
+        /// Whether the mark removes it.
+        removes: bool,
+    },
+    /// Only a reply, to a repeat of a deposit that is still being written.
+    Reply(Reply),
+}
+
+/// A shard's messages.
+#[derive(Debug)]
+pub struct Post {
+    /// Queues, by user slot.
+    pub mailboxes: Vec<Mailbox>,
+    /// What each segment is needed for.
+    pub segments: SegmentTable,
+    /// Records in memory.
+    pub cache: Cache,
+    /// MSRP connections that several sessions use.
+    pub shared_links: SharedLinks,
+    /// A dialog for answering 2xx that no push owns.
+    pub scratch_dialog: Dialog,
+    /// Bytes for one message.
+    pub scratch: Vec<u8>,
+    /// Options.
+    pub options: PostOptions,
+    /// Keys of the dedupe hash.
+    pub dedupe_keys: [u64; 2],
+    batch: StoreBatch,
+    after: VecDeque<(StoreTicket, After)>,
+    spare: Vec<Vec<u8>>,
+    waiters: Vec<(u64, Key)>,
+    next_ticket: u64,
+    next_number: u64,
+    pending: usize,
+    failed: bool,
+}
+
+impl Post {
+    /// No messages yet. Numbers start above every one given out before `wall`.
+    #[must_use]
+    pub fn new(options: &PostOptions, keys: MapKeys, wall: UnixMillis) -> Self {
+        Self {
+            mailboxes: Vec::new(),
+            segments: SegmentTable::default(),
+            cache: Cache::new(options.cache_bytes_max, keys),
+            shared_links: SharedLinks::new(keys),
+            scratch_dialog: Dialog::default(),
+            scratch: Vec::with_capacity(2048),
+            options: options.clone(),
+            dedupe_keys: [keys.0[0], keys.0[1]],
+            batch: StoreBatch::default(),
+            after: VecDeque::with_capacity(1024),
+            spare: Vec::new(),
+            waiters: Vec::new(),
+            next_ticket: 1,
+            // A million messages a millisecond would be needed to catch up with the clock.
+            next_number: (wall.0 << 20).max(1),
+            pending: 0,
+            failed: false,
+        }
+    }
+
+    /// The queue of the user in `slot`, made when first asked for.
+    pub fn mailbox(&mut self, slot: u32) -> &mut Mailbox {
+        let slot = slot as usize;
+        if self.mailboxes.len() <= slot {
+            self.mailboxes.resize_with(slot + 1, Mailbox::default);
+        }
+        &mut self.mailboxes[slot]
+    }
+
+    /// The queue of the user in `slot`, if it was ever used.
+    #[must_use]
+    pub fn mailbox_ref(&self, slot: u32) -> Option<&Mailbox> {
+        self.mailboxes.get(slot as usize)
+    }
+
+    /// A number for a new message: larger than every earlier one.
+    pub const fn take_number(&mut self) -> u64 {
+        let number = self.next_number;
+        self.next_number += 1;
+        number
+    }
+
+    /// Recovery saw `number`: later ones must be larger.
+    pub fn saw_number(&mut self, number: u64) {
+        self.next_number = self.next_number.max(number + 1);
+    }
+
+    /// Appends a deposit; `reply` goes out once it is durable.
+    ///
+    /// # Errors
+    /// When a field of the deposit is longer than a record may hold; nothing was appended.
+    pub fn append_deposit(
+        &mut self,
+        user: Key,
+        deposit: &Deposit<'_>,
+        reply: Option<Reply>,
+    ) -> Result<(), RecordError> {
+        let start = self.batch.bytes.len();
+        if let Err(error) = record::encode_deposit(deposit, &mut self.batch.bytes) {
+            self.batch.bytes.truncate(start);
+            return Err(error);
+        }
+        self.cache
+            .insert(deposit.number, &self.batch.bytes[start..]);
+        self.push_append(
+            start,
+            After::Deposit {
+                user,
+                number: deposit.number,
+                reply,
+            },
+        );
+        Ok(())
+    }
+
+    /// Appends a mark on the deposit at `of`.
+    ///
+    /// # Panics
+    /// When the mark does not encode: its user is an identity that was stored before.
+    pub fn append_mark(&mut self, mark: &Mark<'_>, of: Location, removes: bool) {
+        let start = self.batch.bytes.len();
+        record::encode_mark(mark, &mut self.batch.bytes).expect("a stored identity fits a mark");
+        self.push_append(start, After::Mark { of, removes });
+    }
+
+    fn push_append(&mut self, start: usize, after: After) {
+        let ticket = StoreTicket(self.next_ticket);
+        self.next_ticket += 1;
+        let len = u32::try_from(self.batch.bytes.len() - start).expect("records are bounded");
+        self.batch.appends.push((ticket, len));
+        self.after.push_back((ticket, after));
+    }
+
+    /// Lets `reply` wait for everything appended so far.
+    pub fn reply_after_all(&mut self, reply: Reply) {
+        let ticket = StoreTicket(self.next_ticket - 1);
+        self.after.push_back((ticket, After::Reply(reply)));
+    }
+
+    /// The next effect whose record is durable up to `ticket`.
+    pub fn take_after(&mut self, ticket: StoreTicket) -> Option<After> {
+        if self.after.front()?.0 > ticket {
+            return None;
+        }
+        self.after.pop_front().map(|(_, after)| after)
+    }
+
+    /// The store failed for good: every effect that waits, to be refused.
+    pub fn take_failed(&mut self) -> Option<After> {
+        self.failed = true;
+        self.after.pop_front().map(|(_, after)| after)
+    }
+
+    /// `true` once the store has failed: nothing more is accepted.
+    #[must_use]
+    pub const fn is_failed(&self) -> bool {
+        self.failed
+    }
+
+    /// Asks for message `number`'s record on behalf of a push.
+    pub fn load(&mut self, number: u64, location: Location, push: Key) {
+        if !self.waiters.iter().any(|&(waiting, _)| waiting == number) {
+            self.batch.reads.push((number, location));
+        }
+        self.waiters.push((number, push));
+    }
+
+    /// A record came back: keeps it and gives the pushes that wait for it, one a call.
+    pub fn loaded(&mut self, number: u64, payload: &[u8]) {
+        if !payload.is_empty() {
+            self.cache.insert(number, payload);
+        }
+    }
+
+    /// The next push that waits for `number`.
+    pub fn take_waiter(&mut self, number: u64) -> Option<Key> {
+        let at = self
+            .waiters
+            .iter()
+            .position(|&(waiting, _)| waiting == number)?;
+        Some(self.waiters.swap_remove(at).1)
+    }
+
+    /// Moves the work of this turn into `batch`.
+    pub fn poll_store(&mut self, batch: &mut StoreBatch) -> bool {
+        debug_assert!(batch.appends.is_empty() && batch.reads.is_empty());
+        while let Some(segment) = self.segments.poll_dead() {
+            self.batch.dead_segments.push(segment);
+        }
+        if self.batch.appends.is_empty()
+            && self.batch.reads.is_empty()
+            && self.batch.dead_segments.is_empty()
+        {
+            return false;
+        }
+        core::mem::swap(&mut self.batch, batch);
+        true
+    }
+
+    /// Records that may still be written before intake holds back.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.options.unsettled_max.saturating_sub(self.after.len())
+    }
+
+    /// `true` when nothing waits for the store.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.after.is_empty() && self.batch.appends.is_empty()
+    }
+
+    /// Messages accepted and not yet gone.
+    #[must_use]
+    pub const fn pending(&self) -> usize {
+        self.pending
+    }
+
+    /// Counts a message in (`true`) or out.
+    pub fn count(&mut self, arrived: bool) {
+        if arrived {
+            self.pending += 1;
+        } else {
+            self.pending = self.pending.saturating_sub(1);
+        }
+    }
+
+    /// A buffer for a response, empty.
+    pub fn spare(&mut self) -> Vec<u8> {
+        self.spare.pop().unwrap_or_else(|| Vec::with_capacity(1024))
+    }
+
+    /// Gives a buffer back.
+    pub fn recycle(&mut self, mut buffer: Vec<u8>) {
+        if self.spare.len() < 4096 && buffer.capacity() <= 64 * 1024 {
+            buffer.clear();
+            self.spare.push(buffer);
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Cached {
+    number: u64,
+    bytes: Vec<u8>,
+}
+
+/// Records in memory, oldest out first when the bound is reached. Freed buffers are reused.
+#[derive(Debug)]
+pub struct Cache {
+    map: Map<u64, u32>,
+    entries: Vec<Cached>,
+    free: Vec<u32>,
+    order: VecDeque<u64>,
+    bytes: usize,
+    bytes_max: usize,
+}
+
+impl Cache {
+    fn new(bytes_max: usize, keys: MapKeys) -> Self {
+        Self {
+            map: new_map(keys, 1024),
+            entries: Vec::new(),
+            free: Vec::new(),
+            order: VecDeque::with_capacity(1024),
+            bytes: 0,
+            bytes_max,
+        }
+    }
+
+    /// Keeps a copy of `payload` under `number`.
+    pub fn insert(&mut self, number: u64, payload: &[u8]) {
+        if payload.len() > self.bytes_max || self.map.contains_key(&number) {
+            return;
+        }
+        while self.bytes + payload.len() > self.bytes_max {
+            let Some(oldest) = self.order.pop_front() else {
+                break;
+            };
+            self.remove(oldest);
+        }
+        let at = self.free.pop().unwrap_or_else(|| {
+            self.entries.push(Cached::default());
+            u32::try_from(self.entries.len() - 1).expect("bounded by the cache's size")
+        });
+        let entry = &mut self.entries[at as usize];
+        entry.number = number;
+        entry.bytes.clear();
+        entry.bytes.extend_from_slice(payload);
+        self.bytes += payload.len();
+        self.map.insert(number, at);
+        if self.order.len() > 2 * self.map.len() + 1024 {
+            let map = &self.map;
+            self.order.retain(|number| map.contains_key(number));
+        }
+        self.order.push_back(number);
+    }
+
+    /// The record of `number`, if it is in memory.
+    #[must_use]
+    pub fn lookup(&self, number: u64) -> Option<&[u8]> {
+        let &at = self.map.get(&number)?;
+        Some(&self.entries[at as usize].bytes)
+    }
+
+    /// Drops the record of `number`.
+    pub fn remove(&mut self, number: u64) {
+        if let Some(at) = self.map.remove(&number) {
+            self.bytes -= self.entries[at as usize].bytes.len();
+            self.free.push(at);
+        }
+    }
+
+    /// Octets held.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+#[derive(Debug)]
+enum Shared {
+    Connecting(Vec<Key>),
+    Open(LinkId),
+}
+
+/// Connections to MSRP addresses that several sessions use (MSRP-18), by address.
+#[derive(Debug)]
+pub struct SharedLinks {
+    links: Map<SocketAddr, Shared>,
+}
+
+impl SharedLinks {
+    fn new(keys: MapKeys) -> Self {
+        Self {
+            links: new_map(keys, 16),
+        }
+    }
+
+    /// The open connection to `address`.
+    #[must_use]
+    pub fn open(&self, address: SocketAddr) -> Option<LinkId> {
+        match self.links.get(&address) {
+            Some(Shared::Open(link)) => Some(*link),
+            Some(Shared::Connecting(_)) | None => None,
+        }
+    }
+
+    /// Lets `push` wait for a connection to `address`; true if the caller must make it.
+    pub fn wait(&mut self, address: SocketAddr, push: Key) -> bool {
+        match self.links.get_mut(&address) {
+            Some(Shared::Connecting(waiting)) => {
+                waiting.push(push);
+                false
+            }
+            Some(Shared::Open(_)) | None => {
+                self.links.insert(address, Shared::Connecting(vec![push]));
+                true
+            }
+        }
+    }
+
+    /// The connection to `address` is up; gives the pushes that waited.
+    pub fn connected(&mut self, address: SocketAddr, link: LinkId) -> Vec<Key> {
+        match self.links.insert(address, Shared::Open(link)) {
+            Some(Shared::Connecting(waiting)) => waiting,
+            Some(Shared::Open(_)) | None => Vec::new(),
+        }
+    }
+
+    /// The connection that `push` asked for failed; gives every push that waited for it.
+    pub fn failed(&mut self, push: Key) -> Vec<Key> {
+        let address = self
+            .links
+            .iter()
+            .find_map(|(address, shared)| match shared {
+                Shared::Connecting(waiting) if waiting.first() == Some(&push) => Some(*address),
+                Shared::Connecting(_) | Shared::Open(_) => None,
+            });
+        match address.and_then(|address| self.links.remove(&address)) {
+            Some(Shared::Connecting(waiting)) => waiting,
+            Some(Shared::Open(_)) | None => Vec::new(),
+        }
+    }
+
+    /// The connection is gone.
+    pub fn closed(&mut self, address: SocketAddr, link: LinkId) {
+        if self.open(address) == Some(link) {
+            self.links.remove(&address);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cache(bytes_max: usize) -> Cache {
+        Cache::new(bytes_max, MapKeys([1, 2, 3, 4]))
+    }
+
+    #[test]
+    fn the_oldest_record_makes_room_and_buffers_are_reused() {
+        let mut cache = cache(10);
+        cache.insert(1, b"aaaa");
+        cache.insert(2, b"bbbb");
+        cache.insert(3, b"cccc");
+        assert_eq!(cache.lookup(1), None);
+        assert_eq!(cache.lookup(3), Some(&b"cccc"[..]));
+        assert_eq!(
+            (cache.bytes(), cache.entries.len()),
+            (8, 2),
+            "slot of 1 was reused by 3"
+        );
+        cache.insert(4, b"larger than ten");
+        assert_eq!(cache.lookup(4), None);
+    }
+
+    #[test]
+    fn removed_numbers_do_not_pile_up_in_the_order() {
+        let mut cache = cache(1 << 20);
+        cache.insert(0, b"stays");
+        for number in 1..10_000 {
+            cache.insert(number, b"x");
+            cache.remove(number);
+        }
+        assert!(cache.order.len() < 2048);
+        assert_eq!(cache.lookup(0), Some(&b"stays"[..]));
+    }
+
+    #[test]
+    fn effects_wait_for_their_own_ticket() {
+        let mut post = Post::new(&PostOptions::default(), MapKeys([1; 4]), UnixMillis(1));
+        let user = Key {
+            slot: 0,
+            generation: 0,
+        };
+        let deposit = |number| Deposit {
+            user: b"+1",
+            identity: b"sip:a@b",
+            number,
+            cpim: b"x",
+            ..Deposit::default()
+        };
+        let (one, two) = (post.take_number(), post.take_number());
+        assert!(two > one);
+        post.append_deposit(user, &deposit(one), None).unwrap();
+        post.append_deposit(user, &deposit(two), None).unwrap();
+        assert!(post.take_after(StoreTicket(0)).is_none());
+        assert!(
+            matches!(post.take_after(StoreTicket(1)), Some(After::Deposit { number, .. }) if number == one)
+        );
+        assert!(
+            post.take_after(StoreTicket(1)).is_none(),
+            "the second is not durable yet"
+        );
+        let mut batch = StoreBatch::default();
+        assert!(post.poll_store(&mut batch));
+        assert_eq!(batch.appends.len(), 2);
+        assert!(!post.is_settled());
+    }
+}

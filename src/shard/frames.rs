@@ -1,0 +1,421 @@
+//! From octets to messages: framing of streams, datagrams, and the routing of MSRP frames.
+
+use core::net::SocketAddr;
+use core::time::Duration;
+
+use crate::base::limits;
+use crate::base::outbox::{Destination, LINK_BACKLOG_BYTES_MAX};
+use crate::base::surface::{LinkId, LinkKind, MeshBody, MeshFrame};
+use crate::base::time::Timestamp;
+use crate::base::token::TokenKind;
+use crate::msrp::frame::{self as msrp_frame, Parsed, Start};
+use crate::msrp::inbound::{self, Binding, Verdict};
+use crate::msrp::uri as msrp_uri;
+use crate::push::delivery;
+use crate::push::{Ctx, PushState};
+use crate::shard::{Shard, ctx};
+use crate::sip::framing::{self, Frame};
+use crate::sip::message::HeaderTable;
+use crate::sip::parser;
+use crate::sip::transaction::server::ServerKey;
+
+/// Longest wait for the rest of a SIP message on a stream (BAD-28).
+pub(super) const PARTIAL_MAX: Duration = Duration::from_secs(30);
+
+impl Shard {
+    pub(super) fn handle_bytes(&mut self, now: Timestamp, link: LinkId, bytes: &[u8]) {
+        let Some(state) = self.out.lookup_mut(link) else {
+            return;
+        };
+        let kind = state.kind;
+        // The common case: nothing left over from the last read, so nothing is copied.
+        if state.rx.is_empty() {
+            let taken = self.take_frames(now, link, kind, bytes, 0);
+            self.keep_rest(now, link, &bytes[taken..]);
+            return;
+        }
+        let mut rx = core::mem::take(&mut state.rx);
+        let scanned = state.scanned;
+        rx.extend_from_slice(bytes);
+        let taken = self.take_frames(now, link, kind, &rx, scanned);
+        rx.drain(..taken);
+        if let Some(state) = self.out.lookup_mut(link) {
+            if taken > 0 {
+                state.partial_since = if rx.is_empty() { Timestamp::NEVER } else { now };
+            }
+            state.scanned = rx.len();
+            state.rx = rx;
+        }
+    }
+
+    fn keep_rest(&mut self, now: Timestamp, link: LinkId, rest: &[u8]) {
+        if rest.is_empty() {
+            return;
+        }
+        if let Some(state) = self.out.lookup_mut(link) {
+            state.rx.extend_from_slice(rest);
+            state.scanned = rest.len();
+            state.partial_since = now;
+        }
+    }
+
+    /// Handles every whole message at the front of `bytes`; returns the octets used. A stream whose
+    /// framing is lost is closed and all its octets count as used.
+    fn take_frames(
+        &mut self,
+        now: Timestamp,
+        link: LinkId,
+        kind: LinkKind,
+        bytes: &[u8],
+        scanned: usize,
+    ) -> usize {
+        let mut at = 0;
+        let mut scanned = scanned;
+        while at < bytes.len() {
+            let rest = &bytes[at..];
+            let step = match kind {
+                LinkKind::SipInbound | LinkKind::SipOutbound => {
+                    self.take_sip(now, link, kind, rest, scanned)
+                }
+                LinkKind::MsrpInbound | LinkKind::MsrpOutbound => {
+                    self.take_msrp(now, link, rest, scanned)
+                }
+                LinkKind::SipUdp => Step::Broken,
+            };
+            scanned = 0;
+            match step {
+                Step::Used(used) => at += used,
+                Step::Wait => return at,
+                Step::Broken => {
+                    self.probe.streams_broken_total += 1;
+                    self.out.close(link);
+                    return bytes.len();
+                }
+            }
+        }
+        at
+    }
+
+    fn take_sip(
+        &mut self,
+        now: Timestamp,
+        link: LinkId,
+        kind: LinkKind,
+        bytes: &[u8],
+        scanned: usize,
+    ) -> Step {
+        match framing::frame(bytes, scanned) {
+            Ok(Frame::Message { len }) => {
+                let to = Destination {
+                    shard: self.env.shard,
+                    link,
+                    address: None,
+                };
+                let peer = self.out.lookup(link).map(|state| state.peer);
+                if let Some(peer) = peer {
+                    self.handle_sip(
+                        now,
+                        &Origin {
+                            to,
+                            kind,
+                            source: peer,
+                            transaction: None,
+                        },
+                        &bytes[..len],
+                    );
+                }
+                Step::Used(len)
+            }
+            Ok(Frame::Ping) => {
+                let to = Destination {
+                    shard: self.env.shard,
+                    link,
+                    address: None,
+                };
+                self.out.send(to, |out| out.extend_from_slice(b"\r\n"));
+                Step::Used(4)
+            }
+            Ok(Frame::Pong { len }) => Step::Used(len),
+            Ok(Frame::Incomplete { .. }) => Step::Wait,
+            Err(error) => {
+                self.refuse_unframed(now, link, bytes, error);
+                Step::Broken
+            }
+        }
+    }
+
+    pub(super) fn handle_datagram(
+        &mut self,
+        now: Timestamp,
+        link: LinkId,
+        source: SocketAddr,
+        bytes: &[u8],
+    ) {
+        if !self.trusts(source.ip()) {
+            self.probe.untrusted_total += 1;
+            return;
+        }
+        if bytes
+            .iter()
+            .all(|&byte| byte == b'\r' || byte == b'\n' || byte == 0)
+        {
+            return;
+        }
+        let to = Destination {
+            shard: self.env.shard,
+            link,
+            address: Some(source),
+        };
+        self.handle_sip(
+            now,
+            &Origin {
+                to,
+                kind: LinkKind::SipUdp,
+                source,
+                transaction: None,
+            },
+            bytes,
+        );
+    }
+
+    /// One whole SIP message.
+    pub(super) fn handle_sip(&mut self, now: Timestamp, origin: &Origin, bytes: &[u8]) {
+        let mut table = self.desk.headers.take().unwrap_or_default();
+        match parser::parse(bytes, &mut table) {
+            Ok(message) if message.is_request() => {
+                self.handle_request(now, origin, &message);
+            }
+            Ok(message) => {
+                let shard = self.shard_of_response(&message);
+                if shard == self.env.shard {
+                    self.handle_response(now, origin.to, &message);
+                } else {
+                    self.forward(shard, origin, bytes);
+                }
+            }
+            Err(error) => self.refuse_malformed(now, origin, bytes, error, &mut table),
+        }
+        self.desk.headers = Some(table);
+    }
+
+    /// Passes a message to the shard that owns it.
+    pub(super) fn forward(&mut self, shard: u8, origin: &Origin, bytes: &[u8]) {
+        if usize::from(shard) >= self.options.shards || origin.to.shard != self.env.shard {
+            // Forwarded once already, or to nobody: an identifier that lies.
+            self.probe.responses_forged_total += 1;
+            return;
+        }
+        self.probe.mesh_sent_total += 1;
+        self.out.send_mesh(MeshFrame {
+            to: shard,
+            from: self.env.shard,
+            body: MeshBody::Sip {
+                link: origin.to.link,
+                kind: origin.kind,
+                source: origin.source,
+                bytes: bytes.to_vec(),
+            },
+        });
+    }
+
+    pub(super) fn handle_mesh(&mut self, now: Timestamp, frame: &MeshFrame) {
+        match &frame.body {
+            MeshBody::Sip {
+                link,
+                kind,
+                source,
+                bytes,
+            } => {
+                let address = (*kind == LinkKind::SipUdp).then_some(*source);
+                let to = Destination {
+                    shard: frame.from,
+                    link: *link,
+                    address,
+                };
+                self.handle_sip(
+                    now,
+                    &Origin {
+                        to,
+                        kind: *kind,
+                        source: *source,
+                        transaction: None,
+                    },
+                    bytes,
+                );
+            }
+            MeshBody::Send {
+                link,
+                destination,
+                bytes,
+            } => {
+                let to = Destination {
+                    shard: self.env.shard,
+                    link: *link,
+                    address: *destination,
+                };
+                if !self.out.send(to, |out| out.extend_from_slice(bytes)) {
+                    self.probe.output_dropped_total += 1;
+                }
+            }
+        }
+    }
+
+    fn take_msrp(&mut self, now: Timestamp, link: LinkId, bytes: &[u8], scanned: usize) -> Step {
+        match msrp_frame::parse(bytes, scanned) {
+            Ok(Parsed::Incomplete) => {
+                if bytes.len() > limits::MSRP_HEADER_BYTES_MAX + limits::MSRP_INBOUND_BYTES_MAX {
+                    return Step::Broken;
+                }
+                Step::Wait
+            }
+            Ok(Parsed::Frame { frame, len }) => {
+                self.handle_msrp(now, link, &frame);
+                Step::Used(len)
+            }
+            Err(_) => {
+                self.probe.msrp_rejected_total += 1;
+                Step::Broken
+            }
+        }
+    }
+
+    fn handle_msrp(&mut self, now: Timestamp, link: LinkId, frame: &msrp_frame::Frame<'_>) {
+        match frame.start {
+            Start::Response(status) => self.msrp_response(now, link, frame, status),
+            Start::Report => self.msrp_report(now, link, frame),
+            Start::Send | Start::Other(_) => self.msrp_request(now, link, frame),
+        }
+    }
+
+    fn msrp_response(
+        &mut self,
+        now: Timestamp,
+        link: LinkId,
+        frame: &msrp_frame::Frame<'_>,
+        status: u16,
+    ) {
+        let parts = self.env.minter.verify(frame.tid);
+        let Some(parts) = parts.filter(|parts| parts.kind == TokenKind::MsrpTransaction) else {
+            self.probe.msrp_rejected_total += 1;
+            return;
+        };
+        let Some(push) = self.pushes.lookup_mut(parts.key) else {
+            self.probe.msrp_rejected_total += 1;
+            return;
+        };
+        let from_peer = msrp_uri::same(
+            msrp_uri::first_uri(frame.from_path),
+            msrp_uri::first_uri(&push.media.path),
+        );
+        if push.msrp_link != Some(link) || !from_peer {
+            self.probe.msrp_rejected_total += 1;
+            return;
+        }
+        let progress = delivery::handle_response(push, &ctx!(self, now), parts.sequence, status);
+        self.after_progress(now, parts.key, progress);
+    }
+
+    fn msrp_report(&mut self, now: Timestamp, link: LinkId, frame: &msrp_frame::Frame<'_>) {
+        self.probe.msrp_reports_total += 1;
+        let Some(key) = self.session_named(frame.to_path) else {
+            self.probe.msrp_rejected_total += 1;
+            return;
+        };
+        let push = self.pushes.lookup_mut(key).expect("just looked up");
+        if push.msrp_link != Some(link) {
+            self.probe.msrp_rejected_total += 1;
+            return;
+        }
+        let progress = delivery::handle_report(push, &ctx!(self, now), frame);
+        self.after_progress(now, key, progress);
+    }
+
+    /// The live push whose session the path's last URI names.
+    fn session_named(&self, to_path: &[u8]) -> Option<crate::base::slab::Key> {
+        let session = msrp_uri::session_id(msrp_uri::first_uri(to_path))?;
+        let parts = self.env.minter.verify(session)?;
+        if parts.kind != TokenKind::MsrpSession {
+            return None;
+        }
+        self.pushes
+            .lookup(parts.key)?
+            .has_session()
+            .then_some(parts.key)
+    }
+
+    fn msrp_request(&mut self, now: Timestamp, link: LinkId, frame: &msrp_frame::Frame<'_>) {
+        let Some(key) = self.session_named(frame.to_path) else {
+            self.probe.msrp_rejected_total += 1;
+            self.msrp_answer(link, frame, 481);
+            return;
+        };
+        let push = self.pushes.lookup_mut(key).expect("just looked up");
+        let binding = match push.msrp_link {
+            Some(bound) if bound == link => Binding::Here,
+            Some(_) => Binding::Elsewhere,
+            None if push.state == PushState::Binding => {
+                delivery::bind(push, &mut ctx!(self, now), link);
+                Binding::Fresh
+            }
+            None => Binding::Unknown,
+        };
+        let verdict = inbound::judge(frame, binding, &self.options.inbound);
+        let status = match verdict {
+            Verdict::Answer(status) => status,
+            // Notices in the session are not forwarded yet; refused, the client sends a MESSAGE.
+            Verdict::Collect => 403,
+            Verdict::Pass => return,
+        };
+        self.msrp_answer(link, frame, status);
+        self.after_bind(now, key);
+    }
+
+    /// Answers an MSRP request as far as its Failure-Report wants it (MSRP-21).
+    fn msrp_answer(&mut self, link: LinkId, frame: &msrp_frame::Frame<'_>, status: u16) {
+        let to = Destination {
+            shard: self.env.shard,
+            link,
+            address: None,
+        };
+        let wanted = frame.wants_response(status);
+        if wanted && self.out.backlog(link) < LINK_BACKLOG_BYTES_MAX / 2 {
+            self.out.send(to, |out| {
+                let our_path = msrp_uri::first_uri(frame.to_path);
+                let comment = msrp_frame::comment(status);
+                msrp_frame::encode_response(frame, our_path, status, comment, out);
+            });
+        }
+    }
+}
+
+/// What became of the octets at the front of a stream.
+enum Step {
+    Used(usize),
+    Wait,
+    Broken,
+}
+
+/// Where a message came from, and so where its answers go.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Origin {
+    /// The way back.
+    pub(super) to: Destination,
+    /// What the link is.
+    pub(super) kind: LinkKind,
+    /// The peer's address.
+    pub(super) source: SocketAddr,
+    /// The server transaction, over datagrams.
+    pub(super) transaction: Option<ServerKey>,
+}
+
+impl Origin {
+    /// `true` if answers cannot get lost on the way.
+    pub(super) const fn is_reliable(&self) -> bool {
+        !matches!(self.kind, LinkKind::SipUdp)
+    }
+}
+
+/// A table for a parse outside the shard's own.
+pub(super) fn spare_table() -> Box<HeaderTable> {
+    Box::default()
+}

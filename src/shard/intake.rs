@@ -1,0 +1,370 @@
+//! Intake: MESSAGE into the store, durable before 202 (REQUIREMENTS section 8).
+
+use crate::base::slab::Key;
+use crate::base::time::Timestamp;
+use crate::base::time::UnixMillis;
+use crate::base::token::TokenKind;
+use crate::cpim::{self, Cpim};
+use crate::push::Env;
+use crate::push::post::{Post, Reply};
+use crate::registry::device_key;
+use crate::shard::Shard;
+use crate::shard::frames::Origin;
+use crate::shard::requests::Reply as Answer;
+use crate::sip::message::{HeaderName, Message, NameAddr};
+use crate::sip::response;
+use crate::sip::uri;
+use crate::store::index::{Admission, NewEntry};
+use crate::store::op::{Deposit, DepositFlags};
+
+/// Seconds a full mailbox asks the sender to wait (INT-9).
+const FULL_RETRY_AFTER: &[u8] = b"Retry-After: 300\r\n";
+
+/// Why a MESSAGE is not taken.
+struct Refusal {
+    status: u16,
+    extra: &'static [u8],
+}
+
+impl Refusal {
+    const fn plain(status: u16) -> Self {
+        Self { status, extra: b"" }
+    }
+}
+
+impl Shard {
+    pub(super) fn handle_deposit(
+        &mut self,
+        now: Timestamp,
+        origin: &Origin,
+        message: &Message<'_>,
+    ) {
+        if let Err(refusal) = self.take_deposit(now, origin, message) {
+            self.probe.deposits_rejected_total += 1;
+            let answer = Answer {
+                status: refusal.status,
+                extra: refusal.extra,
+            };
+            self.reply(now, origin, message, &answer);
+        }
+    }
+
+    /// The mailbox of a Request-URI: the user, if its domain is ours (INT-5, INT-11, BAD-10).
+    pub(super) fn served_user(&mut self, identity: &[u8]) -> Option<Key> {
+        let mut canonical = core::mem::take(&mut self.desk.identity);
+        canonical.clear();
+        let found = uri::canonical_identity(identity, &mut canonical).is_ok()
+            && self.options.serves(identity, &canonical);
+        let key = if found {
+            self.registry.lookup_or_create(&canonical)
+        } else {
+            None
+        };
+        if let Some((key, true)) = key {
+            let entry = self.registry.entry_mut(key).expect("just made");
+            entry.extra.reset();
+            self.post.mailbox(key.slot).reset();
+        }
+        self.desk.identity = canonical;
+        key.map(|(key, _)| key)
+    }
+
+    fn take_deposit(
+        &mut self,
+        now: Timestamp,
+        origin: &Origin,
+        message: &Message<'_>,
+    ) -> Result<(), Refusal> {
+        if self.post.is_failed() || self.post.room() == 0 || self.desk.draining {
+            return Err(Refusal::plain(503));
+        }
+        let user = self
+            .served_user(message.request_uri())
+            .ok_or(Refusal::plain(404))?;
+        self.judge_content(message)?;
+        let mut bytes = core::mem::take(&mut self.post.scratch);
+        bytes.clear();
+        let result = self.store_deposit(now, origin, message, user, &mut bytes);
+        self.post.scratch = bytes;
+        result
+    }
+
+    /// Content rules (INT-6, INT-7, INT-14, BAD-11, BAD-17).
+    fn judge_content(&self, message: &Message<'_>) -> Result<(), Refusal> {
+        const TYPES: &[u8] = b"Accept: message/cpim, text/plain\r\n";
+        if message
+            .header(HeaderName::ContentEncoding)
+            .is_some_and(|coding| !coding.eq_ignore_ascii_case(b"identity"))
+        {
+            return Err(Refusal {
+                status: 415,
+                extra: b"Accept-Encoding: identity\r\n",
+            });
+        }
+        let Some(content_type) = message.header(HeaderName::ContentType) else {
+            return Err(Refusal::plain(400));
+        };
+        let essence = media_type(content_type);
+        if essence.eq_ignore_ascii_case(b"application/pkcs7-mime") {
+            return Err(Refusal::plain(493));
+        }
+        if !essence.eq_ignore_ascii_case(b"message/cpim")
+            && !essence.eq_ignore_ascii_case(b"text/plain")
+        {
+            return Err(Refusal {
+                status: 415,
+                extra: TYPES,
+            });
+        }
+        if message.body().len() > self.options.pager_max {
+            return Err(Refusal::plain(413));
+        }
+        Ok(())
+    }
+
+    fn store_deposit(
+        &mut self,
+        now: Timestamp,
+        origin: &Origin,
+        message: &Message<'_>,
+        user: Key,
+        content: &mut Vec<u8>,
+    ) -> Result<(), Refusal> {
+        let wall = self.desk.wall_at(now);
+        let sender = sender_of(message);
+        compose(message, sender, wall, content)?;
+        let parsed = cpim::parse(content).map_err(|error| Refusal::plain(error.sip_status()))?;
+        let header = |name| message.header(name).unwrap_or_default();
+        let conversation = header(HeaderName::ConversationId);
+        let contribution = header(HeaderName::ContributionId);
+        let life = self.post.options.life;
+        let expires_s = message.expires().and_then(Result::ok);
+        let expires = life.expiry(wall, message.date(), expires_s);
+        let number = self.post.take_number();
+        let entry = self.registry.entry_mut(user).expect("found above");
+        if entry.user.identity.is_empty() {
+            write_identity(message.request_uri(), &mut entry.user.identity);
+        }
+        let deposit = Deposit {
+            user: &entry.user.canonical,
+            identity: &entry.user.identity,
+            number,
+            received: wall,
+            expires,
+            flags: flags_of(&parsed),
+            sender,
+            imdn_message_id: parsed.find_imdn(b"Message-ID").unwrap_or_default(),
+            conversation_id: conversation,
+            contribution_id: contribution,
+            in_reply_to: header(HeaderName::InReplyToContributionId),
+            target_instance: target_instance(message),
+            content_type: parsed.content_type(),
+            cpim: content,
+        };
+        let new = NewEntry {
+            number,
+            dedupe: deposit.dedupe(self.post.dedupe_keys),
+            expires_s: u32::try_from(expires.as_secs()).unwrap_or(u32::MAX),
+            bytes: u32::try_from(content.len()).unwrap_or(u32::MAX),
+            target: deposit.target_instance,
+            flags: deposit.flags,
+        };
+        let quota = self.post.options.quota;
+        let now_s = u32::try_from(wall.as_secs()).unwrap_or(u32::MAX);
+        let admission = self.post.mailbox(user.slot).admit(&quota, now_s, &new);
+        match admission {
+            Admission::Accepted => {
+                let reply = accepted(&mut self.post, &self.env, origin, message, number);
+                if self
+                    .post
+                    .append_deposit(user, &deposit, Some(reply))
+                    .is_err()
+                {
+                    self.post.mailbox(user.slot).cancel(number);
+                    return Err(Refusal::plain(400));
+                }
+            }
+            Admission::Repeat { durable: false, .. } => {
+                self.probe.deposits_duplicate_total += 1;
+                let reply = accepted(&mut self.post, &self.env, origin, message, number);
+                self.post.reply_after_all(reply);
+            }
+            Admission::Repeat { durable: true, .. } | Admission::RepeatOfRemoved => {
+                self.probe.deposits_duplicate_total += 1;
+                let reply = accepted(&mut self.post, &self.env, origin, message, number);
+                self.send_reply(now, reply);
+            }
+            Admission::Full => {
+                return Err(Refusal {
+                    status: 480,
+                    extra: FULL_RETRY_AFTER,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// A deposit became durable: push it at once to a user who is there (INT-10), or find out
+    /// whether the user is.
+    pub(super) fn deposited(&mut self, now: Timestamp, user: Key) {
+        let Some(entry) = self.registry.entry_mut(user) else {
+            return;
+        };
+        if entry.user.is_registered() {
+            // A session that lingers takes the message; otherwise a decision is due.
+            let mut open = core::mem::take(&mut self.desk.open);
+            open.extend(
+                entry
+                    .user
+                    .devices
+                    .iter()
+                    .filter_map(|device| device.pushing),
+            );
+            self.campaigns.changed(now, user, &mut entry.extra);
+            for key in open.drain(..) {
+                self.after_push(now, key, None);
+            }
+            self.desk.open = open;
+        } else {
+            self.want_subscription(now, user);
+        }
+        self.rearm_user(user);
+    }
+
+    pub(super) fn send_reply(&mut self, now: Timestamp, reply: Reply) {
+        if let Some(key) = reply.transaction {
+            self.server.store_response(now, key, &reply.bytes);
+        }
+        if !self
+            .out
+            .send(reply.to, |out| out.extend_from_slice(&reply.bytes))
+        {
+            self.probe.output_dropped_total += 1;
+        }
+        self.post.recycle(reply.bytes);
+    }
+
+    /// The store failed under a deposit: 503 in place of its 202.
+    pub(super) fn refuse_stored(&mut self, reply: Reply) {
+        let rest = memchr::memchr(b'\n', &reply.bytes).map_or(0, |at| at + 1);
+        self.out.send(reply.to, |out| {
+            out.extend_from_slice(b"SIP/2.0 503 Service Unavailable\r\n");
+            out.extend_from_slice(&reply.bytes[rest..]);
+        });
+        self.post.recycle(reply.bytes);
+    }
+}
+
+/// Puts the CPIM to be delivered into `content`: as it came plus the CPM identifiers (CPIM-5), or
+/// wrapped around plain text (CPIM-3).
+fn compose(
+    message: &Message<'_>,
+    sender: &[u8],
+    wall: UnixMillis,
+    content: &mut Vec<u8>,
+) -> Result<(), Refusal> {
+    let header = |name| message.header(name).unwrap_or_default();
+    let refuse = |error: cpim::CpimError| Refusal::plain(error.sip_status());
+    let content_type = header(HeaderName::ContentType);
+    let ids = (
+        header(HeaderName::ConversationId),
+        header(HeaderName::ContributionId),
+        header(HeaderName::InReplyToContributionId),
+    );
+    if !media_type(content_type).eq_ignore_ascii_case(b"text/plain") {
+        return cpim::ensure_cpm_headers(message.body(), ids.0, ids.1, ids.2, content)
+            .map_err(refuse);
+    }
+    let private = message.lists(HeaderName::Privacy, b"id");
+    let fields = cpim::TextFields {
+        from: if private { cpim::ANONYMOUS } else { sender },
+        to: message.request_uri(),
+        when: message.date().unwrap_or(wall),
+        content_type,
+        content: message.body(),
+    };
+    let mut wrapped = Vec::with_capacity(message.body().len() + 256);
+    cpim::wrap_text(&fields, &mut wrapped).map_err(refuse)?;
+    cpim::ensure_cpm_headers(&wrapped, ids.0, ids.1, ids.2, content).map_err(refuse)
+}
+
+/// The sender: P-Asserted-Identity, believed since only trusted peers reach us; else From.
+fn sender_of<'a>(message: &Message<'a>) -> &'a [u8] {
+    message
+        .header(HeaderName::PAssertedIdentity)
+        .and_then(|value| NameAddr::parse(value).ok())
+        .or_else(|| message.from().ok())
+        .map_or(&b""[..], |address| address.uri)
+}
+
+fn media_type(value: &[u8]) -> &[u8] {
+    let end = memchr::memchr(b';', value).unwrap_or(value.len());
+    value[..end].trim_ascii()
+}
+
+fn flags_of(cpim: &Cpim<'_>) -> DepositFlags {
+    let mut flags = DepositFlags::empty();
+    let wanted = cpim
+        .find_imdn(b"Disposition-Notification")
+        .unwrap_or_default();
+    for item in wanted.split(|&c| c == b',') {
+        if item.trim_ascii().eq_ignore_ascii_case(b"negative-delivery") {
+            flags = flags.with(DepositFlags::IMDN_NEGATIVE);
+        } else if item.trim_ascii().eq_ignore_ascii_case(b"positive-delivery") {
+            flags = flags.with(DepositFlags::IMDN_POSITIVE);
+        }
+    }
+    if media_type(cpim.content_type()).eq_ignore_ascii_case(b"message/imdn+xml") {
+        flags = flags.with(DepositFlags::IS_IMDN);
+    }
+    flags
+}
+
+/// Key of the only device an Accept-Contact with `+sip.instance` leaves (INT-12); zero for all.
+fn target_instance(message: &Message<'_>) -> u64 {
+    for value in message.headers(HeaderName::AcceptContact) {
+        let Some(at) = memchr::memmem::find(value, b"+sip.instance=\"<") else {
+            continue;
+        };
+        let rest = &value[at + 16..];
+        if let Some(end) = memchr::memchr(b'>', rest) {
+            return device_key(&rest[..end]);
+        }
+    }
+    0
+}
+
+/// The 202 of a deposit, encoded now, sent when its time has come (INT-2).
+fn accepted(
+    post: &mut Post,
+    env: &Env,
+    origin: &Origin,
+    message: &Message<'_>,
+    number: u64,
+) -> Reply {
+    let slot = u32::try_from(number & 0x03ff_ffff).expect("masked to 26 bits");
+    let generation = u32::try_from(number >> 26 & 0x0fff_ffff).expect("masked to 28 bits");
+    let tag = env.token(TokenKind::ServerTag, Key { slot, generation }, 1);
+    let mut bytes = post.spare();
+    response::respond(
+        message,
+        origin.source,
+        202,
+        "",
+        tag.as_bytes(),
+        &env.server_line,
+        b"",
+        &mut bytes,
+    );
+    Reply {
+        to: origin.to,
+        bytes,
+        transaction: origin.transaction,
+    }
+}
+
+/// The public identity of a Request-URI, without `gr` and other parameters.
+fn write_identity(request_uri: &[u8], out: &mut Vec<u8>) {
+    let end = memchr::memchr(b';', request_uri).unwrap_or(request_uri.len());
+    out.extend_from_slice(&request_uri[..end]);
+}

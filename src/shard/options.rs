@@ -1,0 +1,135 @@
+//! What a shard is told at its start.
+
+use core::net::IpAddr;
+use core::time::Duration;
+
+use crate::base::token::Minter;
+use crate::msrp::inbound::InboundOptions;
+use crate::push::Env;
+use crate::push::campaign::CampaignOptions;
+use crate::push::hops::HopOptions;
+use crate::push::options::PushOptions;
+use crate::push::post::PostOptions;
+use crate::reginfo::subscription::SubscribeOptions;
+use crate::sip::template::{Profile, ProfileError, Templates};
+use crate::sip::transaction::server::ServerOptions;
+use crate::sip::uri;
+
+/// Options of one shard. `config` fills them.
+#[derive(Clone, Debug)]
+pub struct ShardOptions {
+    /// This shard's number.
+    pub shard: u8,
+    /// Shards of the process.
+    pub shards: usize,
+    /// What our requests look like.
+    pub profile: Profile,
+    /// Home domains, lower case.
+    pub domains: Vec<Vec<u8>>,
+    /// Addresses that may talk SIP to us; empty trusts all.
+    pub trusted_peers: Vec<IpAddr>,
+    /// Next hops.
+    pub hops: Vec<HopOptions>,
+    /// Pushes.
+    pub push: PushOptions,
+    /// Campaigns.
+    pub campaign: CampaignOptions,
+    /// Messages.
+    pub post: PostOptions,
+    /// Subscriptions.
+    pub subscribe: SubscribeOptions,
+    /// Subscribe on every registration.
+    pub subscribe_always: bool,
+    /// Identities subscribed at start.
+    pub subscribe_users: Vec<String>,
+    /// SUBSCRIBEs a second after a restart.
+    pub subscribe_pace_per_s: u32,
+    /// What peers may send in a push session.
+    pub inbound: InboundOptions,
+    /// Largest pager-mode body, octets.
+    pub pager_max: usize,
+    /// Most users.
+    pub users_max: usize,
+    /// Most pushes.
+    pub pushes_max: usize,
+    /// Push slots made at start.
+    pub pushes_warm: usize,
+    /// Server transactions over datagrams.
+    pub server: ServerOptions,
+    /// Tick of the timer wheel.
+    pub tick: Duration,
+}
+
+/// Everything random about a shard.
+#[derive(Clone, Copy, Debug)]
+pub struct ShardSeed {
+    /// Key of identifiers; the same for all shards of a process, new at every start.
+    pub identifier_key: [u8; 16],
+    /// Seed of the shard's own streams.
+    pub stream: [u8; 32],
+}
+
+impl ShardOptions {
+    /// Timers that may be armed at once: one per push and user, some for links.
+    #[must_use]
+    pub fn timers_max(&self) -> usize {
+        (self.users_max + self.pushes_max + 65_536).min(crate::wheel::TIMERS_MAX)
+    }
+
+    /// Whether we serve `identity`, whose canonical form is `canonical`: a user of a home domain, or
+    /// a telephone number (the S-CSCF sends us only its own users').
+    #[must_use]
+    pub fn serves(&self, identity: &[u8], canonical: &[u8]) -> bool {
+        let Ok(parsed) = uri::parse(identity) else {
+            return false;
+        };
+        if parsed.scheme == uri::Scheme::Tel {
+            return canonical.starts_with(b"+");
+        }
+        parsed.user.is_some()
+            && self
+                .domains
+                .iter()
+                .any(|domain| domain.eq_ignore_ascii_case(parsed.host))
+    }
+
+    /// The shard that owns the user of `canonical` (FNV-1a, so that it is stable).
+    #[must_use]
+    pub fn owner(&self, canonical: &[u8]) -> u8 {
+        let hash = canonical
+            .iter()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+            });
+        let shards = u64::try_from(self.shards).expect("at most 256");
+        u8::try_from((hash ^ hash >> 32) % shards).expect("at most 256 shards")
+    }
+
+    /// Compiles what the pushes need.
+    pub(super) fn env(&self, identifier_key: [u8; 16]) -> Result<Env, ProfileError> {
+        let mut msrp_prefix = b"msrp://".to_vec();
+        let host = match self.profile.msrp_host {
+            IpAddr::V4(ip) => ip.to_string(),
+            IpAddr::V6(ip) => format!("[{ip}]"),
+        };
+        msrp_prefix.extend_from_slice(host.as_bytes());
+        msrp_prefix.extend_from_slice(format!(":{}/", self.profile.msrp_port).as_bytes());
+        let profile = &self.profile;
+        let feature = profile.feature_value.replace(':', "%3A");
+        Ok(Env {
+            server_line: format!("Server: {}\r\n", profile.server).into_bytes(),
+            contact_line: format!(
+                "Contact: <{}>;{}=\"{feature}\";automata\r\n",
+                profile.contact_uri, profile.feature_name
+            )
+            .into_bytes(),
+            route_line: format!("Route: {}\r\n", profile.route).into_bytes(),
+            shard: self.shard,
+            minter: Minter::new(identifier_key),
+            templates: Templates::compile(&self.profile)?,
+            options: self.push.clone(),
+            msrp_prefix,
+            sent_by: self.profile.sent_by.clone().into_bytes(),
+        })
+    }
+}

@@ -1,0 +1,528 @@
+//! Requests: who owns them, what is wrong with them, and the answer.
+
+use std::io::Write as _;
+
+use crate::base::time::Timestamp;
+use crate::base::token::{TokenKind, TokenParts};
+use crate::push::signalling;
+use crate::push::{Ctx, Outcome};
+use crate::shard::frames::Origin;
+use crate::shard::{Shard, ctx};
+use crate::sip::framing::FrameError;
+use crate::sip::message::{HeaderName, HeaderTable, Message, Method, Refresher};
+use crate::sip::parser::{self, ParseError};
+use crate::sip::response;
+use crate::sip::session_timer::PeerAnswer;
+use crate::sip::transaction::server::Lookup;
+use crate::sip::uri;
+
+/// Methods we answer with something other than 405 or 501.
+const ALLOW: &str =
+    "Allow: INVITE, ACK, CANCEL, BYE, UPDATE, OPTIONS, MESSAGE, NOTIFY, REGISTER\r\n";
+
+/// What a stray REGISTER is told: we are no registrar.
+pub(super) const ALLOW_WITHOUT_REGISTER: &[u8] =
+    b"Allow: INVITE, ACK, CANCEL, BYE, UPDATE, OPTIONS, MESSAGE, NOTIFY\r\n";
+
+/// A status and header lines for it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reply<'a> {
+    pub(super) status: u16,
+    pub(super) extra: &'a [u8],
+}
+
+impl Reply<'_> {
+    pub(super) const fn plain(status: u16) -> Self {
+        Self { status, extra: b"" }
+    }
+}
+
+impl Shard {
+    /// A request that parsed (RFC 3261 section 8.2).
+    pub(super) fn handle_request(
+        &mut self,
+        now: Timestamp,
+        origin: &Origin,
+        message: &Message<'_>,
+    ) {
+        let owner = self.shard_of_request(message);
+        if owner != self.env.shard {
+            self.forward(owner, origin, message.bytes());
+            return;
+        }
+        let mut origin = *origin;
+        if !origin.is_reliable() {
+            match self.server.lookup(now, message) {
+                Lookup::New(key) => origin.transaction = Some(key),
+                Lookup::Retransmission { response, .. } => {
+                    self.probe.retransmissions_total += 1;
+                    if !response.is_empty() {
+                        self.out
+                            .send(origin.to, |out| out.extend_from_slice(response));
+                    }
+                    return;
+                }
+                Lookup::Cancel { key, target } => {
+                    origin.transaction = Some(key);
+                    let status = if target.is_some() { 200 } else { 481 };
+                    return self.reply(now, &origin, message, &Reply::plain(status));
+                }
+                Lookup::Merged => return self.reply(now, &origin, message, &Reply::plain(482)),
+                Lookup::Full => return self.reply(now, &origin, message, &Reply::plain(503)),
+                Lookup::Ack(_) | Lookup::DialogAck | Lookup::Unusable => return,
+            }
+        }
+        let origin = &origin;
+        if let Some(reply) = self.refuse_by_form(message) {
+            self.probe.sip_rejected_total += 1;
+            let extra = reply.1;
+            return self.reply(
+                now,
+                origin,
+                message,
+                &Reply {
+                    status: reply.0,
+                    extra: &extra,
+                },
+            );
+        }
+        self.dispatch(now, origin, message);
+    }
+
+    fn dispatch(&mut self, now: Timestamp, origin: &Origin, message: &Message<'_>) {
+        let dialog = self.dialog_of(message);
+        match (message.method(), dialog) {
+            (Method::Notify, _) => self.handle_notify(now, origin, message, dialog),
+            (Method::Message, None) => self.handle_deposit(now, origin, message),
+            (Method::Register, None) => self.handle_register(now, origin, message),
+            (Method::Ack, _) => {}
+            (Method::Bye, Some(parts)) => self.handle_bye(now, origin, message, parts),
+            (Method::Update | Method::Invite, Some(parts)) => {
+                self.handle_peer_refresh(now, origin, message, parts);
+            }
+            (Method::Options, _) => {
+                let extra = b"Allow: INVITE, ACK, CANCEL, BYE, UPDATE, OPTIONS, MESSAGE, NOTIFY, REGISTER\r\nAccept: application/sdp, message/cpim\r\nSupported: timer\r\n";
+                self.reply(now, origin, message, &Reply { status: 200, extra });
+            }
+            (Method::Bye | Method::Update | Method::Cancel, None) => {
+                self.reply(now, origin, message, &Reply::plain(481));
+            }
+            (Method::Invite, None) => {
+                let tagged = message.to().is_ok_and(|to| to.tag().is_some());
+                self.refuse_invite(now, origin, message, tagged);
+            }
+            (Method::Message, Some(_)) => {
+                let extra = b"Accept: message/cpim\r\n";
+                self.reply(now, origin, message, &Reply { status: 415, extra });
+            }
+            (Method::Cancel | Method::Register, Some(_)) => {
+                self.reply(now, origin, message, &Reply::plain(481));
+            }
+            (
+                Method::Info | Method::Prack | Method::Publish | Method::Refer | Method::Subscribe,
+                _,
+            ) => self.reply(
+                now,
+                origin,
+                message,
+                &Reply {
+                    status: 405,
+                    extra: ALLOW.as_bytes(),
+                },
+            ),
+            (Method::Unknown, _) => {
+                self.reply(
+                    now,
+                    origin,
+                    message,
+                    &Reply {
+                        status: 501,
+                        extra: ALLOW.as_bytes(),
+                    },
+                );
+            }
+        }
+    }
+
+    fn refuse_invite(
+        &mut self,
+        now: Timestamp,
+        origin: &Origin,
+        message: &Message<'_>,
+        tagged: bool,
+    ) {
+        // Our own push that came back by the terminating filter criteria (AMB-9).
+        let own = self.is_own_push(message);
+        let status = if own {
+            482
+        } else if tagged {
+            481
+        } else {
+            488
+        };
+        let extra: &[u8] = if status == 488 {
+            b"Warning: 304 volley \"large-message mode is not served\"\r\n"
+        } else {
+            b""
+        };
+        self.reply(now, origin, message, &Reply { status, extra });
+    }
+
+    fn is_own_push(&self, message: &Message<'_>) -> bool {
+        let call_id = message.call_id();
+        let local = memchr::memchr(b'@', call_id).map_or(call_id, |at| &call_id[..at]);
+        self.env.minter.verify(local).is_some()
+    }
+
+    /// The dialog or subscription the To tag names, if it is one of ours.
+    fn dialog_of(&self, message: &Message<'_>) -> Option<TokenParts> {
+        let parts = self.env.minter.verify(message.to().ok()?.tag()?)?;
+        match parts.kind {
+            TokenKind::PushTag => {
+                let push = self.pushes.lookup(parts.key)?;
+                let call_id = self.env.token(TokenKind::PushCallId, parts.key, 0);
+                let from_peer = message
+                    .from()
+                    .ok()?
+                    .tag()
+                    .is_some_and(|tag| tag.eq_ignore_ascii_case(push.dialog.remote_tag()));
+                (from_peer && message.call_id().starts_with(call_id.as_bytes())).then_some(parts)
+            }
+            TokenKind::SubscribeTag => Some(parts),
+            TokenKind::PushBranch
+            | TokenKind::PushCallId
+            | TokenKind::MsrpSession
+            | TokenKind::MsrpTransaction
+            | TokenKind::SubscribeBranch
+            | TokenKind::SubscribeCallId
+            | TokenKind::OtherBranch
+            | TokenKind::ServerTag
+            | TokenKind::ChargingId => None,
+        }
+    }
+
+    fn shard_of_request(&mut self, message: &Message<'_>) -> u8 {
+        if self.options.shards == 1 {
+            return self.env.shard;
+        }
+        let tag = message.to().ok().and_then(|to| to.tag());
+        if let Some(parts) = tag.and_then(|tag| self.env.minter.verify(tag)) {
+            return parts.shard;
+        }
+        let identity = match message.method() {
+            Method::Message => message.request_uri(),
+            Method::Register => message.to().map_or(&b""[..], |to| to.uri),
+            Method::Ack
+            | Method::Bye
+            | Method::Cancel
+            | Method::Info
+            | Method::Invite
+            | Method::Notify
+            | Method::Options
+            | Method::Prack
+            | Method::Publish
+            | Method::Refer
+            | Method::Subscribe
+            | Method::Update
+            | Method::Unknown => return self.env.shard,
+        };
+        self.owner_of_identity(identity).unwrap_or(self.env.shard)
+    }
+
+    /// The shard that owns a user: by hash of the canonical identity, the same on every shard and
+    /// after every restart.
+    fn owner_of_identity(&mut self, identity: &[u8]) -> Option<u8> {
+        let mut canonical = core::mem::take(&mut self.desk.identity);
+        canonical.clear();
+        let found = uri::canonical_identity(identity, &mut canonical).is_ok();
+        let owner = found.then(|| self.options.owner(&canonical));
+        self.desk.identity = canonical;
+        owner
+    }
+
+    pub(super) fn shard_of_response(&self, message: &Message<'_>) -> u8 {
+        if self.options.shards == 1 {
+            return self.env.shard;
+        }
+        message
+            .via_top()
+            .ok()
+            .and_then(|via| via.branch)
+            .and_then(|branch| branch.strip_prefix(b"z9hG4bK"))
+            .and_then(|branch| self.env.minter.verify(branch))
+            .map_or(self.env.shard, |parts| parts.shard)
+    }
+
+    /// Checks that hold for every method (BAD-7, BAD-9).
+    fn refuse_by_form(&self, message: &Message<'_>) -> Option<(u16, Vec<u8>)> {
+        if matches!(message.method(), Method::Ack | Method::Cancel) {
+            return None;
+        }
+        if !has_known_scheme(message.request_uri()) {
+            return Some((416, Vec::new()));
+        }
+        let unknown: Vec<&[u8]> = message
+            .values(HeaderName::Require)
+            .filter(|option| !option.eq_ignore_ascii_case(b"timer"))
+            .collect();
+        if unknown.is_empty() {
+            return None;
+        }
+        let mut extra = b"Unsupported: ".to_vec();
+        extra.extend_from_slice(&unknown.join(&b", "[..]));
+        extra.extend_from_slice(b"\r\n");
+        Some((420, extra))
+    }
+
+    /// Answers `message`; over UDP the answer is kept for its retransmissions.
+    pub(super) fn reply(
+        &mut self,
+        now: Timestamp,
+        origin: &Origin,
+        message: &Message<'_>,
+        reply: &Reply<'_>,
+    ) {
+        if message.method() == Method::Ack {
+            return;
+        }
+        let tag = self.server_tag();
+        let source = origin.source;
+        if origin.is_reliable() {
+            let sent = self.out.send(origin.to, |out| {
+                response::respond(
+                    message,
+                    source,
+                    reply.status,
+                    "",
+                    tag.as_bytes(),
+                    reply.extra,
+                    b"",
+                    out,
+                );
+            });
+            if !sent {
+                self.probe.output_dropped_total += 1;
+            }
+            return;
+        }
+        let mut bytes = core::mem::take(&mut self.post.scratch);
+        bytes.clear();
+        response::respond(
+            message,
+            source,
+            reply.status,
+            "",
+            tag.as_bytes(),
+            reply.extra,
+            b"",
+            &mut bytes,
+        );
+        if let Some(key) = origin.transaction {
+            self.server.store_response(now, key, &bytes);
+        }
+        self.out
+            .send(origin.to, |out| out.extend_from_slice(&bytes));
+        self.post.scratch = bytes;
+    }
+
+    /// A tag for a response outside any dialog.
+    pub(super) fn server_tag(&mut self) -> crate::base::token::Token {
+        self.desk.next_tag += 1;
+        let n = self.desk.next_tag;
+        let slot = u32::try_from(n & 0x03ff_ffff).expect("masked to 26 bits");
+        let generation = u32::try_from(n >> 26 & 0x0fff_ffff).expect("masked to 28 bits");
+        let key = crate::base::slab::Key { slot, generation };
+        self.env.token(TokenKind::ServerTag, key, 0)
+    }
+
+    /// Bytes that did not parse: 400 and the like when an answer can be routed, else nothing.
+    pub(super) fn refuse_malformed(
+        &mut self,
+        now: Timestamp,
+        origin: &Origin,
+        bytes: &[u8],
+        error: ParseError,
+        table: &mut HeaderTable,
+    ) {
+        let answer = error.reject().and_then(|reject| {
+            let message = parser::salvage(bytes, table)?;
+            (message.is_request() && message.method() != Method::Ack).then_some((message, reject))
+        });
+        let Some((message, reject)) = answer else {
+            self.probe.sip_dropped_total += 1;
+            return;
+        };
+        self.probe.sip_rejected_total += 1;
+        self.reply(now, origin, &message, &Reply::plain(reject.status));
+    }
+
+    /// A stream whose framing is lost: 400 or 513 if the head can be read, then it is closed.
+    pub(super) fn refuse_unframed(
+        &mut self,
+        now: Timestamp,
+        link: crate::base::surface::LinkId,
+        bytes: &[u8],
+        error: FrameError,
+    ) {
+        let Some(state) = self.out.lookup(link) else {
+            return;
+        };
+        let to = crate::base::outbox::Destination {
+            shard: self.env.shard,
+            link,
+            address: None,
+        };
+        let origin = Origin {
+            to,
+            kind: state.kind,
+            source: state.peer,
+            transaction: None,
+        };
+        let mut table = crate::shard::frames::spare_table();
+        let Some(message) = parser::salvage(bytes, &mut table) else {
+            return;
+        };
+        if message.is_request() && message.method() != Method::Ack {
+            self.probe.sip_rejected_total += 1;
+            self.reply(
+                now,
+                &origin,
+                &message,
+                &Reply::plain(unframed_status(error)),
+            );
+        }
+    }
+
+    fn handle_bye(
+        &mut self,
+        now: Timestamp,
+        origin: &Origin,
+        message: &Message<'_>,
+        parts: TokenParts,
+    ) {
+        if parts.kind != TokenKind::PushTag {
+            return self.reply(now, origin, message, &Reply::plain(481));
+        }
+        let push = self
+            .pushes
+            .lookup_mut(parts.key)
+            .expect("dialog_of checked");
+        let in_order = message
+            .cseq()
+            .is_ok_and(|cseq| push.dialog.accept_remote_cseq(cseq.number).is_ok());
+        if !in_order {
+            return self.reply(now, origin, message, &Reply::plain(500));
+        }
+        self.reply(now, origin, message, &Reply::plain(200));
+        self.probe.byes_received_total += 1;
+        let push = self
+            .pushes
+            .lookup_mut(parts.key)
+            .expect("dialog_of checked");
+        let outcome = push.has_session().then(|| {
+            signalling::ended_by_peer(push);
+            Outcome::PeerBye
+        });
+        self.after_push(now, parts.key, outcome);
+    }
+
+    /// The peer's UPDATE or re-INVITE: its refresh of the session (ST-14). A new offer is refused:
+    /// the session keeps what was agreed (488).
+    fn handle_peer_refresh(
+        &mut self,
+        now: Timestamp,
+        origin: &Origin,
+        message: &Message<'_>,
+        parts: TokenParts,
+    ) {
+        if parts.kind != TokenKind::PushTag {
+            return self.reply(now, origin, message, &Reply::plain(481));
+        }
+        let push = self
+            .pushes
+            .lookup_mut(parts.key)
+            .expect("dialog_of checked");
+        if !push.has_session() {
+            return self.reply(now, origin, message, &Reply::plain(481));
+        }
+        let in_order = message
+            .cseq()
+            .is_ok_and(|cseq| push.dialog.accept_remote_cseq(cseq.number).is_ok());
+        if !in_order {
+            return self.reply(now, origin, message, &Reply::plain(500));
+        }
+        if push.is_refreshing() {
+            return self.reply(now, origin, message, &Reply::plain(491));
+        }
+        if message.method() == Method::Invite || !message.body().is_empty() {
+            let extra = b"Warning: 399 volley \"the session's media cannot change\"\r\n";
+            return self.reply(now, origin, message, &Reply { status: 488, extra });
+        }
+        let answer = signalling::peer_refreshed(push, &mut ctx!(self, now), message);
+        let mut extra = core::mem::take(&mut self.desk.lines);
+        extra.clear();
+        let status = self.write_refresh_answer(answer, &mut extra);
+        self.reply(
+            now,
+            origin,
+            message,
+            &Reply {
+                status,
+                extra: &extra,
+            },
+        );
+        self.desk.lines = extra;
+        self.rearm_push(now, parts.key);
+    }
+
+    fn write_refresh_answer(&self, answer: PeerAnswer, extra: &mut Vec<u8>) -> u16 {
+        match answer {
+            PeerAnswer::TooSmall { min_se_s } => {
+                write!(extra, "Min-SE: {min_se_s}\r\n").expect("writing to memory");
+                422
+            }
+            PeerAnswer::Accept {
+                session_expires,
+                require_timer,
+            } => {
+                extra.extend_from_slice(&self.env.contact_line);
+                if require_timer {
+                    extra.extend_from_slice(b"Require: timer\r\n");
+                }
+                if let Some((interval_s, refresher)) = session_expires {
+                    let refresher = refresher_text(refresher);
+                    write!(
+                        extra,
+                        "Session-Expires: {interval_s};refresher={refresher}\r\n"
+                    )
+                    .expect("writing to memory");
+                }
+                200
+            }
+        }
+    }
+}
+
+/// `sip:`, `sips:` and `tel:` are ours to judge; anything else is 416 (BAD-9).
+fn has_known_scheme(request_uri: &[u8]) -> bool {
+    let end = memchr::memchr(b':', request_uri).unwrap_or(0);
+    let scheme = &request_uri[..end];
+    [&b"sip"[..], b"sips", b"tel"]
+        .iter()
+        .any(|known| scheme.eq_ignore_ascii_case(known))
+}
+
+/// The answer to a head whose message cannot be framed (NH-6, BAD-12).
+const fn unframed_status(error: FrameError) -> u16 {
+    match error {
+        FrameError::HeaderTooLong | FrameError::MessageTooLong => 513,
+        FrameError::BadContentLength | FrameError::MissingContentLength | FrameError::NotSip => 400,
+    }
+}
+
+const fn refresher_text(refresher: Refresher) -> &'static str {
+    match refresher {
+        Refresher::Uac => "uac",
+        Refresher::Uas => "uas",
+    }
+}

@@ -1,0 +1,425 @@
+//! Registration: third-party REGISTER, SUBSCRIBE to the registration state, NOTIFY (REQUIREMENTS
+//! section 9.1).
+
+use std::io::Write as _;
+
+use crate::base::slab::Key;
+use crate::base::time::Timestamp;
+use crate::base::token::{TokenKind, TokenParts};
+use crate::push::campaign::UserState;
+use crate::reginfo::subscription::{
+    Action, Ended, Notify, NotifyBody, NotifyHead, NotifyState, SubscribeContext, SubscribeKind,
+    SubscribeResponse, TerminationReason,
+};
+use crate::registry::User;
+use crate::shard::Shard;
+use crate::shard::frames::Origin;
+use crate::shard::requests::Reply;
+use crate::sip::header::Parameterized;
+use crate::sip::message::{HeaderName, Message};
+use crate::sip::template::SubscribeFields;
+
+/// Dialogs of one user that identifiers tell apart; they come one after the other.
+const DIALOGS: u16 = 128;
+/// Wait before asking again whether a next hop is up.
+const NO_HOP_RETRY: core::time::Duration = core::time::Duration::from_millis(200);
+
+impl Shard {
+    /// Third-party REGISTER: something changed for this user (ISC-1). What, a NOTIFY will tell.
+    pub(super) fn handle_register(
+        &mut self,
+        now: Timestamp,
+        origin: &Origin,
+        message: &Message<'_>,
+    ) {
+        let Ok(to) = message.to() else {
+            return self.reply(now, origin, message, &Reply::plain(400));
+        };
+        let third_party = message.from().is_ok_and(|from| from.uri != to.uri);
+        if !third_party {
+            let extra = crate::shard::requests::ALLOW_WITHOUT_REGISTER;
+            return self.reply(now, origin, message, &Reply { status: 405, extra });
+        }
+        let Some(user) = self.served_user(to.uri) else {
+            return self.reply(now, origin, message, &Reply::plain(404));
+        };
+        self.probe.registers_total += 1;
+        let expires = message.expires().and_then(Result::ok).unwrap_or(0);
+        let contact = message.header(HeaderName::Contact).unwrap_or_default();
+        let mut extra = core::mem::take(&mut self.desk.lines);
+        extra.clear();
+        if !contact.is_empty() {
+            extra.extend_from_slice(b"Contact: ");
+            extra.extend_from_slice(contact);
+            write!(extra, ";expires={expires}\r\n").expect("writing to memory");
+        }
+        extra.extend_from_slice(&self.env.server_line);
+        self.reply(
+            now,
+            origin,
+            message,
+            &Reply {
+                status: 200,
+                extra: &extra,
+            },
+        );
+        self.desk.lines = extra;
+        let entry = self.registry.entry_mut(user).expect("found above");
+        if entry.user.identity.is_empty() {
+            entry.user.identity.extend_from_slice(to.uri);
+        }
+        let has_mail = self
+            .post
+            .mailbox_ref(user.slot)
+            .is_some_and(|mailbox| !mailbox.is_empty());
+        let wanted = expires > 0 && (has_mail || self.options.subscribe_always);
+        if wanted && !self.hops.is_up(now) {
+            entry.extra.subscribe_at = now + NO_HOP_RETRY;
+        } else if wanted {
+            let mut context = SubscribeContext {
+                now,
+                jitter: &mut self.desk.jitter,
+                options: &self.options.subscribe,
+            };
+            let entry = self.registry.entry_mut(user).expect("found above");
+            let action = entry.user.subscription.registered(&mut context);
+            self.subscription_action(now, user, action);
+        }
+        self.rearm_user(user);
+    }
+
+    /// Mail for a user of whom nothing is known: ask the registrar (ISC-4).
+    pub(super) fn want_subscription(&mut self, now: Timestamp, user: Key) {
+        let can_send = self.hops.is_up(now);
+        let Some(entry) = self.registry.entry_mut(user) else {
+            return;
+        };
+        if !can_send {
+            entry.extra.subscribe_at = now + NO_HOP_RETRY;
+            return;
+        }
+        let mut context = SubscribeContext {
+            now,
+            jitter: &mut self.desk.jitter,
+            options: &self.options.subscribe,
+        };
+        let action = entry.user.subscription.wanted(&mut context);
+        self.subscription_action(now, user, action);
+    }
+
+    fn subscription_action(&mut self, now: Timestamp, user: Key, action: Action) {
+        match action {
+            Action::None => {}
+            Action::Subscribe(kind) => self.send_subscribe(now, user, kind),
+            Action::Retransmit => {
+                self.probe.retransmissions_total += 1;
+                self.transmit_subscribe(user);
+            }
+            Action::Ended(ended) => {
+                let Some(entry) = self.registry.entry_mut(user) else {
+                    return;
+                };
+                entry.extra.subscribe.dialog.reset();
+                if ended == Ended::NotAuthorised {
+                    self.probe.notifies_rejected_total += 1;
+                }
+            }
+        }
+    }
+
+    fn send_subscribe(&mut self, now: Timestamp, user: Key, kind: SubscribeKind) {
+        let Some(entry) = self.registry.entry_mut(user) else {
+            return;
+        };
+        let state = &mut entry.extra.subscribe;
+        if kind == SubscribeKind::Initial {
+            entry.user.registration.restart();
+            state.dialog.reset();
+            state.requests = 0;
+        }
+        let Some((_, trunk)) = self.hops.pick(now, false) else {
+            let mut context = SubscribeContext {
+                now,
+                jitter: &mut self.desk.jitter,
+                options: &self.options.subscribe,
+            };
+            // Counts as a failure of the transport; the machine tries again later.
+            let _waits = entry.user.subscription.handle_transport_error(&mut context);
+            return;
+        };
+        state.trunk = Some(trunk);
+        state.requests = (state.requests + 1) % 128;
+        state.cseq = state.dialog.next_cseq();
+        self.probe.subscribes_sent_total += 1;
+        self.transmit_subscribe(user);
+    }
+
+    fn transmit_subscribe(&mut self, key: Key) {
+        let Some(entry) = self.registry.entry_mut(key) else {
+            return;
+        };
+        let (user, state) = (&entry.user, &entry.extra.subscribe);
+        let Some(trunk) = state.trunk else { return };
+        let sequence = user.subscription.sequence() % DIALOGS;
+        let branch = self.env.token(
+            TokenKind::SubscribeBranch,
+            key,
+            sequence << 7 | state.requests,
+        );
+        let tag = self.env.token(TokenKind::SubscribeTag, key, sequence);
+        let call_id = self.env.token(TokenKind::SubscribeCallId, key, sequence);
+        let icid = self.env.token(TokenKind::ChargingId, key, sequence);
+        let in_dialog = state.dialog.is_established();
+        let mut to_value = core::mem::take(&mut self.desk.lines);
+        to_value.clear();
+        if !in_dialog {
+            to_value.push(b'<');
+            to_value.extend_from_slice(&user.identity);
+            to_value.push(b'>');
+        }
+        let fields = SubscribeFields {
+            request_uri: if in_dialog {
+                state.dialog.request_uri()
+            } else {
+                &user.identity
+            },
+            branch: branch.as_bytes(),
+            route_lines: in_dialog.then(|| state.dialog.route_lines()),
+            from_tag: tag.as_bytes(),
+            to_value: if in_dialog {
+                state.dialog.to_value()
+            } else {
+                &to_value
+            },
+            call_id: call_id.as_bytes(),
+            cseq: state.cseq,
+            expires_s: user.subscription.asked_expires_s(),
+            icid: icid.as_bytes(),
+        };
+        let templates = &self.env.templates;
+        if !self
+            .out
+            .send(trunk, |out| templates.subscribe(&fields, out))
+        {
+            self.probe.output_dropped_total += 1;
+        }
+        self.desk.lines = to_value;
+    }
+
+    pub(super) fn subscribe_response(
+        &mut self,
+        now: Timestamp,
+        message: &Message<'_>,
+        parts: TokenParts,
+    ) {
+        let Some(entry) = self.registry.entry_mut(parts.key) else {
+            self.probe.responses_stray_total += 1;
+            return;
+        };
+        let state = &mut entry.extra.subscribe;
+        let current = entry.user.subscription.sequence() % DIALOGS << 7 | state.requests;
+        let ours = message
+            .cseq()
+            .is_ok_and(|cseq| cseq.method_bytes == b"SUBSCRIBE" && cseq.number == state.cseq);
+        if !ours || parts.sequence != current {
+            self.probe.responses_stray_total += 1;
+            return;
+        }
+        let response = SubscribeResponse {
+            status: message.status(),
+            expires_s: message.expires().and_then(Result::ok),
+            min_expires_s: message.min_expires(),
+            retry_after_s: message.retry_after(),
+        };
+        let user = parts.key;
+        let Some(entry) = self.registry.entry_mut(user) else {
+            return;
+        };
+        let mut context = SubscribeContext {
+            now,
+            jitter: &mut self.desk.jitter,
+            options: &self.options.subscribe,
+        };
+        let action = entry
+            .user
+            .subscription
+            .handle_response(&mut context, response);
+        self.subscription_action(now, user, action);
+        self.rearm_user(user);
+    }
+
+    /// Timers of the user's subscription and of its transaction.
+    pub(super) fn subscription_timer(&mut self, now: Timestamp, user: Key) {
+        // Each step moves the machine on; the bound only guards against our own error.
+        for _ in 0..4 {
+            let Some(entry) = self.registry.entry_mut(user) else {
+                return;
+            };
+            if entry.user.subscription.deadline() > now {
+                return;
+            }
+            let mut context = SubscribeContext {
+                now,
+                jitter: &mut self.desk.jitter,
+                options: &self.options.subscribe,
+            };
+            let action = entry.user.subscription.handle_timeout(&mut context);
+            self.subscription_action(now, user, action);
+        }
+    }
+
+    pub(super) fn handle_notify(
+        &mut self,
+        now: Timestamp,
+        origin: &Origin,
+        message: &Message<'_>,
+        dialog: Option<TokenParts>,
+    ) {
+        match self.take_notify(now, origin, message, dialog) {
+            Ok(()) => self.probe.notifies_total += 1,
+            Err((status, extra)) => {
+                self.probe.notifies_rejected_total += 1;
+                self.reply(now, origin, message, &Reply { status, extra });
+            }
+        }
+        if let Some(parts) = dialog {
+            self.rearm_user(parts.key);
+        }
+    }
+
+    fn take_notify(
+        &mut self,
+        now: Timestamp,
+        origin: &Origin,
+        message: &Message<'_>,
+        dialog: Option<TokenParts>,
+    ) -> Result<(), (u16, &'static [u8])> {
+        let parts = dialog.filter(|parts| parts.kind == TokenKind::SubscribeTag);
+        let parts = parts.ok_or((481, &b""[..]))?;
+        let entry = self.registry.entry_mut(parts.key).ok_or((481, &b""[..]))?;
+        let call_id = self
+            .env
+            .token(TokenKind::SubscribeCallId, parts.key, parts.sequence);
+        if parts.sequence != entry.user.subscription.sequence() % DIALOGS
+            || !message.call_id().starts_with(call_id.as_bytes())
+        {
+            return Err((481, b""));
+        }
+        let state_value = message
+            .header(HeaderName::SubscriptionState)
+            .unwrap_or_default();
+        let state = Parameterized::parse(state_value);
+        let parsed = match state.value {
+            value if value.eq_ignore_ascii_case(b"active") => Some(NotifyState::Active),
+            value if value.eq_ignore_ascii_case(b"pending") => Some(NotifyState::Pending),
+            value if value.eq_ignore_ascii_case(b"terminated") => Some(NotifyState::Terminated),
+            _ => None,
+        };
+        let event = Parameterized::parse(message.header(HeaderName::Event).unwrap_or_default());
+        let head = NotifyHead {
+            from_tag: message.from_tag().unwrap_or_default(),
+            cseq: message.cseq().map_or(0, |cseq| cseq.number),
+            event_is_reg: event.value.eq_ignore_ascii_case(b"reg"),
+            state_present: parsed.is_some(),
+        };
+        entry
+            .user
+            .subscription
+            .admit_notify(head)
+            .map_err(|status| (status, &b""[..]))?;
+        let number = |name: &[u8]| {
+            let text = core::str::from_utf8(state.params.find(name)?).ok()?;
+            text.parse().ok()
+        };
+        let reason = state.params.find(b"reason").unwrap_or_default();
+        let notify = Notify {
+            state: parsed.expect("admitted only when present"),
+            expires_s: number(b"expires"),
+            reason: TerminationReason::parse(reason),
+            retry_after_s: number(b"retry-after"),
+            body: NotifyBody::Empty,
+        };
+        self.apply_notify(now, origin, message, parts.key, notify)
+    }
+
+    fn apply_notify(
+        &mut self,
+        now: Timestamp,
+        origin: &Origin,
+        message: &Message<'_>,
+        key: Key,
+        mut notify: Notify,
+    ) -> Result<(), (u16, &'static [u8])> {
+        let mut refused = None;
+        let mut decide = false;
+        let entry = self.registry.entry_mut(key).expect("looked up before");
+        // The dialog comes with the first NOTIFY; later ones may move its target (SUB-4).
+        entry.extra.subscribe.dialog.establish(message);
+        if !message.body().is_empty() {
+            match self.read_document(message) {
+                Ok(()) => {
+                    let options = &self.campaigns.options.registry;
+                    let entry = self.registry.entry_mut(key).expect("looked up before");
+                    let applied = entry.user.apply(now, &self.campaigns.document, options);
+                    decide = applied.changed || applied.new_or_rebound_devices > 0;
+                    notify.body = NotifyBody::Applied {
+                        needs_refresh: applied.needs_refresh,
+                        registered: applied.active_devices > 0,
+                    };
+                }
+                Err(reply) => {
+                    self.probe.reginfo_rejected_total += 1;
+                    notify.body = NotifyBody::Refused;
+                    refused = Some(reply);
+                }
+            }
+        }
+        // Answered before any decision, store read or INVITE (SUB-8).
+        if refused.is_none() {
+            self.reply(now, origin, message, &Reply::plain(200));
+        }
+        let entry = self.registry.entry_mut(key).expect("looked up before");
+        let mut context = SubscribeContext {
+            now,
+            jitter: &mut self.desk.jitter,
+            options: &self.options.subscribe,
+        };
+        let action = entry.user.subscription.handle_notify(&mut context, notify);
+        self.subscription_action(now, key, action);
+        if decide {
+            let entry = self.registry.entry_mut(key).expect("looked up before");
+            self.campaigns.changed(now, key, &mut entry.extra);
+        }
+        refused.map_or(Ok(()), Err)
+    }
+
+    fn read_document(&mut self, message: &Message<'_>) -> Result<(), (u16, &'static [u8])> {
+        if message
+            .header(HeaderName::ContentEncoding)
+            .is_some_and(|coding| !coding.eq_ignore_ascii_case(b"identity"))
+        {
+            return Err((415, b"Accept-Encoding: identity\r\n"));
+        }
+        let content_type =
+            Parameterized::parse(message.header(HeaderName::ContentType).unwrap_or_default());
+        if !content_type
+            .value
+            .eq_ignore_ascii_case(b"application/reginfo+xml")
+        {
+            return Err((415, b"Accept: application/reginfo+xml\r\n"));
+        }
+        self.campaigns
+            .document
+            .parse(message.body())
+            .map_err(|_| (400, &b""[..]))
+    }
+}
+
+/// `true` if nothing about the user is worth remembering.
+pub(super) fn is_forgettable(user: &User, state: &UserState) -> bool {
+    state.pushes == 0
+        && !state.queued
+        && !state.throttled
+        && !user.is_registered()
+        && user.subscription.deadline().is_never()
+}

@@ -1,0 +1,513 @@
+//! Timers: one wheel entry per push, user and watched link, armed late and moved seldom.
+//!
+//! A part's deadline may move later without touching the wheel: the entry fires, finds nothing due
+//! and is armed again. Only an earlier deadline moves the entry.
+
+use core::time::Duration;
+
+use crate::base::slab::Key;
+use crate::base::surface::{LinkId, StoreDone};
+use crate::base::time::Timestamp;
+use crate::push::campaign::{self, Parts};
+use crate::push::delivery::{self, Progress};
+use crate::push::post::After;
+use crate::push::signalling;
+use crate::push::{Ctx, Outcome, PushState};
+use crate::shard::frames::PARTIAL_MAX;
+use crate::shard::{Shard, ctx};
+
+/// Timers fired in one turn; the rest follow in the next.
+const TIMERS_PER_TURN: usize = 4096;
+/// Unbound inbound MSRP connections are closed after this long (MSRP-19).
+const UNBOUND_MAX: Duration = Duration::from_secs(10);
+
+const KIND_PUSH: u64 = 0;
+const KIND_USER: u64 = 1;
+const KIND_LINK: u64 = 2;
+
+fn timer_key(kind: u64, slot: u32, generation: u32) -> u64 {
+    kind << 60 | u64::from(slot) << 28 | u64::from(generation & 0x0fff_ffff)
+}
+
+fn parts_of(timer: u64) -> (u64, Key) {
+    let slot = u32::try_from(timer >> 28 & 0xffff_ffff).expect("masked");
+    let generation = u32::try_from(timer & 0x0fff_ffff).expect("masked");
+    (timer >> 60, Key { slot, generation })
+}
+
+impl Shard {
+    pub(super) fn fire_timers(&mut self, now: Timestamp) {
+        for _ in 0..TIMERS_PER_TURN {
+            let Some((_, timer)) = self.wheel.pop_due(now) else {
+                break;
+            };
+            self.probe.timers_fired_total += 1;
+            let (kind, key) = parts_of(timer);
+            match kind {
+                KIND_PUSH => self.push_timer(now, key),
+                KIND_USER => self.user_timer(now, key),
+                KIND_LINK => self.link_timer(now, key),
+                _ => unreachable!("timer keys are made above"),
+            }
+        }
+        self.server.advance(now);
+    }
+
+    fn push_timer(&mut self, now: Timestamp, key: Key) {
+        let Some(push) = self.pushes.lookup_mut(key) else {
+            return;
+        };
+        push.armed = None;
+        if push.deadline() > now {
+            self.rearm_push(now, key);
+            return;
+        }
+        let outcome = signalling::handle_timeout(push, &mut ctx!(self, now));
+        if outcome.is_none() {
+            let push = self.pushes.lookup_mut(key).expect("still live");
+            let progress = delivery::handle_timeout(push, &ctx!(self, now));
+            if progress != Progress::None {
+                self.after_progress(now, key, progress);
+                return;
+            }
+        }
+        self.after_push(now, key, outcome);
+    }
+
+    /// Makes the wheel cover the push's deadline.
+    pub(super) fn rearm_push(&mut self, _now: Timestamp, key: Key) {
+        let Some(push) = self.pushes.lookup_mut(key) else {
+            return;
+        };
+        let deadline = push.deadline();
+        if deadline.is_never() {
+            return;
+        }
+        match push.armed {
+            Some((_, at)) if at <= deadline => {}
+            Some((id, _)) => {
+                assert!(
+                    self.wheel.rearm(id, deadline),
+                    "an armed entry is in the wheel"
+                );
+                push.armed = Some((id, deadline));
+            }
+            None => {
+                let timer = timer_key(KIND_PUSH, key.slot, key.generation);
+                let id = self
+                    .wheel
+                    .arm(deadline, timer)
+                    .expect("one entry per push fits");
+                push.armed = Some((id, deadline));
+            }
+        }
+    }
+
+    /// A session step's meaning for the messages, then whatever follows.
+    pub(super) fn after_progress(&mut self, now: Timestamp, key: Key, progress: Progress) {
+        if let Progress::Session(outcome) = progress {
+            let push = self
+                .pushes
+                .lookup_mut(key)
+                .expect("a session belongs to a push");
+            signalling::bye_media(push, &mut ctx!(self, now));
+            return self.after_push(now, key, Some(outcome));
+        }
+        if progress != Progress::None {
+            let push = self
+                .pushes
+                .lookup_mut(key)
+                .expect("a session belongs to a push");
+            let (user, device) = (push.user(), push.device);
+            if let Some(entry) = self.registry.entry_mut(user) {
+                let mut ctx = ctx!(self, now);
+                let mut parts = Parts {
+                    user: &mut entry.user,
+                    state: &mut entry.extra,
+                    ctx: &mut ctx,
+                };
+                self.campaigns.record(&mut parts, user, device, progress);
+            }
+        }
+        let outcome = match progress {
+            // A message that failed ends its session; recovery needs a new one (MSRP-23).
+            Progress::Failed { .. } => {
+                let push = self
+                    .pushes
+                    .lookup_mut(key)
+                    .expect("a session belongs to a push");
+                signalling::bye_media(push, &mut ctx!(self, now));
+                Some(Outcome::MsrpStatus(408))
+            }
+            Progress::None
+            | Progress::Delivered { .. }
+            | Progress::Refused { .. }
+            | Progress::Session(_) => None,
+        };
+        self.after_push(now, key, outcome);
+    }
+
+    /// After anything happened to a push: report its end, move its session forward, free its slot
+    /// or cover its deadline.
+    pub(super) fn after_push(&mut self, now: Timestamp, key: Key, outcome: Option<Outcome>) {
+        let mut outcome = outcome;
+        let Some(push) = self.pushes.lookup_mut(key) else {
+            return;
+        };
+        let user = push.user();
+        let Some(entry) = self.registry.entry_mut(user) else {
+            unreachable!("a user stays while it has pushes")
+        };
+        let mut ctx = ctx!(self, now);
+        let mut parts = Parts {
+            user: &mut entry.user,
+            state: &mut entry.extra,
+            ctx: &mut ctx,
+        };
+        if outcome.is_none() && push.state == PushState::Delivering {
+            outcome = campaign::pump(push, &mut self.campaigns, &mut parts);
+        }
+        if let Some(outcome) = outcome {
+            delivery::unbind(push, parts.ctx);
+            push.inflight.clear();
+            if !push.reported {
+                push.reported = true;
+                self.campaigns.finish(&mut parts, push, outcome);
+            }
+        }
+        if push.is_over() {
+            if let Some((id, _)) = push.armed.take() {
+                self.wheel.disarm(id);
+            }
+            debug_assert!(push.reported, "a push ends with an outcome");
+            self.pushes.remove(key);
+        } else {
+            self.rearm_push(now, key);
+        }
+        self.rearm_user(user);
+    }
+
+    /// Decisions that are due, then the pushes they start.
+    pub(super) fn run_campaigns(&mut self, now: Timestamp) {
+        if self.desk.draining {
+            return;
+        }
+        let mut started = core::mem::take(&mut self.desk.started);
+        for _ in 0..self.campaigns.options.decisions_per_turn {
+            let Some(user) = self.campaigns.next() else {
+                break;
+            };
+            let Some(entry) = self.registry.entry_mut(user) else {
+                continue;
+            };
+            let mut ctx = ctx!(self, now);
+            let mut parts = Parts {
+                user: &mut entry.user,
+                state: &mut entry.extra,
+                ctx: &mut ctx,
+            };
+            self.campaigns
+                .decide(&mut parts, user, &mut self.pushes, &mut started);
+            for key in started.drain(..) {
+                self.launch(now, key);
+            }
+            self.rearm_user(user);
+        }
+        self.desk.started = started;
+    }
+
+    fn launch(&mut self, now: Timestamp, key: Key) {
+        let Some(push) = self.pushes.lookup_mut(key) else {
+            return;
+        };
+        let user = push.user();
+        let Some(entry) = self.registry.entry_mut(user) else {
+            return;
+        };
+        let mut ctx = ctx!(self, now);
+        let mut parts = Parts {
+            user: &mut entry.user,
+            state: &mut entry.extra,
+            ctx: &mut ctx,
+        };
+        let outcome = campaign::launch(push, &mut parts);
+        self.after_push(now, key, outcome);
+    }
+
+    pub(super) fn handle_stored(&mut self, now: Timestamp, done: &StoreDone) {
+        for &(ticket, location) in &done.stored {
+            while let Some(after) = self.post.take_after(ticket) {
+                self.settle(now, after, Some(location));
+            }
+        }
+        if done.failed_from.is_some() {
+            self.probe.store_failures_total += 1;
+            while let Some(after) = self.post.take_failed() {
+                self.settle(now, after, None);
+            }
+        }
+        for &(number, start, end) in &done.loaded {
+            let payload = &done.bytes[start as usize..end as usize];
+            self.post.loaded(number, payload);
+            while let Some(key) = self.post.take_waiter(number) {
+                self.loaded(now, key, number);
+            }
+        }
+    }
+
+    /// A record is durable at `location`, or its store has failed.
+    fn settle(
+        &mut self,
+        now: Timestamp,
+        after: After,
+        location: Option<crate::base::surface::Location>,
+    ) {
+        match after {
+            After::Deposit {
+                user,
+                number,
+                reply,
+            } => {
+                let mailbox = self.post.mailbox(user.slot);
+                let Some(location) = location else {
+                    mailbox.cancel(number);
+                    self.post.cache.remove(number);
+                    if let Some(reply) = reply {
+                        self.refuse_stored(reply);
+                    }
+                    return;
+                };
+                if mailbox.stored(number, location) {
+                    self.post.count(true);
+                }
+                self.post.segments.deposit(location);
+                self.probe.deposits_total += 1;
+                if let Some(reply) = reply {
+                    self.send_reply(now, reply);
+                }
+                self.deposited(now, user);
+            }
+            After::Mark { of, removes } => {
+                let Some(location) = location else { return };
+                self.post.segments.mark(location, Some(of));
+                if removes {
+                    self.post.segments.dead(of);
+                }
+            }
+            After::Reply(reply) => {
+                if location.is_some() {
+                    self.send_reply(now, reply);
+                } else {
+                    self.refuse_stored(reply);
+                }
+            }
+        }
+    }
+
+    fn loaded(&mut self, now: Timestamp, key: Key, number: u64) {
+        let Some(push) = self.pushes.lookup_mut(key) else {
+            return;
+        };
+        if push.waiting_for != Some(number) {
+            return;
+        }
+        push.waiting_for = None;
+        if push.state == PushState::Loading {
+            push.guard = Timestamp::NEVER;
+            if self.post.cache.lookup(number).is_none() {
+                push.state = PushState::Ending;
+                return self.after_push(now, key, Some(Outcome::Drained));
+            }
+            return self.launch(now, key);
+        }
+        self.after_push(now, key, None);
+    }
+
+    fn user_timer(&mut self, now: Timestamp, key: Key) {
+        let Some(entry) = self.registry.entry_mut(key) else {
+            return;
+        };
+        entry.extra.armed = None;
+        if entry.extra.decide_at <= now || entry.extra.retry_at <= now {
+            entry.extra.decide_at = Timestamp::NEVER;
+            entry.extra.retry_at = Timestamp::NEVER;
+            self.campaigns.changed(now, key, &mut entry.extra);
+        }
+        let mut ctx = ctx!(self, now);
+        let mut parts = Parts {
+            user: &mut entry.user,
+            state: &mut entry.extra,
+            ctx: &mut ctx,
+        };
+        self.campaigns.expire(&mut parts, key);
+        let ask = entry.extra.subscribe_at <= now;
+        if ask {
+            entry.extra.subscribe_at = Timestamp::NEVER;
+            self.want_subscription(now, key);
+        }
+        self.subscription_timer(now, key);
+        self.rearm_user(key);
+    }
+
+    /// Makes the wheel cover the user's next deadline; forgets a user of whom nothing is left.
+    pub(super) fn rearm_user(&mut self, key: Key) {
+        let Some(entry) = self.registry.entry_mut(key) else {
+            return;
+        };
+        let state = &mut entry.extra;
+        let mut deadline = state.decide_at.min(state.retry_at);
+        deadline = deadline
+            .min(entry.user.subscription.deadline())
+            .min(state.subscribe_at);
+        if let Some(expiry_s) = self
+            .post
+            .mailbox_ref(key.slot)
+            .and_then(|mailbox| mailbox.next_expiry_s())
+        {
+            deadline = deadline.min(self.desk.moment_of(u64::from(expiry_s)));
+        }
+        if deadline.is_never() {
+            return;
+        }
+        match state.armed {
+            Some((_, at)) if at <= deadline => {}
+            Some((id, _)) => {
+                assert!(
+                    self.wheel.rearm(id, deadline),
+                    "an armed entry is in the wheel"
+                );
+                state.armed = Some((id, deadline));
+            }
+            None => {
+                let timer = timer_key(KIND_USER, key.slot, key.generation);
+                let id = self
+                    .wheel
+                    .arm(deadline, timer)
+                    .expect("one entry per user fits");
+                state.armed = Some((id, deadline));
+            }
+        }
+    }
+
+    /// Watches a link that may never say anything useful.
+    pub(super) fn watch_link(&mut self, now: Timestamp, link: LinkId, wait: Duration) {
+        let timer = timer_key(KIND_LINK, link.slot, link.generation);
+        // A full wheel leaves the link unwatched; the driver's own caps still hold.
+        let _watched = self.wheel.arm(now + wait, timer);
+    }
+
+    pub(super) fn watch_unbound(&mut self, now: Timestamp, link: LinkId) {
+        self.watch_link(now, link, UNBOUND_MAX);
+    }
+
+    fn link_timer(&mut self, now: Timestamp, key: Key) {
+        let link = LinkId {
+            slot: key.slot,
+            generation: key.generation,
+        };
+        let Some(state) = self.out.lookup(link) else {
+            return;
+        };
+        let unbound =
+            state.kind == crate::base::surface::LinkKind::MsrpInbound && state.bound.is_none();
+        let stalled = !state.partial_since.is_never() && state.partial_since + PARTIAL_MAX <= now;
+        if unbound || stalled {
+            self.probe.streams_broken_total += 1;
+            self.out.close(link);
+        } else if !state.partial_since.is_never() {
+            let wait = (state.partial_since + PARTIAL_MAX).since(now);
+            self.watch_link(now, link, wait);
+        }
+    }
+
+    /// Output of a link went out: sessions that held back may go on.
+    pub(super) fn link_drained(&mut self, now: Timestamp, link: LinkId) {
+        if !self.out.take_stalled(link) {
+            return;
+        }
+        for key in self.pushes_on(link) {
+            self.after_push(now, key, None);
+        }
+    }
+
+    /// Live pushes bound to `link`.
+    fn pushes_on(&self, link: LinkId) -> Vec<Key> {
+        self.pushes
+            .keys()
+            .filter(|&key| {
+                self.pushes
+                    .lookup(key)
+                    .is_some_and(|push| push.msrp_link == Some(link))
+            })
+            .collect()
+    }
+
+    pub(super) fn msrp_lost(&mut self, now: Timestamp, link: LinkId) {
+        if let Some(state) = self.out.lookup(link) {
+            self.post.shared_links.closed(state.peer, link);
+            if state.bound_count == 0 {
+                return;
+            }
+        }
+        for key in self.pushes_on(link) {
+            self.probe.msrp_lost_total += 1;
+            let push = self.pushes.lookup_mut(key).expect("just listed");
+            push.msrp_link = None;
+            if push.has_session() {
+                signalling::bye_media(push, &mut ctx!(self, now));
+                self.after_push(now, key, Some(Outcome::MsrpLost));
+            }
+        }
+    }
+
+    pub(super) fn msrp_connected(&mut self, now: Timestamp, token: u64, link: LinkId) {
+        let Some(key) = delivery::push_of_token(token) else {
+            return;
+        };
+        let mut waiting = vec![key];
+        if self.env.options.msrp_reuse
+            && let Some(peer) = self.out.lookup(link).map(|state| state.peer)
+        {
+            waiting = self.post.shared_links.connected(peer, link);
+        }
+        let mut used = false;
+        for key in waiting {
+            let Some(push) = self.pushes.lookup_mut(key) else {
+                continue;
+            };
+            if push.state == PushState::Connecting {
+                used = true;
+                delivery::bind(push, &mut ctx!(self, now), link);
+                self.after_bind(now, key);
+            }
+        }
+        if !used && !self.env.options.msrp_reuse {
+            self.out.close(link);
+        }
+    }
+
+    pub(super) fn msrp_connect_failed(&mut self, now: Timestamp, token: u64) {
+        let Some(key) = delivery::push_of_token(token) else {
+            return;
+        };
+        let mut waiting = vec![key];
+        if self.env.options.msrp_reuse {
+            waiting = self.post.shared_links.failed(key);
+        }
+        for key in waiting {
+            let Some(push) = self.pushes.lookup_mut(key) else {
+                continue;
+            };
+            if push.state == PushState::Connecting {
+                self.probe.msrp_lost_total += 1;
+                signalling::bye_media(push, &mut ctx!(self, now));
+                self.after_push(now, key, Some(Outcome::MsrpConnect));
+            }
+        }
+    }
+
+    /// A session has its connection: the first message goes out now.
+    pub(super) fn after_bind(&mut self, now: Timestamp, key: Key) {
+        self.after_push(now, key, None);
+    }
+}
