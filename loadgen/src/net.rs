@@ -242,7 +242,7 @@ impl Shared {
     fn mark(&self, world: &mut World) {
         world.director.changed = false;
         let engine = world.setup.engine_pid.and_then(cpu::read);
-        let own = cpu::read(std::process::id()).unwrap_or_default();
+        let own = cpu::read_own_thread();
         world.counters.bytes_out = world.outbox.bytes;
         self.marks.borrow_mut().push(Mark {
             step: world.director.step,

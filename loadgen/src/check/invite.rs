@@ -93,6 +93,21 @@ impl InviteCheck {
     /// Reads what the rest of the judge needs without judging; `None` when the device cannot be
     /// told.
     pub fn read<'a>(names: &Names, message: &Message<'a>) -> Option<Push<'a>> {
+        let mut push = Self::read_head(names, message)?;
+        push.path = memchr::memmem::find(message.body, b"a=path:").map_or(&[][..], |at| {
+            let rest = &message.body[at + 7..];
+            crate::scan::trim_end(&rest[..memchr(b'\n', rest).unwrap_or(rest.len())])
+        });
+        let via = message.value(Header::Via).unwrap_or(&[]);
+        push.branch = memchr::memmem::find(via, b";branch=").map_or(&[][..], |at| {
+            let rest = &via[at + 8..];
+            &rest[..memchr(b';', rest).unwrap_or(rest.len())]
+        });
+        Some(push)
+    }
+
+    /// Everything but branch and path.
+    fn read_head<'a>(names: &Names, message: &Message<'a>) -> Option<Push<'a>> {
         let (user, device, form) = match names.read_gruu(message.target) {
             Some(read) => read,
             None => match names.guess_device(message.target)? {
@@ -100,24 +115,15 @@ impl InviteCheck {
                 (_, None) => return None,
             },
         };
-        let path = memchr::memmem::find(message.body, b"a=path:").map_or(&[][..], |at| {
-            let rest = &message.body[at + 7..];
-            crate::scan::trim_end(&rest[..memchr(b'\n', rest).unwrap_or(rest.len())])
-        });
-        let via = message.value(Header::Via).unwrap_or(&[]);
-        let branch = memchr::memmem::find(via, b";branch=").map_or(&[][..], |at| {
-            let rest = &via[at + 8..];
-            &rest[..memchr(b';', rest).unwrap_or(rest.len())]
-        });
         Some(Push {
             user,
             device,
             form,
-            branch,
+            branch: &[],
             from_tag: message.value(Header::From).and_then(tag).unwrap_or(&[]),
             call_id: message.value(Header::CallId).unwrap_or(&[]),
             cseq: message.cseq().map_or(0, |(number, _)| number),
-            path,
+            path: &[],
             first_message: None,
         })
     }
@@ -135,7 +141,7 @@ impl InviteCheck {
             Rule::PushA,
             "R-URI is not a public GRUU as issued",
         );
-        let mut push = Self::read(names, message)?;
+        let mut push = Self::read_head(names, message)?;
         bench.demand(
             push.form == GruuForm::Sip,
             Rule::Reg9,

@@ -329,9 +329,14 @@ impl World {
 fn put_head(out: &mut Vec<u8>, message: &Message<'_>, status: &[u8], to_tag: Option<&[u8]>) {
     out.extend_from_slice(b"SIP/2.0 ");
     out.extend_from_slice(status);
-    for via in message.values(Header::Via) {
+    if message.count(Header::Via) == 1 {
         out.extend_from_slice(b"\r\nVia: ");
-        out.extend_from_slice(via);
+        out.extend_from_slice(message.value(Header::Via).unwrap_or(&[]));
+    } else {
+        for via in message.values(Header::Via) {
+            out.extend_from_slice(b"\r\nVia: ");
+            out.extend_from_slice(via);
+        }
     }
     out.extend_from_slice(b"\r\nFrom: ");
     out.extend_from_slice(message.value(Header::From).unwrap_or(&[]));
