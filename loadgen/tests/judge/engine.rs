@@ -111,6 +111,7 @@ struct Push {
     routes: Vec<String>,
     peer_path: String,
     waiting: usize,
+    declined: bool,
 }
 
 struct State {
@@ -121,6 +122,10 @@ struct State {
     scscf: Option<usize>,
     shared_media: BTreeMap<SocketAddr, usize>,
     mail: BTreeMap<String, Vec<Stored>>,
+    /// GRUUs and S-CSCF of users seen registered.
+    online: BTreeMap<String, (Vec<String>, String)>,
+    /// Devices with a push going on.
+    busy: BTreeSet<String>,
     pushes: BTreeMap<String, Push>,
     /// Call-ID by our MSRP session id.
     sessions: BTreeMap<String, String>,
@@ -140,6 +145,8 @@ impl Default for State {
             scscf: None,
             shared_media: BTreeMap::new(),
             mail: BTreeMap::new(),
+            online: BTreeMap::new(),
+            busy: BTreeSet::new(),
             pushes: BTreeMap::new(),
             sessions: BTreeMap::new(),
             counter: 0,
@@ -268,7 +275,12 @@ impl State {
         } else if first.starts_with("SIP/2.0 200") && header(text, "CSeq").ends_with("INVITE") {
             self.answered(text);
         } else if first.starts_with("SIP/2.0 200") && header(text, "CSeq").ends_with("BYE") {
-            self.pushes.remove(header(text, "Call-ID"));
+            if let Some(push) = self.pushes.remove(header(text, "Call-ID")) {
+                self.busy.remove(&push.gruu);
+                if !push.declined {
+                    self.push_user(&push.user);
+                }
+            }
         }
     }
 
@@ -293,13 +305,14 @@ impl State {
             contribution: header(text, "Contribution-ID").to_owned(),
             done: BTreeSet::new(),
         };
-        self.mail.entry(user).or_default().push(stored);
+        self.mail.entry(user.clone()).or_default().push(stored);
         let status = if self.fault == Fault::PlainAnswer {
             "200 OK"
         } else {
             "202 Accepted"
         };
         self.answer(conn, text, status, ";tag=pfm", "");
+        self.push_user(&user);
     }
 
     fn scscf(&mut self, via: &str) -> usize {
@@ -341,14 +354,25 @@ impl State {
             .skip(1)
             .map(|rest| rest[..rest.find('"').unwrap()].to_owned())
             .collect();
+        self.online.insert(user.clone(), (gruus, scscf));
+        self.push_user(&user);
+    }
+
+    /// Pushes to every idle device of a registered user that has mail.
+    fn push_user(&mut self, user: &str) {
+        let Some((gruus, scscf)) = self.online.get(user).cloned() else {
+            return;
+        };
         for gruu in gruus {
             let pending = self
                 .mail
-                .get(&user)
+                .get(user)
                 .and_then(|mail| mail.iter().find(|stored| !stored.done.contains(&gruu)))
                 .cloned();
-            if let Some(stored) = pending {
-                self.invite(&user, &gruu, &scscf, &stored);
+            if let Some(stored) = pending
+                && self.busy.insert(gruu.clone())
+            {
+                self.invite(user, &gruu, &scscf, &stored);
             }
         }
     }
@@ -403,6 +427,7 @@ impl State {
             routes: Vec::new(),
             peer_path: String::new(),
             waiting: 0,
+            declined: false,
         };
         self.pushes.insert(call_id, push);
     }
@@ -454,6 +479,9 @@ impl State {
         }
         self.in_dialog(&call_id, "ACK", 1, "");
         if text.contains("m=message 0 ") {
+            if let Some(push) = self.pushes.get_mut(&call_id) {
+                push.declined = true;
+            }
             self.bye(&call_id);
         } else if text.contains("a=setup:passive") {
             let address: SocketAddr = between(&peer, "msrp://", "/").parse().unwrap();
