@@ -44,6 +44,20 @@ impl RecentSet {
         true
     }
 
+    /// Adds several hashes; says of each whether it was new. Their places are looked at side by side
+    /// first, so that the cache misses overlap.
+    pub fn insert_all<const N: usize>(&mut self, hashes: &[u64; N]) -> [bool; N] {
+        let mut seen = 0;
+        for &hash in hashes {
+            seen |= self.young[hash as usize & (self.young.len() - 1)];
+            if !self.old.is_empty() {
+                seen |= self.old[hash as usize & (self.old.len() - 1)];
+            }
+        }
+        core::hint::black_box(seen);
+        hashes.map(|hash| self.insert(hash))
+    }
+
     #[cold]
     fn make_room(&mut self) {
         if self.young.len() < self.slots_max {
