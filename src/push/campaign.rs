@@ -212,7 +212,7 @@ impl Campaigns {
                 break;
             };
             let device = &mut parts.user.devices[index];
-            push.reset(push_key, key, device.key);
+            push.reset(parts.ctx.env, push_key, key, device.key);
             device.pushing = Some(push_key);
             parts.state.pushes += 1;
             started.push(push_key);
@@ -371,8 +371,11 @@ impl Campaigns {
             device.record(now, record, parts.ctx.jitter, &self.options.outcome);
         }
         let user = push.user();
-        let has_mail =
-            parts.ctx.post.mailbox_ref(user.slot).is_some_and(|mailbox| !mailbox.is_empty());
+        let has_mail = parts
+            .ctx
+            .post
+            .mailbox_ref(user.slot)
+            .is_some_and(|mailbox| !mailbox.is_empty());
         if has_mail {
             self.changed(now, user, parts.state);
         }

@@ -70,23 +70,23 @@ fn way_out(push: &Push, ctx: &mut Ctx<'_>) -> Destination {
     if ctx.out.lookup(trunk.link).is_some() {
         return trunk;
     }
-    ctx.hops.pick(ctx.now, false).map_or(trunk, |(_, other)| other)
+    ctx.hops
+        .pick(ctx.now, false)
+        .map_or(trunk, |(_, other)| other)
 }
 
 fn transmit_invite(push: &Push, ctx: &mut Ctx<'_>) {
     let key = push.key();
     let env = ctx.env;
     let branch = env.token(TokenKind::PushBranch, key, push.invite_branch);
-    let tag = env.token(TokenKind::PushTag, key, 0);
-    let call_id = env.token(TokenKind::PushCallId, key, 0);
     let icid = env.token(TokenKind::ChargingId, key, 0);
     let msrp = env.token(TokenKind::MsrpSession, key, 0);
     let fields = InviteFields {
         request_uri: &push.request_uri,
         branch: branch.as_bytes(),
-        from_tag: tag.as_bytes(),
+        from_tag: push.tag.as_bytes(),
         to_uri: &push.to_uri,
-        call_id: call_id.as_bytes(),
+        call_id: push.call_id.as_bytes(),
         cseq: push.invite_cseq,
         icid: icid.as_bytes(),
         session_expires_s: push.initial.and_then(|initial| initial.session_expires_s),
@@ -114,22 +114,15 @@ fn sdp_session(push: &Push) -> u64 {
     u64::from(key.generation) << 26 | u64::from(key.slot)
 }
 
-/// Fields shared by every request inside the dialog.
+/// The branch of a request inside the dialog, with the fields all of them share.
 struct InDialog {
     branch: Token,
-    tag: Token,
-    call_id: Token,
-    msrp: Token,
 }
 
 impl InDialog {
     fn new(push: &Push, ctx: &Ctx<'_>, sequence: u16) -> Self {
-        let key = push.key();
         Self {
-            branch: ctx.env.token(TokenKind::PushBranch, key, sequence),
-            tag: ctx.env.token(TokenKind::PushTag, key, 0),
-            call_id: ctx.env.token(TokenKind::PushCallId, key, 0),
-            msrp: ctx.env.token(TokenKind::MsrpSession, key, 0),
+            branch: ctx.env.token(TokenKind::PushBranch, push.key(), sequence),
         }
     }
 
@@ -138,16 +131,16 @@ impl InDialog {
             request_uri: push.dialog.request_uri(),
             branch: self.branch.as_bytes(),
             route_lines: push.dialog.route_lines(),
-            from_tag: self.tag.as_bytes(),
+            from_tag: push.tag.as_bytes(),
             to_value: push.dialog.to_value(),
-            call_id: self.call_id.as_bytes(),
+            call_id: push.call_id.as_bytes(),
             cseq,
             session_expires: None,
             min_se: None,
             reason: b"",
             sdp_session: sdp_session(push),
             sdp_version: 1,
-            msrp_session: self.msrp.as_bytes(),
+            msrp_session: b"",
         }
     }
 }
@@ -184,9 +177,9 @@ fn transmit_failure_ack_with(push: &Push, ctx: &mut Ctx<'_>, to_value: &[u8], se
         } else {
             None
         },
-        from_tag: parts.tag.as_bytes(),
+        from_tag: push.tag.as_bytes(),
         to_value,
-        call_id: parts.call_id.as_bytes(),
+        call_id: push.call_id.as_bytes(),
         cseq: push.invite_cseq,
     };
     let trunk = way_out(push, ctx);
@@ -570,9 +563,9 @@ fn transmit_other(push: &Push, ctx: &mut Ctx<'_>) {
             let fields = CancelFields {
                 request_uri: &push.request_uri,
                 branch: parts.branch.as_bytes(),
-                from_tag: parts.tag.as_bytes(),
+                from_tag: push.tag.as_bytes(),
                 to_uri: &push.to_uri,
-                call_id: parts.call_id.as_bytes(),
+                call_id: push.call_id.as_bytes(),
                 cseq: push.invite_cseq,
                 reason: reason::NO_ANSWER.as_bytes(),
             };
@@ -833,6 +826,8 @@ fn transaction_options(push: &Push, ctx: &Ctx<'_>) -> TransactionOptions {
 fn transmit_reinvite(push: &Push, ctx: &mut Ctx<'_>) {
     let parts = InDialog::new(push, ctx, push.invite_branch);
     let mut fields = parts.fields(push, push.invite_cseq);
+    let msrp = ctx.env.token(TokenKind::MsrpSession, push.key(), 0);
+    fields.msrp_session = msrp.as_bytes();
     put_refresh(push, &mut fields);
     let env = ctx.env;
     let trunk = way_out(push, ctx);
