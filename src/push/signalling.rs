@@ -3,6 +3,7 @@
 //! Every request is encoded again from the push's state when it has to be repeated: the same state
 //! gives the same octets, so nothing is kept for retransmission.
 
+use crate::base::outbox::Destination;
 use crate::base::time::Timestamp;
 use crate::base::token::{Token, TokenKind};
 use crate::push::delivery;
@@ -63,6 +64,15 @@ fn send_new_invite(push: &mut Push, ctx: &mut Ctx<'_>) {
     transmit_invite(push, ctx);
 }
 
+/// The trunk of the push; another one when its connection is gone (NH-9).
+fn way_out(push: &Push, ctx: &mut Ctx<'_>) -> Destination {
+    let trunk = push.trunk.expect("a push that sends has its trunk");
+    if ctx.out.lookup(trunk.link).is_some() {
+        return trunk;
+    }
+    ctx.hops.pick(ctx.now, false).map_or(trunk, |(_, other)| other)
+}
+
 fn transmit_invite(push: &Push, ctx: &mut Ctx<'_>) {
     let key = push.key();
     let env = ctx.env;
@@ -89,7 +99,7 @@ fn transmit_invite(push: &Push, ctx: &mut Ctx<'_>) {
         extra_accept_contact: &push.accept_contact,
         extra_headers: b"",
     };
-    let trunk = push.trunk.expect("a push that sends has its trunk");
+    let trunk = way_out(push, ctx);
     if !ctx
         .out
         .send(trunk, |out| env.templates.invite(&fields, out))
@@ -146,7 +156,7 @@ fn transmit_ack(push: &Push, ctx: &mut Ctx<'_>) {
     let parts = InDialog::new(push, ctx, push.ack_branch);
     let fields = parts.fields(push, push.invite_cseq);
     let env = ctx.env;
-    let trunk = push.trunk.expect("a push that sends has its trunk");
+    let trunk = way_out(push, ctx);
     ctx.probe.acks_sent_total += 1;
     if !ctx.out.send(trunk, |out| env.templates.ack(&fields, out)) {
         ctx.probe.output_dropped_total += 1;
@@ -179,7 +189,7 @@ fn transmit_failure_ack_with(push: &Push, ctx: &mut Ctx<'_>, to_value: &[u8], se
         call_id: parts.call_id.as_bytes(),
         cseq: push.invite_cseq,
     };
-    let trunk = push.trunk.expect("a push that sends has its trunk");
+    let trunk = way_out(push, ctx);
     if !ctx
         .out
         .send(trunk, |out| env.templates.ack_failure(&fields, out))
@@ -382,7 +392,7 @@ fn bye_without_target(push: &mut Push, ctx: &mut Ctx<'_>, message: &Message<'_>)
         ..parts.fields(push, push.invite_cseq + 1)
     };
     let env = ctx.env;
-    let trunk = push.trunk.expect("a push that sends has its trunk");
+    let trunk = way_out(push, ctx);
     ctx.out.send(trunk, |out| env.templates.bye(&fields, out));
     ctx.probe.byes_sent_total += 1;
     push.state = PushState::Ending;
@@ -400,7 +410,7 @@ fn end_fork(push: &mut Push, ctx: &mut Ctx<'_>, message: &Message<'_>) {
     ctx.probe.forks_ended_total += 1;
     let (ack, bye) = (push.next_sequence(), push.next_sequence());
     let key = push.key();
-    let trunk = push.trunk.expect("a push that sends has its trunk");
+    let trunk = way_out(push, ctx);
     end_stray_2xx(
         ctx,
         message,
@@ -552,7 +562,7 @@ fn cancel(push: &mut Push, ctx: &mut Ctx<'_>) {
 
 fn transmit_other(push: &Push, ctx: &mut Ctx<'_>) {
     let env = ctx.env;
-    let trunk = push.trunk.expect("a push that sends has its trunk");
+    let trunk = way_out(push, ctx);
     let sent = match push.other_request {
         OtherRequest::None => true,
         OtherRequest::Cancel => {
@@ -825,7 +835,7 @@ fn transmit_reinvite(push: &Push, ctx: &mut Ctx<'_>) {
     let mut fields = parts.fields(push, push.invite_cseq);
     put_refresh(push, &mut fields);
     let env = ctx.env;
-    let trunk = push.trunk.expect("a push that sends has its trunk");
+    let trunk = way_out(push, ctx);
     if !ctx
         .out
         .send(trunk, |out| env.templates.reinvite(&fields, out))
