@@ -279,6 +279,12 @@ impl Host {
         self.stats.iter().map(|stats| stats.read()).collect()
     }
 
+    /// Whether the shards are stopping: they were asked to, or one of them has ended.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.shared.stop.load(Ordering::Acquire)
+    }
+
     /// A handle that stops the shards.
     #[must_use]
     pub fn stop_handle(&self) -> StopHandle {
