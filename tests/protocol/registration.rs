@@ -134,13 +134,21 @@ fn notifies_are_judged_by_form() {
     bench.notify(&mut notifier, "full", &[]);
     let good = reginfo(1, "full", &[Contact::of(PHONE_A)]);
     let cases = [
-        ("Event: reg\nContent-Type: application/reginfo+xml\n", good.as_str(), "400"),
+        (
+            "Event: reg\nContent-Type: application/reginfo+xml\n",
+            good.as_str(),
+            "400",
+        ),
         (
             "Event: presence\nSubscription-State: active\nContent-Type: application/reginfo+xml\n",
             good.as_str(),
             "489",
         ),
-        ("Event: reg\nSubscription-State: active\nContent-Type: text/plain\n", "x", "415"),
+        (
+            "Event: reg\nSubscription-State: active\nContent-Type: text/plain\n",
+            "x",
+            "415",
+        ),
         (REG, "<reginfo", "400"),
         (REG, "<!DOCTYPE a [<!ENTITY b \"c\">]><a>&b;</a>", "400"),
     ];
@@ -149,7 +157,11 @@ fn notifies_are_judged_by_form() {
         bench.sip_in(&text);
         bench.expect(status);
         for message in bench.take_sip() {
-            assert_eq!(message.what(), "SUBSCRIBE", "at most a refresh follows {status}");
+            assert_eq!(
+                message.what(),
+                "SUBSCRIBE",
+                "at most a refresh follows {status}"
+            );
             bench.reply(&message, "200 OK", "Expires: 600000\n");
         }
         bench.run_s(40);
@@ -200,7 +212,10 @@ fn the_subscription_is_refreshed_in_time() {
         bench.run_s(granted);
         let refresh = bench.expect("SUBSCRIBE");
         let after = refresh.at.since(from).as_secs();
-        assert!((least..=most).contains(&after), "{granted} s refreshed after {after} s");
+        assert!(
+            (least..=most).contains(&after),
+            "{granted} s refreshed after {after} s"
+        );
         assert_eq!(refresh.call_id(), subscribe.call_id());
         assert_eq!(refresh.to_tag(), "scnot01");
         assert_eq!(refresh.cseq(), subscribe.cseq() + 1);
@@ -266,6 +281,7 @@ fn the_reason_of_an_end_tells_what_comes_next() {
         let (mut bench, subscribe) = asked();
         let mut notifier = bench.notifier(&subscribe);
         bench.notify(&mut notifier, "full", &[]);
+        bench.run_s(60);
         let lines = format!("Event: reg\nSubscription-State: terminated{reason}\n");
         let text = bench.notify_text(&mut notifier, &lines, "");
         let from = bench.now;
@@ -337,7 +353,11 @@ fn a_phone_that_appears_while_the_message_is_there_gets_it_too() {
     let a = bench.expect("INVITE");
     bench.bound(&a, &Answer::active());
     let to_a = bench.expect_msrp("SEND");
-    bench.notify(&mut notifier, "full", &[Contact::of(PHONE_A), Contact::of(PHONE_B)]);
+    bench.notify(
+        &mut notifier,
+        "full",
+        &[Contact::of(PHONE_A), Contact::of(PHONE_B)],
+    );
     bench.run_ms(260);
     let b = bench.expect("INVITE");
     assert!(b.uri().ends_with(PHONE_B));
@@ -352,7 +372,13 @@ fn a_phone_that_appears_while_the_message_is_there_gets_it_too() {
 // Proves: REG-4, REG-3
 #[test]
 fn contacts_that_are_gone_are_not_pushed_to() {
-    for event in ["expired", "deactivated", "probation", "unregistered", "rejected"] {
+    for event in [
+        "expired",
+        "deactivated",
+        "probation",
+        "unregistered",
+        "rejected",
+    ] {
         let (mut bench, subscribe) = asked();
         let mut notifier = bench.notifier(&subscribe);
         let mut gone = Contact::of(PHONE_A);
@@ -405,7 +431,9 @@ fn a_newer_gruu_replaces_the_old() {
     bench.reply(&old, "486 Busy Here", "");
     bench.expect("ACK");
     let mut newer = Contact::of(PHONE_A);
-    newer.gruu = Some(format!("{USER};gr=urn:uuid:00000000-7dec-11d0-a765-00a0c91e6bf6"));
+    newer.gruu = Some(format!(
+        "{USER};gr=urn:uuid:00000000-7dec-11d0-a765-00a0c91e6bf6"
+    ));
     bench.notify(&mut notifier, "full", &[newer.clone()]);
     bench.run_s(90);
     let retry = bench.expect("INVITE");

@@ -15,12 +15,18 @@ fn an_unanswered_invite_is_repeated_over_udp_and_given_up_after_32_s() {
     let (first, _) = bench.invited();
     bench.run_ms(31_990);
     let sends = bench.take_sip();
-    let times: Vec<_> = sends.iter().map(|m| m.at.since(first.at).as_millis()).collect();
+    let times: Vec<_> = sends
+        .iter()
+        .map(|m| m.at.since(first.at).as_millis())
+        .collect();
     for (time, due) in times.iter().zip([500, 1500, 3500, 7500, 15_500, 31_500]) {
         assert!((due..=due + 20).contains(time), "{times:?}");
     }
     assert_eq!(times.len(), 6);
-    assert!(sends.iter().all(|m| m.text == first.text), "repeats are the same octets");
+    assert!(
+        sends.iter().all(|m| m.text == first.text),
+        "repeats are the same octets"
+    );
     assert_eq!(bench.pushes(), 1);
     bench.run_ms(50);
     assert_eq!(bench.pushes(), 0);
@@ -55,7 +61,10 @@ fn each_repeated_failure_is_acknowledged_and_counts_once() {
     }
     let acks = bench.take_sip();
     assert_eq!(acks.len(), 3);
-    assert!(acks.iter().all(|ack| ack.what() == "ACK" && ack.text == acks[0].text));
+    assert!(
+        acks.iter()
+            .all(|ack| ack.what() == "ACK" && ack.text == acks[0].text)
+    );
     assert_eq!(acks[0].branch(), invite.branch());
     assert_eq!(acks[0].uri(), invite.uri());
     assert_eq!(acks[0].get("Route"), invite.get("Route"));
@@ -77,7 +86,10 @@ fn each_repeated_2xx_gets_the_same_ack() {
         }
         let acks = bench.take_sip();
         assert_eq!(acks.len(), 4);
-        assert!(acks.iter().all(|ack| ack.what() == "ACK" && ack.text == acks[0].text));
+        assert!(
+            acks.iter()
+                .all(|ack| ack.what() == "ACK" && ack.text == acks[0].text)
+        );
         assert!(!acks[0].has("Session-Expires") && acks[0].body.is_empty());
         assert_eq!(acks[0].cseq(), invite.cseq());
         assert_ne!(acks[0].branch(), invite.branch());
@@ -101,8 +113,14 @@ fn responses_that_are_not_ours_have_no_effect() {
         good.replace(&branch, &other),
         good.replace("1 INVITE", "1 OPTIONS"),
         good.replace("1 INVITE", "2 INVITE"),
-        good.replace(&via, &format!("{via}Via: SIP/2.0/UDP 192.0.2.99;branch=z9hG4bKx\r\n")),
-        good.replace("pf1.ims.example.net:5060;branch", "pf2.ims.example.net:5060;branch"),
+        good.replace(
+            &via,
+            &format!("{via}Via: SIP/2.0/UDP 192.0.2.99;branch=z9hG4bKx\r\n"),
+        ),
+        good.replace(
+            "pf1.ims.example.net:5060;branch",
+            "pf2.ims.example.net:5060;branch",
+        ),
         good.replace(invite.call_id(), "someone@else"),
         good.replace(&via, ""),
     ];
@@ -277,7 +295,10 @@ fn a_merged_request_is_refused() {
 #[test]
 fn requests_for_no_known_dialog_are_refused() {
     let mut bench = Bench::new();
-    for (at, method) in ["BYE", "UPDATE", "INVITE", "NOTIFY", "CANCEL", "ACK"].iter().enumerate() {
+    for (at, method) in ["BYE", "UPDATE", "INVITE", "NOTIFY", "CANCEL", "ACK"]
+        .iter()
+        .enumerate()
+    {
         let text = message(
             &format!(
                 "{method} sip:push@pf1.ims.example.net:5060;transport=tcp SIP/2.0\n\
@@ -397,8 +418,13 @@ fn an_unanswered_bye_is_repeated_over_udp_and_then_forgotten() {
     let bye = bench.expect("BYE");
     bench.run_ms(31_900);
     let sends = bench.take_sip();
-    let times: Vec<_> = sends.iter().map(|m| m.at.since(bye.at).as_millis()).collect();
-    let due = [500, 1500, 3500, 7500, 11_500, 15_500, 19_500, 23_500, 27_500, 31_500];
+    let times: Vec<_> = sends
+        .iter()
+        .map(|m| m.at.since(bye.at).as_millis())
+        .collect();
+    let due = [
+        500, 1500, 3500, 7500, 11_500, 15_500, 19_500, 23_500, 27_500, 31_500,
+    ];
     assert_eq!(times.len(), due.len(), "{times:?}");
     for (time, due) in times.iter().zip(due) {
         assert!((due..=due + 20).contains(time), "{times:?}");
@@ -457,7 +483,13 @@ fn a_2xx_without_contact_is_acknowledged_and_ended() {
     let mut bench = Bench::new();
     let (invite, _) = bench.invited();
     let body = sdp(PHONE_PATH, "active", "");
-    bench.reply_as(&invite, "200 OK", "t", "Content-Type: application/sdp\n", &body);
+    bench.reply_as(
+        &invite,
+        "200 OK",
+        "t",
+        "Content-Type: application/sdp\n",
+        &body,
+    );
     let ack = bench.expect("ACK");
     assert_eq!(ack.uri(), invite.uri());
     assert_ne!(ack.branch(), invite.branch());
@@ -481,7 +513,10 @@ fn a_2xx_that_makes_no_dialog_is_acknowledged_and_left() {
         let (invite, _) = bench.invited();
         bench.reply_as(&invite, "200 OK", "t", &lines, &body);
         let sent = bench.take_sip();
-        assert!(sent.iter().any(|m| m.what() == "ACK") || sent.is_empty(), "{sent:?}");
+        assert!(
+            sent.iter().any(|m| m.what() == "ACK") || sent.is_empty(),
+            "{sent:?}"
+        );
         assert!(bench.connects.is_empty());
         assert_eq!(bench.messages(), 1);
     }
@@ -523,7 +558,14 @@ fn a_stream_may_be_cut_anywhere_and_joined_anyhow() {
         .map(|n| bench.deposit_text(USER, &format!("one of many {n}"), ""))
         .collect();
     bench.feed(link, many.as_bytes());
-    assert_eq!(bench.take_sip().iter().filter(|m| m.what() == "202").count(), 100);
+    assert_eq!(
+        bench
+            .take_sip()
+            .iter()
+            .filter(|m| m.what() == "202")
+            .count(),
+        100
+    );
     assert_eq!(bench.messages(), 101);
 }
 

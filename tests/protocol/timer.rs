@@ -27,7 +27,11 @@ fn the_interval_of_the_response_counts() {
     let update = bench.expect("UPDATE");
     let after = update.at.since(session.ack.at).as_millis();
     assert!((57_000..=60_020).contains(&after), "{after} ms");
-    assert!(update.get("Session-Expires").starts_with("120;refresher=uac"));
+    assert!(
+        update
+            .get("Session-Expires")
+            .starts_with("120;refresher=uac")
+    );
     assert!(update.body.is_empty());
 }
 
@@ -191,7 +195,11 @@ fn each_larger_minimum_is_tried_three_times_at_most() {
     let mut bench = Bench::new();
     let (mut invite, _) = bench.invited();
     for min in [2000, 2100, 2200] {
-        bench.reply(&invite, "422 Session Interval Too Small", &format!("Min-SE: {min}\n"));
+        bench.reply(
+            &invite,
+            "422 Session Interval Too Small",
+            &format!("Min-SE: {min}\n"),
+        );
         bench.expect("ACK");
         let retry = bench.expect("INVITE");
         assert_eq!(retry.get("Min-SE"), min.to_string());
@@ -230,6 +238,7 @@ fn after_a_restart_the_old_dialog_is_unknown() {
     let records = bench.records.clone();
     let mut fresh = Bench::restarted(crate::harness::options(), &records, 2);
     let bye = bench.in_dialog(&session, "BYE", 1, "", "");
+    fresh.run_s(1);
     fresh.expect("SUBSCRIBE");
     fresh.sip_in(&bye);
     fresh.expect("481");

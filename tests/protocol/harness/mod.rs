@@ -28,6 +28,7 @@ use volley::selection::Policy;
 use volley::shard::recover::Recovered;
 use volley::shard::{Population, Shard, ShardOptions, ShardSeed};
 use volley::sip::template::Profile;
+use volley::sip::transaction::TransactionOptions;
 use volley::sip::transaction::server::ServerOptions;
 use volley::store::index::Goal;
 
@@ -63,7 +64,13 @@ pub(crate) fn options() -> ShardOptions {
             decisions_per_turn: 256,
         },
         post: PostOptions::default(),
-        subscribe: SubscribeOptions::default(),
+        subscribe: SubscribeOptions {
+            transaction: TransactionOptions {
+                reliable: true,
+                ..TransactionOptions::default()
+            },
+            ..SubscribeOptions::default()
+        },
         subscribe_always: false,
         subscribe_users: Vec::new(),
         subscribe_pace_per_s: 2000,
@@ -359,6 +366,7 @@ impl Bench {
 
     /// Drains every output until nothing moves.
     pub(crate) fn pump(&mut self) {
+        self.shard.advance(self.now);
         for _ in 0..100_000 {
             let mut moved = self.pump_due();
             moved |= self.pump_transmit();
@@ -409,9 +417,7 @@ impl Bench {
             let mut used = 0;
             match fake.kind {
                 LinkKind::MsrpInbound | LinkKind::MsrpOutbound => {
-                    while let Some((frame, len)) =
-                        Msrp::parse(sent.link, self.now, &fake.unread[used..])
-                    {
+                    while let Some((frame, len)) = Msrp::parse(sent.link, &fake.unread[used..]) {
                         self.msrp.push_back(frame);
                         used += len;
                     }
@@ -484,7 +490,11 @@ impl Bench {
 
     /// The store fails for good.
     pub(crate) fn fail_store(&mut self) {
-        let first = self.held.stored.first().map_or_else(Default::default, |one| one.0);
+        let first = self
+            .held
+            .stored
+            .first()
+            .map_or_else(Default::default, |one| one.0);
         let done = StoreDone {
             failed_from: Some(first),
             ..StoreDone::default()
@@ -561,7 +571,12 @@ impl Bench {
         let Some(message) = self.sip.pop_front() else {
             panic!("expected {what}, nothing was sent");
         };
-        assert_eq!(message.what(), what, "unexpected message:\n{}", message.text);
+        assert_eq!(
+            message.what(),
+            what,
+            "unexpected message:\n{}",
+            message.text
+        );
         message
     }
 
@@ -577,7 +592,10 @@ impl Bench {
 
     /// What was sent and not read.
     pub(crate) fn sent(&self) -> Vec<String> {
-        self.sip.iter().map(|message| message.start.clone()).collect()
+        self.sip
+            .iter()
+            .map(|message| message.start.clone())
+            .collect()
     }
 
     /// Takes everything that was sent.
