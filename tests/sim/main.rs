@@ -1,0 +1,92 @@
+//! The simulator's runs: many seeds, the same laws; the same seed, the same trace.
+//!
+//! `VOLLEY_SIM_SEEDS=first..last` runs other seeds, `VOLLEY_SIM_TRACE=seed` prints what happens in
+//! one of them.
+
+mod scenarios;
+
+use std::collections::BTreeSet;
+
+use volley::sim::{Options, Report, World};
+
+/// Seeds of an ordinary run.
+const SEEDS: std::ops::Range<u64> = 1..221;
+/// Lines of the trace shown for a run that failed.
+const TAIL: usize = 150;
+
+fn shards_of(seed: u64) -> usize {
+    [1, 2, 7][usize::try_from(seed % 3).unwrap()]
+}
+
+fn run(seed: u64, shards: usize) -> Report {
+    World::populated(Options::drawn(seed, shards)).run()
+}
+
+fn range_from(text: &str) -> Option<std::ops::Range<u64>> {
+    let (first, last) = text.split_once("..")?;
+    Some(first.parse().ok()?..last.parse().ok()?)
+}
+
+fn seeds() -> Vec<u64> {
+    let asked = std::env::var_os("VOLLEY_SIM_SEEDS");
+    let asked = asked.and_then(|text| range_from(text.to_str()?));
+    let known = include_str!("../data/seeds.txt")
+        .lines()
+        .filter_map(|line| {
+            let number = line.split_whitespace().next()?;
+            number.parse().ok()
+        });
+    let mut seeds: Vec<u64> = known.collect();
+    seeds.extend(asked.unwrap_or(SEEDS));
+    seeds
+}
+
+/// The failures of a run, with the end of its trace.
+fn story(seed: u64, report: &Report) -> String {
+    let traced = World::populated(Options::drawn(seed, shards_of(seed)))
+        .traced()
+        .run();
+    let skip = traced.trace.len().saturating_sub(TAIL);
+    format!(
+        "seed {seed}: {:#?}\n{:#?}\n{}",
+        report.violations,
+        Options::drawn(seed, shards_of(seed)),
+        traced.trace[skip..].join("\n")
+    )
+}
+
+#[test]
+fn the_laws_hold_for_every_seed_and_every_fault_is_reached() {
+    let mut reach: BTreeSet<&'static str> = BTreeSet::new();
+    let mut failed = Vec::new();
+    let mut simulated = 0;
+    for seed in seeds() {
+        let report = run(seed, shards_of(seed));
+        simulated += report.simulated.as_secs();
+        reach.extend(&report.reach);
+        if !report.violations.is_empty() {
+            if failed.is_empty() {
+                println!("{}", story(seed, &report));
+            }
+            failed.push((seed, report.violations[0].clone()));
+        }
+    }
+    println!("{simulated} simulated seconds; reached: {reach:?}");
+    for (seed, what) in &failed {
+        println!("seed {seed}: {what}");
+    }
+    assert!(failed.is_empty(), "{} seeds failed", failed.len());
+}
+
+#[test]
+fn one_seed_twice_is_one_trace() {
+    for seed in [3, 17, 40] {
+        let (first, second) = (run(seed, 2), run(seed, 2));
+        assert_eq!(first.hash, second.hash, "seed {seed}");
+        assert_ne!(
+            first.hash,
+            run(seed + 1, 2).hash,
+            "the hash sees what happens"
+        );
+    }
+}
