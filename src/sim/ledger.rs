@@ -49,6 +49,9 @@ struct Trail {
     cancelled_at: Option<Timestamp>,
     over: bool,
     legs: BTreeMap<String, Leg>,
+    /// The tag of the dialog that the push kept: the first.
+    main: String,
+    contactless: bool,
 }
 
 /// One dialog of a trail.
@@ -58,6 +61,9 @@ struct Leg {
     acks: u32,
     byes: BTreeSet<String>,
     peer_bye: bool,
+    cseq: u32,
+    /// A 2xx came after the dialog was ended.
+    again: bool,
 }
 
 /// Everything the checkers remember.
@@ -69,6 +75,7 @@ pub(super) struct Ledger {
     pub(super) receipts_total: u64,
     trails: BTreeMap<String, Trail>,
     sent: BTreeMap<String, (u64, u32)>,
+    suspects: Vec<String>,
 }
 
 impl Ledger {
@@ -104,15 +111,15 @@ impl Ledger {
             Some(None) => self.violation(now, "an INVITE before its message was durable"),
             Some(Some(_)) => {}
         }
-        let busy = self.trails.iter().any(|(call_id, trail)| {
+        let busy = self.trails.iter().filter(|(call_id, trail)| {
             trail.phone == phone
                 && trail.epoch == epoch
-                && call_id != message.call_id()
+                && *call_id != message.call_id()
                 && !trail.is_over(now)
         });
-        if busy {
-            self.violation(now, &format!("a second push to busy device {phone}"));
-        }
+        // A BYE of the same turn may leave by another way, after the INVITE.
+        self.suspects
+            .extend(busy.map(|(call_id, _)| call_id.clone()));
         let trail = self.trails.entry(message.call_id().to_owned()).or_default();
         if trail.invite_branch.is_empty() {
             trail.first = now;
@@ -126,7 +133,25 @@ impl Ledger {
         message.branch().clone_into(&mut trail.invite_branch);
     }
 
-    /// Law: within a Call-ID each new request has a higher CSeq; a repeated one is the same octets,
+    /// A moment has passed: what looked wrong within it must have come right.
+    pub(super) fn settle(&mut self, now: Timestamp) {
+        for call_id in core::mem::take(&mut self.suspects) {
+            let trail = &self.trails[&call_id];
+            if !trail.is_over(now) {
+                let what = format!("a second push to busy device {}", trail.phone);
+                self.violation(now, &what);
+            }
+        }
+    }
+
+    /// The device gave no Contact in its 2xx: nobody can be asked to acknowledge it twice.
+    pub(super) fn contactless(&mut self, call_id: &str) {
+        if let Some(trail) = self.trails.get_mut(call_id) {
+            trail.contactless = true;
+        }
+    }
+
+    /// Law: within a dialog each new request has a higher CSeq; a repeated one is the same octets,
     /// and over TCP there is none but the ACK's.
     pub(super) fn request(&mut self, now: Timestamp, message: &Sip, reliable: bool) {
         let key = format!("{} {}", message.branch(), message.method);
@@ -150,11 +175,16 @@ impl Ledger {
                 trail.legs.entry(tag.to_owned()).or_default().acks += 1;
             }
         } else if method != "CANCEL" && count == 1 {
-            let main = trail.legs.len() <= 1 || method != "BYE";
-            if main && message.cseq() <= trail.cseq {
+            let base = trail.cseq;
+            let leg = trail.legs.get_mut(tag).filter(|_| !tag.is_empty());
+            let (again, last) = match leg {
+                Some(leg) => (leg.again, &mut leg.cseq),
+                None => (false, &mut trail.cseq),
+            };
+            if !again && message.cseq() <= base.max(*last) {
                 wrong = Some(format!("CSeq of {method} does not rise"));
             }
-            trail.cseq = trail.cseq.max(message.cseq());
+            *last = message.cseq();
         } else if reliable && count > 1 && (method != "BYE" || trail.legs.len() <= 1) {
             // Only a 2xx that no push owns is answered statelessly, BYE included, each time.
             if method != "BYE" || !trail.is_late(now) {
@@ -162,10 +192,14 @@ impl Ledger {
             }
         }
         if method == "BYE" {
+            let main = trail.legs.get(&trail.main);
+            let main_over = main.is_some_and(|leg| leg.peer_bye || !leg.byes.is_empty());
+            trail.over |= trail.main == tag || trail.main.is_empty();
             let leg = trail.legs.entry(tag.to_owned()).or_default();
             leg.byes.insert(message.branch().to_owned());
-            trail.over = true;
-            if leg.byes.len() > 1 {
+            // Once the push is gone, a 2xx still on its way is answered without memory.
+            let allowed = if main_over && leg.again { 2 } else { 1 };
+            if leg.byes.len() > allowed {
                 wrong = Some("a dialog is ended twice".into());
             }
         }
@@ -187,7 +221,12 @@ impl Ledger {
             100..=199 => trail.provisional = true,
             200..=299 => {
                 trail.accepted = true;
-                trail.legs.entry(tag.to_owned()).or_default().accepted += 1;
+                if trail.main.is_empty() {
+                    tag.clone_into(&mut trail.main);
+                }
+                let leg = trail.legs.entry(tag.to_owned()).or_default();
+                leg.again |= leg.peer_bye || !leg.byes.is_empty();
+                leg.accepted += 1;
             }
             _ if !trail.accepted => trail.over = true,
             _ => {}
@@ -260,7 +299,12 @@ impl Ledger {
         let mut wrong = Vec::new();
         for (call_id, trail) in self.trails.iter().filter(|(_, trail)| trail.epoch == epoch) {
             for (tag, leg) in &trail.legs {
-                if leg.accepted != leg.acks {
+                let owed = if trail.contactless {
+                    leg.accepted.min(1)
+                } else {
+                    leg.accepted
+                };
+                if owed != leg.acks {
                     let (got, sent) = (leg.accepted, leg.acks);
                     wrong.push(format!("{got} 2xx but {sent} ACKs ({call_id} {tag})"));
                 }

@@ -498,6 +498,10 @@ impl World {
                 CallState::Answered,
             ),
         };
+        if call.plan == Plan::NoContact {
+            self.ledger.contactless(&call.call_id);
+        }
+        let call = &self.calls[at];
         if call.plan == Plan::Fork {
             let fork = self.ok(at, true, &self.sdp(at, port, true), &format!("{tag}fork"));
             self.calls[at].fork = fork;

@@ -213,6 +213,13 @@ impl World {
     /// What the run has come to, without waiting for anything more than the drain.
     #[must_use]
     pub fn finish(mut self) -> Report {
+        if self.ledger.violations.is_empty() {
+            self.end();
+        }
+        self.report()
+    }
+
+    fn end(&mut self) {
         let now = self.net.now;
         self.run_until(now + Duration::from_secs(70));
         self.check_end();
@@ -226,6 +233,9 @@ impl World {
         if !drained {
             self.ledger.violation(now, "a drain does not end");
         }
+    }
+
+    fn report(self) -> Report {
         let outcome = self.ledger.letters.iter().map(|letter| {
             let devices = letter.receipts.iter();
             let devices = devices
@@ -255,6 +265,7 @@ impl World {
             while let Some(event) = self.net.pop() {
                 self.dispatch(event);
             }
+            self.ledger.settle(self.net.now);
         }
         self.net.now = self.net.now.max(until);
     }
@@ -474,11 +485,10 @@ impl World {
     /// How many messages may be pending: those of users who have no device now. One that no device
     /// ever had must be there.
     fn pending_bounds(&self) -> (usize, usize) {
-        let kept = self
-            .ledger
-            .letters
-            .iter()
-            .filter(|letter| letter.durable_at.is_some() && !self.has_willing(letter.user));
+        let kept = self.ledger.letters.iter().filter(|letter| {
+            let refused = letter.receipts.values().any(|receipt| receipt.refused);
+            letter.durable_at.is_some() && (refused || !self.has_willing(letter.user))
+        });
         let untouched = kept.clone().filter(|letter| {
             letter
                 .receipts
@@ -498,7 +508,16 @@ impl World {
         }
         let (least, most) = self.pending_bounds();
         if !(least..=most).contains(&messages) {
-            let what = format!("{messages} messages pending, expected {least} to {most}");
+            let kept = self
+                .ledger
+                .letters
+                .iter()
+                .enumerate()
+                .filter(|(_, letter)| {
+                    letter.durable_at.is_some() && !self.has_willing(letter.user)
+                });
+            let kept: Vec<_> = kept.map(|(at, letter)| (at, letter.tries)).collect();
+            let what = format!("{messages} messages pending, expected {least} to {most}: {kept:?}");
             self.ledger.violation(now, &what);
         }
         let mut wrong = Vec::new();

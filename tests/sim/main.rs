@@ -6,8 +6,9 @@
 mod scenarios;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use volley::sim::{Options, Report, World};
+use volley::sim::{Options, Ratio, Report, World};
 
 /// Seeds of an ordinary run.
 const SEEDS: std::ops::Range<u64> = 1..221;
@@ -89,4 +90,36 @@ fn one_seed_twice_is_one_trace() {
             "the hash sees what happens"
         );
     }
+}
+
+#[test]
+fn one_seed_has_one_outcome_however_many_shards() {
+    let mut compared = 0;
+    for seed in 1..40 {
+        // Only what the shards cannot influence may differ between runs: no random network.
+        let calm = |shards| Options {
+            loss: Ratio::ZERO,
+            duplication: Ratio::ZERO,
+            delay: (Duration::from_millis(2), Duration::from_millis(2)),
+            resets: 0,
+            crashes: 0,
+            missteered: Ratio::ZERO,
+            gaps: Ratio::ZERO,
+            mischief: Ratio::ZERO,
+            stalls: Ratio::ZERO,
+            unsettled_max: 1024,
+            ..Options::drawn(seed, shards)
+        };
+        let reports = [1, 2, 7].map(|shards| World::populated(calm(shards)).run());
+        for report in &reports {
+            assert_eq!(report.violations, [""; 0], "seed {seed}");
+            assert_eq!(report.outcome, reports[0].outcome, "seed {seed}");
+        }
+        compared += reports[0]
+            .outcome
+            .iter()
+            .filter(|(_, devices)| !devices.is_empty())
+            .count();
+    }
+    assert!(compared > 100, "{compared} messages say too little");
 }
