@@ -503,6 +503,11 @@ fn failed(
     message: &Message<'_>,
     status: u16,
 ) -> Option<Outcome> {
+    // Over a reliable transport the transaction ends here (Timer D is zero); a push that kept it
+    // would never be over.
+    if push.trunk.is_some_and(|trunk| trunk.address.is_none()) {
+        push.invite = None;
+    }
     if push.has_session() {
         return refresh_failed(push, ctx, Some(message), status);
     }
@@ -514,9 +519,6 @@ fn failed(
     let cancelled = push.state == PushState::Cancelling;
     push.state = PushState::Ending;
     push.guard = Timestamp::NEVER;
-    if push.trunk.is_some_and(|trunk| trunk.address.is_none()) {
-        push.invite = None;
-    }
     if cancelled {
         return Some(Outcome::NoAnswer);
     }
