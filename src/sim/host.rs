@@ -383,6 +383,7 @@ impl World {
 
     fn noted(&mut self, note: Option<Note>) {
         let Some(note) = note else { return };
+        self.net.note(|| format!("the engine has {note:?}"));
         match note {
             Note::Bye { call_id } => self.ledger.peer_bye(&call_id, self.epoch),
             Note::Final {

@@ -4,7 +4,7 @@
 //! kept as text, and a run with any such text has failed.
 
 use core::time::Duration;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::base::time::Timestamp;
 use crate::sim::host::deposit_mark;
@@ -12,6 +12,9 @@ use crate::sim::text::Sip;
 
 /// 64 * T1: Timers B and F, and how long a CANCEL is waited for.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(32);
+
+/// Within this time the outputs of one turn leave, by whatever links.
+const TURN: Duration = Duration::from_millis(20);
 
 /// What became of a message at one device.
 #[derive(Clone, Debug, Default)]
@@ -75,7 +78,7 @@ pub(super) struct Ledger {
     pub(super) receipts_total: u64,
     trails: BTreeMap<String, Trail>,
     sent: BTreeMap<String, (u64, u32)>,
-    suspects: Vec<String>,
+    suspects: VecDeque<(Timestamp, String)>,
 }
 
 impl Ledger {
@@ -119,7 +122,7 @@ impl Ledger {
         });
         // A BYE of the same turn may leave by another way, after the INVITE.
         self.suspects
-            .extend(busy.map(|(call_id, _)| call_id.clone()));
+            .extend(busy.map(|(call_id, _)| (now, call_id.clone())));
         let trail = self.trails.entry(message.call_id().to_owned()).or_default();
         if trail.invite_branch.is_empty() {
             trail.first = now;
@@ -133,11 +136,11 @@ impl Ledger {
         message.branch().clone_into(&mut trail.invite_branch);
     }
 
-    /// A moment has passed: what looked wrong within it must have come right.
+    /// Time has passed: what looked wrong within a turn must have come right.
     pub(super) fn settle(&mut self, now: Timestamp) {
-        for call_id in core::mem::take(&mut self.suspects) {
+        while let Some((at, call_id)) = self.suspects.pop_front_if(|entry| entry.0 + TURN < now) {
             let trail = &self.trails[&call_id];
-            if !trail.is_over(now) {
+            if !trail.is_over(at) {
                 let what = format!("a second push to busy device {}", trail.phone);
                 self.violation(now, &what);
             }
@@ -163,6 +166,10 @@ impl Ledger {
         if print != message.print {
             self.violation(now, &format!("a repeated {} differs", message.method));
         }
+        // The ACK to a failure shares the branch of its INVITE, that to a 2xx does not.
+        let to_failure = self
+            .sent
+            .contains_key(&format!("{} INVITE", message.branch()));
         let trail = self.trails.entry(message.call_id().to_owned()).or_default();
         let method = message.method.as_str();
         let tag = message.tag("To").unwrap_or_default();
@@ -171,7 +178,7 @@ impl Ledger {
         }
         let mut wrong = None;
         if method == "ACK" {
-            if trail.invite_branch != message.branch() {
+            if !to_failure {
                 trail.legs.entry(tag.to_owned()).or_default().acks += 1;
             }
         } else if method != "CANCEL" && count == 1 {
@@ -268,7 +275,9 @@ impl Ledger {
         self.receipts_total += 1;
         let entry = &mut self.letters[letter];
         let mut wrong = None;
-        if entry.message_id.is_empty() {
+        // A sender that tries again after a crash may have made another message of it.
+        let forgotten = entry.tries > 1 && epoch > 1;
+        if entry.message_id.is_empty() || forgotten {
             message_id.clone_into(&mut entry.message_id);
         } else if entry.message_id != message_id {
             wrong = Some(format!("message {letter} came under another Message-ID"));

@@ -508,16 +508,7 @@ impl World {
         }
         let (least, most) = self.pending_bounds();
         if !(least..=most).contains(&messages) {
-            let kept = self
-                .ledger
-                .letters
-                .iter()
-                .enumerate()
-                .filter(|(_, letter)| {
-                    letter.durable_at.is_some() && !self.has_willing(letter.user)
-                });
-            let kept: Vec<_> = kept.map(|(at, letter)| (at, letter.tries)).collect();
-            let what = format!("{messages} messages pending, expected {least} to {most}: {kept:?}");
+            let what = format!("{messages} messages pending, expected {least} to {most}");
             self.ledger.violation(now, &what);
         }
         let mut wrong = Vec::new();
