@@ -99,6 +99,9 @@ impl UserState {
 pub struct SubscribeState {
     /// The dialog, once a NOTIFY made it.
     pub dialog: NotifierDialog,
+    /// The SUBSCRIBE outstanding is in the dialog; a repeated one stays as it was sent, even when
+    /// the NOTIFY that makes the dialog has come meanwhile.
+    pub in_dialog: bool,
     /// Where it went.
     pub trunk: Option<Destination>,
     /// Requests sent in this dialog, modulo 128.
