@@ -422,7 +422,7 @@ pub struct StrayDialog {
     /// The key its identifiers carry.
     pub key: crate::base::slab::Key,
     /// Where the 2xx came from.
-    pub trunk: crate::base::outbox::Destination,
+    pub trunk: Destination,
     /// Branch sequences of ACK and BYE.
     pub sequences: (u16, u16),
     /// Reason value of the BYE.
