@@ -227,7 +227,7 @@ impl Panel {
         let _ = out.flush();
     }
 
-    fn end(&mut self) {
+    fn end(&self) {
         if self.drawn {
             let _ = writeln!(std::io::stderr());
         }

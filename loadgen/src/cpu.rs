@@ -1,6 +1,7 @@
 //! CPU time of a process from /proc, to the nanosecond where the kernel counts it.
 
 use std::fs;
+use std::path::Path;
 
 /// What a process used up to now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,6 +39,31 @@ impl Usage {
     }
 }
 
+/// Reads the calling thread: the judge is one thread, and whoever else lives in its process (tests
+/// do) is not its cost.
+pub fn read_own_thread() -> Usage {
+    let mut usage = Usage::default();
+    add_task(Path::new("/proc/thread-self"), &mut usage);
+    usage
+}
+
+fn add_task(path: &Path, usage: &mut Usage) {
+    if let Ok(text) = fs::read_to_string(path.join("schedstat")) {
+        let first = text
+            .split_ascii_whitespace()
+            .next()
+            .and_then(|text| text.parse().ok());
+        usage.run_ns += first.unwrap_or(0u64);
+    }
+    if let Ok(text) = fs::read_to_string(path.join("status")) {
+        usage.switches += text
+            .lines()
+            .filter(|line| line.contains("_ctxt_switches:"))
+            .filter_map(|line| line.split_ascii_whitespace().nth(1)?.parse::<u64>().ok())
+            .sum::<u64>();
+    }
+}
+
 /// Reads a process; `None` when it is gone or not readable.
 ///
 /// Sums over the threads alive now: a thread that ended takes its time along.
@@ -45,21 +71,7 @@ pub fn read(pid: u32) -> Option<Usage> {
     let mut usage = Usage::default();
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
     for task in tasks.flatten() {
-        let path = task.path();
-        if let Ok(text) = fs::read_to_string(path.join("schedstat")) {
-            let first = text
-                .split_ascii_whitespace()
-                .next()
-                .and_then(|text| text.parse().ok());
-            usage.run_ns += first.unwrap_or(0u64);
-        }
-        if let Ok(text) = fs::read_to_string(path.join("status")) {
-            usage.switches += text
-                .lines()
-                .filter(|line| line.contains("_ctxt_switches:"))
-                .filter_map(|line| line.split_ascii_whitespace().nth(1)?.parse::<u64>().ok())
-                .sum::<u64>();
-        }
+        add_task(&task.path(), &mut usage);
     }
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The command name in parentheses may hold anything; fields are counted behind it.

@@ -32,7 +32,7 @@ const MSRP_READ_MAX: usize = 256 * 1024;
 /// How long the engine may take to accept the first connections.
 const REACH: Duration = Duration::from_secs(10);
 /// Longest and shortest distance between two looks at the schedule.
-const TICK_MAX: Duration = Duration::from_millis(2);
+const TICK_MAX: Duration = Duration::from_millis(5);
 const TICK_MIN: Duration = Duration::from_micros(50);
 
 /// A step's start: time, counters and CPU.
@@ -242,7 +242,7 @@ impl Shared {
     fn mark(&self, world: &mut World) {
         world.director.changed = false;
         let engine = world.setup.engine_pid.and_then(cpu::read);
-        let own = cpu::read(std::process::id()).unwrap_or_default();
+        let own = cpu::read_own_thread();
         world.counters.bytes_out = world.outbox.bytes;
         self.marks.borrow_mut().push(Mark {
             step: world.director.step,
@@ -309,13 +309,10 @@ fn accept(shared: &Rc<Shared>, listener: TcpListener, protocol: Protocol) {
     let shared = Rc::clone(shared);
     tokio_uring::spawn(async move {
         loop {
-            let (stream, peer) = match listener.accept().await {
-                Ok(accepted) => accepted,
-                Err(_) => {
-                    // Out of descriptors: wait for some to close.
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                    continue;
-                }
+            let Ok((stream, peer)) = listener.accept().await else {
+                // Out of descriptors: wait for some to close.
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                continue;
             };
             let link = {
                 let mut world = shared.world.borrow_mut();

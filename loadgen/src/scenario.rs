@@ -182,7 +182,7 @@ pub struct Options {
     /// Which messages are judged: full, off, or sampled:N (every Nth push) [default: full]
     #[arg(long)]
     pub check: Option<String>,
-    /// Pushes whose identifiers are remembered to find repeats [default: 500000]
+    /// Pushes whose identifiers are remembered to find repeats [default: 200000]
     #[arg(long, value_name = "N")]
     pub uniqueness_window: Option<usize>,
     /// After signalling, let the phones accept and fetch every message the engine kept [default: false]
@@ -412,7 +412,7 @@ impl Setup {
             expect_cema: options.expect_cema.unwrap_or(true),
             sendonly_session_level: options.sendonly_session_level.unwrap_or(false),
             check: parse_check(options.check.as_deref().unwrap_or("full"))?,
-            uniqueness_window: options.uniqueness_window.unwrap_or(500_000),
+            uniqueness_window: options.uniqueness_window.unwrap_or(200_000),
             sweep: options.sweep.unwrap_or(false),
             objectives: parse_objectives(options.objective.unwrap_or_default())?,
             lag_bound_ms: options.lag_bound_ms.unwrap_or(5.0),

@@ -116,6 +116,28 @@ impl Board {
     }
 }
 
+/// The same as [`ready`], for programs: the first line of `volley run --json`.
+#[must_use]
+pub fn ready_json(engine: &Engine) -> serde_json::Value {
+    let shards: Vec<serde_json::Value> = engine
+        .host
+        .addresses()
+        .iter()
+        .map(|addresses| {
+            json!({
+                "shard": addresses.shard,
+                "sip_tcp": addresses.shared_sip_tcp,
+                "sip_udp": addresses.shared_sip_udp,
+                "own_sip_tcp": addresses.sip_tcp,
+                "own_sip_udp": addresses.sip_udp,
+                "msrp": addresses.msrp,
+            })
+        })
+        .collect();
+    let messages: u64 = engine.recovered.iter().map(|found| found.messages).sum();
+    json!({ "ready": { "shards": shards, "recovered_messages": messages } })
+}
+
 /// What was found and where we listen, once at the start.
 #[must_use]
 pub fn ready(engine: &Engine) -> String {

@@ -1,7 +1,10 @@
 //! The command line.
 
+mod child;
 #[cfg(feature = "demo")]
 mod demo;
+#[cfg(feature = "demo")]
+mod place;
 mod run;
 
 use std::io::Write as _;
@@ -37,6 +40,11 @@ enum Command {
     Config(ConfigCommand),
     /// Engine and simulated phones on loopback: deposits, a registration wave, pushes, a verdict.
     #[cfg(feature = "demo")]
+    #[command(
+        after_help = "Exit codes: 0 everything delivered once and no rule broken, 1 the engine \
+                            failed or did not start, 2 wrong usage, 3 this machine was the limit, \
+                            4 a rule broken or a message lost, doubled or damaged."
+    )]
     Demo(demo::Demo),
     /// The judge, as started by `demo`; see `volley-loadgen --help`.
     #[cfg(feature = "demo")]
@@ -59,6 +67,9 @@ struct ConfigCommand {
     check: Option<PathBuf>,
 }
 
+/// Flag of children: stop when standard input ends.
+const LIFELINE: &str = "--lifeline";
+
 /// Wrong usage or configuration.
 const USAGE: u8 = 2;
 
@@ -69,13 +80,25 @@ pub(crate) fn main() -> ExitCode {
         #[cfg(feature = "demo")]
         Command::Demo(demo) => demo.main(),
         #[cfg(feature = "demo")]
-        Command::Judge { arguments } => {
-            let name = std::ffi::OsString::from("volley-loadgen");
-            let all = core::iter::once(name).chain(arguments).collect();
-            let code = volley_loadgen::cli_main(all);
-            ExitCode::from(u8::try_from(code).unwrap_or(1))
+        Command::Judge { arguments } => judge(arguments),
+    }
+}
+
+#[cfg(feature = "demo")]
+fn judge(arguments: Vec<std::ffi::OsString>) -> ExitCode {
+    let mut arguments = arguments.into_iter().peekable();
+    if arguments.next_if(|first| first == LIFELINE).is_some() {
+        // Nothing of the judge's is worth saving when nobody waits for its verdict.
+        let gone = || std::process::exit(1);
+        if let Err(error) = child::when_input_ends(gone) {
+            complain(&format!("cannot start a thread: {error}"));
+            return ExitCode::FAILURE;
         }
     }
+    let name = std::ffi::OsString::from("volley-loadgen");
+    let all = core::iter::once(name).chain(arguments).collect();
+    let code = volley_loadgen::cli_main(all);
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
 }
 
 fn config(command: &ConfigCommand) -> ExitCode {
@@ -99,6 +122,11 @@ fn config(command: &ConfigCommand) -> ExitCode {
 fn print(text: &str) {
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// Standard error, as it is.
+fn tell(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
 /// Standard error, one message.

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -10,7 +12,11 @@ use volley::admin::engine::Engine;
 use volley::admin::report::{self, Board};
 use volley::io::host;
 
+use super::child::when_input_ends;
 use super::{USAGE, complain, print};
+
+/// How often signals and the shards' snapshots are looked at.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Arguments of `run`.
 #[derive(Debug, clap::Args)]
@@ -24,6 +30,9 @@ pub(super) struct Run {
     /// Print nothing but errors.
     #[arg(long, short)]
     quiet: bool,
+    /// Stop as with SIGTERM when standard input ends: for a parent that must not be outlived.
+    #[arg(long)]
+    lifeline: bool,
 }
 
 impl Run {
@@ -53,24 +62,43 @@ impl Run {
                 return ExitCode::FAILURE;
             }
         };
+        let orphaned = Arc::new(AtomicBool::new(false));
+        if self.lifeline {
+            let told = Arc::clone(&orphaned);
+            let main = std::thread::current();
+            let tell = move || {
+                told.store(true, Ordering::Relaxed);
+                main.unpark();
+            };
+            if let Err(error) = when_input_ends(tell) {
+                complain(&format!("cannot start a thread: {error}"));
+                return ExitCode::FAILURE;
+            }
+        }
+        if self.json {
+            print(&format!("{}\n", report::ready_json(&engine)));
+        }
         if !self.quiet {
             complain(&report::ready(&engine));
         }
-        self.serve(engine, signals)
+        self.serve(engine, signals, &orphaned)
     }
 
-    fn serve(&self, engine: Engine, mut signals: Signals) -> ExitCode {
+    fn serve(&self, engine: Engine, mut signals: Signals, orphaned: &AtomicBool) -> ExitCode {
         let stop = engine.host.stop_handle();
         let mut board = Board::new(engine.host.addresses().len());
         let mut stopping = false;
         loop {
-            pause(Duration::from_millis(250));
-            if signals.pending().next().is_some() {
-                if !self.quiet && !stopping {
+            pause(LOOK);
+            if signals.pending().next().is_some() || orphaned.load(Ordering::Relaxed) {
+                if !self.quiet {
                     complain("stopping: no new pushes, running ones may finish");
                 }
                 stopping = true;
                 stop.stop();
+            } else if engine.host.is_stopping() {
+                // Nobody asked: a shard has ended, and with it all of them.
+                break;
             }
             let moved = board.update(&engine);
             if moved && self.json {
@@ -93,7 +121,11 @@ impl Run {
             complain(&format!("stopped: {}", board.line()));
         }
         match ended {
-            Ok(()) => ExitCode::SUCCESS,
+            Ok(()) if stopping => ExitCode::SUCCESS,
+            Ok(()) => {
+                complain("a shard ended although nobody asked it to; all are stopped");
+                ExitCode::FAILURE
+            }
             Err(error) => {
                 complain(&error.to_string());
                 ExitCode::FAILURE

@@ -33,7 +33,7 @@ use super::clock::Clock;
 use super::links::Links;
 use super::listen::ShardSockets;
 use super::mesh::Mesh;
-use super::park::Parker;
+use super::park::{Parker, breathe};
 use super::ring::{Completion, DATAGRAM_GROUP, Kind, SLOTS_MAX, STREAM_GROUP, Token};
 use super::stats::{Counters, DriverStats};
 use super::sys::{DATAGRAM_HEADROOM, RawRing, Run};
@@ -55,6 +55,10 @@ const PUBLISH_TURNS: u64 = 64;
 const TICK: Duration = Duration::from_secs(1);
 /// The same while a link has a deadline of less than a second.
 const TICK_URGENT: Duration = Duration::from_millis(100);
+/// How long a busy datapath works before other tasks of the executor run.
+const STRETCH: Duration = Duration::from_millis(2);
+/// The same while the store has work.
+const STRETCH_STORING: Duration = Duration::from_micros(250);
 /// How long to wait for operations to end when the ring is taken down.
 const TEARDOWN_ROUNDS: usize = 100;
 /// How soon to look again when another shard's queue is full.
@@ -157,7 +161,7 @@ pub(super) struct Driver<C, S> {
     shard: usize,
     next_tick: Timestamp,
     wall_due: bool,
-    timer: Option<Timestamp>,
+    breathed: Timestamp,
     drain_until: Option<Timestamp>,
 }
 
@@ -220,7 +224,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             shard,
             next_tick: Timestamp::ZERO,
             wall_due: true,
-            timer: None,
+            breathed: Timestamp::ZERO,
             drain_until: None,
         };
         driver.tick();
@@ -272,8 +276,9 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             }
             match progress {
                 Progress::Some => {
-                    if glommio::executor().need_preempt() || !self.store.is_idle() {
-                        glommio::executor().yield_now().await;
+                    if self.now >= self.breathed + self.stretch() {
+                        self.breathed = self.now;
+                        breathe().await;
                     }
                 }
                 Progress::Idle => self.rest(&mut parker).await?,
@@ -291,9 +296,9 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
     fn turn(&mut self) -> io::Result<Progress> {
         let mut progress = Progress::Idle;
         self.counters.turns += 1;
+        // No progress by itself: the kernel's flag may be stale, see `rest`.
         if self.ring.wants_enter() {
             self.ring.enter(None)?;
-            progress = Progress::Some;
         }
         let mut reaped = core::mem::take(&mut self.scratch);
         self.ring.reap(&mut reaped, REAP_BATCH);
@@ -361,7 +366,6 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             }
             Kind::Send => self.on_sent(&completion),
             Kind::SendTrain => self.on_train(&completion),
-            Kind::Timer => self.timer = None,
             Kind::Other => {}
         }
     }
@@ -538,6 +542,15 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         any
     }
 
+    /// How long the datapath may work before the executor's other tasks get their turn.
+    fn stretch(&self) -> Duration {
+        if self.store.is_idle() {
+            STRETCH
+        } else {
+            STRETCH_STORING
+        }
+    }
+
     /// When there is something to do although nobody wakes us.
     fn deadline(&self) -> Timestamp {
         let mut deadline = self.next_tick;
@@ -560,42 +573,29 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         if self.store.is_idle() && !moment.is_zero() {
             let before = deadline.since(self.clock.now());
             self.ring.enter(Some(moment.min(before)))?;
-            if self.ring.has_work() || before <= moment {
+            if self.ring.has_completions() || before <= moment {
                 return Ok(());
             }
-        }
-        self.arm_timer(deadline);
-        if self.ring.wants_enter() {
-            self.ring.enter(None)?;
         }
         self.publish();
         let wake = self.shared.mesh.wake(self.shard);
         wake.announce_park();
         self.ring.signal_wake(true);
+        // The kernel may raise its flag only after we have done the work it announces, and then it
+        // stays up. So the flag is no reason to stay awake, but one to look once more: what comes
+        // after this enter finds no work before it, and writes the eventfd.
+        if self.ring.wants_enter() {
+            self.ring.enter(None)?;
+        }
         let stop = self.drain_until.is_none() && self.shared.stop.load(Ordering::Acquire);
-        if !self.ring.has_work() && !stop && self.shared.mesh.is_empty_for(self.shard) {
+        let frames = !self.shared.mesh.is_empty_for(self.shard);
+        if !self.ring.has_completions() && !stop && !frames {
             self.counters.parks += 1;
-            parker.park().await;
+            parker.park(deadline.since(self.clock.now())).await;
         }
         self.ring.signal_wake(false);
         wake.awake();
         Ok(())
-    }
-
-    fn arm_timer(&mut self, deadline: Timestamp) {
-        let token = Token::new(Kind::Timer, 0, 0);
-        match self.timer {
-            // Fires early, which costs a turn, not an update each turn.
-            Some(armed) if armed <= deadline => {}
-            Some(_) => {
-                self.timer = Some(deadline);
-                self.ring.move_timer(deadline, token, Token::ignored());
-            }
-            None => {
-                self.timer = Some(deadline);
-                self.ring.arm_timer(deadline, token);
-            }
-        }
     }
 
     fn publish(&mut self) {

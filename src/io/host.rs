@@ -26,8 +26,8 @@ use super::ring;
 use super::stats::{Counters, DriverStats};
 use super::sys::RawRing;
 
-/// How soon the executor looks at the store's completions while the datapath is busy.
-const PREEMPT_TIMER: Duration = Duration::from_millis(1);
+/// Far away: the datapath makes room for other tasks by itself, see `park::breathe`.
+const PREEMPT_TIMER: Duration = Duration::from_secs(3600);
 /// Memory glommio registers per shard for direct I/O of the store, octets.
 const IO_MEMORY_BYTES: usize = 2 << 20;
 /// Depth of glommio's rings.
@@ -277,6 +277,12 @@ impl Host {
     #[must_use]
     pub fn counters(&self) -> Vec<Counters> {
         self.stats.iter().map(|stats| stats.read()).collect()
+    }
+
+    /// Whether the shards are stopping: they were asked to, or one of them has ended.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.shared.stop.load(Ordering::Acquire)
     }
 
     /// A handle that stops the shards.

@@ -3,8 +3,11 @@
 use core::future::{Future, poll_fn};
 use core::pin::Pin;
 use core::task::Poll;
+use core::time::Duration;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+
+use glommio::timer::Timer;
 
 use super::sys::executor_file;
 
@@ -25,7 +28,12 @@ impl Parker {
         }
     }
 
-    pub(super) async fn park(&mut self) {
+    /// Waits for at most `limit`.
+    ///
+    /// The limit is a timer of the executor and not of our ring on purpose: should the executor
+    /// ever sleep with our task ready, this is what wakes it.
+    pub(super) async fn park(&mut self, limit: Duration) {
+        let mut timer = Timer::new(limit);
         let mut first = true;
         poll_fn(|context| {
             let file = &self.file;
@@ -41,7 +49,7 @@ impl Parker {
                 return Poll::Ready(());
             }
             if core::mem::take(&mut first) {
-                return Poll::Pending;
+                return Pin::new(&mut timer).poll(context).map(drop);
             }
             Poll::Ready(())
         })
@@ -54,4 +62,14 @@ impl Parker {
             read.await;
         }
     }
+}
+
+/// Lets the executor run its other tasks and look at their completions, then goes on.
+///
+/// Not by its own `yield_now`: then our task stays ready, and the executor looks at completions only
+/// when its preemption timer fires. Worse, when that timer fires just as it is about to run tasks,
+/// glommio takes that for having none and goes to sleep with ours ready. With a timer of our own it
+/// has something to wait for, and with the preemption timer set far away (`host`) it never strikes.
+pub(super) async fn breathe() {
+    Timer::new(Duration::ZERO).await;
 }

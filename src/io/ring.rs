@@ -31,8 +31,6 @@ pub(super) enum Kind {
     Send,
     /// A part of a train; the index is the train's, the generation the block's number.
     SendTrain,
-    /// The deadline.
-    Timer,
 }
 
 impl Kind {
@@ -45,8 +43,7 @@ impl Kind {
             | Self::Other
             | Self::Receive
             | Self::Send
-            | Self::SendTrain
-            | Self::Timer => STREAM_GROUP as usize,
+            | Self::SendTrain => STREAM_GROUP as usize,
         }
     }
 
@@ -59,7 +56,6 @@ impl Kind {
             Self::ReceiveDatagrams => 4,
             Self::Send => 5,
             Self::SendTrain => 6,
-            Self::Timer => 7,
         }
     }
 
@@ -71,7 +67,6 @@ impl Kind {
             4 => Self::ReceiveDatagrams,
             5 => Self::Send,
             6 => Self::SendTrain,
-            7 => Self::Timer,
             _ => Self::Other,
         }
     }
@@ -169,7 +164,6 @@ mod tests {
             Kind::ReceiveDatagrams,
             Kind::Send,
             Kind::SendTrain,
-            Kind::Timer,
         ] {
             for (index, generation) in [(0, 0), (SLOTS_MAX - 1, u32::MAX), (77, 5)] {
                 let token = Token::new(kind, index, generation);

@@ -15,14 +15,11 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 
 use glommio::io::BufferedFile;
-use io_uring::types::{
-    BufRingEntry, CancelBuilder, Fd, RecvMsgOut, SubmitArgs, TimeoutFlags, Timespec,
-};
+use io_uring::types::{BufRingEntry, CancelBuilder, Fd, RecvMsgOut, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 use socket2::SockAddr;
 
 use crate::base::surface::TxBuf;
-use crate::base::time::Timestamp;
 
 use super::ring::{Completion, Kind, Token};
 
@@ -100,7 +97,6 @@ struct RxGroup {
 struct Kept {
     lent: Vec<Lent>,
     trains: Vec<Option<Box<Train>>>,
-    timer: Box<Timespec>,
     datagram_header: Box<libc::msghdr>,
     groups: Vec<RxGroup>,
 }
@@ -140,7 +136,6 @@ impl RawRing {
             kept: ManuallyDrop::new(Kept {
                 lent: Vec::new(),
                 trains: Vec::new(),
-                timer: Box::new(Timespec::new()),
                 datagram_header: Box::new(header),
                 groups: Vec::new(),
             }),
@@ -184,9 +179,9 @@ impl RawRing {
         fence(Ordering::SeqCst);
     }
 
-    /// True when an enter or a reap would find something.
-    pub(super) fn has_work(&mut self) -> bool {
-        !self.io.completion().is_empty() || self.wants_enter()
+    /// True when a reap would find something.
+    pub(super) fn has_completions(&mut self) -> bool {
+        !self.io.completion().is_empty()
     }
 
     /// True when there is something to submit, or the kernel has put work off until an enter.
@@ -337,24 +332,6 @@ impl RawRing {
         Some(tx)
     }
 
-    /// Completes with `token` at `deadline`.
-    pub(super) fn arm_timer(&mut self, deadline: Timestamp, token: Token) {
-        *self.kept.timer = timespec(deadline.as_nanos());
-        let timer: *const Timespec = &raw const *self.kept.timer;
-        let entry = opcode::Timeout::new(timer).flags(TimeoutFlags::ABS).build();
-        self.push(entry, token);
-    }
-
-    /// Moves the armed timer `target` to `deadline`.
-    pub(super) fn move_timer(&mut self, deadline: Timestamp, target: Token, token: Token) {
-        *self.kept.timer = timespec(deadline.as_nanos());
-        let timer: *const Timespec = &raw const *self.kept.timer;
-        let entry = opcode::TimeoutUpdate::new(target.encode(), timer)
-            .flags(TimeoutFlags::ABS)
-            .build();
-        self.push(entry, token);
-    }
-
     pub(super) fn cancel(&mut self, target: Token, token: Token) {
         let entry = opcode::AsyncCancel::new(target.encode()).build();
         self.push(entry, token);
@@ -420,7 +397,7 @@ impl RawRing {
                         train.outstanding = train.outstanding.saturating_sub(1);
                     }
                 }
-                Kind::Accept | Kind::Timer | Kind::Other => {}
+                Kind::Accept | Kind::Other => {}
             }
             out.push(Completion {
                 token,

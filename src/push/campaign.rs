@@ -212,7 +212,7 @@ impl Campaigns {
                 break;
             };
             let device = &mut parts.user.devices[index];
-            push.reset(push_key, key, device.key);
+            push.reset(parts.ctx.env, push_key, key, device.key);
             device.pushing = Some(push_key);
             parts.state.pushes += 1;
             started.push(push_key);
@@ -371,7 +371,14 @@ impl Campaigns {
             device.record(now, record, parts.ctx.jitter, &self.options.outcome);
         }
         let user = push.user();
-        self.changed(now, user, parts.state);
+        let has_mail = parts
+            .ctx
+            .post
+            .mailbox_ref(user.slot)
+            .is_some_and(|mailbox| !mailbox.is_empty());
+        if has_mail {
+            self.changed(now, user, parts.state);
+        }
         self.hop_room();
     }
 }
@@ -422,8 +429,9 @@ pub fn class_of(outcome: Outcome) -> Class {
         }
         // An answer that cannot be used: the next binding may bring a better one.
         Outcome::Sdp(_) | Outcome::NoContact => Class::Quarantine { alarm: false },
+        // Nothing was sent: neither success nor fault of the device.
+        Outcome::NoHop => Class::Cancelled,
         Outcome::NoAnswer
-        | Outcome::NoHop
         | Outcome::MsrpConnect
         | Outcome::MsrpBind
         | Outcome::MsrpTimeout

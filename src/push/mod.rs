@@ -276,6 +276,10 @@ pub struct Push {
     pub bound_by_us: bool,
     /// Hop the INVITE went to.
     pub used_hop: Option<u16>,
+    /// Our tag.
+    pub tag: Token,
+    /// Our Call-ID, left of the `@`.
+    pub call_id: Token,
     /// Reason value of the BYE.
     pub bye_reason: &'static str,
     sequence: u16,
@@ -292,7 +296,9 @@ pub struct Push {
 
 impl Push {
     /// Makes the slot ready for another push; buffers keep their capacity.
-    pub fn reset(&mut self, key: Key, user: Key, device: u64) {
+    pub fn reset(&mut self, env: &Env, key: Key, user: Key, device: u64) {
+        self.tag = env.token(TokenKind::PushTag, key, 0);
+        self.call_id = env.token(TokenKind::PushCallId, key, 0);
         self.state = PushState::Loading;
         self.key = Some(key);
         self.user = Some(user);

@@ -3,6 +3,7 @@
 //! Every request is encoded again from the push's state when it has to be repeated: the same state
 //! gives the same octets, so nothing is kept for retransmission.
 
+use crate::base::outbox::Destination;
 use crate::base::time::Timestamp;
 use crate::base::token::{Token, TokenKind};
 use crate::push::delivery;
@@ -63,20 +64,29 @@ fn send_new_invite(push: &mut Push, ctx: &mut Ctx<'_>) {
     transmit_invite(push, ctx);
 }
 
+/// The trunk of the push; another one when its connection is gone (NH-9).
+fn way_out(push: &Push, ctx: &mut Ctx<'_>) -> Destination {
+    let trunk = push.trunk.expect("a push that sends has its trunk");
+    if ctx.out.lookup(trunk.link).is_some() {
+        return trunk;
+    }
+    ctx.hops
+        .pick(ctx.now, false)
+        .map_or(trunk, |(_, other)| other)
+}
+
 fn transmit_invite(push: &Push, ctx: &mut Ctx<'_>) {
     let key = push.key();
     let env = ctx.env;
     let branch = env.token(TokenKind::PushBranch, key, push.invite_branch);
-    let tag = env.token(TokenKind::PushTag, key, 0);
-    let call_id = env.token(TokenKind::PushCallId, key, 0);
     let icid = env.token(TokenKind::ChargingId, key, 0);
     let msrp = env.token(TokenKind::MsrpSession, key, 0);
     let fields = InviteFields {
         request_uri: &push.request_uri,
         branch: branch.as_bytes(),
-        from_tag: tag.as_bytes(),
+        from_tag: push.tag.as_bytes(),
         to_uri: &push.to_uri,
-        call_id: call_id.as_bytes(),
+        call_id: push.call_id.as_bytes(),
         cseq: push.invite_cseq,
         icid: icid.as_bytes(),
         session_expires_s: push.initial.and_then(|initial| initial.session_expires_s),
@@ -89,7 +99,7 @@ fn transmit_invite(push: &Push, ctx: &mut Ctx<'_>) {
         extra_accept_contact: &push.accept_contact,
         extra_headers: b"",
     };
-    let trunk = push.trunk.expect("a push that sends has its trunk");
+    let trunk = way_out(push, ctx);
     if !ctx
         .out
         .send(trunk, |out| env.templates.invite(&fields, out))
@@ -104,22 +114,15 @@ fn sdp_session(push: &Push) -> u64 {
     u64::from(key.generation) << 26 | u64::from(key.slot)
 }
 
-/// Fields shared by every request inside the dialog.
+/// The branch of a request inside the dialog, with the fields all of them share.
 struct InDialog {
     branch: Token,
-    tag: Token,
-    call_id: Token,
-    msrp: Token,
 }
 
 impl InDialog {
     fn new(push: &Push, ctx: &Ctx<'_>, sequence: u16) -> Self {
-        let key = push.key();
         Self {
-            branch: ctx.env.token(TokenKind::PushBranch, key, sequence),
-            tag: ctx.env.token(TokenKind::PushTag, key, 0),
-            call_id: ctx.env.token(TokenKind::PushCallId, key, 0),
-            msrp: ctx.env.token(TokenKind::MsrpSession, key, 0),
+            branch: ctx.env.token(TokenKind::PushBranch, push.key(), sequence),
         }
     }
 
@@ -128,16 +131,16 @@ impl InDialog {
             request_uri: push.dialog.request_uri(),
             branch: self.branch.as_bytes(),
             route_lines: push.dialog.route_lines(),
-            from_tag: self.tag.as_bytes(),
+            from_tag: push.tag.as_bytes(),
             to_value: push.dialog.to_value(),
-            call_id: self.call_id.as_bytes(),
+            call_id: push.call_id.as_bytes(),
             cseq,
             session_expires: None,
             min_se: None,
             reason: b"",
             sdp_session: sdp_session(push),
             sdp_version: 1,
-            msrp_session: self.msrp.as_bytes(),
+            msrp_session: b"",
         }
     }
 }
@@ -146,7 +149,7 @@ fn transmit_ack(push: &Push, ctx: &mut Ctx<'_>) {
     let parts = InDialog::new(push, ctx, push.ack_branch);
     let fields = parts.fields(push, push.invite_cseq);
     let env = ctx.env;
-    let trunk = push.trunk.expect("a push that sends has its trunk");
+    let trunk = way_out(push, ctx);
     ctx.probe.acks_sent_total += 1;
     if !ctx.out.send(trunk, |out| env.templates.ack(&fields, out)) {
         ctx.probe.output_dropped_total += 1;
@@ -174,12 +177,12 @@ fn transmit_failure_ack_with(push: &Push, ctx: &mut Ctx<'_>, to_value: &[u8], se
         } else {
             None
         },
-        from_tag: parts.tag.as_bytes(),
+        from_tag: push.tag.as_bytes(),
         to_value,
-        call_id: parts.call_id.as_bytes(),
+        call_id: push.call_id.as_bytes(),
         cseq: push.invite_cseq,
     };
-    let trunk = push.trunk.expect("a push that sends has its trunk");
+    let trunk = way_out(push, ctx);
     if !ctx
         .out
         .send(trunk, |out| env.templates.ack_failure(&fields, out))
@@ -382,7 +385,7 @@ fn bye_without_target(push: &mut Push, ctx: &mut Ctx<'_>, message: &Message<'_>)
         ..parts.fields(push, push.invite_cseq + 1)
     };
     let env = ctx.env;
-    let trunk = push.trunk.expect("a push that sends has its trunk");
+    let trunk = way_out(push, ctx);
     ctx.out.send(trunk, |out| env.templates.bye(&fields, out));
     ctx.probe.byes_sent_total += 1;
     push.state = PushState::Ending;
@@ -400,7 +403,7 @@ fn end_fork(push: &mut Push, ctx: &mut Ctx<'_>, message: &Message<'_>) {
     ctx.probe.forks_ended_total += 1;
     let (ack, bye) = (push.next_sequence(), push.next_sequence());
     let key = push.key();
-    let trunk = push.trunk.expect("a push that sends has its trunk");
+    let trunk = way_out(push, ctx);
     end_stray_2xx(
         ctx,
         message,
@@ -552,7 +555,7 @@ fn cancel(push: &mut Push, ctx: &mut Ctx<'_>) {
 
 fn transmit_other(push: &Push, ctx: &mut Ctx<'_>) {
     let env = ctx.env;
-    let trunk = push.trunk.expect("a push that sends has its trunk");
+    let trunk = way_out(push, ctx);
     let sent = match push.other_request {
         OtherRequest::None => true,
         OtherRequest::Cancel => {
@@ -560,9 +563,9 @@ fn transmit_other(push: &Push, ctx: &mut Ctx<'_>) {
             let fields = CancelFields {
                 request_uri: &push.request_uri,
                 branch: parts.branch.as_bytes(),
-                from_tag: parts.tag.as_bytes(),
+                from_tag: push.tag.as_bytes(),
                 to_uri: &push.to_uri,
-                call_id: parts.call_id.as_bytes(),
+                call_id: push.call_id.as_bytes(),
                 cseq: push.invite_cseq,
                 reason: reason::NO_ANSWER.as_bytes(),
             };
@@ -823,9 +826,11 @@ fn transaction_options(push: &Push, ctx: &Ctx<'_>) -> TransactionOptions {
 fn transmit_reinvite(push: &Push, ctx: &mut Ctx<'_>) {
     let parts = InDialog::new(push, ctx, push.invite_branch);
     let mut fields = parts.fields(push, push.invite_cseq);
+    let msrp = ctx.env.token(TokenKind::MsrpSession, push.key(), 0);
+    fields.msrp_session = msrp.as_bytes();
     put_refresh(push, &mut fields);
     let env = ctx.env;
-    let trunk = push.trunk.expect("a push that sends has its trunk");
+    let trunk = way_out(push, ctx);
     if !ctx
         .out
         .send(trunk, |out| env.templates.reinvite(&fields, out))

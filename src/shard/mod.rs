@@ -127,6 +127,10 @@ impl Core for Shard {
     fn advance(&mut self, now: Timestamp) {
         self.fire_timers(now);
         self.hops.advance(now, &mut self.out);
+        if self.desk.hops_at <= now {
+            // A hop's time of avoidance may have passed.
+            self.campaigns.hop_room();
+        }
         self.desk.hops_at = self.hops.deadline(now);
         self.run_campaigns(now);
     }

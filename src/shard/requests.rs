@@ -180,13 +180,12 @@ impl Shard {
         match parts.kind {
             TokenKind::PushTag => {
                 let push = self.pushes.lookup(parts.key)?;
-                let call_id = self.env.token(TokenKind::PushCallId, parts.key, 0);
                 let from_peer = message
                     .from()
                     .ok()?
                     .tag()
                     .is_some_and(|tag| tag.eq_ignore_ascii_case(push.dialog.remote_tag()));
-                (from_peer && message.call_id().starts_with(call_id.as_bytes())).then_some(parts)
+                (from_peer && message.call_id().starts_with(push.call_id.as_bytes())).then_some(parts)
             }
             TokenKind::SubscribeTag => Some(parts),
             TokenKind::PushBranch

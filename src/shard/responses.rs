@@ -46,9 +46,27 @@ impl Shard {
             return None;
         }
         let parts = self.env.minter.verify(via.branch?.strip_prefix(MAGIC)?)?;
-        let kind = match parts.kind {
-            TokenKind::PushBranch => TokenKind::PushCallId,
-            TokenKind::SubscribeBranch => TokenKind::SubscribeCallId,
+        let call_id = message.call_id();
+        let local = &call_id[..memchr::memchr(b'@', call_id)?];
+        let matches = match parts.kind {
+            TokenKind::PushBranch => match self.pushes.lookup(parts.key) {
+                Some(push) => local == push.call_id.as_bytes(),
+                None => {
+                    local
+                        == self
+                            .env
+                            .token(TokenKind::PushCallId, parts.key, 0)
+                            .as_bytes()
+                }
+            },
+            TokenKind::SubscribeBranch => {
+                let dialog = subscribe_dialog(parts);
+                local
+                    == self
+                        .env
+                        .token(TokenKind::SubscribeCallId, parts.key, dialog)
+                        .as_bytes()
+            }
             TokenKind::PushCallId
             | TokenKind::PushTag
             | TokenKind::MsrpSession
@@ -57,17 +75,9 @@ impl Shard {
             | TokenKind::SubscribeTag
             | TokenKind::OtherBranch
             | TokenKind::ServerTag
-            | TokenKind::ChargingId => return Some(parts),
+            | TokenKind::ChargingId => true,
         };
-        let sequence = if kind == TokenKind::PushCallId {
-            0
-        } else {
-            subscribe_dialog(parts)
-        };
-        let call_id = self.env.token(kind, parts.key, sequence);
-        let text = message.call_id();
-        let at = memchr::memchr(b'@', text)?;
-        (text[..at] == call_id.0).then_some(parts)
+        matches.then_some(parts)
     }
 
     fn is_our_sent_by(&self, host: &[u8], port: Option<u16>) -> bool {

@@ -1,6 +1,5 @@
-//! Protocol tests that replay whole messages from outside: hostile inputs and worked examples.
-//!
-//! The files are not part of the repository. Set `VOLLEY_TORTURE_DIR` to the directory that holds
-//! `INDEX-public.tsv`; without it the replays print one line and pass.
+//! The protocols as a peer sees them: messages in, messages out.
 
+mod flows;
+mod harness;
 mod torture;

@@ -2,7 +2,7 @@
 
 use memchr::memchr;
 
-use super::sdp::{self, DirectionLevel};
+use super::sdp::{self, DirectionLevel, OfferMould};
 use super::{Bench, Hasher, KnownGood, tag, via_branch};
 use crate::identity::{GruuForm, Names};
 use crate::rules::Rule;
@@ -65,6 +65,7 @@ pub struct InviteCheck {
     route: KnownGood,
     allow: KnownGood,
     session_expires: KnownGood,
+    offer: OfferMould,
 }
 
 impl InviteCheck {
@@ -82,6 +83,7 @@ impl InviteCheck {
             route: KnownGood::default(),
             allow: KnownGood::default(),
             session_expires: KnownGood::default(),
+            offer: OfferMould::default(),
         }
     }
 
@@ -93,6 +95,21 @@ impl InviteCheck {
     /// Reads what the rest of the judge needs without judging; `None` when the device cannot be
     /// told.
     pub fn read<'a>(names: &Names, message: &Message<'a>) -> Option<Push<'a>> {
+        let mut push = Self::read_head(names, message)?;
+        push.path = memchr::memmem::find(message.body, b"a=path:").map_or(&[][..], |at| {
+            let rest = &message.body[at + 7..];
+            crate::scan::trim_end(&rest[..memchr(b'\n', rest).unwrap_or(rest.len())])
+        });
+        let via = message.value(Header::Via).unwrap_or(&[]);
+        push.branch = memchr::memmem::find(via, b";branch=").map_or(&[][..], |at| {
+            let rest = &via[at + 8..];
+            &rest[..memchr(b';', rest).unwrap_or(rest.len())]
+        });
+        Some(push)
+    }
+
+    /// Everything but branch and path.
+    fn read_head<'a>(names: &Names, message: &Message<'a>) -> Option<Push<'a>> {
         let (user, device, form) = match names.read_gruu(message.target) {
             Some(read) => read,
             None => match names.guess_device(message.target)? {
@@ -100,24 +117,15 @@ impl InviteCheck {
                 (_, None) => return None,
             },
         };
-        let path = memchr::memmem::find(message.body, b"a=path:").map_or(&[][..], |at| {
-            let rest = &message.body[at + 7..];
-            crate::scan::trim_end(&rest[..memchr(b'\n', rest).unwrap_or(rest.len())])
-        });
-        let via = message.value(Header::Via).unwrap_or(&[]);
-        let branch = memchr::memmem::find(via, b";branch=").map_or(&[][..], |at| {
-            let rest = &via[at + 8..];
-            &rest[..memchr(b';', rest).unwrap_or(rest.len())]
-        });
         Some(Push {
             user,
             device,
             form,
-            branch,
+            branch: &[],
             from_tag: message.value(Header::From).and_then(tag).unwrap_or(&[]),
             call_id: message.value(Header::CallId).unwrap_or(&[]),
             cseq: message.cseq().map_or(0, |(number, _)| number),
-            path,
+            path: &[],
             first_message: None,
         })
     }
@@ -135,7 +143,7 @@ impl InviteCheck {
             Rule::PushA,
             "R-URI is not a public GRUU as issued",
         );
-        let mut push = Self::read(names, message)?;
+        let mut push = Self::read_head(names, message)?;
         bench.demand(
             push.form == GruuForm::Sip,
             Rule::Reg9,
@@ -146,9 +154,10 @@ impl InviteCheck {
         self.check_core(names, message, &push, bench);
         self.check_features(message, bench);
         self.check_timer(message, bench);
-        self.check_trust(message, bench);
+        let icid = self.check_trust(message, bench);
         push.first_message = check_cpm_ids(names, message, bench);
         self.check_offer(message, &mut push, bench);
+        self.check_fresh(&push, icid, bench);
         Some(push)
     }
 
@@ -224,24 +233,6 @@ impl InviteCheck {
                 self.allow.set(allow);
             }
         }
-        let hash = self.hasher.hash(1, push.call_id);
-        bench.demand(
-            self.identifiers.insert(hash),
-            Rule::Push0a,
-            "Call-ID was used before",
-        );
-        let hash = self.hasher.hash(2, push.from_tag);
-        bench.demand(
-            push.from_tag.is_empty() || self.identifiers.insert(hash),
-            Rule::Push0a,
-            "From tag was used before",
-        );
-        let hash = self.hasher.hash(3, push.branch);
-        bench.demand(
-            self.identifiers.insert(hash),
-            Rule::Tx8,
-            "branch was used before",
-        );
         self.check_route(message, bench);
     }
 
@@ -406,7 +397,29 @@ impl InviteCheck {
         }
     }
 
-    fn check_trust(&mut self, message: &Message<'_>, bench: &mut Bench<'_>) {
+    /// Every identifier differs from those of the pushes before.
+    ///
+    /// The look-ups miss the cache; side by side, the misses overlap.
+    fn check_fresh(&mut self, push: &Push<'_>, icid: &[u8], bench: &mut Bench<'_>) {
+        let identifiers = [
+            (push.call_id, Rule::Push0a, "Call-ID was used before"),
+            (push.from_tag, Rule::Push0a, "From tag was used before"),
+            (push.branch, Rule::Tx8, "branch was used before"),
+            (icid, Rule::PushK, "icid was used before"),
+            (push.path, Rule::Push0a, "MSRP path was used before"),
+        ];
+        let mut hashes = [0u64; 5];
+        for (salt, (hash, (identifier, _, _))) in (1..).zip(hashes.iter_mut().zip(identifiers)) {
+            *hash = self.hasher.hash(salt, identifier);
+        }
+        let fresh = self.identifiers.insert_all(&hashes);
+        for ((identifier, rule, what), fresh) in identifiers.into_iter().zip(fresh) {
+            bench.demand(fresh || identifier.is_empty(), rule, what);
+        }
+    }
+
+    /// Gives the icid.
+    fn check_trust<'a>(&mut self, message: &Message<'a>, bench: &mut Bench<'_>) -> &'a [u8] {
         let identity = message.value(Header::PAssertedIdentity).unwrap_or(&[]);
         let once = message.count(Header::PAssertedIdentity) == 1;
         let good = once && (self.identity.is(identity) || name_addr(identity).is_some());
@@ -454,14 +467,7 @@ impl InviteCheck {
             Rule::PushK,
             "P-Charging-Vector missing or incomplete",
         );
-        if complete {
-            let hash = self.hasher.hash(4, icid);
-            bench.demand(
-                self.identifiers.insert(hash),
-                Rule::PushK,
-                "icid was used before",
-            );
-        }
+        if complete { icid } else { &[] }
     }
 
     fn check_offer<'a>(
@@ -481,16 +487,17 @@ impl InviteCheck {
         if message.body.is_empty() {
             return;
         }
+        if let Some(offer) = self.offer.fits(message.body) {
+            push.path = offer.path;
+            return;
+        }
+        let before = core::mem::replace(&mut bench.clean, true);
         let offer = sdp::check(message.body, self.policy.level, bench);
         push.path = offer.path;
-        if !offer.path.is_empty() {
-            let hash = self.hasher.hash(5, offer.path);
-            bench.demand(
-                self.identifiers.insert(hash),
-                Rule::Push0a,
-                "MSRP path was used before",
-            );
+        if bench.clean {
+            self.offer.set(message.body, offer);
         }
+        bench.clean &= before;
     }
 }
 

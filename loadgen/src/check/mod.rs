@@ -137,3 +137,6 @@ pub fn tag(value: &[u8]) -> Option<&[u8]> {
         _ => crate::scan::param(tail, b"tag"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,6 +26,79 @@ pub enum DirectionLevel {
     Session,
 }
 
+/// The last offer found good, cut at its two variable parts: the session id of `o=` and the
+/// session-id of the path. Another offer that differs only there needs no second pass.
+#[derive(Debug, Default)]
+pub struct OfferMould {
+    /// Up to the session id of `o=`, from there to the session-id of the path, the rest.
+    parts: [Vec<u8>; 3],
+    /// Start of the path's value before the session-id, octets.
+    path_head: usize,
+}
+
+impl OfferMould {
+    /// The offer in `body`, when it differs from the mould in the two identifiers only and these are
+    /// well-formed.
+    #[inline]
+    pub fn fits<'a>(&self, body: &'a [u8]) -> Option<Offer<'a>> {
+        let [before, middle, after] = &self.parts;
+        if before.is_empty() {
+            return None;
+        }
+        let rest = body.strip_prefix(before.as_slice())?;
+        let digits = memchr(b' ', &rest[..rest.len().min(24)])?;
+        let session = &rest[..digits];
+        read_digits(session)?;
+        let rest = rest[digits..].strip_prefix(middle.as_slice())?;
+        let id = memchr(b';', &rest[..rest.len().min(80)])?;
+        if &rest[id..] != after.as_slice() || id < SESSION_ID_MIN {
+            return None;
+        }
+        if !rest[..id].iter().all(|&byte| is_session_octet(byte)) {
+            return None;
+        }
+        // The path's value reaches from its scheme into the rest up to the end of the line.
+        let path_start = body.len() - rest.len() - self.path_head;
+        let path_end = body.len() - rest.len() + id + ";tcp".len();
+        Some(Offer {
+            path: &body[path_start..path_end],
+            session,
+        })
+    }
+
+    /// Takes a good offer as the mould.
+    pub fn set(&mut self, body: &[u8], offer: Offer<'_>) {
+        let Some(uri) = PathUri::parse(offer.path) else {
+            return;
+        };
+        let place = |part: &[u8]| memchr::memmem::find(body, part);
+        let (Some(session), Some(path)) = (place(offer.session), place(offer.path)) else {
+            return;
+        };
+        self.path_head = offer.path.len() - uri.session.len() - ";tcp".len();
+        let id = path + self.path_head;
+        if body
+            .get(..session)
+            .is_none_or(|before| !before.ends_with(b"o=- "))
+            || session > path
+        {
+            return;
+        }
+        self.parts = [
+            body[..session].to_vec(),
+            body[session + offer.session.len()..id].to_vec(),
+            body[id + uri.session.len()..].to_vec(),
+        ];
+    }
+}
+
+/// Shortest session-id that can carry 80 random bits.
+const SESSION_ID_MIN: usize = 14;
+
+fn is_session_octet(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-_.+=/~".contains(&byte)
+}
+
 /// State of one pass over an offer.
 #[derive(Default)]
 struct Pass<'a> {
@@ -243,7 +316,7 @@ impl<'a> Pass<'a> {
             return;
         };
         bench.demand(
-            uri.session.len() >= 14,
+            uri.session.len() >= SESSION_ID_MIN,
             Rule::Sdp4,
             "session-id shorter than 14 characters",
         );
@@ -284,10 +357,7 @@ impl<'a> PathUri<'a> {
         let (host, port) = (&authority[..colon], &authority[colon + 1..]);
         let session = rest.strip_suffix(b";tcp")?;
         let port_ok = parse_number(port).is_some_and(|port| (1..=65_535).contains(&port));
-        let session_ok = !session.is_empty()
-            && session
-                .iter()
-                .all(|&byte| byte.is_ascii_alphanumeric() || b"-_.+=/~".contains(&byte));
+        let session_ok = !session.is_empty() && session.iter().all(|&byte| is_session_octet(byte));
         (port_ok && session_ok && !host.is_empty()).then_some(Self {
             host,
             port,

@@ -158,13 +158,12 @@ impl World {
 
     /// When the next trigger of an open loop is due.
     pub fn next_due(&self) -> Option<u64> {
-        match self.director.step {
-            Step::Warmup | Step::Measure | Step::Register if self.setup.rate.is_some() => {
-                Some(self.director.next_due)
-            }
-            Step::Deposit if self.setup.deposit_rate.is_some() => Some(self.director.next_due),
-            _ => None,
-        }
+        let open_loop = match self.director.step {
+            Step::Warmup | Step::Measure | Step::Register => self.setup.rate.is_some(),
+            Step::Deposit => self.setup.deposit_rate.is_some(),
+            Step::Connect | Step::Drain | Step::Sweep | Step::Done => false,
+        };
+        open_loop.then_some(self.director.next_due)
     }
 
     fn enter(&mut self, step: Step) {

@@ -329,9 +329,14 @@ impl World {
 fn put_head(out: &mut Vec<u8>, message: &Message<'_>, status: &[u8], to_tag: Option<&[u8]>) {
     out.extend_from_slice(b"SIP/2.0 ");
     out.extend_from_slice(status);
-    for via in message.values(Header::Via) {
+    if message.count(Header::Via) == 1 {
         out.extend_from_slice(b"\r\nVia: ");
-        out.extend_from_slice(via);
+        out.extend_from_slice(message.value(Header::Via).unwrap_or(&[]));
+    } else {
+        for via in message.values(Header::Via) {
+            out.extend_from_slice(b"\r\nVia: ");
+            out.extend_from_slice(via);
+        }
     }
     out.extend_from_slice(b"\r\nFrom: ");
     out.extend_from_slice(message.value(Header::From).unwrap_or(&[]));
@@ -356,7 +361,7 @@ fn populate(setup: &Setup) -> (Vec<User>, Vec<Device>) {
     let (low, high) = setup.devices;
     for _ in 0..setup.users {
         let span = u64::from(high - low) + 1;
-        let count = low + (random.next() % span) as u8;
+        let count = low + (random.bits() % span) as u8;
         let tel = random.unit() < setup.tel_share;
         users.push(User {
             first_device: devices,
@@ -382,7 +387,7 @@ impl Random {
     }
 
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -392,7 +397,7 @@ impl Random {
 
     /// The next number from zero up to, not including, one.
     pub fn unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+        (self.bits() >> 11) as f64 / (1u64 << 53) as f64
     }
 }
 
@@ -424,3 +429,6 @@ impl World {
         self.outbox.release(link);
     }
 }
+
+#[cfg(test)]
+mod tests;

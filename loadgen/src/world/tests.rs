@@ -1,0 +1,198 @@
+//! The state machine without sockets.
+
+use super::World;
+use crate::link::{LinkId, Protocol};
+use crate::scenario::{Options, Setup};
+
+fn setup(kind: &str) -> Setup {
+    let text = format!(
+        "kind = \"{kind}\"\nusers = 20000\ndevices = \"4\"\ntel_share = 0.0\n\
+         engine = \"127.0.0.1:5060\"\nscscf_listen = \"127.0.0.1:5070\"\nrun_id = 1\n"
+    );
+    Setup::resolve(Options::parse("test", &text).unwrap(), 1).unwrap()
+}
+
+struct Bed {
+    world: World,
+    link: LinkId,
+}
+
+impl Bed {
+    fn new(kind: &str) -> Self {
+        let mut world = World::new(setup(kind));
+        world.open_links(Protocol::Sip);
+        let link = world
+            .outbox
+            .add(Protocol::Sip, "127.0.0.1:9".parse().unwrap());
+        for user in 0..world.setup.users {
+            world.send_deposit(user, 0);
+            world.send_register(user);
+        }
+        Self { world, link }
+    }
+
+    fn drain(&mut self) -> Vec<u8> {
+        let mut all = Vec::new();
+        let dirty = std::mem::take(&mut self.world.outbox.dirty);
+        for link in dirty {
+            let mut bytes = Vec::new();
+            self.world.outbox.take(link, &mut bytes);
+            if link == self.link {
+                all = bytes;
+            }
+        }
+        all
+    }
+}
+
+const ICSI: &str = "urn%3Aurn-7%3A3gpp-service.ims.icsi.oma.cpm.deferred";
+
+fn invite(n: u32, user: u32, device: u8) -> String {
+    let sdp = format!(
+        "v=0\r\no=- {n} 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n\
+         m=message 2855 TCP/MSRP *\r\na=path:msrp://127.0.0.1:2855/k9Qv3tZs1mXb{n:08};tcp\r\n\
+         a=accept-types:message/cpim\r\na=accept-wrapped-types:*\r\na=setup:actpass\r\n\
+         a=msrp-cema\r\na=sendonly\r\n"
+    );
+    format!(
+        "INVITE sip:+1555{user:07}@home.example;gr=urn:uuid:00000000-0000-1000-8000-\
+         {device:04}{user:08} SIP/2.0\r\n\
+         Via: SIP/2.0/TCP 127.0.0.1:5060;branch=z9hG4bK-i-{n};oc;oc-algo=\"loss,rate\"\r\n\
+         Max-Forwards: 70\r\nRoute: <sip:127.0.0.1:5070;transport=tcp;lr>\r\n\
+         From: <sip:cpm-pf@home.example>;tag=pf{n}\r\nTo: <sip:+1555{user:07}@home.example>\r\n\
+         Call-ID: 5f0c6a1e9d2b{n}@127.0.0.1\r\nCSeq: 1 INVITE\r\n\
+         Contact: <sip:push@127.0.0.1:5060;transport=tcp>;+g.3gpp.icsi-ref=\"{ICSI}\";automata\r\n\
+         Accept-Contact: *;+g.3gpp.icsi-ref=\"{ICSI}\"\r\n\
+         P-Asserted-Identity: <sip:cpm-pf@home.example>\r\n\
+         P-Asserted-Service: urn:urn-7:3gpp-service.ims.icsi.oma.cpm.deferred\r\n\
+         P-Charging-Vector: icid-value=\"ic{n}\";icid-generated-at=pf1;orig-ioi=\"home.example\"\r\n\
+         User-Agent: CPM-serv/OMA2.2 volley/0.1.0\r\n\
+         Allow: INVITE, ACK, CANCEL, BYE, UPDATE, OPTIONS\r\nSupported: timer\r\n\
+         Session-Expires: 1800;refresher=uac\r\n\
+         Conversation-ID: 00000001-0000-4000-9000-{user:012}\r\n\
+         Contribution-ID: 00000001-0000-4000-8000-{user:012}\r\n\
+         Content-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{sdp}",
+        sdp.len()
+    )
+}
+
+fn in_dialog(method: &str, cseq: u32, n: u32, user: u32, device: u8) -> String {
+    let supported = if method == "BYE" {
+        "Supported: timer\r\n"
+    } else {
+        ""
+    };
+    format!(
+        "{method} sip:+1555{user:07}@phones.home.example:5060;transport=tcp;dev={device:04} SIP/2.0\r\n\
+         Via: SIP/2.0/TCP 127.0.0.1:5060;branch=z9hG4bK-{method}-{n};oc;oc-algo=\"loss,rate\"\r\n\
+         Max-Forwards: 70\r\nRoute: <sip:mt@127.0.0.1:5070;transport=tcp;lr>\r\n\
+         Route: <sip:mt@pcscf1.home.example:5060;lr>\r\nFrom: <sip:cpm-pf@home.example>;tag=pf{n}\r\n\
+         To: <sip:+1555{user:07}@home.example>;tag=ph{n:08}\r\nCall-ID: 5f0c6a1e9d2b{n}@127.0.0.1\r\n\
+         CSeq: {cseq} {method}\r\n{supported}Content-Length: 0\r\n\r\n"
+    )
+}
+
+// Proves: PUSH-a, OK-2, DLG-8, RSP-31, DLG-6, REG-5
+#[test]
+fn judges_the_order_of_requests_in_a_push() {
+    let mut bed = Bed::new("signalling");
+    let (link, broken) = (bed.link, |bed: &Bed| {
+        bed.world
+            .violations
+            .broken()
+            .map(|(rule, _)| rule.id())
+            .collect::<Vec<_>>()
+    });
+    bed.world
+        .handle_sip(link, invite(1, 3, 1).as_bytes())
+        .unwrap();
+    let answer = String::from_utf8(bed.drain()).unwrap();
+    assert!(answer.starts_with("SIP/2.0 100 Trying\r\n"), "{answer}");
+    assert!(answer.contains("m=message 0 TCP/MSRP *\r\n"), "{answer}");
+    bed.world
+        .handle_sip(link, in_dialog("ACK", 1, 1, 3, 1).as_bytes())
+        .unwrap();
+    bed.world
+        .handle_sip(link, in_dialog("BYE", 2, 1, 3, 1).as_bytes())
+        .unwrap();
+    assert_eq!(broken(&bed), [""; 0]);
+    assert_eq!(bed.world.counters.pushes, 1);
+    bed.world.ledger.row(3).unwrap().deposit = crate::ledger::Deposit::Accepted;
+    let sums = bed.world.balance();
+    assert_eq!((sums.expected, sums.kept, sums.lost), (4, 1, 3));
+    bed.world
+        .handle_sip(link, in_dialog("BYE", 2, 1, 3, 1).as_bytes())
+        .unwrap();
+    assert_eq!(broken(&bed), ["DLG-6"]);
+
+    let mut bed = Bed::new("signalling");
+    bed.world
+        .handle_sip(link, invite(1, 3, 1).as_bytes())
+        .unwrap();
+    bed.world
+        .handle_sip(link, invite(2, 3, 1).as_bytes())
+        .unwrap();
+    assert_eq!(broken(&bed), ["RSP-31"]);
+
+    let mut bed = Bed::new("signalling");
+    bed.world
+        .handle_sip(link, invite(1, 3, 1).as_bytes())
+        .unwrap();
+    bed.world
+        .handle_sip(link, in_dialog("BYE", 2, 1, 3, 1).as_bytes())
+        .unwrap();
+    assert_eq!(broken(&bed), ["DLG-8"]);
+}
+
+/// CPU time of this thread, nanoseconds: the machine may be shared.
+fn thread_time() -> u128 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    time.tv_sec as u128 * 1_000_000_000 + time.tv_nsec as u128
+}
+
+/// CPU of the state machine alone; run by hand in release mode.
+#[test]
+#[ignore = "a measurement"]
+fn cost_per_push() {
+    const BATCH: u32 = 64;
+    let mut bed = Bed::new("signalling");
+    bed.drain();
+    let link = bed.link;
+    let (mut invites, mut acks, mut byes) = (0u128, 0u128, 0u128);
+    let total = 400_000u32;
+    for start in (0..total).step_by(BATCH as usize) {
+        let whose = |n: u32| (n / 4 % 20_000, (n % 4) as u8);
+        let range = start + 1..start + 1 + BATCH;
+        let text: String = range
+            .clone()
+            .map(|n| invite(n, whose(n).0, whose(n).1))
+            .collect();
+        let clock = thread_time();
+        bed.world.handle_sip(link, text.as_bytes()).unwrap();
+        invites += thread_time() - clock;
+        bed.drain();
+        for (method, cseq, spent) in [("ACK", 1, &mut acks), ("BYE", 2, &mut byes)] {
+            let text: String = range
+                .clone()
+                .map(|n| in_dialog(method, cseq, n, whose(n).0, whose(n).1))
+                .collect();
+            let clock = thread_time();
+            bed.world.handle_sip(link, text.as_bytes()).unwrap();
+            *spent += thread_time() - clock;
+            bed.drain();
+        }
+    }
+    assert_eq!(
+        bed.world.violations.total(),
+        0,
+        "{:?}",
+        bed.world.violations.offenders().first()
+    );
+    let per = |spent: u128| spent / u128::from(total);
+    eprintln!(
+        "INVITE {} ns, ACK {} ns, BYE {} ns",
+        per(invites),
+        per(acks),
+        per(byes)
+    );
+}

@@ -1,0 +1,525 @@
+//! A shard with a fixed seed in virtual time, with links, store and peers played by the test.
+//!
+//! The test writes octets in and reads octets out; messages of peers are plain text.
+
+pub(crate) mod script;
+pub(crate) mod text;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use text::{Msrp, Sip};
+use volley::base::surface::{
+    Core, Input, LinkCommand, LinkEvent, LinkId, LinkKind, Location, StoreBatch, StoreDone, TxBuf,
+};
+use volley::base::time::{Timestamp, UnixMillis};
+use volley::msrp::inbound::InboundOptions;
+use volley::push::campaign::CampaignOptions;
+use volley::push::hops::{HopOptions, HopTransport};
+use volley::push::options::PushOptions;
+use volley::push::post::PostOptions;
+use volley::reginfo::subscription::SubscribeOptions;
+use volley::registry::{OutcomeOptions, RegistryOptions};
+use volley::selection::Policy;
+use volley::shard::recover::Recovered;
+use volley::shard::{Shard, ShardOptions, ShardSeed};
+use volley::sip::template::Profile;
+use volley::sip::transaction::server::ServerOptions;
+use volley::store::index::Goal;
+
+/// Four seconds after the Date of the first example message.
+pub(crate) const WALL_S: u64 = 1_795_327_085;
+/// The S-CSCF.
+pub(crate) const SCSCF: &str = "192.0.2.20:5060";
+/// The spare S-CSCF of the tests with two hops.
+pub(crate) const SPARE: &str = "192.0.2.21:5060";
+/// Where phones listen for MSRP.
+pub(crate) const PHONE: &str = "198.51.100.7:2855";
+
+pub(crate) fn addr(text: &str) -> SocketAddr {
+    text.parse().expect("an address of the test")
+}
+
+/// The options most tests run with: one TCP hop, the example's profile.
+pub(crate) fn options() -> ShardOptions {
+    ShardOptions {
+        shard: 0,
+        shards: 1,
+        profile: Profile::default(),
+        domains: vec![b"ims.example.net".to_vec()],
+        trusted_peers: vec![addr(SCSCF).ip(), addr(SPARE).ip()],
+        hops: vec![hop(SCSCF, HopTransport::Tcp)],
+        push: PushOptions::default(),
+        campaign: CampaignOptions {
+            coalesce: Duration::from_millis(250),
+            policy: Policy::default(),
+            registry: RegistryOptions::default(),
+            outcome: OutcomeOptions::default(),
+            goal: Goal::EachSelected,
+            decisions_per_turn: 256,
+        },
+        post: PostOptions::default(),
+        subscribe: SubscribeOptions::default(),
+        subscribe_always: false,
+        subscribe_users: Vec::new(),
+        subscribe_pace_per_s: 2000,
+        inbound: InboundOptions::default(),
+        pager_max: 65_536,
+        users_max: 10_000,
+        pushes_max: 10_000,
+        pushes_warm: 64,
+        server: ServerOptions::default(),
+        tick: Duration::from_millis(10),
+    }
+}
+
+/// Sessions that neither linger nor age out soon.
+pub(crate) fn patient_options() -> ShardOptions {
+    let mut options = options();
+    options.push.max_session = Duration::from_secs(100_000);
+    options.push.linger = Duration::from_secs(90_000);
+    options
+}
+
+/// The same over datagrams.
+pub(crate) fn udp_options() -> ShardOptions {
+    let mut options = options();
+    options.hops = vec![hop(SCSCF, HopTransport::Udp)];
+    options.profile.transport = "UDP".into();
+    options.subscribe.transaction.reliable = false;
+    options.push.transaction.reliable = false;
+    options
+}
+
+pub(crate) fn hop(address: &str, transport: HopTransport) -> HopOptions {
+    HopOptions {
+        address: addr(address),
+        transport,
+        connections: 1,
+        invite_inflight_max: 64,
+    }
+}
+
+#[derive(Debug)]
+struct FakeLink {
+    kind: LinkKind,
+    peer: SocketAddr,
+    open: bool,
+    /// What the engine sent and the test has not read as a message yet.
+    unread: Vec<u8>,
+}
+
+/// The bench a shard stands on.
+pub(crate) struct Bench {
+    pub(crate) shard: Shard,
+    pub(crate) now: Timestamp,
+    /// Appends are durable at once; else they wait for [`Bench::release`].
+    pub(crate) durable: bool,
+    /// Connects that are refused.
+    pub(crate) refused: Vec<SocketAddr>,
+    /// Connects that stay open for ever.
+    pub(crate) silent: Vec<SocketAddr>,
+    /// MSRP connects asked for and made.
+    pub(crate) connects: Vec<SocketAddr>,
+    /// Records of the store in order, with their places.
+    pub(crate) records: Vec<(Location, Vec<u8>)>,
+    links: Vec<FakeLink>,
+    sip: VecDeque<Sip>,
+    msrp: VecDeque<Msrp>,
+    held: StoreDone,
+    places: BTreeMap<u32, usize>,
+    next_offset: u32,
+    pub(crate) udp: Option<LinkId>,
+    pub(crate) trunks: BTreeMap<SocketAddr, LinkId>,
+    pub(crate) serial: u32,
+}
+
+impl Bench {
+    pub(crate) fn new() -> Self {
+        Self::with(options())
+    }
+
+    pub(crate) fn udp() -> Self {
+        Self::with(udp_options())
+    }
+
+    /// Sessions stay open as long as their timers let them.
+    pub(crate) fn patient() -> Self {
+        Self::with(patient_options())
+    }
+
+    pub(crate) fn with(options: ShardOptions) -> Self {
+        Self::restarted(options, &[], 1)
+    }
+
+    /// A shard that starts from `records`; `boot` makes its identifiers new.
+    pub(crate) fn restarted(
+        options: ShardOptions,
+        records: &[(Location, Vec<u8>)],
+        boot: u8,
+    ) -> Self {
+        let udp = options
+            .hops
+            .iter()
+            .any(|hop| hop.transport == HopTransport::Udp);
+        let seed = ShardSeed {
+            identifier_key: [boot; 16],
+            stream: [7; 32],
+        };
+        let now = Timestamp::from_millis(1000);
+        let wall = UnixMillis::from_secs(WALL_S);
+        let shard = Shard::new(options, seed, now, wall).expect("the profile is valid");
+        let mut bench = Self {
+            shard,
+            now,
+            durable: true,
+            refused: Vec::new(),
+            silent: Vec::new(),
+            connects: Vec::new(),
+            records: Vec::new(),
+            links: Vec::new(),
+            sip: VecDeque::new(),
+            msrp: VecDeque::new(),
+            held: StoreDone::default(),
+            places: BTreeMap::new(),
+            next_offset: 0,
+            udp: None,
+            trunks: BTreeMap::new(),
+            serial: 0,
+        };
+        let mut found = Recovered::default();
+        for (location, payload) in records {
+            bench.shard.recover(*location, payload, &mut found);
+            bench.places.insert(location.offset, bench.records.len());
+            bench.next_offset = location.offset + 4096;
+            bench.records.push((*location, payload.clone()));
+        }
+        bench.shard.recovered(now);
+        bench.shard.handle(now, Input::Wall(wall));
+        if udp {
+            let link = bench.open(LinkKind::SipUdp, addr("192.0.2.10:5060"));
+            bench.udp = Some(link);
+        }
+        bench.shard.advance(now);
+        bench.pump();
+        bench
+    }
+
+    fn slot(&mut self, kind: LinkKind, peer: SocketAddr) -> LinkId {
+        let slot = u32::try_from(self.links.len()).expect("few links");
+        self.links.push(FakeLink {
+            kind,
+            peer,
+            open: true,
+            unread: Vec::new(),
+        });
+        LinkId {
+            slot,
+            generation: 1,
+        }
+    }
+
+    /// A peer connects, or a socket is bound.
+    pub(crate) fn open(&mut self, kind: LinkKind, peer: SocketAddr) -> LinkId {
+        let link = self.slot(kind, peer);
+        let event = LinkEvent::Opened {
+            kind,
+            peer,
+            local: addr("192.0.2.10:5060"),
+        };
+        self.shard.handle(self.now, Input::Link { link, event });
+        self.pump();
+        link
+    }
+
+    /// The peer closes a link.
+    pub(crate) fn close(&mut self, link: LinkId) {
+        self.links[link.slot as usize].open = false;
+        let event = LinkEvent::Closed;
+        self.shard.handle(self.now, Input::Link { link, event });
+        self.pump();
+    }
+
+    pub(crate) fn is_open(&self, link: LinkId) -> bool {
+        self.links[link.slot as usize].open
+    }
+
+    /// Octets arrive on a link.
+    pub(crate) fn feed(&mut self, link: LinkId, bytes: &[u8]) {
+        if self.is_open(link) {
+            self.shard.handle(self.now, Input::Bytes { link, bytes });
+        }
+        self.pump();
+    }
+
+    pub(crate) fn datagram(&mut self, source: SocketAddr, bytes: &[u8]) {
+        let link = self.udp.expect("a socket");
+        let input = Input::Datagram {
+            link,
+            source,
+            bytes,
+        };
+        self.shard.handle(self.now, input);
+        self.pump();
+    }
+
+    /// A SIP message arrives from the S-CSCF, by whichever transport the bench has.
+    pub(crate) fn sip_in(&mut self, text: &str) {
+        if self.udp.is_some() {
+            self.datagram(addr(SCSCF), text.as_bytes());
+        } else {
+            let link = self.trunks[&addr(SCSCF)];
+            self.feed(link, text.as_bytes());
+        }
+    }
+
+    /// Drains every output until nothing moves.
+    pub(crate) fn pump(&mut self) {
+        for _ in 0..100_000 {
+            let mut moved = self.pump_due();
+            moved |= self.pump_transmit();
+            moved |= self.pump_store();
+            moved |= self.pump_links();
+            if !moved {
+                return;
+            }
+        }
+        panic!("the shard does not come to rest");
+    }
+
+    fn pump_due(&mut self) -> bool {
+        let due = self.shard.next_deadline().is_some_and(|at| at <= self.now);
+        if due {
+            self.shard.advance(self.now);
+        }
+        due
+    }
+
+    fn pump_transmit(&mut self) -> bool {
+        let mut buffer = TxBuf::default();
+        let Some(sent) = self.shard.poll_transmit(&mut buffer) else {
+            return false;
+        };
+        let fake = &mut self.links[sent.link.slot as usize];
+        if let Some(to) = buffer.destination {
+            let mut at = 0;
+            for &cut in &buffer.cuts {
+                let one = &buffer.bytes[at..cut as usize];
+                let message = Sip::parse(sent.link, Some(to), self.now, one);
+                let length: usize = message.get("Content-Length").parse().expect("a number");
+                assert_eq!(length, message.body.len(), "Content-Length of a datagram");
+                self.sip.push_back(message);
+                at = cut as usize;
+            }
+        } else if fake.open {
+            fake.unread.extend_from_slice(&buffer.bytes);
+            let mut used = 0;
+            match fake.kind {
+                LinkKind::MsrpInbound | LinkKind::MsrpOutbound => {
+                    while let Some((frame, len)) =
+                        Msrp::parse(sent.link, self.now, &fake.unread[used..])
+                    {
+                        self.msrp.push_back(frame);
+                        used += len;
+                    }
+                }
+                LinkKind::SipInbound | LinkKind::SipOutbound | LinkKind::SipUdp => {
+                    while fake.unread[used..].starts_with(b"\r\n") {
+                        used += 2;
+                    }
+                    while let Some(len) = text::sip_len(&fake.unread[used..]) {
+                        let one = &fake.unread[used..used + len];
+                        self.sip
+                            .push_back(Sip::parse(sent.link, None, self.now, one));
+                        used += len;
+                    }
+                }
+            }
+            fake.unread.drain(..used);
+        }
+        let event = LinkEvent::Sent;
+        let link = sent.link;
+        self.shard.handle(self.now, Input::Link { link, event });
+        true
+    }
+
+    fn pump_store(&mut self) -> bool {
+        let mut batch = StoreBatch::default();
+        if !self.shard.poll_store(&mut batch) {
+            return false;
+        }
+        let mut at = 0;
+        for (ticket, len) in batch.appends {
+            let location = Location {
+                segment: 1,
+                offset: self.next_offset,
+                len,
+            };
+            let payload = batch.bytes[at..at + len as usize].to_vec();
+            self.places.insert(self.next_offset, self.records.len());
+            self.records.push((location, payload));
+            self.next_offset += 4096;
+            at += len as usize;
+            self.held.stored.push((ticket, location));
+        }
+        for (token, location) in batch.reads {
+            let record = &self.records[self.places[&location.offset]].1;
+            let start = u32::try_from(self.held.bytes.len()).expect("small");
+            self.held.bytes.extend_from_slice(record);
+            let end = u32::try_from(self.held.bytes.len()).expect("small");
+            self.held.loaded.push((token, start, end));
+        }
+        if self.durable {
+            self.hand_over();
+        }
+        true
+    }
+
+    fn hand_over(&mut self) {
+        let done = std::mem::take(&mut self.held);
+        self.shard.handle(self.now, Input::Stored(&done));
+    }
+
+    /// What waited for the store becomes durable.
+    pub(crate) fn release(&mut self) {
+        self.hand_over();
+        self.pump();
+    }
+
+    /// The store fails for good.
+    pub(crate) fn fail_store(&mut self) {
+        let first = self.held.stored.first().map_or_else(Default::default, |one| one.0);
+        let done = StoreDone {
+            failed_from: Some(first),
+            ..StoreDone::default()
+        };
+        self.shard.handle(self.now, Input::Stored(&done));
+        self.pump();
+    }
+
+    fn pump_links(&mut self) -> bool {
+        match self.shard.poll_link() {
+            None => return false,
+            Some(LinkCommand::Close { link }) => {
+                self.links[link.slot as usize].open = false;
+                let event = LinkEvent::Closed;
+                self.shard.handle(self.now, Input::Link { link, event });
+            }
+            Some(LinkCommand::Connect {
+                token,
+                kind,
+                address,
+            }) => self.connect(token, kind, address),
+        }
+        true
+    }
+
+    fn connect(&mut self, token: u64, kind: LinkKind, address: SocketAddr) {
+        if kind == LinkKind::MsrpOutbound {
+            self.connects.push(address);
+        }
+        if self.silent.contains(&address) {
+            return;
+        }
+        if self.refused.contains(&address) {
+            self.shard.handle(self.now, Input::ConnectFailed { token });
+            return;
+        }
+        let link = self.slot(kind, address);
+        if kind == LinkKind::SipOutbound {
+            self.trunks.insert(address, link);
+        }
+        let event = LinkEvent::Connected {
+            token,
+            kind,
+            peer: address,
+            local: addr("192.0.2.10:40000"),
+        };
+        self.shard.handle(self.now, Input::Link { link, event });
+    }
+
+    /// Lets time pass, firing every timer at its own moment.
+    pub(crate) fn run(&mut self, wait: Duration) {
+        let end = self.now + wait;
+        self.pump();
+        while let Some(at) = self.shard.next_deadline().filter(|&at| at <= end) {
+            self.now = at.max(self.now);
+            self.pump();
+        }
+        self.now = end;
+        self.pump();
+    }
+
+    pub(crate) fn run_s(&mut self, seconds: u64) {
+        self.run(Duration::from_secs(seconds));
+    }
+
+    pub(crate) fn run_ms(&mut self, millis: u64) {
+        self.run(Duration::from_millis(millis));
+    }
+
+    /// Seconds since `from`, with three decimals.
+    pub(crate) fn passed_ms(&self, from: Timestamp) -> u128 {
+        self.now.since(from).as_millis()
+    }
+
+    /// The next SIP message the engine sent, which must be a `what`.
+    #[track_caller]
+    pub(crate) fn expect(&mut self, what: &str) -> Sip {
+        let Some(message) = self.sip.pop_front() else {
+            panic!("expected {what}, nothing was sent");
+        };
+        assert_eq!(message.what(), what, "unexpected message:\n{}", message.text);
+        message
+    }
+
+    /// As [`Bench::expect`], anywhere among what was sent.
+    #[track_caller]
+    pub(crate) fn expect_some(&mut self, what: &str) -> Sip {
+        let at = self.sip.iter().position(|message| message.what() == what);
+        let Some(at) = at else {
+            panic!("no {what} among {:?}", self.sent());
+        };
+        self.sip.remove(at).expect("found")
+    }
+
+    /// What was sent and not read.
+    pub(crate) fn sent(&self) -> Vec<String> {
+        self.sip.iter().map(|message| message.start.clone()).collect()
+    }
+
+    /// Takes everything that was sent.
+    pub(crate) fn take_sip(&mut self) -> Vec<Sip> {
+        self.sip.drain(..).collect()
+    }
+
+    #[track_caller]
+    pub(crate) fn expect_quiet(&self) {
+        assert!(self.sip.is_empty(), "unexpected SIP: {:#?}", self.sip);
+        assert!(self.msrp.is_empty(), "unexpected MSRP: {:#?}", self.msrp);
+    }
+
+    /// The next MSRP frame, which must be a `what`.
+    #[track_caller]
+    pub(crate) fn expect_msrp(&mut self, what: &str) -> Msrp {
+        let Some(frame) = self.msrp.pop_front() else {
+            panic!("expected MSRP {what}, nothing was sent");
+        };
+        assert_eq!(frame.what, what, "unexpected frame:\n{}", frame.text);
+        frame
+    }
+
+    pub(crate) fn take_msrp(&mut self) -> Vec<Msrp> {
+        self.msrp.drain(..).collect()
+    }
+
+    pub(crate) fn counter(&self, name: &str) -> u64 {
+        let found = self.shard.probe().iter().find(|(key, _)| *key == name);
+        found.unwrap_or_else(|| panic!("no counter {name}")).1
+    }
+
+    pub(crate) fn peer_of(&self, link: LinkId) -> SocketAddr {
+        self.links[link.slot as usize].peer
+    }
+}
