@@ -492,7 +492,7 @@ impl InviteCheck {
             return;
         }
         let before = core::mem::replace(&mut bench.clean, true);
-        let offer = sdp::check(message.body, self.policy.level, bench);
+        let offer = sdp::check(message.body, self.policy.level, self.policy.cema, bench);
         push.path = offer.path;
         if bench.clean {
             self.offer.set(message.body, offer);

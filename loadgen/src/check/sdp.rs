@@ -126,7 +126,12 @@ struct Pass<'a> {
 }
 
 /// Judges the offer in `body`.
-pub fn check<'a>(body: &'a [u8], level: DirectionLevel, bench: &mut Bench<'_>) -> Offer<'a> {
+pub fn check<'a>(
+    body: &'a [u8],
+    level: DirectionLevel,
+    cema: bool,
+    bench: &mut Bench<'_>,
+) -> Offer<'a> {
     let mut pass = Pass {
         order_ok: true,
         max_size_ok: true,
@@ -147,6 +152,11 @@ pub fn check<'a>(body: &'a [u8], level: DirectionLevel, bench: &mut Bench<'_>) -
     }
     bench.demand(crlf, Rule::Sdp1, "a line does not end in CRLF");
     pass.judge(level, bench);
+    bench.demand(
+        pass.cema == cema,
+        Rule::Sdp9,
+        "msrp-cema against the policy",
+    );
     pass.offer
 }
 
@@ -286,7 +296,6 @@ impl<'a> Pass<'a> {
             "setup is not actpass",
         );
         bench.demand(!self.connection, Rule::Sdp8, "a=connection in an offer");
-        bench.demand(self.cema, Rule::Sdp9, "msrp-cema missing");
         bench.demand(
             self.directions == 1,
             Rule::Sdp10,

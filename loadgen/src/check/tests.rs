@@ -254,6 +254,19 @@ fn each_mutation_of_the_offer_trips_exactly_its_rule() {
         judge(&mut checker, &whole(INVITE, &session)),
         [Rule::PushGI]
     );
+    let plain = SDP.replace("a=msrp-cema\r\n", "");
+    let mut checker = InviteCheck::new(
+        Policy {
+            cema: false,
+            ..policy()
+        },
+        1000,
+    );
+    assert_eq!(judge(&mut checker, &whole(INVITE, &plain)), []);
+    assert_eq!(
+        judge(&mut checker, &whole(&fresh(INVITE), &fresh(SDP))),
+        [Rule::Sdp9]
+    );
     let level = DirectionLevel::Session;
     let mut checker = InviteCheck::new(Policy { level, ..policy() }, 1000);
     assert_eq!(judge(&mut checker, &whole(INVITE, &session)), []);

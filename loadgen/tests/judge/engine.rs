@@ -275,12 +275,17 @@ impl State {
         } else if first.starts_with("SIP/2.0 200") && header(text, "CSeq").ends_with("INVITE") {
             self.answered(text);
         } else if first.starts_with("SIP/2.0 200") && header(text, "CSeq").ends_with("BYE") {
-            if let Some(push) = self.pushes.remove(header(text, "Call-ID")) {
-                self.busy.remove(&push.gruu);
-                if !push.declined {
-                    self.push_user(&push.user);
-                }
-            }
+            self.ended(header(text, "Call-ID"));
+        }
+    }
+
+    fn ended(&mut self, call_id: &str) {
+        let Some(push) = self.pushes.remove(call_id) else {
+            return;
+        };
+        self.busy.remove(&push.gruu);
+        if !push.declined {
+            self.push_user(&push.user);
         }
     }
 

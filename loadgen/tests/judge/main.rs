@@ -4,7 +4,13 @@
     clippy::disallowed_methods,
     reason = "the scripted engine has a thread and sleeps"
 )]
+#![expect(clippy::unwrap_used, reason = "a test stops where it fails")]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "numbers of test users and pushes are small"
+)]
 
+mod blaster;
 mod engine;
 
 use std::ffi::OsString;
@@ -247,33 +253,33 @@ fn wrong_usage_and_an_absent_engine_have_their_exit_codes() {
 #[test]
 #[ignore = "a measurement"]
 fn capacity() {
-    for args in [
-        [
-            "--kind",
-            "signalling",
-            "--users",
-            "2000",
-            "--devices",
-            "4",
-            "--duration-s",
-            "5",
-            "--users-in-flight",
-            "64",
-        ],
-        [
-            "--kind",
-            "steady",
-            "--users",
-            "2000",
-            "--devices",
-            "1",
-            "--duration-s",
-            "3",
-            "--users-in-flight",
-            "256",
-        ],
-    ] {
-        let (code, _) = judge("capacity", Fault::None, &args);
-        assert!(code == 0 || code == 3);
-    }
+    let engine = blaster::start(4).to_string();
+    let args = [
+        "volley-loadgen",
+        "run",
+        "--engine",
+        &engine,
+        "--kind",
+        "signalling",
+        "--users",
+        "20000",
+        "--devices",
+        "4",
+        "--tel-share",
+        "0",
+        "--duration-s",
+        "5",
+        "--connections",
+        "1",
+        "--users-in-flight",
+        "256",
+        "--run-id",
+        "1",
+        "--scscf-listen",
+        "127.0.0.1:0",
+        "--msrp-listen",
+        "127.0.0.1:0",
+    ];
+    let code = volley_loadgen::cli_main(args.iter().map(OsString::from).collect());
+    assert!(code == 0 || code == 3, "exit {code}");
 }
