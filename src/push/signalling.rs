@@ -422,7 +422,7 @@ pub struct StrayDialog {
     /// The key its identifiers carry.
     pub key: crate::base::slab::Key,
     /// Where the 2xx came from.
-    pub trunk: crate::base::outbox::Destination,
+    pub trunk: Destination,
     /// Branch sequences of ACK and BYE.
     pub sequences: (u16, u16),
     /// Reason value of the BYE.
@@ -642,19 +642,17 @@ pub fn handle_timeout(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<Outcome> {
         .invite
         .as_ref()
         .is_some_and(|invite| invite.deadline() <= now)
+        && let Some(outcome) = invite_timeout(push, ctx)
     {
-        if let Some(outcome) = invite_timeout(push, ctx) {
-            return Some(outcome);
-        }
+        return Some(outcome);
     }
     if push
         .other
         .as_ref()
         .is_some_and(|other| other.deadline() <= now)
+        && let Some(outcome) = other_timeout(push, ctx)
     {
-        if let Some(outcome) = other_timeout(push, ctx) {
-            return Some(outcome);
-        }
+        return Some(outcome);
     }
     if push.guard <= now {
         push.guard = Timestamp::NEVER;
