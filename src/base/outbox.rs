@@ -59,6 +59,8 @@ pub struct Link {
     pub bound_count: u32,
     /// A session holds back because of this link's backlog.
     pub stalled: bool,
+    /// A timer watches over partial messages.
+    pub watched: bool,
     open: bool,
     busy: bool,
     dirty: bool,
@@ -80,6 +82,7 @@ impl Link {
             bound: None,
             bound_count: 0,
             stalled: false,
+            watched: false,
             open: true,
             busy: false,
             dirty: false,
@@ -180,6 +183,12 @@ impl Outbox {
     #[must_use]
     pub fn backlog(&self, id: LinkId) -> usize {
         self.lookup(id).map_or(0, Link::waiting)
+    }
+
+    /// `true` while the link is being closed by us: what it still brings is not looked at.
+    #[must_use]
+    pub fn is_closing(&self, id: LinkId) -> bool {
+        self.lookup(id).is_some_and(|link| link.closing)
     }
 
     /// Whether a session held back since the last call.

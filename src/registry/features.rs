@@ -65,6 +65,14 @@ pub(crate) fn unquoted(value: &[u8]) -> &[u8] {
 
 /// Whether `item` equals `want` after percent-decoding, ignoring case.
 fn decoded_equals(item: &[u8], want: &[u8]) -> bool {
+    // ICSIs differ at their ends, so most pairs are told apart by one octet.
+    if let (Some(&last), Some(wanted)) = (item.last(), want.last())
+        && last.is_ascii_alphabetic()
+        && !is_escaped_end(item)
+        && !last.eq_ignore_ascii_case(wanted)
+    {
+        return false;
+    }
     let mut at = 0;
     for &byte in want {
         let Some(&raw) = item.get(at) else {
@@ -83,6 +91,11 @@ fn decoded_equals(item: &[u8], want: &[u8]) -> bool {
         at += width;
     }
     at == item.len()
+}
+
+/// Whether the last octet belongs to a percent escape.
+fn is_escaped_end(item: &[u8]) -> bool {
+    item.len() >= 3 && item[item.len() - 3] == b'%'
 }
 
 const fn hex(digit: u8) -> Option<u8> {

@@ -19,11 +19,16 @@ use crate::sip::message::HeaderTable;
 use crate::sip::parser;
 use crate::sip::transaction::server::ServerKey;
 
+/// Octets added at a time to a partial message while its end is looked for.
+const FEED_BYTES: usize = 4096;
 /// Longest wait for the rest of a SIP message on a stream (BAD-28).
 pub(super) const PARTIAL_MAX: Duration = Duration::from_secs(30);
 
 impl Shard {
     pub(super) fn handle_bytes(&mut self, now: Timestamp, link: LinkId, bytes: &[u8]) {
+        if self.out.is_closing(link) {
+            return;
+        }
         let Some(state) = self.out.lookup_mut(link) else {
             return;
         };
@@ -35,15 +40,50 @@ impl Shard {
             return;
         }
         let mut rx = core::mem::take(&mut state.rx);
-        let scanned = state.scanned;
-        rx.extend_from_slice(bytes);
-        let taken = self.take_frames(now, link, kind, &rx, scanned);
-        rx.drain(..taken);
-        if let Some(state) = self.out.lookup_mut(link) {
-            if taken > 0 {
-                state.partial_since = if rx.is_empty() { Timestamp::NEVER } else { now };
+        let mut scanned = state.scanned;
+        let mut fed = 0;
+        // Only the message cut in two is put together in `rx`; what follows it is read in place.
+        while fed < bytes.len() {
+            let held = rx.len();
+            let piece = &bytes[fed..bytes.len().min(fed + FEED_BYTES)];
+            rx.extend_from_slice(piece);
+            fed += piece.len();
+            let taken = self.take_frames(now, link, kind, &rx, scanned);
+            if taken < held || taken == 0 {
+                rx.drain(..taken);
+                scanned = rx.len();
+                if taken > 0 {
+                    self.partial_moved(now, link);
+                }
+                continue;
             }
+            rx.clear();
+            self.give_back(link, rx);
+            if self.out.is_closing(link) {
+                return;
+            }
+            let rest = &bytes[fed - piece.len() + (taken - held)..];
+            let used = self.take_frames(now, link, kind, rest, 0);
+            self.keep_rest(now, link, &rest[used..]);
+            return;
+        }
+        if let Some(state) = self.out.lookup_mut(link) {
             state.scanned = rx.len();
+            state.rx = rx;
+        }
+    }
+
+    fn partial_moved(&mut self, now: Timestamp, link: LinkId) {
+        if let Some(state) = self.out.lookup_mut(link) {
+            state.partial_since = now;
+        }
+    }
+
+    /// Returns the emptied buffer of a link whose partial message is complete.
+    fn give_back(&mut self, link: LinkId, rx: Vec<u8>) {
+        if let Some(state) = self.out.lookup_mut(link) {
+            state.partial_since = Timestamp::NEVER;
+            state.scanned = 0;
             state.rx = rx;
         }
     }
@@ -52,10 +92,15 @@ impl Shard {
         if rest.is_empty() {
             return;
         }
-        if let Some(state) = self.out.lookup_mut(link) {
-            state.rx.extend_from_slice(rest);
-            state.scanned = rest.len();
-            state.partial_since = now;
+        let Some(state) = self.out.lookup_mut(link) else {
+            return;
+        };
+        state.rx.extend_from_slice(rest);
+        state.scanned = rest.len();
+        state.partial_since = now;
+        // One timer per link, however many messages are cut in two.
+        if !core::mem::replace(&mut state.watched, true) {
+            self.watch_link(now, link, PARTIAL_MAX);
         }
     }
 

@@ -185,7 +185,8 @@ impl Shard {
                     .ok()?
                     .tag()
                     .is_some_and(|tag| tag.eq_ignore_ascii_case(push.dialog.remote_tag()));
-                (from_peer && message.call_id().starts_with(push.call_id.as_bytes())).then_some(parts)
+                (from_peer && message.call_id().starts_with(push.call_id.as_bytes()))
+                    .then_some(parts)
             }
             TokenKind::SubscribeTag => Some(parts),
             TokenKind::PushBranch

@@ -405,18 +405,20 @@ impl Shard {
             slot: key.slot,
             generation: key.generation,
         };
-        let Some(state) = self.out.lookup(link) else {
+        let Some(state) = self.out.lookup_mut(link) else {
             return;
         };
+        state.watched = false;
         let unbound =
             state.kind == crate::base::surface::LinkKind::MsrpInbound && state.bound.is_none();
-        let stalled = !state.partial_since.is_never() && state.partial_since + PARTIAL_MAX <= now;
+        let since = state.partial_since;
+        let stalled = !since.is_never() && since + PARTIAL_MAX <= now;
         if unbound || stalled {
             self.probe.streams_broken_total += 1;
             self.out.close(link);
-        } else if !state.partial_since.is_never() {
-            let wait = (state.partial_since + PARTIAL_MAX).since(now);
-            self.watch_link(now, link, wait);
+        } else if !since.is_never() {
+            state.watched = true;
+            self.watch_link(now, link, (since + PARTIAL_MAX).since(now));
         }
     }
 

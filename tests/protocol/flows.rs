@@ -8,12 +8,20 @@ use volley::base::surface::LinkKind;
 
 #[track_caller]
 fn same(message: &Sip, name: &str) {
-    assert_eq!(normalised(&message.text), normalised(&example(name)), "{name}");
+    assert_eq!(
+        normalised(&message.text),
+        normalised(&example(name)),
+        "{name}"
+    );
 }
 
 #[track_caller]
 fn same_frame(frame: &Msrp, name: &str) {
-    assert_eq!(normalised_msrp(&frame.text), normalised_msrp(&example(name)), "{name}");
+    assert_eq!(
+        normalised_msrp(&frame.text),
+        normalised_msrp(&example(name)),
+        "{name}"
+    );
 }
 
 /// An example response, with the identifiers of the request it answers.
@@ -74,11 +82,17 @@ fn f1_a_push_delivers_two_messages_and_ends() {
     answer_with(&mut bench, &invite, "f1-03-200-invite.txt");
     let ack = bench.expect("ACK");
     same(&ack, "f1-04-ack.txt");
-    assert_ne!(ack.branch(), invite.branch(), "the ACK to a 2xx is its own transaction");
+    assert_ne!(
+        ack.branch(),
+        invite.branch(),
+        "the ACK to a 2xx is its own transaction"
+    );
 
     let link = bench.open(LinkKind::MsrpInbound, addr("198.51.100.7:49152"));
-    let bind = example("f1-05-msrp-bind-send.txt")
-        .replace("msrp://192.0.2.10:2855/k9Qv3tZs1mXbW7aEoR2y;tcp", invite.path());
+    let bind = example("f1-05-msrp-bind-send.txt").replace(
+        "msrp://192.0.2.10:2855/k9Qv3tZs1mXbW7aEoR2y;tcp",
+        invite.path(),
+    );
     bench.feed(link, bind.as_bytes());
     same_frame(&bench.expect_msrp("200"), "f1-06-msrp-bind-200.txt");
     let first = bench.expect_msrp("SEND");
@@ -179,7 +193,10 @@ fn f3_refreshes_go_out_at_half_time_and_a_481_ends_the_dialog() {
 fn answer_with_cseq(bench: &mut Bench, request: &Sip, name: &str) {
     let text = example(name);
     let status = text.lines().next().expect("a status line");
-    let status = status.strip_prefix("SIP/2.0 ").expect("a status line").to_owned();
+    let status = status
+        .strip_prefix("SIP/2.0 ")
+        .expect("a status line")
+        .to_owned();
     bench.reply(request, status.trim_end(), "");
 }
 
@@ -325,7 +342,10 @@ fn fa_hostile_frames_get_their_answers_and_change_nothing() {
     let mut bench = Bench::new();
     let invite = message_for_phone_a(&mut bench);
     let stranger = bench.open(LinkKind::MsrpInbound, addr("203.0.113.66:9"));
-    bench.feed(stranger, example("fa-01-msrp-unknown-session.txt").as_bytes());
+    bench.feed(
+        stranger,
+        example("fa-01-msrp-unknown-session.txt").as_bytes(),
+    );
     same_frame(&bench.expect_msrp("481"), "fa-02-msrp-481.txt");
 
     let session = bench.bound(&invite, &Answer::active());
@@ -356,16 +376,23 @@ fn fa_a_413_stops_its_message_and_no_other() {
     assert_eq!(chunks.len(), 8, "the window is full");
     let stop = example("fa-05-msrp-413.txt").replace("c1Rm84TfLq20VxNa", &chunks[0].tid);
     let stop = stop
-        .replace("msrp://192.0.2.10:2855/k9Qv3tZs1mXbW7aEoR2y;tcp", invite.path())
-        .replace("From-Path: msrp://198.51.100.7:2855/Zt4hVd0PqL8nKx2cJf6u;tcp",
-            &format!("From-Path: {}", chunks[0].get("To-Path")));
+        .replace(
+            "msrp://192.0.2.10:2855/k9Qv3tZs1mXbW7aEoR2y;tcp",
+            invite.path(),
+        )
+        .replace(
+            "From-Path: msrp://198.51.100.7:2855/Zt4hVd0PqL8nKx2cJf6u;tcp",
+            &format!("From-Path: {}", chunks[0].get("To-Path")),
+        );
     bench.feed(chunks[0].link, stop.as_bytes());
     for chunk in &chunks[1..] {
         bench.msrp_reply(chunk, "413 Stop");
     }
     let after = bench.take_msrp();
     assert!(
-        after.iter().all(|frame| frame.get("Message-ID") != chunks[0].get("Message-ID")),
+        after
+            .iter()
+            .all(|frame| frame.get("Message-ID") != chunks[0].get("Message-ID")),
         "no chunk after the 413"
     );
     assert_eq!(after.len(), 1);

@@ -1,3 +1,4 @@
 //! Black-box tests: real sockets, real threads, real processes.
 
 mod datapath;
+mod program;

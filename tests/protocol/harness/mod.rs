@@ -389,7 +389,11 @@ impl Bench {
 
     /// The store fails for good.
     pub(crate) fn fail_store(&mut self) {
-        let first = self.held.stored.first().map_or_else(Default::default, |one| one.0);
+        let first = self
+            .held
+            .stored
+            .first()
+            .map_or_else(Default::default, |one| one.0);
         let done = StoreDone {
             failed_from: Some(first),
             ..StoreDone::default()
@@ -470,7 +474,12 @@ impl Bench {
         let Some(message) = self.sip.pop_front() else {
             panic!("expected {what}, nothing was sent");
         };
-        assert_eq!(message.what(), what, "unexpected message:\n{}", message.text);
+        assert_eq!(
+            message.what(),
+            what,
+            "unexpected message:\n{}",
+            message.text
+        );
         message
     }
 
@@ -486,7 +495,10 @@ impl Bench {
 
     /// What was sent and not read.
     pub(crate) fn sent(&self) -> Vec<String> {
-        self.sip.iter().map(|message| message.start.clone()).collect()
+        self.sip
+            .iter()
+            .map(|message| message.start.clone())
+            .collect()
     }
 
     /// Takes everything that was sent.

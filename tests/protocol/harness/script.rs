@@ -247,7 +247,12 @@ impl Bench {
     }
 
     /// The text of the next NOTIFY; counts CSeq up.
-    pub(crate) fn notify_text(&mut self, notifier: &mut Notifier, lines: &str, body: &str) -> String {
+    pub(crate) fn notify_text(
+        &mut self,
+        notifier: &mut Notifier,
+        lines: &str,
+        body: &str,
+    ) -> String {
         notifier.cseq += 1;
         let n = self.fresh();
         let transport = if self.udp.is_some() { "UDP" } else { "TCP" };
@@ -304,9 +309,9 @@ impl Bench {
     }
 
     pub(crate) fn send_200(&mut self, invite: &Sip, answer: &Answer) {
-        let timer = answer
-            .session_expires
-            .map_or_else(String::new, |value| format!("Require: timer\nSession-Expires: {value}\n"));
+        let timer = answer.session_expires.map_or_else(String::new, |value| {
+            format!("Require: timer\nSession-Expires: {value}\n")
+        });
         let lines = format!(
             "Record-Route: <sip:mt@pcscf1.ims.example.net:5060;lr>, \
              <sip:mt@scscf1.ims.example.net:5060;transport=tcp;lr>\n\

@@ -111,7 +111,10 @@ impl Sip {
 
     /// The MSRP path in its SDP.
     pub(crate) fn path(&self) -> &str {
-        let line = self.body.split("\r\n").find_map(|l| l.strip_prefix("a=path:"));
+        let line = self
+            .body
+            .split("\r\n")
+            .find_map(|l| l.strip_prefix("a=path:"));
         line.expect("an offer has a path")
     }
 }
@@ -129,8 +132,13 @@ pub(crate) fn param<'a>(value: &'a str, name: &str) -> &'a str {
 pub(crate) fn sip_len(bytes: &[u8]) -> Option<usize> {
     let head = find(bytes, b"\r\n\r\n")? + 4;
     let text = std::str::from_utf8(&bytes[..head]).expect("headers are UTF-8");
-    let line = text.split("\r\n").find_map(|l| l.strip_prefix("Content-Length: "));
-    let len: usize = line.expect("a stream message has its length").parse().expect("a number");
+    let line = text
+        .split("\r\n")
+        .find_map(|l| l.strip_prefix("Content-Length: "));
+    let len: usize = line
+        .expect("a stream message has its length")
+        .parse()
+        .expect("a number");
     (bytes.len() >= head + len).then_some(head + len)
 }
 
@@ -176,7 +184,10 @@ impl Msrp {
         assert_eq!(&bytes[len - 2..len], b"\r\n", "an end-line ends");
         let text = String::from_utf8(bytes[..len].to_vec()).expect("UTF-8 in tests");
         let body = match text[..end].split_once("\r\n\r\n") {
-            Some((_, body)) => body.strip_suffix("\r\n").expect("CRLF after a body").to_owned(),
+            Some((_, body)) => body
+                .strip_suffix("\r\n")
+                .expect("CRLF after a body")
+                .to_owned(),
             None => String::new(),
         };
         let frame = Self {
@@ -194,7 +205,10 @@ impl Msrp {
     #[track_caller]
     pub(crate) fn get(&self, name: &str) -> &str {
         let prefix = format!("{name}: ");
-        let value = self.text.split("\r\n").find_map(|l| l.strip_prefix(&*prefix));
+        let value = self
+            .text
+            .split("\r\n")
+            .find_map(|l| l.strip_prefix(&*prefix));
         value.unwrap_or_else(|| panic!("no {name} in\n{}", self.text))
     }
 
