@@ -265,7 +265,10 @@ fn a_message_waits_for_silent_devices_only_where_they_are_pushed_to() {
         assume_when_silent: true,
         ..strict
     };
-    assert!(silent.icsi == 0 && !silent.speaks, "the case is what it says");
+    assert!(
+        silent.icsi == 0 && !silent.speaks,
+        "the case is what it says"
+    );
     assert!(!strict.is_capable(&silent));
     assert!(lenient.is_capable(&silent));
     let unreachable = DeviceView {
