@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 
 use crate::base::outbox::Destination;
 use crate::base::slab::{Key, Slab};
+use crate::base::surface::LinkKind;
 use crate::base::time::Timestamp;
 use crate::push::delivery::{self, Fit, Progress};
 use crate::push::notifier::NotifierDialog;
@@ -58,8 +59,10 @@ pub struct UserState {
     pub decided_at: Option<Timestamp>,
     /// Earliest moment at which a device's wait ends.
     pub retry_at: Timestamp,
-    /// Pushes alive.
+    /// Pushes whose outcome is open.
     pub pushes: u32,
+    /// Push slots that name the user; it stays while there are any.
+    pub slots: u32,
     /// When to ask the registrar after a restart.
     pub subscribe_at: Timestamp,
     /// The subscription's requests.
@@ -76,6 +79,7 @@ impl Default for UserState {
             decided_at: None,
             retry_at: Timestamp::NEVER,
             pushes: 0,
+            slots: 0,
             subscribe_at: Timestamp::NEVER,
             subscribe: SubscribeState::default(),
         }
@@ -215,6 +219,7 @@ impl Campaigns {
             push.reset(parts.ctx.env, push_key, key, device.key);
             device.pushing = Some(push_key);
             parts.state.pushes += 1;
+            parts.state.slots += 1;
             started.push(push_key);
         }
         if waits {
@@ -342,8 +347,10 @@ impl Campaigns {
         }
     }
 
-    /// A push ended: its device may be pushed to again, now or later (RSP-1..30).
-    pub fn finish(&mut self, parts: &mut Parts<'_, '_>, push: &Push, outcome: Outcome) {
+    /// A push ended: its device may be pushed to again, now or later (RSP-1..30). True when the
+    /// registrar should be asked for full state first (RSP-7).
+    pub fn finish(&mut self, parts: &mut Parts<'_, '_>, push: &Push, outcome: Outcome) -> bool {
+        let mut refresh = false;
         let now = parts.ctx.now;
         let class = class_of(outcome);
         apply_hop(parts.ctx, push, class);
@@ -369,7 +376,8 @@ impl Campaigns {
                 required: false,
                 note: outcome.code().as_bytes(),
             };
-            device.record(now, record, parts.ctx.jitter, &self.options.outcome);
+            let followup = device.record(now, record, parts.ctx.jitter, &self.options.outcome);
+            refresh = followup.refresh_subscription;
         }
         let user = push.user();
         let has_mail = parts
@@ -381,6 +389,7 @@ impl Campaigns {
             self.changed(now, user, parts.state);
         }
         self.hop_room();
+        refresh
     }
 }
 
@@ -592,7 +601,11 @@ fn drained(push: &mut Push, parts: &mut Parts<'_, '_>, limit: u32) -> Option<Out
     if !push.inflight.is_empty() || !push.session.is_idle() {
         return None;
     }
-    if push.messages_sent == 0 && !push.bound_by_us {
+    let ours = |link| {
+        let state = parts.ctx.out.lookup(link);
+        state.is_some_and(|state| state.kind == LinkKind::MsrpOutbound)
+    };
+    if push.messages_sent == 0 && !push.bound_by_us && push.msrp_link.is_some_and(ours) {
         push.bound_by_us = true;
         delivery::send_bind(push, parts.ctx);
     }

@@ -280,6 +280,8 @@ pub struct Push {
     pub tag: Token,
     /// Our Call-ID, left of the `@`.
     pub call_id: Token,
+    /// Hops that were tried, by index; those past 63 are not tried as alternates.
+    pub tried_hops: u64,
     /// Reason value of the BYE.
     pub bye_reason: &'static str,
     sequence: u16,
@@ -343,6 +345,7 @@ impl Push {
         self.bound_by_us = false;
         self.last_number = 0;
         self.used_hop = None;
+        self.tried_hops = 0;
         self.forks = 0;
     }
 

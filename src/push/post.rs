@@ -333,7 +333,8 @@ impl Cache {
             map: new_map(keys, 1024),
             entries: Vec::new(),
             free: Vec::new(),
-            order: VecDeque::with_capacity(1024),
+            // Numbers of removed records stay in the order until it is swept.
+            order: VecDeque::with_capacity(4096),
             bytes: 0,
             bytes_max,
         }

@@ -4,10 +4,14 @@
 //! gives the same octets, so nothing is kept for retransmission.
 
 use crate::base::outbox::Destination;
+use core::time::Duration;
+
 use crate::base::time::Timestamp;
 use crate::base::token::{Token, TokenKind};
 use crate::push::delivery;
+use crate::push::hops::hop_bit;
 use crate::push::{Ctx, OtherRequest, Outcome, Push, PushState, guard_after};
+use crate::registry::outcome::RETRY_AFTER_MAX;
 use crate::sdp;
 use crate::sip::dialog::DialogError;
 use crate::sip::message::{HeaderName, Message};
@@ -43,20 +47,41 @@ pub fn start(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<Outcome> {
         push.guard = Timestamp::NEVER;
         return Some(Outcome::NoHop);
     };
-    ctx.hops.invite_started(hop);
-    push.hop = Some(hop);
-    push.used_hop = Some(hop);
-    push.trunk = Some(trunk);
+    take_hop(push, ctx, hop, trunk);
     push.initial = Some(InitialMinSe::new(&ctx.env.options.timer));
     send_new_invite(push, ctx);
     None
 }
 
+fn take_hop(push: &mut Push, ctx: &mut Ctx<'_>, hop: u16, trunk: Destination) {
+    ctx.hops.invite_started(hop);
+    push.hop = Some(hop);
+    push.used_hop = Some(hop);
+    push.tried_hops |= hop_bit(hop);
+    push.trunk = Some(trunk);
+}
+
+/// The hop failed, not the client: the same request once more by the next hop of the list, as a new
+/// transaction with the same Call-ID, tag and CSeq (NH-3). False when no other hop is up.
+fn try_next_hop(push: &mut Push, ctx: &mut Ctx<'_>) -> bool {
+    let Some((hop, trunk)) = ctx.hops.pick_untried(ctx.now, true, push.tried_hops) else {
+        return false;
+    };
+    release_hop(push, ctx);
+    take_hop(push, ctx, hop, trunk);
+    start_invite(push, ctx);
+    true
+}
+
 /// A new INVITE transaction: the first, or the retry after a 422.
 fn send_new_invite(push: &mut Push, ctx: &mut Ctx<'_>) {
+    push.invite_cseq = push.dialog.next_cseq();
+    start_invite(push, ctx);
+}
+
+fn start_invite(push: &mut Push, ctx: &mut Ctx<'_>) {
     let options = transaction_options(push, ctx);
     push.invite_branch = push.next_sequence();
-    push.invite_cseq = push.dialog.next_cseq();
     push.invite = Some(ClientInvite::start(ctx.now, &options));
     push.state = PushState::Calling;
     push.guard = Timestamp::NEVER;
@@ -289,6 +314,10 @@ fn accepted(push: &mut Push, ctx: &mut Ctx<'_>, message: &Message<'_>) -> Option
             if push.ack_cseq != push.invite_cseq {
                 push.ack_branch = push.next_sequence();
                 push.ack_cseq = push.invite_cseq;
+                // The 2xx to a refresh may move the target, of its own ACK too (OK-2a).
+                if let (true, Some(Ok(contact))) = (push.refresh.is_some(), message.contact()) {
+                    push.dialog.refresh_target(contact.uri);
+                }
             } else {
                 ctx.probe.retransmissions_total += 1;
             }
@@ -481,6 +510,15 @@ fn failed(
     }
     if push.state == PushState::Calling && status == 422 && retry_after_422(push, ctx, message) {
         return None;
+    }
+    if push.state == PushState::Calling && matches!(status, 502..=504) {
+        if let (503, Some(hop), Some(hold_s)) = (status, push.used_hop, message.retry_after()) {
+            let hold = Duration::from_secs(u64::from(hold_s)).min(RETRY_AFTER_MAX);
+            ctx.hops.avoid(hop, ctx.now + hold);
+        }
+        if try_next_hop(push, ctx) {
+            return None;
+        }
     }
     release_hop(push, ctx);
     ctx.probe.invites_failed_total += 1;
@@ -686,6 +724,9 @@ fn invite_timeout(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<Outcome> {
             push.invite = None;
             if push.has_session() {
                 return refresh_failed(push, ctx, None, 408);
+            }
+            if push.state == PushState::Calling && try_next_hop(push, ctx) {
+                return None;
             }
             release_hop(push, ctx);
             ctx.probe.invites_failed_total += 1;

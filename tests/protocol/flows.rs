@@ -259,7 +259,7 @@ fn f5_a_busy_phone_is_tried_again_and_the_other_one_served() {
     assert_eq!(bye.call_id(), a.call_id());
     bench.run_s(117);
     bench.expect_quiet();
-    bench.run_s(60);
+    bench.run_s(30);
     let retry = bench.expect("INVITE");
     assert!(retry.at.since(refused).as_secs() >= 120);
     same(&retry, "f5-08-invite-B-retry.txt");

@@ -439,3 +439,13 @@ impl Bench {
         self.shard.population().pushes
     }
 }
+
+impl Bench {
+    /// A message for the user arrives over the trunk to `hop`.
+    pub(crate) fn deposit_by(&mut self, hop: &str, text: &str) {
+        let message = self.deposit_text(USER, text, "");
+        let link = self.trunks[&addr(hop)];
+        self.feed(link, message.as_bytes());
+        self.expect_some("202");
+    }
+}
