@@ -709,19 +709,17 @@ pub fn handle_timeout(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<Outcome> {
         .invite
         .as_ref()
         .is_some_and(|invite| invite.deadline() <= now)
+        && let Some(outcome) = invite_timeout(push, ctx)
     {
-        if let Some(outcome) = invite_timeout(push, ctx) {
-            return Some(outcome);
-        }
+        return Some(outcome);
     }
     if push
         .other
         .as_ref()
         .is_some_and(|other| other.deadline() <= now)
+        && let Some(outcome) = other_timeout(push, ctx)
     {
-        if let Some(outcome) = other_timeout(push, ctx) {
-            return Some(outcome);
-        }
+        return Some(outcome);
     }
     if push.guard <= now {
         push.guard = Timestamp::NEVER;

@@ -233,7 +233,7 @@ impl Shard {
             return;
         };
         let state = &mut entry.extra.subscribe;
-        let current = entry.user.subscription.sequence() % DIALOGS << 7 | state.requests;
+        let current = (entry.user.subscription.sequence() % DIALOGS) << 7 | state.requests;
         let ours = message
             .cseq()
             .is_ok_and(|cseq| cseq.method_bytes == b"SUBSCRIBE" && cseq.number == state.cseq);
