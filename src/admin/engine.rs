@@ -73,7 +73,9 @@ impl ShardFactory for Factory {
         let options = shard_options(&self.config, addresses);
         let mut shard = Shard::new(options, seed, clock.now(), clock.wall())
             .map_err(|error| format!("the configured identity cannot be used: {error}"))?;
-        let directory = self.directory(addresses.shard);
+        let directory = self
+            .directory(addresses.shard)
+            .map_err(|error| format!("store.dir is no path: {error}; set it to a directory"))?;
         std::fs::create_dir_all(&directory).map_err(|error| {
             format!(
                 "store directory {} cannot be made: {error}; set store.dir to a writable directory",
@@ -103,8 +105,10 @@ impl ShardFactory for Factory {
 }
 
 impl Factory {
-    fn directory(&self, shard: u8) -> PathBuf {
-        self.config.store.dir.join(format!("shard-{shard:03}"))
+    /// Absolute, because the executor opens directories by absolute paths only.
+    fn directory(&self, shard: u8) -> std::io::Result<PathBuf> {
+        let name = format!("shard-{shard:03}");
+        std::path::absolute(self.config.store.dir.join(name))
     }
 }
 

@@ -4,9 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::config::Config;
-use crate::config::file::{Grouping, Gruu, Transport};
+use crate::config::file::{Grouping, Gruu, OnDamage, Transport};
 use crate::io::listen::ShardAddresses;
-use crate::io::store::JournalOptions;
+use crate::io::store::{DamagePolicy, JournalOptions};
 use crate::msrp::inbound::InboundOptions;
 use crate::msrp::session::SessionOptions;
 use crate::push::campaign::CampaignOptions;
@@ -81,6 +81,10 @@ pub fn journal_options(config: &Config, shard: u8) -> JournalOptions {
         segment_bytes: config.store.segment_mib << 20,
         commit_age: Duration::from_micros(config.store.commit_us),
         shard: u32::from(shard),
+        on_damage: match config.store.on_damage {
+            OnDamage::Refuse => DamagePolicy::Refuse,
+            OnDamage::Skip => DamagePolicy::Skip,
+        },
         ..JournalOptions::default()
     }
 }

@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -273,11 +273,8 @@ impl Engine {
 
     /// Keeps the last line of counters.
     fn read(&mut self) {
-        loop {
-            match self.lines.try_recv() {
-                Ok(line) => self.last = line,
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
-            }
+        while let Ok(line) = self.lines.try_recv() {
+            self.last = line;
         }
     }
 
@@ -326,7 +323,11 @@ fn watch(
         }
         engine.read();
         if let Some(status) = judge.ended() {
-            return Ok(status);
+            // Ctrl-C at a terminal reaches all three of us, and the judge may end first.
+            return match signals.pending().next() {
+                Some(signal) => Err(Failure::Interrupted(signal)),
+                None => Ok(status),
+            };
         }
         if let Some(status) = engine.process.ended() {
             return Err(engine.failure(&format!("the engine ended ({status})")));

@@ -309,6 +309,17 @@ impl Default for Subscription {
     }
 }
 
+/// `store.on_damage`
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum OnDamage {
+    /// Do not start while acknowledged records cannot be read.
+    #[default]
+    Refuse,
+    /// Go on without them.
+    Skip,
+}
+
 /// `[store]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -319,6 +330,8 @@ pub struct Store {
     pub segment_mib: u32,
     /// Longest wait for more records before a commit, microseconds.
     pub commit_us: u64,
+    /// What to do about damaged records at start.
+    pub on_damage: OnDamage,
     /// Bodies kept in memory, MiB per shard.
     pub cache_mib: usize,
     /// Most messages of a user.
@@ -339,6 +352,7 @@ impl Default for Store {
             dir: PathBuf::from("volley-data"),
             segment_mib: 64,
             commit_us: 1000,
+            on_damage: OnDamage::Refuse,
             cache_mib: 64,
             quota_messages: 1000,
             quota_bytes: 8 * 1024 * 1024,

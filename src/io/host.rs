@@ -131,7 +131,8 @@ impl fmt::Display for HostError {
             Self::Config(reason) => f.write_str(reason),
             Self::Core { shard, reason } => write!(f, "shard {shard}: {reason}"),
             Self::Executor { shard, reason } => {
-                write!(f, "shard {shard}: the executor failed: {reason}")
+                write!(f, "shard {shard}: the executor failed: {reason}")?;
+                ring::executor_remedy(reason).map_or(Ok(()), |remedy| write!(f, "; {remedy}"))
             }
             Self::Panicked { shard } => write!(f, "shard {shard} panicked"),
             Self::Ring { remedy, error } => write!(f, "{remedy} ({error})"),

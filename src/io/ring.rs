@@ -150,6 +150,20 @@ pub(super) fn refusal(error: &io::Error) -> &'static str {
     }
 }
 
+/// What to do when the executor's own rings were refused. The library tells only in words.
+pub(super) fn executor_remedy(reason: &str) -> Option<&'static str> {
+    if reason.contains("MemLockLimit") || reason.contains("os error 12") {
+        return Some(
+            "raise RLIMIT_MEMLOCK (ulimit -l, or LimitMEMLOCK= in the service unit) to 8 MiB or \
+             more per shard",
+        );
+    }
+    reason.contains("os error 24").then_some(
+        "raise RLIMIT_NOFILE (ulimit -n, or LimitNOFILE= in the service unit) to 1024 or more, \
+         and more for many phones",
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,5 +194,10 @@ mod tests {
         assert!(memory.contains("RLIMIT_MEMLOCK"));
         let old = refusal(&io::Error::from_raw_os_error(libc::EINVAL));
         assert!(old.contains("6.1"));
+        let locked = "IO error occurred: MemLockLimit(65536/524288)";
+        assert!(executor_remedy(locked).is_some_and(|remedy| remedy.contains("RLIMIT_MEMLOCK")));
+        let files = io::Error::from_raw_os_error(libc::EMFILE).to_string();
+        assert!(executor_remedy(&files).is_some_and(|remedy| remedy.contains("RLIMIT_NOFILE")));
+        assert_eq!(executor_remedy("out of luck"), None);
     }
 }

@@ -100,6 +100,9 @@ impl UserState {
 pub struct SubscribeState {
     /// The dialog, once a NOTIFY made it.
     pub dialog: NotifierDialog,
+    /// The SUBSCRIBE outstanding is in the dialog; a repeated one stays as it was sent, even when
+    /// the NOTIFY that makes the dialog has come meanwhile.
+    pub in_dialog: bool,
     /// Where it went.
     pub trunk: Option<Destination>,
     /// Requests sent in this dialog, modulo 128.
@@ -165,7 +168,7 @@ impl Campaigns {
     }
 
     /// The next user to decide on.
-    pub fn next(&mut self) -> Option<Key> {
+    pub fn poll_user(&mut self) -> Option<Key> {
         if let Some(user) = self.queue.pop_front() {
             return Some(user);
         }
@@ -231,7 +234,7 @@ impl Campaigns {
         }
     }
 
-    fn evaluate(&mut self, parts: &mut Parts<'_, '_>, key: Key) {
+    fn evaluate(&mut self, parts: &Parts<'_, '_>, key: Key) {
         let now_s = seconds(parts.ctx);
         let mailbox = parts.ctx.post.mailbox_ref(key.slot);
         let mut queue = QueueView::default();
@@ -261,12 +264,12 @@ impl Campaigns {
         );
     }
 
-    /// Keys of the devices that are selected or being pushed to now: those a message waits for.
+    /// Keys of the devices a message waits for: those registered now that a decision could select.
     fn goal_devices(&mut self, user: &User, policy_now: Timestamp) -> &[u64] {
         self.keys.clear();
         for device in &user.devices {
             let reachable = device.active && device.expires_at > policy_now;
-            if reachable && device.features.icsi != 0 {
+            if reachable && self.options.policy.is_capable(&DeviceView::of(device)) {
                 self.keys.push(device.key);
             }
         }
@@ -367,9 +370,10 @@ impl Campaigns {
             && device.pushing == push.key
         {
             device.pushing = None;
-            let status = match outcome {
-                Outcome::Status { status, .. } => status,
-                _ => 0,
+            let status = if let Outcome::Status { status, .. } = outcome {
+                status
+            } else {
+                0
             };
             let binding = device.binding;
             let record = registry::Outcome {

@@ -298,6 +298,8 @@ pub struct Push {
     initial: Option<InitialMinSe>,
     refresh: Option<Refresh>,
     forks: u8,
+    /// Hashes of the To tags of the forks ended so far.
+    fork_tags: [u64; signalling::FORKS_MAX],
 }
 
 impl Push {

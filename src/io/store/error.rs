@@ -82,31 +82,31 @@ fn remedy(source: &io::Error) -> &'static str {
     const TABLE: [(Kind, &str); 7] = [
         (
             Kind::PermissionDenied,
-            "give the user volley runs as write access to it, or set store.directory to another",
+            "give the user volley runs as write access to it, or set store.dir to another",
         ),
         (
             Kind::ReadOnlyFilesystem,
-            "mount it writable, or set store.directory to another place",
+            "mount it writable, or set store.dir to another place",
         ),
         (
             Kind::StorageFull,
-            "free space there, or set store.directory to a larger disk",
+            "free space there, or set store.dir to a larger disk",
         ),
         (
             Kind::QuotaExceeded,
-            "raise the quota, or set store.directory to a larger disk",
+            "raise the quota, or set store.dir to a larger disk",
         ),
         (
             Kind::FileTooLarge,
-            "raise the file size limit (ulimit -f), or make store.segment_bytes smaller",
+            "raise the file size limit (ulimit -f), or make store.segment_mib smaller",
         ),
         (
             Kind::NotFound,
-            "set store.directory to a directory that can be made",
+            "set store.dir to a directory that can be made",
         ),
         (
             Kind::NotADirectory,
-            "set store.directory to a directory that can be made",
+            "set store.dir to a directory that can be made",
         ),
     ];
     let known = TABLE.iter().find(|(kind, _)| *kind == source.kind());
@@ -132,18 +132,18 @@ impl fmt::Display for JournalError {
             Self::Direct { path } => write!(
                 f,
                 "store: {} lies on a file system without direct I/O in blocks of 4096 octets; set \
-                 store.directory to a disk with ext4 or XFS",
+                 store.dir to a disk with ext4 or XFS",
                 path.display()
             ),
             Self::Foreign { path } => write!(
                 f,
-                "store: {} was not written by volley; set store.directory to an empty directory",
+                "store: {} was not written by volley; set store.dir to an empty directory",
                 path.display()
             ),
             Self::Held { path, holder } => write!(
                 f,
                 "store: {} is locked by process {holder}; stop that one first, or set \
-                 store.directory to another directory",
+                 store.dir to another directory",
                 path.display()
             ),
             Self::Io {

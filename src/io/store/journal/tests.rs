@@ -811,7 +811,7 @@ fn a_directory_that_cannot_be_written_is_named_with_a_remedy() {
     run(async move {
         let sentence = reopen(&path, &small()).await.unwrap_err().to_string();
         assert!(sentence.contains(&path.display().to_string()), "{sentence}");
-        assert!(sentence.contains("store.directory"), "{sentence}");
+        assert!(sentence.contains("store.dir"), "{sentence}");
     });
 }
 
