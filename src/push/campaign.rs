@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 
 use crate::base::outbox::Destination;
 use crate::base::slab::{Key, Slab};
+use crate::base::surface::LinkKind;
 use crate::base::time::Timestamp;
 use crate::push::delivery::{self, Fit, Progress};
 use crate::push::notifier::NotifierDialog;
@@ -58,8 +59,10 @@ pub struct UserState {
     pub decided_at: Option<Timestamp>,
     /// Earliest moment at which a device's wait ends.
     pub retry_at: Timestamp,
-    /// Pushes alive.
+    /// Pushes whose outcome is open.
     pub pushes: u32,
+    /// Push slots that name the user; it stays while there are any.
+    pub slots: u32,
     /// When to ask the registrar after a restart.
     pub subscribe_at: Timestamp,
     /// The subscription's requests.
@@ -76,6 +79,7 @@ impl Default for UserState {
             decided_at: None,
             retry_at: Timestamp::NEVER,
             pushes: 0,
+            slots: 0,
             subscribe_at: Timestamp::NEVER,
             subscribe: SubscribeState::default(),
         }
@@ -95,6 +99,9 @@ impl UserState {
 pub struct SubscribeState {
     /// The dialog, once a NOTIFY made it.
     pub dialog: NotifierDialog,
+    /// The SUBSCRIBE outstanding is in the dialog; a repeated one stays as it was sent, even when
+    /// the NOTIFY that makes the dialog has come meanwhile.
+    pub in_dialog: bool,
     /// Where it went.
     pub trunk: Option<Destination>,
     /// Requests sent in this dialog, modulo 128.
@@ -157,7 +164,7 @@ impl Campaigns {
     }
 
     /// The next user to decide on.
-    pub fn next(&mut self) -> Option<Key> {
+    pub fn poll_user(&mut self) -> Option<Key> {
         if let Some(user) = self.queue.pop_front() {
             return Some(user);
         }
@@ -215,6 +222,7 @@ impl Campaigns {
             push.reset(parts.ctx.env, push_key, key, device.key);
             device.pushing = Some(push_key);
             parts.state.pushes += 1;
+            parts.state.slots += 1;
             started.push(push_key);
         }
         if waits {
@@ -222,7 +230,7 @@ impl Campaigns {
         }
     }
 
-    fn evaluate(&mut self, parts: &mut Parts<'_, '_>, key: Key) {
+    fn evaluate(&mut self, parts: &Parts<'_, '_>, key: Key) {
         let now_s = seconds(parts.ctx);
         let mailbox = parts.ctx.post.mailbox_ref(key.slot);
         let mut queue = QueueView::default();
@@ -252,12 +260,12 @@ impl Campaigns {
         );
     }
 
-    /// Keys of the devices that are selected or being pushed to now: those a message waits for.
+    /// Keys of the devices a message waits for: those registered now that a decision could select.
     fn goal_devices(&mut self, user: &User, policy_now: Timestamp) -> &[u64] {
         self.keys.clear();
         for device in &user.devices {
             let reachable = device.active && device.expires_at > policy_now;
-            if reachable && device.features.icsi != 0 {
+            if reachable && self.options.policy.is_capable(&DeviceView::of(device)) {
                 self.keys.push(device.key);
             }
         }
@@ -342,8 +350,10 @@ impl Campaigns {
         }
     }
 
-    /// A push ended: its device may be pushed to again, now or later (RSP-1..30).
-    pub fn finish(&mut self, parts: &mut Parts<'_, '_>, push: &Push, outcome: Outcome) {
+    /// A push ended: its device may be pushed to again, now or later (RSP-1..30). True when the
+    /// registrar should be asked for full state first (RSP-7).
+    pub fn finish(&mut self, parts: &mut Parts<'_, '_>, push: &Push, outcome: Outcome) -> bool {
+        let mut refresh = false;
         let now = parts.ctx.now;
         let class = class_of(outcome);
         apply_hop(parts.ctx, push, class);
@@ -356,9 +366,10 @@ impl Campaigns {
             && device.pushing == push.key
         {
             device.pushing = None;
-            let status = match outcome {
-                Outcome::Status { status, .. } => status,
-                _ => 0,
+            let status = if let Outcome::Status { status, .. } = outcome {
+                status
+            } else {
+                0
             };
             let binding = device.binding;
             let record = registry::Outcome {
@@ -368,7 +379,8 @@ impl Campaigns {
                 required: false,
                 note: outcome.code().as_bytes(),
             };
-            device.record(now, record, parts.ctx.jitter, &self.options.outcome);
+            let followup = device.record(now, record, parts.ctx.jitter, &self.options.outcome);
+            refresh = followup.refresh_subscription;
         }
         let user = push.user();
         let has_mail = parts
@@ -380,6 +392,7 @@ impl Campaigns {
             self.changed(now, user, parts.state);
         }
         self.hop_room();
+        refresh
     }
 }
 
@@ -591,7 +604,11 @@ fn drained(push: &mut Push, parts: &mut Parts<'_, '_>, limit: u32) -> Option<Out
     if !push.inflight.is_empty() || !push.session.is_idle() {
         return None;
     }
-    if push.messages_sent == 0 && !push.bound_by_us {
+    let ours = |link| {
+        let state = parts.ctx.out.lookup(link);
+        state.is_some_and(|state| state.kind == LinkKind::MsrpOutbound)
+    };
+    if push.messages_sent == 0 && !push.bound_by_us && push.msrp_link.is_some_and(ours) {
         push.bound_by_us = true;
         delivery::send_bind(push, parts.ctx);
     }

@@ -12,7 +12,7 @@ use crate::base::token::TokenKind;
 use crate::msrp::frame::{self, BindFields, Frame, OurPath, SendFields};
 use crate::msrp::session::{Evidence, Outcome as Step, SessionFailure};
 use crate::push::{Ctx, Outcome, Push, PushState, guard_after};
-use crate::sdp::{Answer, SdpError, Setup};
+use crate::sdp::{Answer, Direction, SdpError, Setup};
 use crate::store::record::{self, Record};
 
 /// Marks a connect token as belonging to a push's MSRP connection.
@@ -38,6 +38,10 @@ pub fn push_of_token(token: u64) -> Option<Key> {
 /// # Errors
 /// When the address of the answer cannot be used (SDP-21) or its setup cannot (SDP-14).
 pub fn attach(push: &mut Push, ctx: &mut Ctx<'_>, answer: &Answer<'_>) -> Result<(), SdpError> {
+    // A stream on hold is not waited for (SDP-12 with `inactive_hold` 0).
+    if answer.direction == Direction::Inactive {
+        return Err(SdpError::Dir);
+    }
     push.media.path.extend_from_slice(answer.path);
     push.media
         .wrapped_types
@@ -314,6 +318,14 @@ pub fn progress(push: &mut Push, step: Step) -> Progress {
             None => Progress::None,
         },
         Step::MessageRefused { handle, status } => match take(push, handle) {
+            Some(number) => Progress::Refused { number, status },
+            None => Progress::None,
+        },
+        // Our mistake or the peer's: the message is stopped, the others go on (MSRP-11, MSRP-15).
+        Step::MessageFailed {
+            handle,
+            status: status @ (400 | 423),
+        } => match take(push, handle) {
             Some(number) => Progress::Refused { number, status },
             None => Progress::None,
         },

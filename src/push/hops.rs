@@ -106,8 +106,21 @@ impl Hops {
     /// Where a request may go now: the first hop that is up, not avoided and, for a new INVITE, has
     /// room. The hop's index is needed to account for the INVITE.
     pub fn pick(&mut self, now: Timestamp, is_invite: bool) -> Option<(u16, Destination)> {
+        self.pick_untried(now, is_invite, 0)
+    }
+
+    /// As [`Self::pick`], leaving out the hops whose bits are set in `tried` (NH-3).
+    pub fn pick_untried(
+        &mut self,
+        now: Timestamp,
+        is_invite: bool,
+        tried: u64,
+    ) -> Option<(u16, Destination)> {
         let shard = self.shard;
         for (index, hop) in (0u16..).zip(self.hops.iter_mut()) {
+            if tried & hop_bit(index) != 0 {
+                continue;
+            }
             if hop.avoid_until > now
                 || (is_invite && hop.invites_inflight >= hop.options.invite_inflight_max)
             {
@@ -281,6 +294,12 @@ impl Hops {
         let at = usize::try_from(token & 0xffff).ok()?;
         self.hops.get_mut(index)?.trunks.get_mut(at)
     }
+}
+
+/// The bit of a hop in a set of hops; hops past the 64th share the last one.
+#[must_use]
+pub fn hop_bit(index: u16) -> u64 {
+    1 << index.min(63)
 }
 
 const TRUNK_TOKEN: u64 = 1 << 63;

@@ -280,6 +280,8 @@ pub struct Push {
     pub tag: Token,
     /// Our Call-ID, left of the `@`.
     pub call_id: Token,
+    /// Hops that were tried, by index; those past 63 are not tried as alternates.
+    pub tried_hops: u64,
     /// Reason value of the BYE.
     pub bye_reason: &'static str,
     sequence: u16,
@@ -292,6 +294,8 @@ pub struct Push {
     initial: Option<InitialMinSe>,
     refresh: Option<Refresh>,
     forks: u8,
+    /// Hashes of the To tags of the forks ended so far.
+    fork_tags: [u64; signalling::FORKS_MAX],
 }
 
 impl Push {
@@ -343,6 +347,7 @@ impl Push {
         self.bound_by_us = false;
         self.last_number = 0;
         self.used_hop = None;
+        self.tried_hops = 0;
         self.forks = 0;
     }
 

@@ -333,15 +333,17 @@ impl Cache {
             map: new_map(keys, 1024),
             entries: Vec::new(),
             free: Vec::new(),
-            order: VecDeque::with_capacity(1024),
+            // Numbers of removed records stay in the order until it is swept.
+            order: VecDeque::with_capacity(4096),
             bytes: 0,
             bytes_max,
         }
     }
 
-    /// Keeps a copy of `payload` under `number`.
+    /// Keeps a copy of `payload` under `number`. The newest record stays even when it alone is larger
+    /// than the bound: who asked for it must find it, or would ask for ever.
     pub fn insert(&mut self, number: u64, payload: &[u8]) {
-        if payload.len() > self.bytes_max || self.map.contains_key(&number) {
+        if self.map.contains_key(&number) {
             return;
         }
         while self.bytes + payload.len() > self.bytes_max {

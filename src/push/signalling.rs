@@ -4,10 +4,14 @@
 //! gives the same octets, so nothing is kept for retransmission.
 
 use crate::base::outbox::Destination;
+use core::time::Duration;
+
 use crate::base::time::Timestamp;
-use crate::base::token::{Token, TokenKind};
+use crate::base::token::{SEQUENCE_MODULUS, Token, TokenKind};
 use crate::push::delivery;
+use crate::push::hops::hop_bit;
 use crate::push::{Ctx, OtherRequest, Outcome, Push, PushState, guard_after};
+use crate::registry::outcome::RETRY_AFTER_MAX;
 use crate::sdp;
 use crate::sip::dialog::DialogError;
 use crate::sip::message::{HeaderName, Message};
@@ -21,7 +25,7 @@ use crate::sip::transaction::client_invite::{CancelAction, ClientInvite, InviteA
 use crate::sip::transaction::client_non_invite::{ClientNonInvite, NonInviteAction};
 
 /// Second and later dialogs of one INVITE that are answered with ACK and BYE (BAD-20).
-const FORKS_MAX: u8 = 8;
+pub(super) const FORKS_MAX: usize = 8;
 
 /// Reason values of the BYE (RFC 3326).
 mod reason {
@@ -43,20 +47,41 @@ pub fn start(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<Outcome> {
         push.guard = Timestamp::NEVER;
         return Some(Outcome::NoHop);
     };
-    ctx.hops.invite_started(hop);
-    push.hop = Some(hop);
-    push.used_hop = Some(hop);
-    push.trunk = Some(trunk);
+    take_hop(push, ctx, hop, trunk);
     push.initial = Some(InitialMinSe::new(&ctx.env.options.timer));
     send_new_invite(push, ctx);
     None
 }
 
+fn take_hop(push: &mut Push, ctx: &mut Ctx<'_>, hop: u16, trunk: Destination) {
+    ctx.hops.invite_started(hop);
+    push.hop = Some(hop);
+    push.used_hop = Some(hop);
+    push.tried_hops |= hop_bit(hop);
+    push.trunk = Some(trunk);
+}
+
+/// The hop failed, not the client: the same request once more by the next hop of the list, as a new
+/// transaction with the same Call-ID, tag and CSeq (NH-3). False when no other hop is up.
+fn try_next_hop(push: &mut Push, ctx: &mut Ctx<'_>) -> bool {
+    let Some((hop, trunk)) = ctx.hops.pick_untried(ctx.now, true, push.tried_hops) else {
+        return false;
+    };
+    release_hop(push, ctx);
+    take_hop(push, ctx, hop, trunk);
+    start_invite(push, ctx);
+    true
+}
+
 /// A new INVITE transaction: the first, or the retry after a 422.
 fn send_new_invite(push: &mut Push, ctx: &mut Ctx<'_>) {
+    push.invite_cseq = push.dialog.next_cseq();
+    start_invite(push, ctx);
+}
+
+fn start_invite(push: &mut Push, ctx: &mut Ctx<'_>) {
     let options = transaction_options(push, ctx);
     push.invite_branch = push.next_sequence();
-    push.invite_cseq = push.dialog.next_cseq();
     push.invite = Some(ClientInvite::start(ctx.now, &options));
     push.state = PushState::Calling;
     push.guard = Timestamp::NEVER;
@@ -289,6 +314,10 @@ fn accepted(push: &mut Push, ctx: &mut Ctx<'_>, message: &Message<'_>) -> Option
             if push.ack_cseq != push.invite_cseq {
                 push.ack_branch = push.next_sequence();
                 push.ack_cseq = push.invite_cseq;
+                // The 2xx to a refresh may move the target, of its own ACK too (OK-2a).
+                if let (true, Some(Ok(contact))) = (push.refresh.is_some(), message.contact()) {
+                    push.dialog.refresh_target(contact.uri);
+                }
             } else {
                 ctx.probe.retransmissions_total += 1;
             }
@@ -395,13 +424,33 @@ fn bye_without_target(push: &mut Push, ctx: &mut Ctx<'_>, message: &Message<'_>)
 
 /// A second dialog from the same INVITE: ACK, then BYE (DLG-4).
 fn end_fork(push: &mut Push, ctx: &mut Ctx<'_>, message: &Message<'_>) {
-    if push.forks >= FORKS_MAX {
-        ctx.probe.responses_stray_total += 1;
-        return;
-    }
-    push.forks += 1;
-    ctx.probe.forks_ended_total += 1;
-    let (ack, bye) = (push.next_sequence(), push.next_sequence());
+    let tag = message
+        .to()
+        .ok()
+        .and_then(|to| to.tag())
+        .unwrap_or_default();
+    let fork = tag_hash(tag);
+    let known = usize::from(push.forks);
+    let index = push.fork_tags[..known]
+        .iter()
+        .position(|&seen| seen == fork);
+    let index = match index {
+        Some(index) => index,
+        None if known < FORKS_MAX => {
+            push.fork_tags[known] = fork;
+            push.forks += 1;
+            ctx.probe.forks_ended_total += 1;
+            known
+        }
+        None => {
+            ctx.probe.responses_stray_total += 1;
+            return;
+        }
+    };
+    // A repeated 2xx gets the same ACK and the same BYE again, not a second end.
+    let offset = u16::try_from(index).expect("below FORKS_MAX");
+    let ack = SEQUENCE_MODULUS - 4 - 2 * offset;
+    let (ack, bye) = (ack, ack + 1);
     let key = push.key();
     let trunk = way_out(push, ctx);
     end_stray_2xx(
@@ -414,6 +463,13 @@ fn end_fork(push: &mut Push, ctx: &mut Ctx<'_>, message: &Message<'_>) {
             reason: reason::FORK,
         },
     );
+}
+
+/// FNV-1a of a tag; tags compare without regard to case.
+fn tag_hash(tag: &[u8]) -> u64 {
+    tag.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte.to_ascii_lowercase())).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 /// What is needed to end a dialog no push owns.
@@ -476,20 +532,31 @@ fn failed(
     message: &Message<'_>,
     status: u16,
 ) -> Option<Outcome> {
+    // Over a reliable transport the transaction ends here (Timer D is zero); a push that kept it
+    // would never be over.
+    if push.trunk.is_some_and(|trunk| trunk.address.is_none()) {
+        push.invite = None;
+    }
     if push.has_session() {
         return refresh_failed(push, ctx, Some(message), status);
     }
     if push.state == PushState::Calling && status == 422 && retry_after_422(push, ctx, message) {
         return None;
     }
+    if push.state == PushState::Calling && matches!(status, 502..=504) {
+        if let (503, Some(hop), Some(hold_s)) = (status, push.used_hop, message.retry_after()) {
+            let hold = Duration::from_secs(u64::from(hold_s)).min(RETRY_AFTER_MAX);
+            ctx.hops.avoid(hop, ctx.now + hold);
+        }
+        if try_next_hop(push, ctx) {
+            return None;
+        }
+    }
     release_hop(push, ctx);
     ctx.probe.invites_failed_total += 1;
     let cancelled = push.state == PushState::Cancelling;
     push.state = PushState::Ending;
     push.guard = Timestamp::NEVER;
-    if push.trunk.is_some_and(|trunk| trunk.address.is_none()) {
-        push.invite = None;
-    }
     if cancelled {
         return Some(Outcome::NoAnswer);
     }
@@ -642,19 +709,17 @@ pub fn handle_timeout(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<Outcome> {
         .invite
         .as_ref()
         .is_some_and(|invite| invite.deadline() <= now)
+        && let Some(outcome) = invite_timeout(push, ctx)
     {
-        if let Some(outcome) = invite_timeout(push, ctx) {
-            return Some(outcome);
-        }
+        return Some(outcome);
     }
     if push
         .other
         .as_ref()
         .is_some_and(|other| other.deadline() <= now)
+        && let Some(outcome) = other_timeout(push, ctx)
     {
-        if let Some(outcome) = other_timeout(push, ctx) {
-            return Some(outcome);
-        }
+        return Some(outcome);
     }
     if push.guard <= now {
         push.guard = Timestamp::NEVER;
@@ -688,6 +753,9 @@ fn invite_timeout(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<Outcome> {
             push.invite = None;
             if push.has_session() {
                 return refresh_failed(push, ctx, None, 408);
+            }
+            if push.state == PushState::Calling && try_next_hop(push, ctx) {
+                return None;
             }
             release_hop(push, ctx);
             ctx.probe.invites_failed_total += 1;

@@ -251,6 +251,20 @@ pub struct Policy {
     pub devices_max: u8,
 }
 
+impl Policy {
+    /// Whether a device can be given a CPM session by what it registered (steps 7 and 8): how it is
+    /// addressed, an accepted ICSI or permitted silence, and INVITE among its methods.
+    #[must_use]
+    pub(crate) const fn is_capable(&self, device: &DeviceView) -> bool {
+        !matches!(device.rule, GruuRule::None) && self.takes_cpm(device)
+    }
+
+    const fn takes_cpm(&self, device: &DeviceView) -> bool {
+        let has_cpm = device.icsi != 0 || (!device.speaks && self.assume_when_silent);
+        has_cpm && !device.refuses_invite
+    }
+}
+
 impl Default for Policy {
     fn default() -> Self {
         Self {
@@ -438,12 +452,11 @@ fn judge_device(
     policy: &Policy,
     now: Timestamp,
 ) -> Verdict {
-    let has_cpm = device.icsi != 0 || (!device.speaks && policy.assume_when_silent);
     if !device.active || device.expires_at < now + policy.min_remaining {
         Verdict::NotActive
     } else if device.rule == GruuRule::None {
         Verdict::NoGruu
-    } else if !has_cpm || device.refuses_invite {
+    } else if !policy.takes_cpm(device) {
         Verdict::NoCpm
     } else if user.deny.contains(&device.key)
         || !(user.allow.is_empty() || user.allow.contains(&device.key))

@@ -255,3 +255,30 @@ fn indices_are_dense_and_codes_are_distinct() {
         );
     }
 }
+
+// Proves: DLV-3
+#[test]
+fn a_message_waits_for_silent_devices_only_where_they_are_pushed_to() {
+    let silent = device("a", ["silent"].into_iter());
+    let strict = Policy::default();
+    let lenient = Policy {
+        assume_when_silent: true,
+        ..strict
+    };
+    assert!(
+        silent.icsi == 0 && !silent.speaks,
+        "the case is what it says"
+    );
+    assert!(!strict.is_capable(&silent));
+    assert!(lenient.is_capable(&silent));
+    let unreachable = DeviceView {
+        rule: GruuRule::None,
+        ..silent
+    };
+    assert!(!lenient.is_capable(&unreachable));
+    let refuses = DeviceView {
+        refuses_invite: true,
+        ..silent
+    };
+    assert!(!lenient.is_capable(&refuses));
+}

@@ -86,6 +86,10 @@ impl Shard {
         bytes.clear();
         let result = self.store_deposit(now, origin, message, user, &mut bytes);
         self.post.scratch = bytes;
+        if result.is_err() {
+            // A user made for a message that was refused is not kept.
+            self.rearm_user(user);
+        }
         result
     }
 

@@ -277,6 +277,7 @@ impl Shard {
     fn handle_closed(&mut self, now: Timestamp, link: LinkId) {
         let kind = self.out.lookup(link).map(|state| state.kind);
         if self.hops.closed(now, link) {
+            self.desk.hops_at = self.hops.deadline(now);
             self.out.closed(link);
             return;
         }
@@ -289,6 +290,7 @@ impl Shard {
     fn handle_connect_failed(&mut self, now: Timestamp, token: u64) {
         if hops::is_trunk_token(token) {
             self.hops.connect_failed(now, token, &mut self.desk.jitter);
+            self.desk.hops_at = self.hops.deadline(now);
         } else {
             self.msrp_connect_failed(now, token);
         }

@@ -73,6 +73,7 @@ impl Shard {
         mark: &crate::store::op::Mark<'_>,
         found: &mut Recovered,
     ) {
+        self.post.saw_number(mark.number);
         let Some(user) = self.registry.lookup(mark.user) else {
             self.post.segments.mark(location, None);
             return;

@@ -73,18 +73,17 @@ impl Shard {
             }
         }
         let origin = &origin;
-        if let Some(reply) = self.refuse_by_form(message) {
+        let mut extra = core::mem::take(&mut self.desk.lines);
+        extra.clear();
+        let refused = Self::refuse_by_form(message, &mut extra);
+        if let Some(status) = refused {
             self.probe.sip_rejected_total += 1;
-            let extra = reply.1;
-            return self.reply(
-                now,
-                origin,
-                message,
-                &Reply {
-                    status: reply.0,
-                    extra: &extra,
-                },
-            );
+            let extra = &extra;
+            self.reply(now, origin, message, &Reply { status, extra });
+        }
+        self.desk.lines = extra;
+        if refused.is_some() {
+            return;
         }
         self.dispatch(now, origin, message);
     }
@@ -253,25 +252,30 @@ impl Shard {
             .map_or(self.env.shard, |parts| parts.shard)
     }
 
-    /// Checks that hold for every method (BAD-7, BAD-9).
-    fn refuse_by_form(&self, message: &Message<'_>) -> Option<(u16, Vec<u8>)> {
+    /// Checks that hold for every method (BAD-7, BAD-9): a status, and lines for it in `extra`.
+    fn refuse_by_form(message: &Message<'_>, extra: &mut Vec<u8>) -> Option<u16> {
         if matches!(message.method(), Method::Ack | Method::Cancel) {
             return None;
         }
         if !has_known_scheme(message.request_uri()) {
-            return Some((416, Vec::new()));
+            return Some(416);
         }
-        let unknown: Vec<&[u8]> = message
-            .values(HeaderName::Require)
-            .filter(|option| !option.eq_ignore_ascii_case(b"timer"))
-            .collect();
-        if unknown.is_empty() {
+        for option in message.values(HeaderName::Require) {
+            if !option.eq_ignore_ascii_case(b"timer") {
+                let before: &[u8] = if extra.is_empty() {
+                    b"Unsupported: "
+                } else {
+                    b", "
+                };
+                extra.extend_from_slice(before);
+                extra.extend_from_slice(option);
+            }
+        }
+        if extra.is_empty() {
             return None;
         }
-        let mut extra = b"Unsupported: ".to_vec();
-        extra.extend_from_slice(&unknown.join(&b", "[..]));
         extra.extend_from_slice(b"\r\n");
-        Some((420, extra))
+        Some(420)
     }
 
     /// Answers `message`; over UDP the answer is kept for its retransmissions.

@@ -11,13 +11,14 @@ use crate::reginfo::subscription::{
     Action, Ended, Notify, NotifyBody, NotifyHead, NotifyState, SubscribeContext, SubscribeKind,
     SubscribeResponse, TerminationReason,
 };
-use crate::registry::User;
+use crate::registry::{Device, User};
 use crate::shard::Shard;
 use crate::shard::frames::Origin;
 use crate::shard::requests::Reply;
 use crate::sip::header::Parameterized;
 use crate::sip::message::{HeaderName, Message};
 use crate::sip::template::SubscribeFields;
+use crate::sip::uri;
 
 /// Dialogs of one user that identifiers tell apart; they come one after the other.
 const DIALOGS: u16 = 128;
@@ -107,6 +108,20 @@ impl Shard {
         self.subscription_action(now, user, action);
     }
 
+    /// A client is not where the registrar said: asks for full state (RSP-7).
+    pub(super) fn refresh_subscription(&mut self, now: Timestamp, user: Key) {
+        let Some(entry) = self.registry.entry_mut(user) else {
+            return;
+        };
+        let mut context = SubscribeContext {
+            now,
+            jitter: &mut self.desk.jitter,
+            options: &self.options.subscribe,
+        };
+        let action = entry.user.subscription.refresh(&mut context);
+        self.subscription_action(now, user, action);
+    }
+
     fn subscription_action(&mut self, now: Timestamp, user: Key, action: Action) {
         match action {
             Action::None => {}
@@ -150,6 +165,7 @@ impl Shard {
         state.trunk = Some(trunk);
         state.requests = (state.requests + 1) % 128;
         state.cseq = state.dialog.next_cseq();
+        state.in_dialog = state.dialog.is_established();
         self.probe.subscribes_sent_total += 1;
         self.transmit_subscribe(user);
     }
@@ -169,7 +185,7 @@ impl Shard {
         let tag = self.env.token(TokenKind::SubscribeTag, key, sequence);
         let call_id = self.env.token(TokenKind::SubscribeCallId, key, sequence);
         let icid = self.env.token(TokenKind::ChargingId, key, sequence);
-        let in_dialog = state.dialog.is_established();
+        let in_dialog = state.in_dialog;
         let mut to_value = core::mem::take(&mut self.desk.lines);
         to_value.clear();
         if !in_dialog {
@@ -217,7 +233,7 @@ impl Shard {
             return;
         };
         let state = &mut entry.extra.subscribe;
-        let current = entry.user.subscription.sequence() % DIALOGS << 7 | state.requests;
+        let current = (entry.user.subscription.sequence() % DIALOGS) << 7 | state.requests;
         let ours = message
             .cseq()
             .is_ok_and(|cseq| cseq.method_bytes == b"SUBSCRIBE" && cseq.number == state.cseq);
@@ -374,6 +390,9 @@ impl Shard {
                 }
             }
         }
+        if decide {
+            self.learn_aliases(key);
+        }
         // Answered before any decision, store read or INVITE (SUB-8).
         if refused.is_none() {
             self.reply(now, origin, message, &Reply::plain(200));
@@ -391,6 +410,30 @@ impl Shard {
             self.campaigns.changed(now, key, &mut entry.extra);
         }
         refused.map_or(Ok(()), Err)
+    }
+
+    /// The other identities of the implicit set lead to the same mailbox (INT-11).
+    fn learn_aliases(&mut self, key: Key) {
+        let mut names = core::mem::take(&mut self.desk.identity);
+        names.clear();
+        if let Some(entry) = self.registry.entry(key) {
+            for aor in entry.user.devices.iter().flat_map(Device::aors) {
+                let start = names.len();
+                let served = uri::canonical_identity(aor, &mut names).is_ok()
+                    && self.options.serves(aor, &names[start..])
+                    && self.options.owner(&names[start..]) == self.env.shard;
+                if served {
+                    names.push(b'\n');
+                } else {
+                    names.truncate(start);
+                }
+            }
+        }
+        for name in names.split(|&c| c == b'\n').filter(|name| !name.is_empty()) {
+            // An identity that leads elsewhere, or one too many, stays as it is.
+            let _known = self.registry.alias(key, name);
+        }
+        self.desk.identity = names;
     }
 
     fn read_document(&mut self, message: &Message<'_>) -> Result<(), (u16, &'static [u8])> {
@@ -415,9 +458,10 @@ impl Shard {
     }
 }
 
-/// `true` if nothing about the user is worth remembering.
+/// `true` if nothing about the user is worth remembering. What it was sent lately is forgotten too: a
+/// repeat of a message delivered before that is taken for a new one.
 pub(super) fn is_forgettable(user: &User, state: &UserState) -> bool {
-    state.pushes == 0
+    state.slots == 0
         && !state.queued
         && !state.throttled
         && !user.is_registered()

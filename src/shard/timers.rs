@@ -14,7 +14,7 @@ use crate::push::post::After;
 use crate::push::signalling;
 use crate::push::{Ctx, Outcome, PushState};
 use crate::shard::frames::PARTIAL_MAX;
-use crate::shard::{Shard, ctx};
+use crate::shard::{Shard, ctx, subscriptions};
 
 /// Timers fired in one turn; the rest follow in the next.
 const TIMERS_PER_TURN: usize = 4096;
@@ -151,6 +151,7 @@ impl Shard {
     /// or cover its deadline.
     pub(super) fn after_push(&mut self, now: Timestamp, key: Key, outcome: Option<Outcome>) {
         let mut outcome = outcome;
+        let mut refresh = false;
         let Some(push) = self.pushes.lookup_mut(key) else {
             return;
         };
@@ -172,10 +173,11 @@ impl Shard {
             push.inflight.clear();
             if !push.reported {
                 push.reported = true;
-                self.campaigns.finish(&mut parts, push, outcome);
+                refresh = self.campaigns.finish(&mut parts, push, outcome);
             }
         }
         if push.is_over() {
+            parts.state.slots -= 1;
             if let Some((id, _)) = push.armed.take() {
                 self.wheel.disarm(id);
             }
@@ -183,6 +185,9 @@ impl Shard {
             self.pushes.remove(key);
         } else {
             self.rearm_push(now, key);
+        }
+        if refresh {
+            self.refresh_subscription(now, user);
         }
         self.rearm_user(user);
     }
@@ -194,7 +199,7 @@ impl Shard {
         }
         let mut started = core::mem::take(&mut self.desk.started);
         for _ in 0..self.campaigns.options.decisions_per_turn {
-            let Some(user) = self.campaigns.next() else {
+            let Some(user) = self.campaigns.poll_user() else {
                 break;
             };
             let Some(entry) = self.registry.entry_mut(user) else {
@@ -367,6 +372,17 @@ impl Shard {
             deadline = deadline.min(self.desk.moment_of(u64::from(expiry_s)));
         }
         if deadline.is_never() {
+            if subscriptions::is_forgettable(&entry.user, state)
+                && self
+                    .post
+                    .mailbox_ref(key.slot)
+                    .is_none_or(|mailbox| mailbox.is_empty())
+            {
+                if let Some((id, _)) = state.armed.take() {
+                    self.wheel.disarm(id);
+                }
+                self.registry.remove(key);
+            }
             return;
         }
         match state.armed {

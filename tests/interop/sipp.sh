@@ -20,7 +20,7 @@ round() {
     # The S-CSCF takes no INVITE, so that they go to the phones; all else goes to it first.
     sed -e "s|@SIP@|$volley_sip|; s|@MSRP@|$volley_msrp|; s|@TRANSPORT@|$transport|" \
         -e "s|@HOPS@|{ address = \"127.0.0.1:$core\", connections = 1, invite_inflight_max = 0 }, { address = \"127.0.0.1:$phones\", connections = 2 }|" \
-        -e "s|@ROUTE@|sip:scscf1.ims.example.net;lr|; s|@GRUU@|strict|; s|@SILENT@|false|" \
+        -e "s|@ROUTE@|sip:scscf1.ims.example.net;lr|; s|@GRUU@|strict|; s|@SILENT@|false|; s|@OC@|true|" \
         -e "s|@USERS@||; s|@STORE@|$work/$name|" "$here/volley.toml" >"$work/$name.toml"
 
     start "$name-sipp" sipp -sf "$here/sipp/$scenario.xml" -i 127.0.0.1 -p "$phones" -t "$mode" \

@@ -1,8 +1,7 @@
 //! The driver with an echoing core: what goes in comes out, whatever the peers do.
 #![expect(
-    clippy::disallowed_methods,
     clippy::cast_possible_truncation,
-    reason = "the peers of these tests are plain blocking threads with small numbers"
+    reason = "the peers of these tests count small numbers"
 )]
 
 use core::net::SocketAddr;

@@ -9,11 +9,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::allocation::counted;
 use text::{Msrp, Sip};
 use volley::base::surface::{
-    Core, Input, LinkCommand, LinkEvent, LinkId, LinkKind, Location, StoreBatch, StoreDone, TxBuf,
+    Core, Input, LinkCommand, LinkEvent, LinkId, LinkKind, Location, StoreBatch, StoreDone,
+    Transmit, TxBuf,
 };
 use volley::base::time::{Timestamp, UnixMillis};
+use volley::metrics::probe::Probe;
 use volley::msrp::inbound::InboundOptions;
 use volley::push::campaign::CampaignOptions;
 use volley::push::hops::{HopOptions, HopTransport};
@@ -23,8 +26,9 @@ use volley::reginfo::subscription::SubscribeOptions;
 use volley::registry::{OutcomeOptions, RegistryOptions};
 use volley::selection::Policy;
 use volley::shard::recover::Recovered;
-use volley::shard::{Shard, ShardOptions, ShardSeed};
+use volley::shard::{Population, Shard, ShardOptions, ShardSeed};
 use volley::sip::template::Profile;
+use volley::sip::transaction::TransactionOptions;
 use volley::sip::transaction::server::ServerOptions;
 use volley::store::index::Goal;
 
@@ -60,7 +64,13 @@ pub(crate) fn options() -> ShardOptions {
             decisions_per_turn: 256,
         },
         post: PostOptions::default(),
-        subscribe: SubscribeOptions::default(),
+        subscribe: SubscribeOptions {
+            transaction: TransactionOptions {
+                reliable: true,
+                ..TransactionOptions::default()
+            },
+            ..SubscribeOptions::default()
+        },
         subscribe_always: false,
         subscribe_users: Vec::new(),
         subscribe_pace_per_s: 2000,
@@ -101,8 +111,58 @@ pub(crate) fn hop(address: &str, transport: HopTransport) -> HopOptions {
     }
 }
 
+/// The shard, with a count of what its calls allocate while that is asked for.
+pub(crate) struct Watched {
+    inner: Shard,
+    pub(crate) watching: bool,
+    pub(crate) allocated: u64,
+}
+
+impl Watched {
+    fn watch<T>(&mut self, work: impl FnOnce(&mut Shard) -> T) -> T {
+        if self.watching {
+            counted(&mut self.allocated, || work(&mut self.inner))
+        } else {
+            work(&mut self.inner)
+        }
+    }
+
+    pub(crate) fn handle(&mut self, now: Timestamp, input: Input<'_>) {
+        self.watch(|shard| shard.handle(now, input));
+    }
+
+    fn advance(&mut self, now: Timestamp) {
+        self.watch(|shard| shard.advance(now));
+    }
+
+    fn next_deadline(&mut self) -> Option<Timestamp> {
+        self.watch(|shard| shard.next_deadline())
+    }
+
+    fn poll_transmit(&mut self, buffer: &mut TxBuf) -> Option<Transmit> {
+        self.watch(|shard| shard.poll_transmit(buffer))
+    }
+
+    fn poll_store(&mut self, batch: &mut StoreBatch) -> bool {
+        self.watch(|shard| shard.poll_store(batch))
+    }
+
+    fn poll_link(&mut self) -> Option<LinkCommand> {
+        self.watch(Core::poll_link)
+    }
+
+    pub(crate) fn probe(&self) -> &Probe {
+        self.inner.probe()
+    }
+
+    pub(crate) fn population(&self) -> Population {
+        self.inner.population()
+    }
+}
+
 #[derive(Debug)]
 struct FakeLink {
+    id: LinkId,
     kind: LinkKind,
     peer: SocketAddr,
     open: bool,
@@ -112,7 +172,7 @@ struct FakeLink {
 
 /// The bench a shard stands on.
 pub(crate) struct Bench {
-    pub(crate) shard: Shard,
+    pub(crate) shard: Watched,
     pub(crate) now: Timestamp,
     /// Appends are durable at once; else they wait for [`Bench::release`].
     pub(crate) durable: bool,
@@ -125,8 +185,13 @@ pub(crate) struct Bench {
     /// Records of the store in order, with their places.
     pub(crate) records: Vec<(Location, Vec<u8>)>,
     links: Vec<FakeLink>,
+    free: Vec<u32>,
+    buffer: TxBuf,
+    batch: StoreBatch,
     sip: VecDeque<Sip>,
     msrp: VecDeque<Msrp>,
+    /// Slots of closed links are used again, as a driver does.
+    pub(crate) reuse_links: bool,
     held: StoreDone,
     places: BTreeMap<u32, usize>,
     next_offset: u32,
@@ -171,7 +236,11 @@ impl Bench {
         let wall = UnixMillis::from_secs(WALL_S);
         let shard = Shard::new(options, seed, now, wall).expect("the profile is valid");
         let mut bench = Self {
-            shard,
+            shard: Watched {
+                inner: shard,
+                watching: false,
+                allocated: 0,
+            },
             now,
             durable: true,
             refused: Vec::new(),
@@ -179,8 +248,12 @@ impl Bench {
             connects: Vec::new(),
             records: Vec::new(),
             links: Vec::new(),
+            free: Vec::new(),
+            buffer: TxBuf::default(),
+            batch: StoreBatch::default(),
             sip: VecDeque::new(),
             msrp: VecDeque::new(),
+            reuse_links: false,
             held: StoreDone::default(),
             places: BTreeMap::new(),
             next_offset: 0,
@@ -190,12 +263,12 @@ impl Bench {
         };
         let mut found = Recovered::default();
         for (location, payload) in records {
-            bench.shard.recover(*location, payload, &mut found);
+            bench.shard.inner.recover(*location, payload, &mut found);
             bench.places.insert(location.offset, bench.records.len());
             bench.next_offset = location.offset + 4096;
             bench.records.push((*location, payload.clone()));
         }
-        bench.shard.recovered(now);
+        bench.shard.inner.recovered(now);
         bench.shard.handle(now, Input::Wall(wall));
         if udp {
             let link = bench.open(LinkKind::SipUdp, addr("192.0.2.10:5060"));
@@ -207,17 +280,35 @@ impl Bench {
     }
 
     fn slot(&mut self, kind: LinkKind, peer: SocketAddr) -> LinkId {
-        let slot = u32::try_from(self.links.len()).expect("few links");
-        self.links.push(FakeLink {
+        let fake = |id| FakeLink {
+            id,
             kind,
             peer,
             open: true,
             unread: Vec::new(),
-        });
-        LinkId {
+        };
+        if let Some(slot) = self.free.pop() {
+            let old = &mut self.links[slot as usize];
+            let generation = old.id.generation + 1;
+            *old = fake(LinkId { slot, generation });
+            return LinkId { slot, generation };
+        }
+        let slot = u32::try_from(self.links.len()).expect("few links");
+        let id = LinkId {
             slot,
             generation: 1,
+        };
+        self.links.push(fake(id));
+        id
+    }
+
+    fn ended(&mut self, link: LinkId) {
+        self.links[link.slot as usize].open = false;
+        if self.reuse_links {
+            self.free.push(link.slot);
         }
+        let event = LinkEvent::Closed;
+        self.shard.handle(self.now, Input::Link { link, event });
     }
 
     /// A peer connects, or a socket is bound.
@@ -235,14 +326,13 @@ impl Bench {
 
     /// The peer closes a link.
     pub(crate) fn close(&mut self, link: LinkId) {
-        self.links[link.slot as usize].open = false;
-        let event = LinkEvent::Closed;
-        self.shard.handle(self.now, Input::Link { link, event });
+        self.ended(link);
         self.pump();
     }
 
     pub(crate) fn is_open(&self, link: LinkId) -> bool {
-        self.links[link.slot as usize].open
+        let fake = &self.links[link.slot as usize];
+        fake.open && fake.id == link
     }
 
     /// Octets arrive on a link.
@@ -276,6 +366,7 @@ impl Bench {
 
     /// Drains every output until nothing moves.
     pub(crate) fn pump(&mut self) {
+        self.shard.advance(self.now);
         for _ in 0..100_000 {
             let mut moved = self.pump_due();
             moved |= self.pump_transmit();
@@ -297,10 +388,19 @@ impl Bench {
     }
 
     fn pump_transmit(&mut self) -> bool {
-        let mut buffer = TxBuf::default();
-        let Some(sent) = self.shard.poll_transmit(&mut buffer) else {
-            return false;
-        };
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let sent = self.shard.poll_transmit(&mut buffer);
+        let moved = sent.is_some();
+        if let Some(sent) = sent {
+            self.read_out(sent, &buffer);
+        }
+        buffer.bytes.clear();
+        buffer.cuts.clear();
+        self.buffer = buffer;
+        moved
+    }
+
+    fn read_out(&mut self, sent: Transmit, buffer: &TxBuf) {
         let fake = &mut self.links[sent.link.slot as usize];
         if let Some(to) = buffer.destination {
             let mut at = 0;
@@ -317,9 +417,7 @@ impl Bench {
             let mut used = 0;
             match fake.kind {
                 LinkKind::MsrpInbound | LinkKind::MsrpOutbound => {
-                    while let Some((frame, len)) =
-                        Msrp::parse(sent.link, self.now, &fake.unread[used..])
-                    {
+                    while let Some((frame, len)) = Msrp::parse(sent.link, &fake.unread[used..]) {
                         self.msrp.push_back(frame);
                         used += len;
                     }
@@ -341,16 +439,16 @@ impl Bench {
         let event = LinkEvent::Sent;
         let link = sent.link;
         self.shard.handle(self.now, Input::Link { link, event });
-        true
     }
 
     fn pump_store(&mut self) -> bool {
-        let mut batch = StoreBatch::default();
+        let mut batch = std::mem::take(&mut self.batch);
         if !self.shard.poll_store(&mut batch) {
+            self.batch = batch;
             return false;
         }
         let mut at = 0;
-        for (ticket, len) in batch.appends {
+        for (ticket, len) in batch.appends.drain(..) {
             let location = Location {
                 segment: 1,
                 offset: self.next_offset,
@@ -363,13 +461,16 @@ impl Bench {
             at += len as usize;
             self.held.stored.push((ticket, location));
         }
-        for (token, location) in batch.reads {
+        for (token, location) in batch.reads.drain(..) {
             let record = &self.records[self.places[&location.offset]].1;
             let start = u32::try_from(self.held.bytes.len()).expect("small");
             self.held.bytes.extend_from_slice(record);
             let end = u32::try_from(self.held.bytes.len()).expect("small");
             self.held.loaded.push((token, start, end));
         }
+        batch.bytes.clear();
+        batch.dead_segments.clear();
+        self.batch = batch;
         if self.durable {
             self.hand_over();
         }
@@ -405,11 +506,7 @@ impl Bench {
     fn pump_links(&mut self) -> bool {
         match self.shard.poll_link() {
             None => return false,
-            Some(LinkCommand::Close { link }) => {
-                self.links[link.slot as usize].open = false;
-                let event = LinkEvent::Closed;
-                self.shard.handle(self.now, Input::Link { link, event });
-            }
+            Some(LinkCommand::Close { link }) => self.ended(link),
             Some(LinkCommand::Connect {
                 token,
                 kind,

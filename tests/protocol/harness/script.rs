@@ -239,7 +239,7 @@ impl Bench {
         );
         Notifier {
             call_id: subscribe.call_id().to_owned(),
-            our_tag: subscribe.from_tag().to_owned(),
+            our_tag: subscribe.sender_tag().to_owned(),
             tag: "scnot01".to_owned(),
             cseq: 0,
             version: 0,
@@ -437,5 +437,15 @@ impl Bench {
 
     pub(crate) fn pushes(&self) -> usize {
         self.shard.population().pushes
+    }
+}
+
+impl Bench {
+    /// A message for the user arrives over the trunk to `hop`.
+    pub(crate) fn deposit_by(&mut self, hop: &str, text: &str) {
+        let message = self.deposit_text(USER, text, "");
+        let link = self.trunks[&addr(hop)];
+        self.feed(link, message.as_bytes());
+        self.expect_some("202");
     }
 }

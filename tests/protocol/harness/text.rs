@@ -92,7 +92,7 @@ impl Sip {
         param(self.get("Via"), "branch")
     }
 
-    pub(crate) fn from_tag(&self) -> &str {
+    pub(crate) fn sender_tag(&self) -> &str {
         param(self.get("From"), "tag")
     }
 
@@ -151,8 +151,6 @@ pub(crate) fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
 pub(crate) struct Msrp {
     /// The connection.
     pub(crate) link: LinkId,
-    /// When it left.
-    pub(crate) at: Timestamp,
     /// All of it.
     pub(crate) text: String,
     /// Transaction identifier.
@@ -167,7 +165,7 @@ pub(crate) struct Msrp {
 
 impl Msrp {
     /// The frame at the front of a stream, with its length.
-    pub(crate) fn parse(link: LinkId, at: Timestamp, bytes: &[u8]) -> Option<(Self, usize)> {
+    pub(crate) fn parse(link: LinkId, bytes: &[u8]) -> Option<(Self, usize)> {
         let line_end = find(bytes, b"\r\n")?;
         let line = std::str::from_utf8(&bytes[..line_end]).expect("UTF-8");
         let mut words = line.split(' ');
@@ -192,7 +190,6 @@ impl Msrp {
         };
         let frame = Self {
             link,
-            at,
             text,
             tid,
             what,
