@@ -486,7 +486,8 @@ mod tests {
             "slot of 1 was reused by 3"
         );
         cache.insert(4, b"larger than ten");
-        assert_eq!(cache.lookup(4), None);
+        assert_eq!(cache.lookup(3), None, "everything older makes room");
+        assert_eq!(cache.lookup(4), Some(&b"larger than ten"[..]), "the newest stays");
     }
 
     #[test]
