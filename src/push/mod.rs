@@ -416,6 +416,12 @@ impl Push {
         )
     }
 
+    /// `true` once a 2xx made the dialog, also after its BYE: an INVITE outstanding is a refresh then.
+    #[must_use]
+    pub fn has_dialog(&self) -> bool {
+        !self.dialog.remote_tag().is_empty()
+    }
+
     /// `true` while a refresh of ours waits for its answer.
     #[must_use]
     pub const fn is_refreshing(&self) -> bool {

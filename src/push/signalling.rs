@@ -189,7 +189,7 @@ fn transmit_failure_ack(push: &Push, ctx: &mut Ctx<'_>, to_value: &[u8]) {
 fn transmit_failure_ack_with(push: &Push, ctx: &mut Ctx<'_>, to_value: &[u8], sequence: u16) {
     let parts = InDialog::new(push, ctx, sequence);
     let env = ctx.env;
-    let in_dialog = push.has_session();
+    let in_dialog = push.has_dialog();
     let fields = AckFields {
         request_uri: if in_dialog {
             push.dialog.request_uri()
@@ -742,7 +742,7 @@ fn invite_timeout(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<Outcome> {
     match invite.handle_timeout(ctx.now) {
         InviteAction::Retransmit => {
             ctx.probe.retransmissions_total += 1;
-            if push.has_session() {
+            if push.has_dialog() {
                 transmit_reinvite(push, ctx)
             } else {
                 transmit_invite(push, ctx)

@@ -36,6 +36,9 @@ pub(super) struct Letter {
     pub(super) durable_at: Option<Timestamp>,
     pub(super) acked: bool,
     pub(super) message_id: String,
+    /// The process died before the sender had its 202: what it sends again may count as another
+    /// message.
+    pub(super) crossed: bool,
     pub(super) receipts: BTreeMap<usize, Receipt>,
 }
 
@@ -188,7 +191,9 @@ impl Ledger {
                 Some(leg) => (leg.again, &mut leg.cseq),
                 None => (false, &mut trail.cseq),
             };
-            if !again && message.cseq() <= base.max(*last) {
+            // NH-3: by the next hop the same request, with its CSeq, is a new transaction.
+            let elsewhere = method == "INVITE" && tag.is_empty() && message.cseq() == *last;
+            if !again && !elsewhere && message.cseq() <= base.max(*last) {
                 wrong = Some(format!("CSeq of {method} does not rise"));
             }
             *last = message.cseq();
@@ -275,9 +280,7 @@ impl Ledger {
         self.receipts_total += 1;
         let entry = &mut self.letters[letter];
         let mut wrong = None;
-        // A sender that tries again after a crash may have made another message of it.
-        let forgotten = entry.tries > 1 && epoch > 1;
-        if entry.message_id.is_empty() || forgotten {
+        if entry.message_id.is_empty() || entry.crossed {
             message_id.clone_into(&mut entry.message_id);
         } else if entry.message_id != message_id {
             wrong = Some(format!("message {letter} came under another Message-ID"));
@@ -295,6 +298,9 @@ impl Ledger {
     }
 
     pub(super) fn crashed(&mut self, epoch: u32) {
+        for letter in self.letters.iter_mut().filter(|letter| letter.tries > 0) {
+            letter.crossed |= !letter.acked;
+        }
         for trail in self.trails.values_mut() {
             if trail.epoch == epoch {
                 trail.over = true;

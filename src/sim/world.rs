@@ -203,7 +203,11 @@ impl World {
         while self.net.now < limit && self.ledger.violations.is_empty() {
             let now = self.net.now;
             if self.is_settled() {
-                break;
+                // Some waits still end, and start what was not under way: look again.
+                self.run_until(now + Duration::from_secs(70));
+                if self.is_settled() {
+                    break;
+                }
             }
             self.run_until(now + LOOK);
         }
