@@ -187,11 +187,8 @@ impl Phone {
         } = &mut plan
         {
             *trouble = TROUBLES[at];
-            *active = match TROUBLES[at] {
-                Trouble::NeverBind => true,
-                Trouble::RefuseConnect => false,
-                _ => *active,
-            };
+            *active |= TROUBLES[at] == Trouble::NeverBind;
+            *active &= TROUBLES[at] != Trouble::RefuseConnect;
         }
         plan
     }
@@ -299,6 +296,10 @@ impl World {
             return self.new_call(way, message);
         };
         let call = &mut self.calls[at];
+        if message.cseq() < call.invite.cseq() {
+            // A repetition of an INVITE that was refused before: its transaction is over.
+            return;
+        }
         call.way = way;
         if message.branch() == call.invite.branch() {
             if call.state != CallState::Early && !call.last.is_empty() && !call.dead {
@@ -993,10 +994,13 @@ impl World {
             .received(now, (letter, phone), message_id, self.epoch);
         let total = body.len();
         let half = total / 2;
-        let reports = match self.calls[at].plan {
-            Plan::Answer { reports, .. } => reports,
-            _ => Reports::Whole,
-        };
+        let mut reports = Reports::Whole;
+        if let Plan::Answer {
+            reports: planned, ..
+        } = self.calls[at].plan
+        {
+            reports = planned;
+        }
         let ranges = match reports {
             Reports::None => {
                 self.net.mark("peer/no-report");

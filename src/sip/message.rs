@@ -440,10 +440,10 @@ impl<'a> Message<'a> {
     /// # Errors
     /// On a salvaged message, and on a response whose From is not what we wrote.
     pub fn from(&self) -> Result<NameAddr<'a>, ParseError> {
-        Ok(self.from_spans()?.resolve(self.bytes))
+        Ok(self.sender_spans()?.resolve(self.bytes))
     }
 
-    fn from_spans(&self) -> Result<AddrSpans, ParseError> {
+    fn sender_spans(&self) -> Result<AddrSpans, ParseError> {
         let (Some(entry), None) = (self.table.first(HeaderName::From), self.table.facts.from)
         else {
             return self.table.facts.from.ok_or_else(|| bad(HeaderName::From));
@@ -469,7 +469,7 @@ impl<'a> Message<'a> {
     /// The From tag.
     #[must_use]
     pub fn from_tag(&self) -> Option<&'a [u8]> {
-        self.from_spans().ok()?.tag(self.bytes)
+        self.sender_spans().ok()?.tag(self.bytes)
     }
 
     /// The To tag, read while parsing.

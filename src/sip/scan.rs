@@ -180,7 +180,7 @@ pub(crate) fn find_near(bytes: &[u8], needle: u8) -> Option<usize> {
         let step = tail.iter().position(|byte| *byte == needle)?;
         return Some(chunks.len() * 16 + step);
     };
-    let marks = zero_octets(u128::from_le_bytes(chunks[index]) ^ ONES * u128::from(needle));
+    let marks = zero_octets(u128::from_le_bytes(chunks[index]) ^ (ONES * u128::from(needle)));
     Some(index * 16 + (marks.trailing_zeros() / 8) as usize)
 }
 

@@ -82,7 +82,7 @@ const REACHED: &[&str] = &[
 const TAIL: usize = 150;
 
 fn shards_of(seed: u64) -> usize {
-    [1, 2, 7][usize::try_from(seed % 3).unwrap()]
+    [1, 2, 7][usize::try_from(seed % 3).expect("below three")]
 }
 
 fn run(seed: u64, shards: usize) -> Report {
