@@ -485,6 +485,7 @@ mod tests {
             (8, 2),
             "slot of 1 was reused by 3"
         );
+        // The newest stays whatever its size: a push waits for it.
         cache.insert(4, b"larger than ten");
         assert_eq!(cache.lookup(3), None, "everything older makes room");
         assert_eq!(cache.lookup(4), Some(&b"larger than ten"[..]), "the newest stays");
