@@ -229,7 +229,12 @@ pub fn handle_response(
     };
     let status = message.status();
     match cseq.method_bytes {
-        b"INVITE" if sequence == push.invite_branch && cseq.number == push.invite_cseq => {
+        // A 2xx counts also on the branch of a hop that was given up for the next: it is the same
+        // INVITE, and the device waits for its ACK.
+        b"INVITE"
+            if cseq.number == push.invite_cseq
+                && (sequence == push.invite_branch || (200..300).contains(&status)) =>
+        {
             handle_invite_response(push, ctx, message, status)
         }
         b"CANCEL"
