@@ -18,6 +18,7 @@ mod harness;
 mod allocation {
     use super::Instant;
 
+    #[expect(clippy::disallowed_methods, reason = "a bench measures time")]
     pub(crate) fn counted<T>(total: &mut u64, work: impl FnOnce() -> T) -> T {
         let start = Instant::now();
         let result = work();

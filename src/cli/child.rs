@@ -1,9 +1,9 @@
 //! Child processes that never outlive this one.
 //!
 //! A child's standard input is a pipe whose other end only we hold. However we end, the kernel
-//! closes it, and the child ([`when_input_ends`]) takes that as the wish to stop.
+//! closes it, and the child ([`super::lifeline`]) takes that as the wish to stop.
 
-use std::io::{self, BufRead as _, BufReader, Read as _};
+use std::io::{self, BufRead as _, BufReader};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
@@ -98,23 +98,4 @@ impl Drop for Process {
             let _ = self.child.wait();
         }
     }
-}
-
-/// Calls `then`, in a thread of its own, when standard input ends.
-pub(super) fn when_input_ends(then: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    std::thread::Builder::new()
-        .name("lifeline".to_owned())
-        .spawn(move || {
-            let mut sink = [0; 256];
-            let mut input = io::stdin().lock();
-            loop {
-                match input.read(&mut sink) {
-                    Ok(1..) => {}
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Ok(0) | Err(_) => break,
-                }
-            }
-            then();
-        })
-        .map(|_| ())
 }

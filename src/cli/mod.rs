@@ -1,8 +1,10 @@
 //! The command line.
 
+#[cfg(feature = "demo")]
 mod child;
 #[cfg(feature = "demo")]
 mod demo;
+mod lifeline;
 #[cfg(feature = "demo")]
 mod place;
 mod run;
@@ -68,6 +70,7 @@ struct ConfigCommand {
 }
 
 /// Flag of children: stop when standard input ends.
+#[cfg(feature = "demo")]
 const LIFELINE: &str = "--lifeline";
 
 /// Wrong usage or configuration.
@@ -90,7 +93,7 @@ fn judge(arguments: Vec<std::ffi::OsString>) -> ExitCode {
     if arguments.next_if(|first| first == LIFELINE).is_some() {
         // Nothing of the judge's is worth saving when nobody waits for its verdict.
         let gone = || std::process::exit(1);
-        if let Err(error) = child::when_input_ends(gone) {
+        if let Err(error) = lifeline::when_input_ends(gone) {
             complain(&format!("cannot start a thread: {error}"));
             return ExitCode::FAILURE;
         }
@@ -125,6 +128,7 @@ fn print(text: &str) {
 }
 
 /// Standard error, as it is.
+#[cfg(feature = "demo")]
 fn tell(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }

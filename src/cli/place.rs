@@ -8,6 +8,8 @@ use rustix::fs::{Mode, OFlags, fstatvfs, open, statfs};
 
 /// What the demo's journal may need, octets.
 const FREE_BYTES_MIN: u64 = 512 << 20;
+/// Directories of the same name that are passed over.
+const LEFT_OVER_MAX: u32 = 16;
 /// File system type of a RAM disk.
 const TMPFS: u64 = 0x0102_1994;
 
@@ -45,15 +47,13 @@ impl Place {
     pub(super) fn temporary(parents: &[PathBuf]) -> Result<Self, String> {
         let mut reasons = Vec::new();
         for parent in parents {
-            let path = parent.join(format!("volley-demo-{}", std::process::id()));
-            match fs::create_dir(&path) {
-                Ok(()) => {}
+            let place = match fresh(parent) {
+                Ok(path) => Self { path, keep: false },
                 Err(error) => {
-                    reasons.push(format!("  {}: {error}", path.display()));
+                    reasons.push(format!("  {}: {error}", parent.display()));
                     continue;
                 }
-            }
-            let place = Self { path, keep: false };
+            };
             match usable(&place.path) {
                 Ok(()) => return Ok(place),
                 Err(why) => reasons.push(format!("  {}: {why}", parent.display())),
@@ -88,6 +88,21 @@ impl Drop for Place {
             ));
         }
     }
+}
+
+/// Makes a directory under `parent`; one left over from a process of our number is passed over.
+fn fresh(parent: &Path) -> io::Result<PathBuf> {
+    let number = std::process::id();
+    let mut last = io::Error::from(io::ErrorKind::AlreadyExists);
+    for attempt in 0..LEFT_OVER_MAX {
+        let path = parent.join(format!("volley-demo-{number}-{attempt}"));
+        match fs::create_dir(&path) {
+            Ok(()) => return Ok(path),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => last = error,
+            Err(error) => return Err(error),
+        }
+    }
+    Err(last)
 }
 
 /// Whether a journal can live in `directory`: writable, direct I/O, room.

@@ -12,7 +12,7 @@ use volley::admin::engine::Engine;
 use volley::admin::report::{self, Board};
 use volley::io::host;
 
-use super::child::when_input_ends;
+use super::lifeline::when_input_ends;
 use super::{USAGE, complain, print};
 
 /// How often signals and the shards' snapshots are looked at.

@@ -11,7 +11,7 @@
 //! and no link id is used after its `Closed`. When the core has no room, received buffers are held
 //! back; the kernel runs out of buffers and the peers run into flow control.
 //!
-//! Streams are handled in [`super::tcp`], datagram sockets in [`super::udp`].
+//! Streams are handled in `io::tcp`, datagram sockets in `io::udp`.
 
 use core::future::poll_fn;
 use core::sync::atomic::{AtomicBool, Ordering};

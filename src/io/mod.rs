@@ -1,8 +1,8 @@
 //! Layer 5: the driver that runs a [`Core`](crate::base::surface::Core) on real sockets.
 //!
 //! One thread per shard ([`host`]), a glommio executor in it, and the datapath as one task of that
-//! executor ([`driver`]) on a raw io_uring of its own ([`ring`]). Shards exchange frames over
-//! bounded queues ([`mesh`]). Everything unsafe sits in [`sys`].
+//! executor ([`driver`]) on a raw io_uring of its own (`ring`). Shards exchange frames over
+//! bounded queues ([`mesh`]). Everything unsafe sits in `sys`.
 //!
 //! What it deliberately does not do: parse a message, keep a timer of the core, or decide about a
 //! peer beyond counting its connections.

@@ -113,6 +113,8 @@ probe! {
     mesh_sent_total,
     /// Output dropped because its link was gone or full.
     output_dropped_total,
+    /// Notices of clients sent to senders, repeated tries included.
+    notices_sent_total,
     /// Timers fired.
     timers_fired_total,
 }

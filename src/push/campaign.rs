@@ -13,6 +13,7 @@ use crate::base::slab::{Key, Slab};
 use crate::base::surface::LinkKind;
 use crate::base::time::Timestamp;
 use crate::push::delivery::{self, Fit, Progress};
+use crate::push::notices::Notices;
 use crate::push::notifier::NotifierDialog;
 use crate::push::options::Grouping;
 use crate::push::signalling;
@@ -99,6 +100,9 @@ impl UserState {
 pub struct SubscribeState {
     /// The dialog, once a NOTIFY made it.
     pub dialog: NotifierDialog,
+    /// The SUBSCRIBE outstanding is in the dialog; a repeated one stays as it was sent, even when
+    /// the NOTIFY that makes the dialog has come meanwhile.
+    pub in_dialog: bool,
     /// Where it went.
     pub trunk: Option<Destination>,
     /// Requests sent in this dialog, modulo 128.
@@ -114,6 +118,8 @@ pub struct Campaigns {
     pub options: CampaignOptions,
     /// The document of the NOTIFY at hand.
     pub document: Document,
+    /// Notices of clients on their way to the senders.
+    pub notices: Notices,
     queue: VecDeque<Key>,
     throttled: VecDeque<Key>,
     hop_room: bool,
@@ -129,6 +135,7 @@ impl Campaigns {
         Self {
             options,
             document: Document::new(),
+            notices: Notices::default(),
             queue: VecDeque::with_capacity(1024),
             throttled: VecDeque::new(),
             hop_room: false,

@@ -14,6 +14,7 @@
 pub mod campaign;
 pub mod delivery;
 pub mod hops;
+pub mod notices;
 pub mod notifier;
 pub mod options;
 pub mod post;
@@ -28,6 +29,7 @@ use crate::base::surface::LinkId;
 use crate::base::time::{Timestamp, UnixMillis};
 use crate::base::token::{Minter, SEQUENCE_MODULUS, Token, TokenKind, TokenParts};
 use crate::metrics::probe::Probe;
+use crate::msrp::inbound::Reassembly;
 use crate::msrp::session::Session;
 use crate::sdp::SdpError;
 use crate::sip::dialog::Dialog;
@@ -280,6 +282,8 @@ pub struct Push {
     pub tag: Token,
     /// Our Call-ID, left of the `@`.
     pub call_id: Token,
+    /// A message of the client that is being put together.
+    pub inbound: Reassembly,
     /// Hops that were tried, by index; those past 63 are not tried as alternates.
     pub tried_hops: u64,
     /// Reason value of the BYE.
@@ -294,6 +298,8 @@ pub struct Push {
     initial: Option<InitialMinSe>,
     refresh: Option<Refresh>,
     forks: u8,
+    /// Hashes of the To tags of the forks ended so far.
+    fork_tags: [u64; signalling::FORKS_MAX],
 }
 
 impl Push {
@@ -346,6 +352,7 @@ impl Push {
         self.last_number = 0;
         self.used_hop = None;
         self.tried_hops = 0;
+        self.inbound.reset();
         self.forks = 0;
     }
 
@@ -407,6 +414,12 @@ impl Push {
             self.state,
             PushState::Connecting | PushState::Binding | PushState::Delivering
         )
+    }
+
+    /// `true` once a 2xx made the dialog, also after its BYE: an INVITE outstanding is a refresh then.
+    #[must_use]
+    pub fn has_dialog(&self) -> bool {
+        !self.dialog.remote_tag().is_empty()
     }
 
     /// `true` while a refresh of ours waits for its answer.

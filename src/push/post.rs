@@ -340,9 +340,10 @@ impl Cache {
         }
     }
 
-    /// Keeps a copy of `payload` under `number`.
+    /// Keeps a copy of `payload` under `number`. The newest record stays even when it alone is larger
+    /// than the bound: who asked for it must find it, or would ask for ever.
     pub fn insert(&mut self, number: u64, payload: &[u8]) {
-        if payload.len() > self.bytes_max || self.map.contains_key(&number) {
+        if self.map.contains_key(&number) {
             return;
         }
         while self.bytes + payload.len() > self.bytes_max {
@@ -485,7 +486,8 @@ mod tests {
             "slot of 1 was reused by 3"
         );
         cache.insert(4, b"larger than ten");
-        assert_eq!(cache.lookup(4), None);
+        assert_eq!(cache.lookup(3), None, "everything older makes room");
+        assert_eq!(cache.lookup(4), Some(&b"larger than ten"[..]), "the newest stays");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::base::outbox::Destination;
 use core::time::Duration;
 
 use crate::base::time::Timestamp;
-use crate::base::token::{Token, TokenKind};
+use crate::base::token::{SEQUENCE_MODULUS, Token, TokenKind};
 use crate::push::delivery;
 use crate::push::hops::hop_bit;
 use crate::push::{Ctx, OtherRequest, Outcome, Push, PushState, guard_after};
@@ -25,7 +25,7 @@ use crate::sip::transaction::client_invite::{CancelAction, ClientInvite, InviteA
 use crate::sip::transaction::client_non_invite::{ClientNonInvite, NonInviteAction};
 
 /// Second and later dialogs of one INVITE that are answered with ACK and BYE (BAD-20).
-const FORKS_MAX: u8 = 8;
+pub(super) const FORKS_MAX: usize = 8;
 
 /// Reason values of the BYE (RFC 3326).
 mod reason {
@@ -189,7 +189,7 @@ fn transmit_failure_ack(push: &Push, ctx: &mut Ctx<'_>, to_value: &[u8]) {
 fn transmit_failure_ack_with(push: &Push, ctx: &mut Ctx<'_>, to_value: &[u8], sequence: u16) {
     let parts = InDialog::new(push, ctx, sequence);
     let env = ctx.env;
-    let in_dialog = push.has_session();
+    let in_dialog = push.has_dialog();
     let fields = AckFields {
         request_uri: if in_dialog {
             push.dialog.request_uri()
@@ -424,13 +424,33 @@ fn bye_without_target(push: &mut Push, ctx: &mut Ctx<'_>, message: &Message<'_>)
 
 /// A second dialog from the same INVITE: ACK, then BYE (DLG-4).
 fn end_fork(push: &mut Push, ctx: &mut Ctx<'_>, message: &Message<'_>) {
-    if push.forks >= FORKS_MAX {
-        ctx.probe.responses_stray_total += 1;
-        return;
-    }
-    push.forks += 1;
-    ctx.probe.forks_ended_total += 1;
-    let (ack, bye) = (push.next_sequence(), push.next_sequence());
+    let tag = message
+        .to()
+        .ok()
+        .and_then(|to| to.tag())
+        .unwrap_or_default();
+    let fork = tag_hash(tag);
+    let known = usize::from(push.forks);
+    let index = push.fork_tags[..known]
+        .iter()
+        .position(|&seen| seen == fork);
+    let index = match index {
+        Some(index) => index,
+        None if known < FORKS_MAX => {
+            push.fork_tags[known] = fork;
+            push.forks += 1;
+            ctx.probe.forks_ended_total += 1;
+            known
+        }
+        None => {
+            ctx.probe.responses_stray_total += 1;
+            return;
+        }
+    };
+    // A repeated 2xx gets the same ACK and the same BYE again, not a second end.
+    let offset = u16::try_from(index).expect("below FORKS_MAX");
+    let ack = SEQUENCE_MODULUS - 4 - 2 * offset;
+    let (ack, bye) = (ack, ack + 1);
     let key = push.key();
     let trunk = way_out(push, ctx);
     end_stray_2xx(
@@ -443,6 +463,13 @@ fn end_fork(push: &mut Push, ctx: &mut Ctx<'_>, message: &Message<'_>) {
             reason: reason::FORK,
         },
     );
+}
+
+/// FNV-1a of a tag; tags compare without regard to case.
+fn tag_hash(tag: &[u8]) -> u64 {
+    tag.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte.to_ascii_lowercase())).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 /// What is needed to end a dialog no push owns.
@@ -505,6 +532,11 @@ fn failed(
     message: &Message<'_>,
     status: u16,
 ) -> Option<Outcome> {
+    // Over a reliable transport the transaction ends here (Timer D is zero); a push that kept it
+    // would never be over.
+    if push.trunk.is_some_and(|trunk| trunk.address.is_none()) {
+        push.invite = None;
+    }
     if push.has_session() {
         return refresh_failed(push, ctx, Some(message), status);
     }
@@ -525,9 +557,6 @@ fn failed(
     let cancelled = push.state == PushState::Cancelling;
     push.state = PushState::Ending;
     push.guard = Timestamp::NEVER;
-    if push.trunk.is_some_and(|trunk| trunk.address.is_none()) {
-        push.invite = None;
-    }
     if cancelled {
         return Some(Outcome::NoAnswer);
     }
@@ -713,7 +742,7 @@ fn invite_timeout(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<Outcome> {
     match invite.handle_timeout(ctx.now) {
         InviteAction::Retransmit => {
             ctx.probe.retransmissions_total += 1;
-            if push.has_session() {
+            if push.has_dialog() {
                 transmit_reinvite(push, ctx)
             } else {
                 transmit_invite(push, ctx)

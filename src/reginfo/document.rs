@@ -6,7 +6,7 @@
 use crate::base::limits::REGINFO_CONTACTS_MAX;
 use crate::base::span::Span;
 use crate::reginfo::scan::{
-    Attribute, Attributes, Event, ReginfoError, ReginfoErrorKind, Scanner, decode,
+    Attribute, Attributes, Event, Known, ReginfoError, ReginfoErrorKind, Scanner, decode,
 };
 
 /// Most registrations (public identities) of one document.
@@ -190,6 +190,8 @@ pub struct Document {
     arena: Vec<u8>,
     attributes: Attributes,
     namespaces: Vec<Binding>,
+    /// Whether names without prefix are those of RFC 3680.
+    plain_is_reginfo: bool,
 }
 
 impl Document {
@@ -244,6 +246,7 @@ impl Document {
         self.params.clear();
         self.arena.clear();
         self.namespaces.clear();
+        self.plain_is_reginfo = false;
     }
 
     fn read(&mut self, bytes: &[u8]) -> Result<(), ReginfoError> {
@@ -271,11 +274,7 @@ impl Document {
                 Event::Start { name, empty } => {
                     let depth = scanner.depth() + usize::from(empty);
                     let parent = (depth > 1).then_some(current);
-                    if attributes
-                        .rows()
-                        .iter()
-                        .any(|row| is_xmlns(row.name.slice(bytes)))
-                    {
+                    if attributes.declares() {
                         self.declare(bytes, attributes.rows(), depth)?;
                     }
                     let element = self.classify(bytes, name, parent);
@@ -288,7 +287,7 @@ impl Document {
                         gathered = Span::EMPTY;
                     }
                     if empty {
-                        self.undeclare(depth);
+                        self.undeclare(bytes, depth);
                     } else {
                         stack[depth - 1] = element;
                         current = element;
@@ -311,7 +310,7 @@ impl Document {
                         | Element::TempGruu => {}
                     }
                     let depth = scanner.depth();
-                    self.undeclare(depth + 1);
+                    self.undeclare(bytes, depth + 1);
                     current = if depth == 0 {
                         Element::Ignored
                     } else {
@@ -381,17 +380,18 @@ impl Document {
                 depth,
             });
         }
+        self.plain_is_reginfo = self.resolve(bytes, b"") == Namespace::Reginfo;
         Ok(())
     }
 
     #[inline]
-    fn undeclare(&mut self, depth: usize) {
-        while self
-            .namespaces
-            .last()
-            .is_some_and(|binding| binding.depth >= depth)
-        {
-            self.namespaces.pop();
+    fn undeclare(&mut self, bytes: &[u8], depth: usize) {
+        let ends = |binding: &Binding| binding.depth >= depth;
+        if self.namespaces.last().is_some_and(ends) {
+            while self.namespaces.last().is_some_and(ends) {
+                self.namespaces.pop();
+            }
+            self.plain_is_reginfo = self.resolve(bytes, b"") == Namespace::Reginfo;
         }
     }
 
@@ -407,6 +407,9 @@ impl Document {
     #[inline]
     fn classify(&self, bytes: &[u8], name: Span, parent: Option<Element>) -> Element {
         let name = name.slice(bytes);
+        if parent == Some(Element::Ignored) {
+            return Element::Ignored;
+        }
         let (prefix, local) = match name.iter().position(|&byte| byte == b':') {
             Some(colon) => (&name[..colon], &name[colon + 1..]),
             None => (&name[..0], name),
@@ -423,11 +426,12 @@ impl Document {
             (Some(Element::Contact), b"temp-gruu") => (Element::TempGruu, Namespace::Gruu),
             (_, _) => return Element::Ignored,
         };
-        if self.resolve(bytes, prefix) == wanted {
-            element
+        let fits = if prefix.is_empty() && wanted == Namespace::Reginfo {
+            self.plain_is_reginfo
         } else {
-            Element::Ignored
-        }
+            self.resolve(bytes, prefix) == wanted
+        };
+        if fits { element } else { Element::Ignored }
     }
 
     fn open(
@@ -442,7 +446,7 @@ impl Document {
             Element::Contact => self.open_contact(bytes, attributes, at),
             Element::Param => self.open_param(bytes, attributes, at),
             Element::PubGruu => {
-                let uri = self.required(bytes, attributes, b"uri", at)?;
+                let uri = self.required(bytes, attributes, Known::Uri, at)?;
                 if let Some(contact) = self.contacts.last_mut() {
                     // Two different public GRUUs on one contact: the later one holds.
                     contact.pub_gruu = Some(uri);
@@ -467,10 +471,10 @@ impl Document {
         attributes: &[Attribute],
         at: usize,
     ) -> Result<(), ReginfoError> {
-        let version = self.required(bytes, attributes, b"version", at)?;
+        let version = self.required(bytes, attributes, Known::Version, at)?;
         self.version = number(self.text(version).trim_ascii())
             .ok_or_else(|| ReginfoError::new(ReginfoErrorKind::Value, at))?;
-        let state = self.required(bytes, attributes, b"state", at)?;
+        let state = self.required(bytes, attributes, Known::State, at)?;
         self.state = match self.text(state) {
             b"full" => DocumentState::Full,
             b"partial" => DocumentState::Partial,
@@ -490,10 +494,10 @@ impl Document {
         }
         let (mut aor, mut id, mut state) = (None, None, None);
         for row in attributes {
-            match row.name.slice(bytes) {
-                b"aor" => aor = Some(self.value(bytes, *row)?),
-                b"id" => id = Some(self.value(bytes, *row)?),
-                b"state" => {
+            match row.known {
+                Known::Aor => aor = Some(self.value(bytes, *row)?),
+                Known::Id => id = Some(self.value(bytes, *row)?),
+                Known::State => {
                     state = Some(match row.value.slice(bytes) {
                         b"active" => RegistrationStatus::Active,
                         b"init" => RegistrationStatus::Init,
@@ -501,7 +505,16 @@ impl Document {
                         _ => return Err(ReginfoError::new(ReginfoErrorKind::Value, at)),
                     });
                 }
-                _ => {}
+                Known::Callid
+                | Known::Cseq
+                | Known::DurationRegistered
+                | Known::Event
+                | Known::Expires
+                | Known::Name
+                | Known::Other
+                | Known::Q
+                | Known::Uri
+                | Known::Version => {}
             }
         }
         let (Some(aor), Some(id), Some(state)) = (aor, id, state) else {
@@ -546,12 +559,12 @@ impl Document {
         let (mut has_id, mut has_state) = (false, false);
         for attribute in attributes {
             let value = attribute.value.slice(bytes);
-            match attribute.name.slice(bytes) {
-                b"id" => {
+            match attribute.known {
+                Known::Id => {
                     row.id = self.value(bytes, *attribute)?;
                     has_id = true;
                 }
-                b"state" => {
+                Known::State => {
                     row.state = match value {
                         b"active" => ContactStatus::Active,
                         b"terminated" => ContactStatus::Terminated,
@@ -559,13 +572,13 @@ impl Document {
                     };
                     has_state = true;
                 }
-                b"event" => row.event = event(value),
-                b"expires" => row.expires_s = Some(seconds(value).ok_or_else(wrong)?),
-                b"duration-registered" => row.duration_registered_s = seconds(value),
-                b"q" => row.q = quality(value),
-                b"callid" => row.call_id = self.value(bytes, *attribute)?,
-                b"cseq" => row.cseq = self.value(bytes, *attribute)?,
-                _ => {}
+                Known::Event => row.event = event(value),
+                Known::Expires => row.expires_s = Some(seconds(value).ok_or_else(wrong)?),
+                Known::DurationRegistered => row.duration_registered_s = seconds(value),
+                Known::Q => row.q = quality(value),
+                Known::Callid => row.call_id = self.value(bytes, *attribute)?,
+                Known::Cseq => row.cseq = self.value(bytes, *attribute)?,
+                Known::Aor | Known::Name | Known::Other | Known::Uri | Known::Version => {}
             }
         }
         if !(has_id && has_state) {
@@ -587,7 +600,7 @@ impl Document {
         if self.params.len() == PARAMS_MAX {
             return Err(ReginfoError::new(ReginfoErrorKind::Limit, at));
         }
-        let name = self.required(bytes, attributes, b"name", at)?;
+        let name = self.required(bytes, attributes, Known::Name, at)?;
         self.params.push(ParamRow {
             name,
             value: Span::EMPTY,
@@ -623,10 +636,10 @@ impl Document {
         &mut self,
         bytes: &[u8],
         attributes: &[Attribute],
-        name: &[u8],
+        name: Known,
         at: usize,
     ) -> Result<Text, ReginfoError> {
-        match attributes.iter().find(|row| row.name.slice(bytes) == name) {
+        match attributes.iter().find(|row| row.known == name) {
             Some(row) => self.value(bytes, *row),
             None => Err(ReginfoError::new(ReginfoErrorKind::Value, at)),
         }
@@ -693,14 +706,15 @@ fn number(value: &[u8]) -> Option<u64> {
 /// A decimal number of seconds, held at the top of its 32 bits.
 fn seconds(value: &[u8]) -> Option<u32> {
     let value = value.trim_ascii();
-    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
-        return None;
+    let mut sum = 0_u32;
+    for &byte in value {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        sum = sum.saturating_mul(10).saturating_add(u32::from(digit));
     }
-    Some(
-        number(value)
-            .and_then(|n| u32::try_from(n).ok())
-            .unwrap_or(u32::MAX),
-    )
+    (!value.is_empty()).then_some(sum)
 }
 
 /// A q value in thousandths; what is no q value counts as absent.

@@ -60,11 +60,54 @@ impl ReginfoError {
     }
 }
 
+/// Attribute names that are told apart while scanning; compared with case and prefix.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is the attribute of that name")]
+pub enum Known {
+    Aor,
+    Callid,
+    Cseq,
+    DurationRegistered,
+    Event,
+    Expires,
+    Id,
+    Name,
+    #[default]
+    Other,
+    Q,
+    State,
+    Uri,
+    Version,
+}
+
+impl Known {
+    #[inline]
+    fn lookup(name: &[u8]) -> Self {
+        match name {
+            b"aor" => Self::Aor,
+            b"callid" => Self::Callid,
+            b"cseq" => Self::Cseq,
+            b"duration-registered" => Self::DurationRegistered,
+            b"event" => Self::Event,
+            b"expires" => Self::Expires,
+            b"id" => Self::Id,
+            b"name" => Self::Name,
+            b"q" => Self::Q,
+            b"state" => Self::State,
+            b"uri" => Self::Uri,
+            b"version" => Self::Version,
+            _ => Self::Other,
+        }
+    }
+}
+
 /// An attribute as it stands in the document.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Attribute {
     /// Name with its prefix.
     pub name: Span,
+    /// The name, if it is one that means something here.
+    pub known: Known,
     /// Value between the quotes, references not decoded.
     pub value: Span,
     /// `true` when the value holds no reference.
@@ -76,6 +119,9 @@ pub struct Attribute {
 pub struct Attributes {
     rows: [Attribute; ATTRIBUTES_MAX],
     len: usize,
+    /// One bit for each known name.
+    seen: u32,
+    declares: bool,
 }
 
 impl Default for Attributes {
@@ -83,6 +129,8 @@ impl Default for Attributes {
         Self {
             rows: [Attribute::default(); ATTRIBUTES_MAX],
             len: 0,
+            seen: 0,
+            declares: false,
         }
     }
 }
@@ -94,18 +142,39 @@ impl Attributes {
         &self.rows[..self.len]
     }
 
+    /// Whether a namespace declaration may be among them.
+    #[must_use]
+    pub const fn declares(&self) -> bool {
+        self.declares
+    }
+
+    fn clear(&mut self) {
+        self.len = 0;
+        self.seen = 0;
+        self.declares = false;
+    }
+
     #[inline]
     fn push(&mut self, bytes: &[u8], row: Attribute) -> Result<(), ReginfoErrorKind> {
-        if self.len == ATTRIBUTES_MAX {
+        let Some(place) = self.rows.get_mut(self.len) else {
             return Err(ReginfoErrorKind::Limit);
-        }
-        let name = row.name.slice(bytes);
-        for other in &self.rows[..self.len] {
-            if other.name.len == row.name.len && other.name.slice(bytes) == name {
+        };
+        *place = row;
+        if row.known == Known::Other {
+            let name = row.name.slice(bytes);
+            self.declares |= name.starts_with(b"xmlns");
+            for other in &self.rows[..self.len] {
+                if other.name.slice(bytes) == name {
+                    return Err(ReginfoErrorKind::Syntax);
+                }
+            }
+        } else {
+            let bit = 1 << row.known as u32;
+            if self.seen & bit != 0 {
                 return Err(ReginfoErrorKind::Syntax);
             }
+            self.seen |= bit;
         }
-        self.rows[self.len] = row;
         self.len += 1;
         Ok(())
     }
@@ -226,11 +295,28 @@ impl<'a> Scanner<'a> {
         self.bytes.get(self.at).copied()
     }
 
+    /// Steps over white space. No other octet up to the blank passed the screen.
     #[inline]
     fn skip_space(&mut self) {
-        let rest = &self.bytes[self.at..];
-        let len = rest.iter().position(|&byte| !is(byte, SPACE));
-        self.at += len.unwrap_or(rest.len());
+        while let Some(word) = self.word() {
+            let ink = above_blank(word);
+            if ink != 0 {
+                self.at += (ink.trailing_zeros() / 8) as usize;
+                return;
+            }
+            self.at += 8;
+        }
+        while self.peek().is_some_and(|byte| is(byte, SPACE)) {
+            self.at += 1;
+        }
+    }
+
+    /// The next eight octets.
+    #[inline]
+    fn word(&self) -> Option<u64> {
+        let rest = self.bytes.get(self.at..)?;
+        rest.first_chunk::<8>()
+            .map(|word| u64::from_le_bytes(*word))
     }
 
     /// The next event. White space between tags is reported only while `collecting`.
@@ -295,7 +381,7 @@ impl<'a> Scanner<'a> {
             return self.syntax();
         }
         Ok(Event::Text {
-            span: Span::new(start, self.at),
+            span: span(start, self.at),
             plain,
         })
     }
@@ -311,9 +397,11 @@ impl<'a> Scanner<'a> {
             return self.syntax();
         }
         self.at += name.len as usize;
-        self.skip_space();
         if self.peek() != Some(b'>') {
-            return self.syntax();
+            self.skip_space();
+            if self.peek() != Some(b'>') {
+                return self.syntax();
+            }
         }
         self.at += 1;
         self.depth -= 1;
@@ -327,10 +415,15 @@ impl<'a> Scanner<'a> {
         }
         self.at += 1;
         let name = self.name()?;
-        attributes.len = 0;
+        attributes.clear();
         let empty = loop {
             let before = self.at;
-            self.skip_space();
+            match self.bytes.get(before..) {
+                // One blank, as nearly always.
+                Some([b' ', next, ..]) if *next > b' ' => self.at += 1,
+                Some([b'>', ..]) | None => {}
+                Some(_) => self.skip_space(),
+            }
             match self.peek() {
                 Some(b'>') => {
                     self.at += 1;
@@ -367,18 +460,45 @@ impl<'a> Scanner<'a> {
         if self.at - start > NAME_BYTES_MAX {
             return self.fail(ReginfoErrorKind::Limit);
         }
-        Ok(Span::new(start, self.at))
+        Ok(span(start, self.at))
+    }
+
+    /// The name of an attribute, looked for by its end: a known one needs no look at its octets.
+    #[inline]
+    fn attribute_name(&mut self) -> Result<(Span, Known), ReginfoError> {
+        let start = self.at;
+        let rest = &self.bytes[start..];
+        let (words, _) = rest.as_chunks::<8>();
+        let equals = LOW * u64::from(b'=');
+        for (index, word) in words.iter().take(3).enumerate() {
+            let hits = zero_bytes(u64::from_le_bytes(*word) ^ equals);
+            if hits != 0 {
+                let len = index * 8 + (hits.trailing_zeros() / 8) as usize;
+                let known = Known::lookup(&rest[..len]);
+                if known != Known::Other {
+                    self.at += len;
+                    return Ok((span(start, self.at), known));
+                }
+                break;
+            }
+        }
+        let name = self.name()?;
+        Ok((name, Known::lookup(name.slice(self.bytes))))
     }
 
     #[inline]
     fn attribute(&mut self, attributes: &mut Attributes) -> Result<(), ReginfoError> {
-        let name = self.name()?;
-        self.skip_space();
+        let (name, known) = self.attribute_name()?;
         if self.peek() != Some(b'=') {
-            return self.syntax();
+            self.skip_space();
+            if self.peek() != Some(b'=') {
+                return self.syntax();
+            }
         }
         self.at += 1;
-        self.skip_space();
+        if self.peek() != Some(b'"') {
+            self.skip_space();
+        }
         let Some(quote @ (b'"' | b'\'')) = self.peek() else {
             return self.syntax();
         };
@@ -402,9 +522,14 @@ impl<'a> Scanner<'a> {
         if self.at - start > ATTRIBUTE_BYTES_MAX {
             return self.fail(ReginfoErrorKind::Limit);
         }
-        let value = Span::new(start, self.at);
+        let value = span(start, self.at);
         self.at += 1;
-        let row = Attribute { name, value, plain };
+        let row = Attribute {
+            name,
+            known,
+            value,
+            plain,
+        };
         attributes
             .push(self.bytes, row)
             .map_err(|kind| ReginfoError::new(kind, start))
@@ -430,7 +555,7 @@ impl<'a> Scanner<'a> {
             let start = self.at + 9;
             self.at = start + len + 3;
             return Ok(Some(Event::Text {
-                span: Span::new(start, start + len),
+                span: span(start, start + len),
                 plain: true,
             }));
         }
@@ -500,6 +625,12 @@ fn value_end(quote: u8, rest: &[u8]) -> Option<usize> {
 
 const LOW: u64 = 0x0101_0101_0101_0101;
 
+/// Bit 7 of each octet above the blank, exact.
+#[inline]
+const fn above_blank(word: u64) -> u64 {
+    (((word & !(LOW << 7)) + LOW * 0x5f) | word) & (LOW << 7)
+}
+
 /// Bit 7 of each zero byte of `word`; bits above the lowest one set may be wrong.
 #[inline]
 const fn zero_bytes(word: u64) -> u64 {
@@ -519,14 +650,39 @@ fn pseudo_value(after: &[u8]) -> Option<&[u8]> {
     Some(&value[..memchr(quote, value)?])
 }
 
+/// The span of `start..end` without the checks of [`Span::new`]: both lie in a document, which is
+/// far shorter than 4 GiB, and in this order.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "documents are bounded by a named limit"
+)]
+#[inline]
+const fn span(start: usize, end: usize) -> Span {
+    Span {
+        start: start as u32,
+        len: end.wrapping_sub(start) as u32,
+    }
+}
+
 /// Refuses octets that are no XML characters. Answers whether a `]` occurs at all.
 fn screen(bytes: &[u8]) -> Result<bool, ReginfoError> {
-    let (mut high, mut control, mut bracket) = (0u8, false, false);
-    for &byte in bytes {
-        high |= byte;
-        control |= (byte < 0x20) & (byte != b'\t') & (byte != b'\n') & (byte != b'\r');
-        bracket |= byte == b']';
+    const STEP: usize = 32;
+    // Most documents hold no control but line ends; another one is looked into below.
+    let (mut all, mut controls) = ([0_u8; STEP], [0_u8; STEP]);
+    let suspect = |byte: u8| u8::from((byte < 0x20) & (byte != b'\n') & (byte != b'\r'));
+    let (chunks, rest) = bytes.as_chunks::<STEP>();
+    for chunk in chunks {
+        for at in 0..STEP {
+            all[at] |= chunk[at];
+            controls[at] |= suspect(chunk[at]);
+        }
     }
+    for (at, byte) in rest.iter().enumerate() {
+        all[at] |= byte;
+        controls[at] |= suspect(*byte);
+    }
+    let any = |lanes: [u8; STEP]| lanes.iter().fold(0, |any, lane| any | lane);
+    let (high, control) = (any(all), any(controls) != 0);
     if high >= 0x80 {
         if bytes.starts_with(b"\xfe\xff") || bytes.starts_with(b"\xff\xfe") {
             return Err(ReginfoError::new(ReginfoErrorKind::Encoding, 0));
@@ -545,10 +701,11 @@ fn screen(bytes: &[u8]) -> Result<bool, ReginfoError> {
     }
     if control {
         let legal = |byte: u8| byte >= 0x20 || matches!(byte, b'\t' | b'\n' | b'\r');
-        let at = bytes.iter().position(|&byte| !legal(byte)).unwrap_or(0);
-        return Err(ReginfoError::new(ReginfoErrorKind::Syntax, at));
+        if let Some(at) = bytes.iter().position(|&byte| !legal(byte)) {
+            return Err(ReginfoError::new(ReginfoErrorKind::Syntax, at));
+        }
     }
-    Ok(bracket)
+    Ok(memchr(b']', bytes).is_some())
 }
 
 /// The character a reference at the start of `rest` stands for, and the reference's length.

@@ -407,8 +407,7 @@ impl Shard {
         let verdict = inbound::judge(frame, binding, &self.options.inbound);
         let status = match verdict {
             Verdict::Answer(status) => status,
-            // Notices in the session are not forwarded yet; refused, the client sends a MESSAGE.
-            Verdict::Collect => 403,
+            Verdict::Collect => self.collect(now, link, key, frame),
             Verdict::Pass => return,
         };
         self.msrp_answer(link, frame, status);

@@ -6,6 +6,7 @@
 
 mod frames;
 mod intake;
+mod notices;
 pub mod recover;
 mod requests;
 mod responses;

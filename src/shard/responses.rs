@@ -27,7 +27,7 @@ impl Shard {
         match parts.kind {
             TokenKind::PushBranch => self.push_response(now, from, message, parts),
             TokenKind::SubscribeBranch => self.subscribe_response(now, message, parts),
-            TokenKind::OtherBranch => self.probe.responses_stray_total += 1,
+            TokenKind::OtherBranch => self.notice_response(now, message, parts),
             TokenKind::PushCallId
             | TokenKind::PushTag
             | TokenKind::MsrpSession

@@ -165,6 +165,7 @@ impl Shard {
         state.trunk = Some(trunk);
         state.requests = (state.requests + 1) % 128;
         state.cseq = state.dialog.next_cseq();
+        state.in_dialog = state.dialog.is_established();
         self.probe.subscribes_sent_total += 1;
         self.transmit_subscribe(user);
     }
@@ -184,7 +185,7 @@ impl Shard {
         let tag = self.env.token(TokenKind::SubscribeTag, key, sequence);
         let call_id = self.env.token(TokenKind::SubscribeCallId, key, sequence);
         let icid = self.env.token(TokenKind::ChargingId, key, sequence);
-        let in_dialog = state.dialog.is_established();
+        let in_dialog = state.in_dialog;
         let mut to_value = core::mem::take(&mut self.desk.lines);
         to_value.clear();
         if !in_dialog {

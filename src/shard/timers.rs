@@ -24,6 +24,12 @@ const UNBOUND_MAX: Duration = Duration::from_secs(10);
 const KIND_PUSH: u64 = 0;
 const KIND_USER: u64 = 1;
 const KIND_LINK: u64 = 2;
+const KIND_NOTICE: u64 = 3;
+
+/// The wheel's name of a notice.
+pub(super) fn notice_timer_key(key: Key) -> u64 {
+    timer_key(KIND_NOTICE, key.slot, key.generation)
+}
 
 fn timer_key(kind: u64, slot: u32, generation: u32) -> u64 {
     kind << 60 | u64::from(slot) << 28 | u64::from(generation & 0x0fff_ffff)
@@ -47,6 +53,7 @@ impl Shard {
                 KIND_PUSH => self.push_timer(now, key),
                 KIND_USER => self.user_timer(now, key),
                 KIND_LINK => self.link_timer(now, key),
+                KIND_NOTICE => self.notice_timer(now, key),
                 _ => unreachable!("timer keys are made above"),
             }
         }

@@ -18,7 +18,7 @@ use crate::sip::header::{
     AddrSpans, COUNT, CSeqSpans, ViaSpans, date, parse_seconds, parse_session_expires,
 };
 use crate::sip::parser::{ParseError, ParseErrorKind};
-use crate::sip::scan::{LWS, decimal_u32, is, run_len, split_comma, trim};
+use crate::sip::scan::{LWS, decimal_u32, is, run_len, span, split_comma, trim};
 
 /// A request method. Names are compared with case (RFC 3261 section 7.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -215,6 +215,13 @@ impl HeaderTable {
         self.facts = Facts::default();
     }
 
+    /// Forgets the lines, keeps the start line.
+    pub(crate) fn forget_lines(&mut self) {
+        self.count = 0;
+        self.first.fill(NONE);
+        self.headers_end = 0;
+    }
+
     /// Adds a line; `false` when the table is full. Offsets are below 2^32 by the size limit.
     #[inline]
     pub(crate) fn push(
@@ -229,9 +236,9 @@ impl HeaderTable {
             return false;
         };
         *entry = Entry {
-            line: u32::try_from(line).expect("messages are bounded"),
+            line: span(line, line).start,
             value: value.start,
-            end: value.start + value.len,
+            end: value.start.wrapping_add(value.len),
             next: NONE,
             name_len: u8::try_from(name_len).unwrap_or(u8::MAX),
             name,
@@ -329,6 +336,12 @@ impl<'a> Message<'a> {
         self.bytes
     }
 
+    /// Octets before the body.
+    #[must_use]
+    pub(crate) const fn headers_len(&self) -> usize {
+        self.table.headers_end
+    }
+
     /// The body, cut to Content-Length; without that header all that follows the header section.
     #[must_use]
     pub fn body(&self) -> &'a [u8] {
@@ -406,6 +419,13 @@ impl<'a> Message<'a> {
     /// Via values in the message, comma lists counted by element.
     #[must_use]
     pub fn via_count(&self) -> usize {
+        let first = self.table.first(HeaderName::Via);
+        if let (Some(first), Some(via)) = (first, self.table.facts.via)
+            && via.is_alone()
+            && self.table.after(first).is_none()
+        {
+            return 1;
+        }
         let count = |line: &[u8]| {
             if memchr::memchr(b',', line).is_none() {
                 return usize::from(!line.is_empty());
@@ -415,13 +435,26 @@ impl<'a> Message<'a> {
         self.headers(HeaderName::Via).map(count).sum()
     }
 
-    /// From.
+    /// From. Of a response it is read here, for it only repeats ours.
     ///
     /// # Errors
-    /// Only on a salvaged message.
+    /// On a salvaged message, and on a response whose From is not what we wrote.
     pub fn from(&self) -> Result<NameAddr<'a>, ParseError> {
-        let spans = self.table.facts.from.ok_or_else(|| bad(HeaderName::From))?;
-        Ok(spans.resolve(self.bytes))
+        Ok(self.sender_spans()?.resolve(self.bytes))
+    }
+
+    fn sender_spans(&self) -> Result<AddrSpans, ParseError> {
+        let (Some(entry), None) = (self.table.first(HeaderName::From), self.table.facts.from)
+        else {
+            return self.table.facts.from.ok_or_else(|| bad(HeaderName::From));
+        };
+        let (start, end) = entry.value();
+        let spans = AddrSpans::parse(self.bytes, start, end, HeaderName::From)?;
+        if spans.end() == end {
+            Ok(spans)
+        } else {
+            Err(bad(HeaderName::From))
+        }
     }
 
     /// To.
@@ -433,10 +466,10 @@ impl<'a> Message<'a> {
         Ok(spans.resolve(self.bytes))
     }
 
-    /// The From tag, read while parsing.
+    /// The From tag.
     #[must_use]
     pub fn from_tag(&self) -> Option<&'a [u8]> {
-        self.table.facts.from?.tag(self.bytes)
+        self.sender_spans().ok()?.tag(self.bytes)
     }
 
     /// The To tag, read while parsing.

@@ -1,21 +1,26 @@
 //! From bytes to [`Message`]: line structure, mandatory headers, and the checks without which a
 //! message must not be acted on (RFC 3261 sections 7, 8.1.1, 18.3, 25; RFC 4475). Layer 1.
 //!
-//! One pass over the header section: a vectorised search for CR, LF and NUL finds the line ends and
-//! every stray of the three at once; each name is recognised by a perfect hash. Header values that
-//! are not needed to route or match a message stay unread until asked for.
+//! One pass over the header section finds line ends, colons and every stray CR, LF and NUL (`quick`;
+//! what it does not take, folded lines above all, is read line by line here); each name is
+//! recognised by a perfect hash. Header values that are not needed to route or match a message stay
+//! unread until asked for: of a response that is also From, which only repeats ours.
 //!
 //! Lenient where the field is: white space before the first header and before colons (folded too),
 //! trailing blanks on the start line, blank lines before it, a datagram that ends after a complete
 //! header line, RFC 2543 messages without tags and branches, UTF-8 in unquoted display names.
 //! Strict about all that could make two readers disagree: line ends, lengths, repeated headers.
 
+mod quick;
+
 use crate::base::limits::{
     SIP_HEADER_SECTION_BYTES_MAX, SIP_LINE_BYTES_MAX, SIP_MESSAGE_BYTES_MAX,
 };
 use crate::sip::header::{AddrSpans, HeaderName, ViaSpans, parse_cseq, parse_seconds};
 use crate::sip::message::{HeaderTable, Message, Method};
-use crate::sip::scan::{LWS, WORD, all, decimal_u32, end_of_quoted, is, is_token, run_len, span};
+use crate::sip::scan::{
+    LWS, WORD, decimal_u32, end_of_quoted, find_near, is, is_token, long_all, run_len, span,
+};
 use crate::sip::uri;
 
 /// Why bytes are not a usable SIP message. `at` is an offset into what was parsed.
@@ -199,9 +204,15 @@ pub fn parse<'a>(bytes: &'a [u8], table: &'a mut HeaderTable) -> Checked<Message
     }
     let begin = skip_blank_lines(bytes);
     let first = start_line(bytes, begin, table)?;
-    header_section(bytes, begin, first, table)?;
-    if !bytes[begin..table.headers_end].is_ascii() {
-        check_text(bytes, begin, table)?;
+    if !quick::header_section(bytes, first, table) {
+        table.forget_lines();
+        header_section(bytes, begin, first, table)?;
+        if !bytes[first..table.headers_end].is_ascii() {
+            check_text(bytes, table)?;
+        }
+    }
+    if !bytes[begin..first].is_ascii() {
+        check_start_text(bytes, begin, table)?;
     }
     body(bytes, table)?;
     mandatory(bytes, table)?;
@@ -223,7 +234,7 @@ fn skip_blank_lines(bytes: &[u8]) -> usize {
 /// Reads the start line; returns the offset after its line end.
 fn start_line(bytes: &[u8], begin: usize, table: &mut HeaderTable) -> Checked<usize> {
     let rest = &bytes[begin..];
-    let Some(len) = memchr::memchr3(b'\r', b'\n', 0, rest) else {
+    let Some(len) = line_len(rest) else {
         return fail(ParseErrorKind::Truncated, bytes.len());
     };
     if len > SIP_LINE_BYTES_MAX {
@@ -247,11 +258,28 @@ fn start_line(bytes: &[u8], begin: usize, table: &mut HeaderTable) -> Checked<us
     Ok(end + 2)
 }
 
+/// Octets before the first CR, LF or NUL.
+#[inline]
+fn line_len(rest: &[u8]) -> Option<usize> {
+    if let Some(feed) = find_near(rest, b'\n')
+        && let Some((b'\r', line)) = rest[..feed].split_last()
+        && !line
+            .iter()
+            .fold(false, |odd, byte| odd | (*byte == b'\r') | (*byte == 0))
+    {
+        return Some(line.len());
+    }
+    memchr::memchr3(b'\r', b'\n', 0, rest)
+}
+
 fn status_line(bytes: &[u8], begin: usize, end: usize, table: &mut HeaderTable) -> Checked<()> {
     let line = &bytes[begin..end];
-    let space = memchr::memchr(b' ', line).unwrap_or(line.len());
-    if !line[..space].eq_ignore_ascii_case(b"SIP/2.0") {
-        return fail(version_error(&line[..space]), begin);
+    let mut space = 7;
+    if !line.starts_with(b"SIP/2.0 ") {
+        space = memchr::memchr(b' ', line).unwrap_or(line.len());
+        if !line[..space].eq_ignore_ascii_case(b"SIP/2.0") {
+            return fail(version_error(&line[..space]), begin);
+        }
     }
     let digits = &line[(space + 1).min(line.len())..];
     let (Some(&[a, b, c]), follow) = (digits.first_chunk::<3>(), digits.get(3).copied()) else {
@@ -496,12 +524,23 @@ fn mandatory(bytes: &[u8], table: &mut HeaderTable) -> Checked<()> {
     let (to, to_end) = single(table, HeaderName::To)?;
     let (call_id, call_id_end) = single(table, HeaderName::CallId)?;
     let (cseq, cseq_end) = single(table, HeaderName::CSeq)?;
-    table.facts.via = Some(ViaSpans::parse(bytes, via.0, via.1)?);
-    table.facts.from = Some(address(bytes, from, from_end, HeaderName::From)?);
-    table.facts.to = Some(address(bytes, to, to_end, HeaderName::To)?);
-    if !all(&bytes[call_id..call_id_end], WORD) {
-        return fail(ParseErrorKind::Bad(HeaderName::CallId), call_id);
+    if table.start.status == 0 {
+        table.facts.via = Some(ViaSpans::parse(bytes, via.0, via.1)?);
+        table.facts.from = Some(address(bytes, from, from_end, HeaderName::From)?);
+        if !long_all::<WORD>(&bytes[call_id..call_id_end]) {
+            return fail(ParseErrorKind::Bad(HeaderName::CallId), call_id);
+        }
+    } else {
+        // These repeat what we wrote; the owner compares branch and Call-ID with what it knows.
+        table.facts.via = Some(ViaSpans::parse_echo(bytes, via.0, via.1)?);
+        if from == from_end {
+            return fail(ParseErrorKind::Bad(HeaderName::From), from);
+        }
+        if call_id == call_id_end {
+            return fail(ParseErrorKind::Bad(HeaderName::CallId), call_id);
+        }
     }
+    table.facts.to = Some(address(bytes, to, to_end, HeaderName::To)?);
     let Some(spans) = parse_cseq(bytes, cseq, cseq_end) else {
         return fail(ParseErrorKind::Bad(HeaderName::CSeq), cseq);
     };
@@ -605,14 +644,7 @@ const fn text_rule(name: HeaderName) -> Text {
 
 /// Octets above 127 must be UTF-8 and stand where the grammar has UTF-8 text (section 7.3.1, 25.1).
 #[cold]
-fn check_text(bytes: &[u8], begin: usize, table: &HeaderTable) -> Checked<()> {
-    let text = table.start.text;
-    let reason = text.slice(bytes);
-    let bad_reason = table.start.status != 0 && core::str::from_utf8(reason).is_err();
-    let bad_request = table.start.status == 0 && !table.start.uri.slice(bytes).is_ascii();
-    if bad_reason || bad_request {
-        return fail(ParseErrorKind::BadText, begin);
-    }
+fn check_text(bytes: &[u8], table: &HeaderTable) -> Checked<()> {
     for entry in table.entries() {
         let (start, end) = entry.value();
         let value = &bytes[start..end];
@@ -624,6 +656,16 @@ fn check_text(bytes: &[u8], begin: usize, table: &HeaderTable) -> Checked<()> {
         }
     }
     Ok(())
+}
+
+/// A reason phrase is UTF-8, all else in a start line ASCII.
+#[cold]
+fn check_start_text(bytes: &[u8], begin: usize, table: &HeaderTable) -> Checked<()> {
+    let reason = table.start.text.slice(bytes);
+    if table.start.status != 0 && core::str::from_utf8(reason).is_ok() {
+        return Ok(());
+    }
+    fail(ParseErrorKind::BadText, begin)
 }
 
 fn text_allowed(value: &[u8], rule: Text) -> bool {

@@ -12,6 +12,11 @@ use std::io::Write as _;
 
 use crate::base::span::Span;
 use crate::sip::message::{HeaderName, Message, Method};
+use crate::sip::scan::find_near;
+
+/// Octets of a response that come neither from the request nor from the caller: the status line,
+/// a tag, `received` and `rport`, long names for compact ones.
+const OWN_BYTES: usize = 512;
 
 /// Appends a response to `request`, which came from `source`.
 ///
@@ -52,19 +57,30 @@ pub fn respond(
     } else {
         reason
     };
-    put(out, format_args!("SIP/2.0 {status} {reason}\r\n"));
+    out.reserve(request.headers_len() + extra_headers.len() + body.len() + OWN_BYTES);
+    out.extend_from_slice(b"SIP/2.0 ");
+    out.extend_from_slice(Decimal::new(u64::from(status)).as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(reason.as_bytes());
+    out.extend_from_slice(b"\r\n");
     copy_vias(request, source, out);
-    copy_lines(request, HeaderName::From, "From", out);
+    copy_lines(request, HeaderName::From, b"From: ", out);
     copy_to(request, status, to_tag, out);
-    copy_lines(request, HeaderName::CallId, "Call-ID", out);
-    copy_lines(request, HeaderName::CSeq, "CSeq", out);
+    copy_lines(request, HeaderName::CallId, b"Call-ID: ", out);
+    copy_lines(request, HeaderName::CSeq, b"CSeq: ", out);
     if status == 100 {
-        copy_lines(request, HeaderName::Timestamp, "Timestamp", out);
+        copy_lines(request, HeaderName::Timestamp, b"Timestamp: ", out);
     } else if (101..300).contains(&status) && may_form_dialog(request.method()) {
-        copy_lines(request, HeaderName::RecordRoute, "Record-Route", out);
+        copy_lines(request, HeaderName::RecordRoute, b"Record-Route: ", out);
     }
     out.extend_from_slice(extra_headers);
-    put(out, format_args!("Content-Length: {}\r\n\r\n", body.len()));
+    if body.is_empty() {
+        out.extend_from_slice(b"Content-Length: 0\r\n\r\n");
+        return;
+    }
+    out.extend_from_slice(b"Content-Length: ");
+    out.extend_from_slice(Decimal::new(body.len() as u64).as_bytes());
+    out.extend_from_slice(b"\r\n\r\n");
     out.extend_from_slice(body);
 }
 
@@ -90,7 +106,7 @@ fn copy_vias(request: &Message<'_>, source: SocketAddr, out: &mut Vec<u8>) {
         out.extend_from_slice(b"\r\n");
     }
     for line in lines {
-        put_line("Via", line, out);
+        put_line(b"Via: ", line, out);
     }
 }
 
@@ -105,6 +121,20 @@ fn put_top_via(request: &Message<'_>, value: &[u8], source: SocketAddr, out: &mu
         Some(address) => address != canonical(source.ip()),
         None => via.transport.eq_ignore_ascii_case(b"UDP"),
     };
+    if asks_rport || via.received.is_some() {
+        rewrite_parameters(value, source.port(), out);
+    } else {
+        put_unfolded(value, out);
+    }
+    if differs || asks_rport {
+        // IPv6 addresses stand here without brackets (RFC 3261 section 25.1, via-received).
+        out.extend_from_slice(b";received=");
+        put_address(canonical(source.ip()), out);
+    }
+}
+
+/// Writes a Via value with `rport` filled and without a `received`.
+fn rewrite_parameters(value: &[u8], port: u16, out: &mut Vec<u8>) {
     for (index, piece) in split_parameters(value).enumerate() {
         let name = piece.split(|&c| c == b'=').next().unwrap_or_default();
         let name = name.trim_ascii();
@@ -115,14 +145,25 @@ fn put_top_via(request: &Message<'_>, value: &[u8], source: SocketAddr, out: &mu
             out.push(b';');
         }
         if index > 0 && name.eq_ignore_ascii_case(b"rport") {
-            put(out, format_args!("rport={}", source.port()));
+            out.extend_from_slice(b"rport=");
+            out.extend_from_slice(Decimal::new(u64::from(port)).as_bytes());
         } else {
             put_unfolded(piece, out);
         }
     }
-    if differs || asks_rport {
-        // IPv6 addresses stand here without brackets (RFC 3261 section 25.1, via-received).
-        put(out, format_args!(";received={}", canonical(source.ip())));
+}
+
+fn put_address(address: IpAddr, out: &mut Vec<u8>) {
+    match address {
+        IpAddr::V4(address) => {
+            for (index, octet) in address.octets().into_iter().enumerate() {
+                if index > 0 {
+                    out.push(b'.');
+                }
+                out.extend_from_slice(Decimal::new(u64::from(octet)).as_bytes());
+            }
+        }
+        IpAddr::V6(_) => write!(out, "{address}").expect("writing to a Vec cannot fail"),
     }
 }
 
@@ -139,27 +180,40 @@ fn copy_to(request: &Message<'_>, status: u16, to_tag: &[u8], out: &mut Vec<u8>)
     out.extend_from_slice(b"\r\n");
 }
 
-fn copy_lines(request: &Message<'_>, name: HeaderName, text: &str, out: &mut Vec<u8>) {
+fn copy_lines(request: &Message<'_>, name: HeaderName, text: &[u8], out: &mut Vec<u8>) {
     for line in request.header_lines(name) {
         put_line(text, line, out);
     }
 }
 
-fn put_line(name: &str, value: &[u8], out: &mut Vec<u8>) {
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b": ");
+/// `name` with its colon and blank, the value, and a line end.
+#[inline]
+fn put_line(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(name);
     put_unfolded(value, out);
     out.extend_from_slice(b"\r\n");
 }
 
 /// Appends `value` with every line end inside it removed; the blank that follows one stays.
+#[inline]
 fn put_unfolded(value: &[u8], out: &mut Vec<u8>) {
-    let mut rest = value;
-    while let Some(at) = memchr::memchr2(b'\r', b'\n', rest) {
-        out.extend_from_slice(&rest[..at]);
-        rest = &rest[at + 1..];
+    let start = out.len();
+    out.extend_from_slice(value);
+    // The copy is scanned, not the value: most have no fold.
+    if find_near(&out[start..], b'\n').is_some() {
+        unfold(start, out);
     }
-    out.extend_from_slice(rest);
+}
+
+#[cold]
+fn unfold(start: usize, out: &mut Vec<u8>) {
+    let mut kept = start;
+    for at in start..out.len() {
+        let byte = out[at];
+        out[kept] = byte;
+        kept += usize::from(!matches!(byte, b'\r' | b'\n'));
+    }
+    out.truncate(kept);
 }
 
 /// The value before the first semicolon, then each parameter; quoted semicolons do not split.
@@ -180,6 +234,11 @@ fn split_parameters(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// The address in sent-by; `None` for a name.
 fn sent_by_address(host: &[u8]) -> Option<IpAddr> {
+    // Addresses begin with a digit or a bracket and end with a digit or a bracket.
+    let last = *host.last()?;
+    if !(last.is_ascii_hexdigit() || last == b']') || host[0].is_ascii_alphabetic() {
+        return None;
+    }
     let text = core::str::from_utf8(host).ok()?;
     let text = text
         .strip_prefix('[')
@@ -198,8 +257,36 @@ const fn may_form_dialog(method: Method) -> bool {
     matches!(method, Method::Invite | Method::Refer | Method::Subscribe)
 }
 
-fn put(out: &mut Vec<u8>, text: core::fmt::Arguments<'_>) {
-    out.write_fmt(text).expect("writing to a Vec cannot fail");
+/// A number in decimal, on the stack.
+#[derive(Clone, Copy, Debug)]
+struct Decimal {
+    digits: [u8; Self::CAPACITY],
+    start: usize,
+}
+
+impl Decimal {
+    /// Digits of the largest 64-bit number.
+    const CAPACITY: usize = 20;
+
+    #[inline]
+    fn new(value: u64) -> Self {
+        let mut digits = [b'0'; Self::CAPACITY];
+        let mut start = Self::CAPACITY;
+        let mut rest = value;
+        loop {
+            start -= 1;
+            digits[start] += (rest % 10).to_le_bytes()[0];
+            rest /= 10;
+            if rest == 0 {
+                return Self { digits, start };
+            }
+        }
+    }
+
+    #[inline]
+    fn as_bytes(&self) -> &[u8] {
+        &self.digits[self.start..]
+    }
 }
 
 /// The registered reason phrase, or that of the class.

@@ -106,6 +106,92 @@ pub(crate) fn run_len(bytes: &[u8], mask: u8) -> usize {
         .unwrap_or(bytes.len())
 }
 
+/// `true` for an octet outside the class, which is one of [`TOKEN`], [`URI`],
+/// [`PARAM_VALUE`] and [`WORD`] alone: what the table says, as comparisons that vectorise.
+#[inline]
+const fn outside<const CLASS: u8>(byte: u8) -> bool {
+    let blank = byte <= b' ';
+    if CLASS == PARAM_VALUE {
+        let comma = (byte == b',') | (byte == b';');
+        let quote = (byte == b'"') | (byte == b'\\');
+        return blank | comma | quote | (byte | 2 == b'>') | (byte == 0x7f);
+    }
+    let curly = (byte >= b'{') & (byte != b'~');
+    if CLASS == URI {
+        let quote = byte | 1 == b'#';
+        let bracket = (byte | 2 == b'>') | (byte | 2 == b'^');
+        return blank | curly | quote | bracket | (byte == b'`');
+    }
+    if CLASS == WORD {
+        let hash = (byte | 1 == b'%') & (byte != b'%') | (byte == b'#') | (byte == b'&');
+        let comma = (byte == b',') | (byte == b';') | (byte == b'=');
+        let bar = (byte == b'^') | (byte == b'|');
+        return blank | hash | comma | bar | (byte >= 0x7f);
+    }
+    let quote = (byte == b'"') | (byte == b'#') | (byte == b'$') | (byte == b'&');
+    let bracket = (byte | 1 == b')') | (byte.wrapping_sub(b'[') <= 3);
+    let comma = (byte == b',') | (byte == b'/');
+    let colon = byte.wrapping_sub(b':') <= 6;
+    blank | curly | quote | bracket | comma | colon
+}
+
+/// Whether one of sixteen octets lies outside the class.
+#[inline]
+fn any_outside<const CLASS: u8>(chunk: &[u8; 16]) -> bool {
+    chunk
+        .iter()
+        .fold(false, |any, byte| any | outside::<CLASS>(*byte))
+}
+
+/// As [`run_len`], for runs that are long as a rule; the class as for [`outside`].
+#[inline]
+pub(crate) fn long_run<const CLASS: u8>(bytes: &[u8]) -> usize {
+    let (chunks, _) = bytes.as_chunks::<16>();
+    let whole = chunks
+        .iter()
+        .position(any_outside::<CLASS>)
+        .unwrap_or(chunks.len());
+    let rest = &bytes[whole * 16..];
+    whole * 16 + run_len(rest, CLASS)
+}
+
+/// As [`all`], for texts that are long as a rule; the class as for [`outside`].
+#[inline]
+pub(crate) fn long_all<const CLASS: u8>(bytes: &[u8]) -> bool {
+    let Some(last) = bytes.last_chunk::<16>() else {
+        return all(bytes, CLASS);
+    };
+    // The last sixteen overlap those before.
+    let (chunks, _) = bytes.as_chunks::<16>();
+    !any_outside::<CLASS>(last) && !chunks.iter().any(any_outside::<CLASS>)
+}
+
+/// Where `needle` stands first, for needles that are near: an inlined search costs less than the
+/// call of a better one.
+#[inline]
+pub(crate) fn find_near(bytes: &[u8], needle: u8) -> Option<usize> {
+    let (chunks, tail) = bytes.as_chunks::<16>();
+    let holds = |chunk: &[u8; 16]| {
+        chunk
+            .iter()
+            .fold(false, |any, byte| any | (*byte == needle))
+    };
+    let Some(index) = chunks.iter().position(holds) else {
+        let step = tail.iter().position(|byte| *byte == needle)?;
+        return Some(chunks.len() * 16 + step);
+    };
+    let marks = zero_octets(u128::from_le_bytes(chunks[index]) ^ (ONES * u128::from(needle)));
+    Some(index * 16 + (marks.trailing_zeros() / 8) as usize)
+}
+
+const ONES: u128 = u128::from_le_bytes([1; 16]);
+
+/// Bit 7 of each zero octet; bits above the lowest one set may be wrong.
+#[inline]
+const fn zero_octets(octets: u128) -> u128 {
+    octets.wrapping_sub(ONES) & !octets & (ONES << 7)
+}
+
 /// `true` when `bytes` is not empty and every byte belongs to `mask`.
 #[inline]
 pub(crate) fn all(bytes: &[u8], mask: u8) -> bool {
@@ -276,6 +362,14 @@ impl<'a> Cursor<'a> {
         span(start, self.pos)
     }
 
+    /// As [`Cursor::run`], for runs that are long as a rule; the class as for [`outside`].
+    #[inline]
+    pub(crate) fn long_run<const CLASS: u8>(&mut self) -> Span {
+        let start = self.pos;
+        self.pos += long_run::<CLASS>(self.rest());
+        span(start, self.pos)
+    }
+
     /// A quoted string, quotes included; `None` when it does not end.
     #[inline]
     pub(crate) fn quoted(&mut self) -> Option<Span> {
@@ -297,6 +391,29 @@ mod tests {
         assert_eq!(trim(rest), b"<sip:q>");
         assert_eq!(split_comma(b"\"open, x"), (&b"\"open, x"[..], &b""[..]));
         assert_eq!(split_comma(b"\"open\\"), (&b"\"open\\"[..], &b""[..]));
+    }
+
+    fn long_runs_agree<const CLASS: u8>() {
+        for byte in 0..=u8::MAX {
+            for at in 0..40 {
+                let mut text = [b'a'; 40];
+                text[at] = byte;
+                for end in [0, at, at + 1, 17, 33, 40] {
+                    let text = &text[..end];
+                    assert_eq!(long_run::<CLASS>(text), run_len(text, CLASS), "{byte:#x}");
+                    assert_eq!(long_all::<CLASS>(text), all(text, CLASS), "{byte:#x}");
+                    assert_eq!(find_near(text, byte), memchr::memchr(byte, text));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn long_runs_agree_with_the_table() {
+        long_runs_agree::<TOKEN>();
+        long_runs_agree::<URI>();
+        long_runs_agree::<PARAM_VALUE>();
+        long_runs_agree::<WORD>();
     }
 
     #[test]

@@ -508,3 +508,115 @@ fn a_relay_in_the_path_is_where_we_connect() {
     let send = bench.expect_msrp("SEND");
     assert_eq!(send.get("To-Path"), path);
 }
+
+/// A notice of the phone about message `id`, as the CPIM it sends.
+fn notice(id: &str) -> String {
+    let xml = format!(
+        "<?xml version=\"1.0\"?><imdn xmlns=\"urn:ietf:params:xml:ns:imdn\"><message-id>{id}</message-id>\
+         <datetime>2026-11-22T05:58:01Z</datetime><delivery-notification><status><delivered/></status>\
+         </delivery-notification></imdn>"
+    );
+    crlf(&format!(
+        "From: <{USER}>\nTo: <sip:+15550177@ims.example.net>\nDateTime: 2026-11-22T05:58:09Z\n\
+         NS: imdn <urn:ietf:params:imdn>\nimdn.Message-ID: n1\n\n\
+         Content-Type: message/imdn+xml\nContent-Disposition: notification\n\
+         Content-Length: {}\n\n{xml}",
+        xml.len()
+    ))
+}
+
+// Proves: IMDN-9, IMDN-3, DLV-2, MSRP-24, MSRP-25
+#[test]
+fn a_notice_of_the_phone_is_evidence_and_goes_to_the_sender() {
+    for cuts in [&[][..], &[100, 250][..]] {
+        let mut bench = session_with(Bench::new(), &["hello"]);
+        let send = bench.expect_msrp("SEND");
+        bench.msrp_reply(&send, "200 OK");
+        assert_eq!(bench.messages(), 1);
+        let body = notice("m1");
+        send_notice_and_report(&mut bench, &send, &body, cuts);
+        let message = bench.expect("MESSAGE");
+        assert_eq!(message.uri(), "sip:+15550177@ims.example.net");
+        assert_eq!(message.body, body);
+        assert_eq!(message.get("Content-Type"), "message/cpim");
+        assert!(message.get("Route").contains(";orig"));
+        assert!(message.get("From").starts_with(&format!("<{USER}>")));
+        assert_eq!(bench.messages(), 0, "delivered by the phone's own word");
+        bench.reply(&message, "200 OK", "");
+        bench.finish();
+        bench.run_s(1000);
+        bench.expect_quiet();
+    }
+}
+
+fn send_notice_and_report(bench: &mut Bench, send: &Msrp, body: &str, cuts: &[usize]) {
+    send_notice_parts(bench, send, body, cuts);
+    let frames = bench.take_msrp();
+    let report = frames.iter().find(|frame| frame.what == "REPORT");
+    let report = report.expect("a REPORT was asked for");
+    assert_eq!(report.range(), (1, body.len() as u64, body.len() as u64));
+    assert_eq!(report.get("Status"), "000 200 OK");
+    assert!(
+        frames
+            .iter()
+            .all(|frame| frame.what == "200" || frame.what == "REPORT")
+    );
+}
+
+fn send_notice_parts(bench: &mut Bench, send: &Msrp, body: &str, cuts: &[usize]) {
+    let total = body.len();
+    let mut from = 0;
+    for (n, &to) in cuts.iter().chain(&[total]).enumerate() {
+        let flag = if to == total { '$' } else { '+' };
+        let lines = format!(
+            "Message-ID: notice1\nSuccess-Report: yes\nByte-Range: {}-{to}/{total}\n\
+             Content-Type: message/cpim\n",
+            from + 1
+        );
+        let tid = format!("notice{n:04}");
+        let frame = from_phone(send, &tid, &lines, &body[from..to])
+            .replace(&format!("-------{tid}$"), &format!("-------{tid}{flag}"));
+        bench.feed(send.link, frame.as_bytes());
+        from = to;
+    }
+}
+
+// Proves: IMDN-8
+#[test]
+fn a_notice_that_is_refused_is_sent_five_times() {
+    let mut bench = session_with(Bench::new(), &["hello"]);
+    let send = bench.expect_msrp("SEND");
+    bench.take_message(&send);
+    send_notice_parts(&mut bench, &send, &notice("m1"), &[]);
+    bench.take_msrp();
+    let mut times = Vec::new();
+    let mut texts = Vec::new();
+    for _ in 0..7200 {
+        for message in bench.take_sip() {
+            if message.what() == "MESSAGE" {
+                times.push(bench.now.as_millis() / 1000);
+                texts.push(message.branch().to_owned());
+                bench.reply(&message, "480 Away", "");
+            } else {
+                bench.reply(&message, "200 OK", "");
+            }
+        }
+        bench.run_s(1);
+    }
+    assert_eq!(times.len(), 5);
+    let waits: Vec<_> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(waits.windows(2).all(|pair| pair[1] > pair[0]), "{waits:?}");
+    texts.dedup();
+    assert_eq!(texts.len(), 5, "new transactions");
+}
+
+// Proves: SDP-13
+#[test]
+fn an_ordinary_message_in_cpim_is_refused() {
+    let mut bench = session_with(Bench::new(), &["hello"]);
+    let send = bench.expect_msrp("SEND");
+    let body = notice("m1").replace("message/imdn+xml", "text/plain");
+    send_notice_parts(&mut bench, &send, &body, &[]);
+    bench.expect_msrp("403");
+    bench.expect_quiet();
+}

@@ -48,7 +48,7 @@ fn answer_with(bench: &mut Bench, request: &Sip, name: &str) {
 /// An example NOTIFY, in the subscription that `subscribe` opened.
 fn notify_with(bench: &mut Bench, subscribe: &Sip, name: &str) -> Sip {
     let text = example(name)
-        .replace("tag=pfsub01", &format!("tag={}", subscribe.from_tag()))
+        .replace("tag=pfsub01", &format!("tag={}", subscribe.sender_tag()))
         .replace("reg-0b7c5d1e2f@pf1.ims.example.net", subscribe.call_id());
     bench.sip_in(&text);
     bench.expect("200")
@@ -140,7 +140,7 @@ fn f2_a_422_is_retried_with_the_larger_interval() {
     let retry = bench.expect("INVITE");
     same(&retry, "f2-04-invite-retry.txt");
     assert_eq!(retry.call_id(), invite.call_id());
-    assert_eq!(retry.from_tag(), invite.from_tag());
+    assert_eq!(retry.sender_tag(), invite.sender_tag());
     assert_ne!(retry.branch(), invite.branch());
     assert_eq!(retry.body, invite.body, "o= unchanged");
     let icid = |sip: &Sip| sip.get("P-Charging-Vector").to_owned();
@@ -226,7 +226,7 @@ fn f4_a_registration_leads_to_a_subscription_and_a_gap_to_its_refresh() {
     let refresh = bench.expect("SUBSCRIBE");
     same(&refresh, "f4-09-subscribe-refresh.txt");
     assert_eq!(refresh.call_id(), subscribe.call_id());
-    assert_eq!(refresh.from_tag(), subscribe.from_tag());
+    assert_eq!(refresh.sender_tag(), subscribe.sender_tag());
 }
 
 // Proves: PUSH-0a, PUSH-0b, OK-4, RSP-21, SDP-14, MSRP-17, MSRP-4, TX-5
@@ -240,7 +240,7 @@ fn f5_a_busy_phone_is_tried_again_and_the_other_one_served() {
     notify_with(&mut bench, &subscribe, "f4-05-notify-full-2dev.txt");
     let (a, b) = (bench.expect("INVITE"), bench.expect("INVITE"));
     assert_ne!(a.call_id(), b.call_id());
-    assert_ne!(a.from_tag(), b.from_tag());
+    assert_ne!(a.sender_tag(), b.sender_tag());
     assert_ne!(a.branch(), b.branch());
     assert_ne!(a.path(), b.path());
     let origin = |sip: &Sip| sip.body.split("\r\n").nth(1).map(str::to_owned);

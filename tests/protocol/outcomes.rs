@@ -208,7 +208,7 @@ fn a_503_moves_the_request_to_the_next_hop() {
     assert_eq!(bench.peer_of(again.link), addr(SPARE));
     assert_ne!(again.branch(), invite.branch());
     assert_eq!(again.call_id(), invite.call_id());
-    assert_eq!(again.from_tag(), invite.from_tag());
+    assert_eq!(again.sender_tag(), invite.sender_tag());
     assert_eq!(again.get("CSeq"), invite.get("CSeq"));
     bench.reply(&again, "503 Service Unavailable", "");
     bench.expect("ACK");

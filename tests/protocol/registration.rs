@@ -91,7 +91,7 @@ fn a_notify_before_the_2xx_is_used() {
     let (mut bench, subscribe) = asked();
     let mut notifier = Notifier {
         call_id: subscribe.call_id().to_owned(),
-        our_tag: subscribe.from_tag().to_owned(),
+        our_tag: subscribe.sender_tag().to_owned(),
         tag: "early".to_owned(),
         cseq: 0,
         version: 0,
@@ -195,7 +195,7 @@ fn the_subscription_is_refreshed_in_time() {
         bench.reply_as(&subscribe, "200 OK", "scnot01", &lines, "");
         let mut notifier = Notifier {
             call_id: subscribe.call_id().to_owned(),
-            our_tag: subscribe.from_tag().to_owned(),
+            our_tag: subscribe.sender_tag().to_owned(),
             tag: "scnot01".to_owned(),
             cseq: 0,
             version: 0,

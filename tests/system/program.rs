@@ -1,6 +1,11 @@
 //! The real binary from outside: what it says, how it ends, and what survives.
 //!
 //! Every test has its own directory, ports chosen by the kernel, and children that end with it.
+#![expect(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "the surroundings of these tests are plain blocking threads and must work"
+)]
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};

@@ -83,8 +83,8 @@ fn fresh(text: &str) -> String {
         .replace("k9Qv3tZs1mXbW7aEoR2y", "k9Qv3tZs1mXbW7aEoR2z")
 }
 
-// Proves: PUSH-a, PUSH-b, PUSH-b1, PUSH-b2, PUSH-c, PUSH-d, PUSH-e, PUSH-f, PUSH-f1, PUSH-f2,
-// PUSH-f3, PUSH-g, PUSH-h, PUSH-i, PUSH-j, PUSH-k, PUSH-l, IMS-1, IMS-6, TX-8, NH-4
+// Proves: PUSH-a, PUSH-b, PUSH-b1, PUSH-b2, PUSH-c, PUSH-d, PUSH-e, PUSH-f, PUSH-f1, PUSH-f2
+// Proves: PUSH-f3, PUSH-g, PUSH-h, PUSH-i, PUSH-j, PUSH-k, PUSH-l, IMS-1, IMS-6, TX-8, NH-4
 #[test]
 fn each_mutation_of_the_header_section_trips_exactly_its_rule() {
     let cases: &[(&str, &str, Rule)] = &[

@@ -1,4 +1,4 @@
-//! Header names: an enum, and a perfect hash over length, first, middle and last character.
+//! Header names: an enum, and a perfect hash over the first sixteen characters.
 
 /// Declares the enum, its spellings and its compact forms in one place, in alphabetical order.
 macro_rules! header_names {
@@ -101,68 +101,81 @@ header_names! {
 /// Distinct values of [`HeaderName`], `Other` included.
 pub(crate) const COUNT: usize = ALL.len();
 const NONE: u8 = 0xff;
-const NAME_BYTES_MAX: usize = 32;
+/// Octets of a name that are hashed and compared at once.
+const WIDE: usize = 16;
+/// Folds letters to lower case and leaves the hyphen alone.
+const FOLD: u128 = u128::from_le_bytes([0x20; WIDE]);
 
-/// A name in lower case, padded with zeros.
+/// A name in lower case: its first sixteen octets (zeros behind a shorter one), and its last sixteen
+/// when it is longer.
 #[derive(Clone, Copy)]
 struct Folded {
-    text: [u8; NAME_BYTES_MAX],
+    head: u128,
+    tail: u128,
     len: usize,
 }
 
-const fn fold(text: &str) -> Folded {
-    let bytes = text.as_bytes();
-    assert!(bytes.len() <= NAME_BYTES_MAX, "names fit the table");
-    let mut folded = [0_u8; NAME_BYTES_MAX];
+const fn fold(text: &[u8], from: usize) -> u128 {
+    let mut folded = [0_u8; WIDE];
     let mut at = 0;
-    while at < bytes.len() {
-        folded[at] = bytes[at] | 0x20;
+    while at < WIDE && from + at < text.len() {
+        folded[at] = text[from + at] | 0x20;
         at += 1;
     }
-    Folded {
-        text: folded,
-        len: bytes.len(),
-    }
+    u128::from_le_bytes(folded)
 }
 
 const fn folded_names() -> [Folded; COUNT] {
     let mut names = [Folded {
-        text: [0; NAME_BYTES_MAX],
+        head: 0,
+        tail: 0,
         len: 0,
     }; COUNT];
     let mut at = 0;
     while at < COUNT {
-        names[at] = fold(TEXT[at]);
+        let text = TEXT[at].as_bytes();
+        assert!(text.len() <= 2 * WIDE, "head and tail cover a name");
+        names[at] = Folded {
+            head: fold(text, 0),
+            tail: fold(text, text.len().saturating_sub(WIDE)),
+            len: text.len(),
+        };
         at += 1;
     }
     names
 }
 
-/// The slot of a name of `len` characters; the factors make the slots of all known names distinct.
+/// What the octets of a name of some length leave of sixteen.
+const fn kept() -> [u128; WIDE + 1] {
+    let mut masks = [0; WIDE + 1];
+    let mut len = 1;
+    while len <= WIDE {
+        masks[len] = u128::MAX >> ((WIDE - len) * 8);
+        len += 1;
+    }
+    masks
+}
+
+/// The slot of a name by its first sixteen octets; the factor makes the slots of all known names
+/// distinct.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "two halves and a top octet"
+)]
 #[inline]
-const fn slot(len: u8, first: u8, middle: u8, last: u8) -> u8 {
-    let a = len.wrapping_mul(82);
-    let b = (first | 0x20).wrapping_mul(214);
-    let c = (last | 0x20).wrapping_mul(189);
-    let d = (middle | 0x20).wrapping_mul(207);
-    a.wrapping_add(b).wrapping_add(c).wrapping_add(d)
+const fn slot(head: u128) -> u8 {
+    let mixed = head as u64 ^ ((head >> 64) as u64) << 1;
+    (mixed.wrapping_mul(0x11ad_e27c_875e_25e1) >> 56) as u8
 }
 
 const fn slots() -> [u8; 256] {
     let mut table = [NONE; 256];
     let mut at = 0;
     while at + 1 < COUNT {
-        let name = &FOLDED[at];
-        let len = name.len;
-        let key = slot(
-            len.to_le_bytes()[0],
-            name.text[0],
-            name.text[len / 2],
-            name.text[len - 1],
-        ) as usize;
+        let key = slot(FOLDED[at].head) as usize;
         assert!(
             table[key] == NONE,
-            "two names share a slot: choose other factors"
+            "two names share a slot: choose another factor"
         );
         table[key] = at.to_le_bytes()[0];
         at += 1;
@@ -185,49 +198,23 @@ const fn compact_slots() -> [u8; 32] {
 }
 
 static FOLDED: [Folded; COUNT] = folded_names();
+static KEPT: [u128; WIDE + 1] = kept();
 static SLOTS: [u8; 256] = slots();
 static COMPACT_SLOTS: [u8; 32] = compact_slots();
 
 #[inline]
-fn word(bytes: &[u8], at: usize) -> u64 {
-    let part: [u8; 8] = bytes[at..at + 8]
-        .try_into()
-        .expect("the slice has eight octets");
-    u64::from_le_bytes(part)
-}
-
-#[inline]
-fn half(bytes: &[u8], at: usize) -> u32 {
-    let part: [u8; 4] = bytes[at..at + 4]
-        .try_into()
-        .expect("the slice has four octets");
-    u32::from_le_bytes(part)
-}
-
-/// Compares by words; `| 0x20` folds letters and leaves the hyphen alone.
-///
-/// The only other octets it maps onto a letter or hyphen are control characters, and the parser
-/// lets none of them into a name.
-#[inline]
-fn same(name: &[u8], known: &[u8; NAME_BYTES_MAX]) -> bool {
-    const FOLD: u64 = 0x2020_2020_2020_2020;
-    const FOLD_HALF: u32 = 0x2020_2020;
-    let len = name.len();
-    if len >= 8 {
-        let mut at = 0;
-        while at + 8 <= len {
-            if word(name, at) | FOLD != word(known, at) {
-                return false;
-            }
-            at += 8;
-        }
-        word(name, len - 8) | FOLD == word(known, len - 8)
-    } else if len >= 4 {
-        half(name, 0) | FOLD_HALF == half(known, 0)
-            && half(name, len - 4) | FOLD_HALF == half(known, len - 4)
-    } else {
-        name.iter().zip(known).all(|(a, b)| a | 0x20 == *b)
+fn wide(bytes: &[u8]) -> u128 {
+    match bytes.first_chunk::<WIDE>() {
+        Some(chunk) => u128::from_le_bytes(*chunk),
+        None => padded(bytes),
     }
+}
+
+/// A name so near the end of its buffer is rare.
+#[cold]
+fn padded(bytes: &[u8]) -> u128 {
+    let octet = |value, (at, byte): (usize, &u8)| value | u128::from(*byte) << (at * 8);
+    bytes.iter().take(WIDE).enumerate().fold(0, octet)
 }
 
 impl HeaderName {
@@ -235,22 +222,39 @@ impl HeaderName {
     #[inline]
     #[must_use]
     pub fn lookup(name: &[u8]) -> Self {
-        let (&[first, ..], &[.., last]) = (name, name) else {
-            return Self::Other;
-        };
-        if name.len() == 1 {
-            if !first.is_ascii_alphabetic() {
-                return Self::Other;
-            }
-            let index = COMPACT_SLOTS[usize::from(first & 0x1f)];
-            return ALL.get(usize::from(index)).copied().unwrap_or(Self::Other);
+        Self::lookup_in(name, name.len())
+    }
+
+    /// The name that is the first `len` octets of `bytes`; those behind are looked at and do not
+    /// count.
+    ///
+    /// Besides the other case, CR passes for a hyphen, and the parser lets none into a name.
+    #[inline]
+    pub(crate) fn lookup_in(bytes: &[u8], len: usize) -> Self {
+        if len < 2 {
+            return Self::compact(&bytes[..len]);
         }
-        let Ok(len) = u8::try_from(name.len()) else {
+        let head = (wide(bytes) | FOLD) & KEPT[len.min(WIDE)];
+        let index = usize::from(SLOTS[usize::from(slot(head))]);
+        let Some(known) = FOLDED.get(index) else {
             return Self::Other;
         };
-        let index = usize::from(SLOTS[usize::from(slot(len, first, name[name.len() / 2], last))]);
-        match FOLDED.get(index) {
-            Some(known) if known.len == name.len() && same(name, &known.text) => ALL[index],
+        let same = known.head == head && known.len == len;
+        // The last sixteen octets of a longer name overlap its first.
+        if same && (len <= WIDE || wide(&bytes[len - WIDE..]) | FOLD == known.tail) {
+            ALL[index]
+        } else {
+            Self::Other
+        }
+    }
+
+    #[cold]
+    fn compact(name: &[u8]) -> Self {
+        match name {
+            [letter] if letter.is_ascii_alphabetic() => {
+                let index = COMPACT_SLOTS[usize::from(letter & 0x1f)];
+                ALL.get(usize::from(index)).copied().unwrap_or(Self::Other)
+            }
             _ => Self::Other,
         }
     }

@@ -3,7 +3,7 @@
 use crate::base::span::Span;
 use crate::sip::header::params::{Params, next_param};
 use crate::sip::parser::{ParseError, ParseErrorKind};
-use crate::sip::scan::{Cursor, LWS, TOKEN, URI, is, is_token, span};
+use crate::sip::scan::{Cursor, LWS, TOKEN, URI, is, long_all, span};
 
 use super::HeaderName;
 
@@ -68,7 +68,7 @@ impl AddrSpans {
         name: HeaderName,
     ) -> Result<Self, ParseError> {
         let mut cursor = Cursor::new(bytes, start, end);
-        if &cursor.bytes[start..] == b"*" {
+        if cursor.rest() == b"*" {
             return Err(ParseError::new(ParseErrorKind::ContactStar, start));
         }
         let mut addr = Self::default();
@@ -95,7 +95,7 @@ impl AddrSpans {
         while let Some((name, value)) = next_param(cursor, TOKEN)? {
             if name.slice(cursor.bytes).eq_ignore_ascii_case(b"tag") && self.tag.is_empty() {
                 let span = value.ok_or(name.start as usize)?;
-                if !is_token(span.slice(cursor.bytes)) {
+                if !long_all::<TOKEN>(span.slice(cursor.bytes)) {
                     return Err(span.start as usize);
                 }
                 self.tag = span;
@@ -111,7 +111,7 @@ impl AddrSpans {
     /// The rest of `<uri>`.
     fn read_bracketed(&mut self, cursor: &mut Cursor<'_>) -> Result<(), usize> {
         let start = cursor.pos;
-        self.uri = cursor.run(URI);
+        self.uri = cursor.long_run::<URI>();
         if !has_scheme(self.uri.slice(cursor.bytes)) {
             return Err(start);
         }
@@ -178,6 +178,9 @@ impl AddrSpans {
 
 /// `scheme ":"` and at least one octet after it.
 fn has_scheme(uri: &[u8]) -> bool {
+    if uri.starts_with(b"sip:") && uri.len() > 4 {
+        return true;
+    }
     let Some((&first, rest)) = uri.split_first() else {
         return false;
     };

@@ -107,14 +107,23 @@ pub(crate) fn next_param(
     cursor: &mut Cursor<'_>,
     name_mask: u8,
 ) -> Result<Option<(Span, Option<Span>)>, usize> {
-    cursor.skip_lws();
-    if !cursor.eat(b';') {
-        return Ok(None);
+    if cursor.peek() != Some(b';') {
+        cursor.skip_lws();
+        if cursor.peek() != Some(b';') {
+            return Ok(None);
+        }
     }
-    cursor.skip_lws();
-    let name = cursor.run(name_mask);
+    cursor.pos += 1;
+    let mut name = cursor.run(name_mask);
     if name.is_empty() {
-        return Err(cursor.pos);
+        cursor.skip_lws();
+        name = cursor.run(name_mask);
+        if name.is_empty() {
+            return Err(cursor.pos);
+        }
+    }
+    if cursor.peek() == Some(b';') {
+        return Ok(Some((name, None)));
     }
     cursor.skip_lws();
     if !cursor.eat(b'=') {
@@ -124,7 +133,7 @@ pub(crate) fn next_param(
     let value = if cursor.peek() == Some(b'"') {
         cursor.quoted().ok_or(cursor.pos)?
     } else {
-        cursor.run(PARAM_VALUE)
+        cursor.long_run::<PARAM_VALUE>()
     };
     if value.is_empty() {
         return Err(cursor.pos);

@@ -3,7 +3,7 @@
 use crate::base::span::Span;
 use crate::sip::header::params::{Params, next_param};
 use crate::sip::parser::{ParseError, ParseErrorKind};
-use crate::sip::scan::{Cursor, HOST, TOKEN, decimal_u32, span};
+use crate::sip::scan::{Cursor, HOST, TOKEN, decimal_u32, span, split_comma};
 
 use super::HeaderName;
 
@@ -20,7 +20,8 @@ pub struct Via<'a> {
     pub branch: Option<&'a [u8]>,
     /// All parameters, those above included; overload parameters are found here (`oc`).
     pub params: Params<'a>,
-    /// `Some(None)` asks for `rport` (RFC 3581), `Some(Some(port))` carries it.
+    /// `Some(None)` asks for `rport` (RFC 3581), `Some(Some(port))` carries it. Of a parsed response
+    /// only what precedes the branch is read; the rest is found in `params`. So too `received`.
     pub rport: Option<Option<u16>>,
     /// The `received` parameter, as written.
     pub received: Option<&'a [u8]>,
@@ -36,6 +37,8 @@ pub(crate) struct ViaSpans {
     received: Span,
     port: Option<u16>,
     rport: Option<Option<u16>>,
+    /// No comma follows in the same line.
+    alone: bool,
 }
 
 impl<'a> Via<'a> {
@@ -66,7 +69,49 @@ impl ViaSpans {
         Ok(via)
     }
 
+    /// As [`ViaSpans::parse`] for a value that repeats ours: reads up to the branch, and looks for
+    /// the end of the value without judging the parameters before it.
+    pub(crate) fn parse_echo(bytes: &[u8], start: usize, end: usize) -> Result<Self, ParseError> {
+        let mut cursor = Cursor::new(bytes, start, end);
+        let mut via = Self::default();
+        via.read_echo(&mut cursor)
+            .map_err(|at| ParseError::new(ParseErrorKind::Bad(HeaderName::Via), at))?;
+        Ok(via)
+    }
+
+    fn read_echo(&mut self, cursor: &mut Cursor<'_>) -> Result<(), usize> {
+        self.read_sent_by(cursor)?;
+        let start = cursor.pos;
+        while let Some((name, value)) = next_param(cursor, TOKEN)? {
+            self.note(cursor, name, value)?;
+            if !self.branch.is_empty() {
+                break;
+            }
+        }
+        if !matches!(cursor.peek(), None | Some(b';' | b',')) {
+            return Err(cursor.pos);
+        }
+        let (value, _) = split_comma(cursor.rest());
+        self.params = span(start, cursor.pos + value.len());
+        self.alone = value.len() == cursor.rest().len();
+        Ok(())
+    }
+
     fn read(&mut self, cursor: &mut Cursor<'_>) -> Result<(), usize> {
+        self.read_sent_by(cursor)?;
+        let start = cursor.pos;
+        while let Some((name, value)) = next_param(cursor, TOKEN)? {
+            self.note(cursor, name, value)?;
+        }
+        self.params = span(start, cursor.pos);
+        self.alone = cursor.at_end();
+        if !cursor.at_end() && cursor.peek() != Some(b',') {
+            return Err(cursor.pos);
+        }
+        Ok(())
+    }
+
+    fn read_sent_by(&mut self, cursor: &mut Cursor<'_>) -> Result<(), usize> {
         self.read_protocol(cursor)?;
         if !cursor.skip_lws() {
             return Err(cursor.pos);
@@ -79,19 +124,11 @@ impl ViaSpans {
             self.port = Some(port(digits.slice(cursor.bytes)).ok_or(cursor.pos)?);
             cursor.skip_lws();
         }
-        let start = cursor.pos;
-        while let Some((name, value)) = next_param(cursor, TOKEN)? {
-            self.note(cursor, name, value)?;
-        }
-        self.params = span(start, cursor.pos);
-        if !cursor.at_end() && cursor.peek() != Some(b',') {
-            return Err(cursor.pos);
-        }
         Ok(())
     }
 
     fn read_protocol(&mut self, cursor: &mut Cursor<'_>) -> Result<(), usize> {
-        if cursor.bytes[cursor.pos..].starts_with(b"SIP/2.0/") {
+        if cursor.rest().starts_with(b"SIP/2.0/") {
             cursor.pos += 8;
         } else {
             let name = cursor.run(TOKEN);
@@ -135,6 +172,11 @@ impl ViaSpans {
             }
         }
         Ok(())
+    }
+
+    /// `true` when the line holds this value only.
+    pub(crate) const fn is_alone(&self) -> bool {
+        self.alone
     }
 
     /// The value over the bytes it was read from.

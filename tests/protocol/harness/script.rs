@@ -239,7 +239,7 @@ impl Bench {
         );
         Notifier {
             call_id: subscribe.call_id().to_owned(),
-            our_tag: subscribe.from_tag().to_owned(),
+            our_tag: subscribe.sender_tag().to_owned(),
             tag: "scnot01".to_owned(),
             cseq: 0,
             version: 0,

@@ -92,7 +92,7 @@ impl Sip {
         param(self.get("Via"), "branch")
     }
 
-    pub(crate) fn from_tag(&self) -> &str {
+    pub(crate) fn sender_tag(&self) -> &str {
         param(self.get("From"), "tag")
     }
 

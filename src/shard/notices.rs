@@ -1,0 +1,208 @@
+//! Disposition notifications that clients send in their push sessions: taken, counted as evidence
+//! and passed on to the senders (IMDN-9, MSRP-21, MSRP-24, MSRP-25).
+
+use crate::base::outbox::Destination;
+use crate::base::slab::Key;
+use crate::base::surface::LinkId;
+use crate::base::time::Timestamp;
+use crate::base::token::{TokenKind, TokenParts};
+use crate::cpim;
+use crate::imdn::{self, ImdnStatus};
+use crate::msrp::frame::{self, Frame, OurPath, ReportFields};
+use crate::msrp::inbound::{Collected, whole_range};
+use crate::push::delivery;
+use crate::push::notices::NoticeParts;
+use crate::push::{Ctx, Push};
+use crate::shard::{Shard, ctx, timers};
+use crate::sip::message::{Message, Method};
+use crate::sip::uri;
+use crate::store::record::{self, Record};
+
+/// Longest content type passed on, octets.
+const TYPE_BYTES_MAX: usize = 128;
+
+impl Shard {
+    /// A chunk of a notification, or of something else that may be one. The status to answer with.
+    pub(super) fn collect(
+        &mut self,
+        now: Timestamp,
+        link: LinkId,
+        key: Key,
+        frame: &Frame<'_>,
+    ) -> u16 {
+        let push = self.pushes.lookup_mut(key).expect("found by its session");
+        let mut inbound = core::mem::take(&mut push.inbound);
+        let status = match inbound.accept(frame, &self.options.inbound) {
+            Collected::More | Collected::Dropped => 200,
+            Collected::Refused(status) => status,
+            Collected::Complete(bytes) => {
+                let content_type = frame.content_type.unwrap_or_default();
+                let status = self.take_notice(now, key, content_type, bytes);
+                if status == 200 && frame.success_report {
+                    self.report_notice(link, key, frame, bytes);
+                }
+                status
+            }
+        };
+        if let Some(push) = self.pushes.lookup_mut(key) {
+            push.inbound = inbound;
+        }
+        status
+    }
+
+    /// A whole message of the client. Only notifications are taken: they go to their sender as they
+    /// came. A notification without CPIM names nobody, so it is evidence only.
+    fn take_notice(&mut self, now: Timestamp, key: Key, content_type: &[u8], bytes: &[u8]) -> u16 {
+        let is_cpim = cpim::is_type(content_type, b"message/cpim");
+        let parsed = if is_cpim {
+            cpim::parse(bytes).ok()
+        } else {
+            None
+        };
+        if is_cpim && parsed.is_none() {
+            return 400;
+        }
+        if parsed.is_some_and(|parsed| !imdn::is_notice(&parsed)) {
+            return 403;
+        }
+        let xml = parsed.map_or(bytes, |parsed| parsed.content());
+        let Ok(notice) = imdn::parse(xml) else {
+            return 400;
+        };
+        let to = parsed
+            .and_then(|parsed| parsed.find_core(b"To"))
+            .and_then(cpim::address_uri)
+            .filter(|to| uri::parse(to).is_ok() && content_type.len() <= TYPE_BYTES_MAX);
+        if let Some(to) = to {
+            self.pass_on(now, key, to, content_type, bytes);
+        }
+        if notice.status == ImdnStatus::Delivered {
+            self.confirm(now, key, notice.message_id);
+        }
+        200
+    }
+
+    fn pass_on(&mut self, now: Timestamp, key: Key, to: &[u8], content_type: &[u8], body: &[u8]) {
+        let user = self.pushes.lookup(key).map(Push::user);
+        let Some(entry) = user.and_then(|user| self.registry.entry(user)) else {
+            return;
+        };
+        let parts = NoticeParts {
+            from: &entry.user.identity,
+            to,
+            content_type,
+            body,
+        };
+        let started = self.campaigns.notices.start(&mut ctx!(self, now), &parts);
+        match started {
+            Some(notice) => self.rearm_notice(notice),
+            None => self.probe.output_dropped_total += 1,
+        }
+    }
+
+    /// The message a positive-delivery notification is about is delivered (DLV-2).
+    fn confirm(&mut self, now: Timestamp, key: Key, message_id: &[u8]) {
+        let push = self.pushes.lookup_mut(key).expect("found by its session");
+        let found = push.inflight.iter().copied().find(|&number| {
+            let payload = self.post.cache.lookup(number).map(record::decode);
+            matches!(payload, Some(Ok(Record::Deposit(deposit)))
+                if deposit.imdn_message_id == message_id)
+        });
+        let Some(number) = found else { return };
+        let step = push.session.confirm(delivery::handle_of(number));
+        let progress = delivery::progress(push, step);
+        self.after_progress(now, key, progress);
+    }
+
+    fn report_notice(&mut self, link: LinkId, key: Key, sent: &Frame<'_>, bytes: &[u8]) {
+        let session = self.env.token(TokenKind::MsrpSession, key, 0);
+        let tid = self.server_tag();
+        let fields = ReportFields {
+            tid: tid.as_bytes(),
+            to_path: sent.from_path,
+            from_path: OurPath {
+                prefix: &self.env.msrp_prefix,
+                session: session.as_bytes(),
+                suffix: b";tcp",
+            },
+            message_id: sent.message_id.unwrap_or_default(),
+            range: whole_range(bytes),
+            status: 200,
+        };
+        let to = Destination {
+            shard: self.env.shard,
+            link,
+            address: None,
+        };
+        self.out.send(to, |out| frame::encode_report(&fields, out));
+    }
+
+    /// A response to a MESSAGE of ours.
+    pub(super) fn notice_response(
+        &mut self,
+        now: Timestamp,
+        message: &Message<'_>,
+        parts: TokenParts,
+    ) {
+        let ours = message
+            .cseq()
+            .is_ok_and(|cseq| cseq.method == Method::Message);
+        let known = self.campaigns.notices.lookup_mut(parts.key).is_some();
+        if !ours || !known {
+            self.probe.responses_stray_total += 1;
+            return;
+        }
+        let status = message.status();
+        let mut ctx = ctx!(self, now);
+        let notices = &mut self.campaigns.notices;
+        let done = notices.handle_response(&mut ctx, parts.key, parts.sequence, status);
+        self.settle_notice(parts.key, done);
+    }
+
+    pub(super) fn notice_timer(&mut self, now: Timestamp, key: Key) {
+        let Some(notice) = self.campaigns.notices.lookup_mut(key) else {
+            return;
+        };
+        notice.armed = None;
+        let due = notice.deadline() <= now;
+        let mut ctx = ctx!(self, now);
+        let done = due && self.campaigns.notices.handle_timeout(&mut ctx, key);
+        self.settle_notice(key, done);
+    }
+
+    fn settle_notice(&mut self, key: Key, done: bool) {
+        if !done {
+            return self.rearm_notice(key);
+        }
+        if let Some(notice) = self.campaigns.notices.lookup_mut(key)
+            && let Some((id, _)) = notice.armed.take()
+        {
+            self.wheel.disarm(id);
+        }
+        self.campaigns.notices.remove(key);
+    }
+
+    fn rearm_notice(&mut self, key: Key) {
+        let Some(notice) = self.campaigns.notices.lookup_mut(key) else {
+            return;
+        };
+        let deadline = notice.deadline();
+        match notice.armed {
+            Some((_, at)) if at <= deadline => {}
+            Some((id, _)) => {
+                assert!(
+                    self.wheel.rearm(id, deadline),
+                    "an armed entry is in the wheel"
+                );
+                notice.armed = Some((id, deadline));
+            }
+            None => {
+                let id = self
+                    .wheel
+                    .arm(deadline, timers::notice_timer_key(key))
+                    .expect("notices are few");
+                notice.armed = Some((id, deadline));
+            }
+        }
+    }
+}
