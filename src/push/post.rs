@@ -487,7 +487,11 @@ mod tests {
         );
         cache.insert(4, b"larger than ten");
         assert_eq!(cache.lookup(3), None, "everything older makes room");
-        assert_eq!(cache.lookup(4), Some(&b"larger than ten"[..]), "the newest stays");
+        assert_eq!(
+            cache.lookup(4),
+            Some(&b"larger than ten"[..]),
+            "the newest stays"
+        );
     }
 
     #[test]
