@@ -488,7 +488,11 @@ mod tests {
         // The newest stays whatever its size: a push waits for it.
         cache.insert(4, b"larger than ten");
         assert_eq!(cache.lookup(3), None, "everything older makes room");
-        assert_eq!(cache.lookup(4), Some(&b"larger than ten"[..]), "the newest stays");
+        assert_eq!(
+            cache.lookup(4),
+            Some(&b"larger than ten"[..]),
+            "the newest stays"
+        );
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! The driver with an echoing core: what goes in comes out, whatever the peers do.
 #![expect(
+    clippy::disallowed_methods,
     clippy::cast_possible_truncation,
-    reason = "the peers of these tests count small numbers"
+    clippy::unwrap_used,
+    reason = "the peers of these tests are plain blocking threads with small numbers and must work"
 )]
 
 use core::net::SocketAddr;
