@@ -4,25 +4,37 @@ use crate::base::surface::TxBuf;
 
 /// Most idle buffers kept.
 const POOL_MAX: usize = 1024;
-/// An idle buffer larger than this is freed, so that one burst does not hold memory for ever.
-const KEEP_BYTES_MAX: usize = 256 * 1024;
+/// An idle buffer larger than this is freed, so that one burst does not hold memory for ever. A busy
+/// trunk fills some MiB a turn: giving that back would mean growing it again in every turn.
+const KEEP_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Octets of all idle buffers.
+const IDLE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Idle send buffers. As many more are on loan as sends are in flight, at most one per link.
 #[derive(Debug, Default)]
 pub(super) struct TxPool {
     idle: Vec<TxBuf>,
+    idle_bytes: usize,
 }
 
 impl TxPool {
     /// An empty buffer, warm if there is one.
     pub(super) fn take(&mut self) -> TxBuf {
-        self.idle.pop().unwrap_or_default()
+        let buffer = self.idle.pop().unwrap_or_default();
+        // A fresh buffer has no capacity.
+        self.idle_bytes -= buffer.bytes.capacity();
+        buffer
     }
 
     pub(super) fn put(&mut self, mut buffer: TxBuf) {
-        if self.idle.len() >= POOL_MAX || buffer.bytes.capacity() > KEEP_BYTES_MAX {
+        let size = buffer.bytes.capacity();
+        if self.idle.len() >= POOL_MAX
+            || size > KEEP_BYTES_MAX
+            || self.idle_bytes + size > IDLE_BYTES_MAX
+        {
             return;
         }
+        self.idle_bytes += size;
         buffer.bytes.clear();
         buffer.cuts.clear();
         buffer.destination = None;

@@ -107,6 +107,8 @@ pub struct SubscribeState {
     pub trunk: Option<Destination>,
     /// Requests sent in this dialog, modulo 128.
     pub requests: u16,
+    /// A third-party REGISTER came while a SUBSCRIBE was unanswered.
+    pub registered_meanwhile: bool,
     /// CSeq of the SUBSCRIBE outstanding.
     pub cseq: u32,
 }

@@ -254,8 +254,10 @@ impl User {
             }
         }
         let aor = document.text(registration.aor).trim_ascii();
+        // The contacts of a user mostly show the same features: read once, compared after.
+        let mut known = KnownFeatures::default();
         for contact in document.contacts_of(registration) {
-            let mut row = row_of(now, document, contact, options);
+            let mut row = row_of(now, document, contact, (options, &mut known));
             row.registration = id;
             row.row = mix(id, row.row);
             row.aor = aor;
@@ -344,11 +346,37 @@ fn is_alive(contact: &ContactRow) -> bool {
         && contact.expires_s != Some(0)
 }
 
+/// The last long parameter value read, and what it said.
+#[derive(Debug, Default)]
+struct KnownFeatures<'a> {
+    name: &'a [u8],
+    value: &'a [u8],
+    said: Features,
+}
+
+impl<'a> KnownFeatures<'a> {
+    fn add(
+        &mut self,
+        features: &mut Features,
+        (name, value): (&'a [u8], &'a [u8]),
+        accepted: &[Vec<u8>],
+    ) {
+        if self.value.is_empty() || self.name != name || self.value != value {
+            let mut said = Features::default();
+            said.add(name, value, accepted);
+            *self = Self { name, value, said };
+        }
+        features.icsi |= self.said.icsi;
+        features.refuses_invite |= self.said.refuses_invite;
+        features.speaks |= self.said.speaks;
+    }
+}
+
 fn row_of<'a>(
     now: Timestamp,
     document: &'a Document,
     contact: &ContactRow,
-    options: &RegistryOptions,
+    (options, known): (&RegistryOptions, &mut KnownFeatures<'a>),
 ) -> Row<'a> {
     let mut features = Features::default();
     let mut instance: &[u8] = &[];
@@ -356,7 +384,7 @@ fn row_of<'a>(
         if name.eq_ignore_ascii_case(b"+sip.instance") {
             instance = bare_instance(value);
         } else {
-            features.add(name, value, &options.accepted_icsi);
+            known.add(&mut features, (name, value), &options.accepted_icsi);
         }
     }
     let call_id = fnv(document.text(contact.call_id));

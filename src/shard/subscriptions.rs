@@ -9,7 +9,7 @@ use crate::base::token::{TokenKind, TokenParts};
 use crate::push::campaign::UserState;
 use crate::reginfo::subscription::{
     Action, Ended, Notify, NotifyBody, NotifyHead, NotifyState, SubscribeContext, SubscribeKind,
-    SubscribeResponse, TerminationReason,
+    SubscribeResponse, SubscriptionState, TerminationReason,
 };
 use crate::registry::{Device, User};
 use crate::shard::Shard;
@@ -83,6 +83,9 @@ impl Shard {
                 options: &self.options.subscribe,
             };
             let entry = self.registry.entry_mut(user).expect("found above");
+            // It may cross the 480 to a SUBSCRIBE sent before: that answer is out of date then.
+            entry.extra.subscribe.registered_meanwhile =
+                entry.user.subscription.state() == SubscriptionState::Pending;
             let action = entry.user.subscription.registered(&mut context);
             self.subscription_action(now, user, action);
         }
@@ -260,7 +263,18 @@ impl Shard {
             .user
             .subscription
             .handle_response(&mut context, response);
+        let again = action == Action::Ended(Ended::NotRegistered)
+            && core::mem::take(&mut entry.extra.subscribe.registered_meanwhile);
         self.subscription_action(now, user, action);
+        if again && let Some(entry) = self.registry.entry_mut(user) {
+            let mut context = SubscribeContext {
+                now,
+                jitter: &mut self.desk.jitter,
+                options: &self.options.subscribe,
+            };
+            let action = entry.user.subscription.registered(&mut context);
+            self.subscription_action(now, user, action);
+        }
         self.rearm_user(user);
     }
 

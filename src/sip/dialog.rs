@@ -216,8 +216,14 @@ impl Dialog {
 
     /// Finds the tag in the stored To value; the last place, because a display name comes first.
     fn place_tag(&mut self, tag: &[u8]) {
-        let at = memchr::memmem::rfind(&self.text, tag).unwrap_or(self.text.len());
-        let at = if tag.is_empty() { self.text.len() } else { at };
+        // Nearly always the value ends with it.
+        let at = if tag.is_empty() {
+            self.text.len()
+        } else if self.text.ends_with(tag) {
+            self.text.len() - tag.len()
+        } else {
+            memchr::memmem::rfind(&self.text, tag).unwrap_or(self.text.len())
+        };
         self.tag_start = offset(at);
         self.tag_end = offset((at + tag.len()).min(self.text.len()));
     }

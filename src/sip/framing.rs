@@ -6,6 +6,10 @@
 //! [`parse`](crate::sip::parser::parse) as if it were a datagram; a parse error that
 //! [`breaks_framing`](crate::sip::parser::ParseError::breaks_framing) ends the connection.
 
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
+
 use crate::base::limits::{
     SIP_HEADER_SECTION_BYTES_MAX, SIP_LINE_BYTES_MAX, SIP_MESSAGE_BYTES_MAX,
 };
@@ -108,12 +112,15 @@ pub fn frame(buffer: &[u8], already_scanned: usize) -> Result<Frame, FrameError>
     Ok(Frame::Message { len })
 }
 
+/// Built once: making a searcher costs more than most searches.
+static EMPTY_LINE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r\n\r\n"));
+
 /// One past the empty line that ends the header section, looked for from `first` on.
 fn header_end(buffer: &[u8], first: usize) -> Option<usize> {
     const END: &[u8] = b"\r\n\r\n";
     let limit = buffer.len().min(SIP_HEADER_SECTION_BYTES_MAX + END.len());
     let text = buffer.get(first..limit)?;
-    memchr::memmem::find(text, END).map(|at| first + at + END.len())
+    EMPTY_LINE.find(text).map(|at| first + at + END.len())
 }
 
 /// The offset of the LF of a plausible start line; `None` while it has not ended.
