@@ -18,7 +18,7 @@ fn fields() -> NoticeFields<'static> {
     }
 }
 
-// Proves: IMDN-4, IMDN-6
+// Proves: IMDN-6
 #[test]
 fn a_failed_notice_is_the_golden_bytes() {
     let mut out = Vec::new();
@@ -38,7 +38,7 @@ fn a_failed_notice_is_the_golden_bytes() {
     assert_eq!(length, cpim.content().len().to_string().as_bytes());
 }
 
-// Proves: IMDN-3, IMDN-4, IMDN-5, IMDN-6
+// Proves: IMDN-3, IMDN-6
 #[test]
 fn every_status_is_read_back_and_none_of_ours_says_delivered() {
     for (status, kind, read) in [
@@ -76,7 +76,7 @@ fn every_status_is_read_back_and_none_of_ours_says_delivered() {
     }
 }
 
-// Proves: IMDN-4, IMDN-7, IMDN-3
+// Proves: IMDN-3
 #[test]
 fn a_notice_is_due_once_and_only_when_asked_for() {
     let asked = Requested::of(&cpim::parse(STORED).unwrap());

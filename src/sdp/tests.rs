@@ -264,7 +264,7 @@ fn connects_by_cema_to_c_and_m_and_else_to_the_first_path_uri() {
     assert_eq!(address(&name), Err(SdpError::Addr));
 }
 
-// Proves: SDP-16
+// The criteria of SDP-16; the new offer is not sent yet.
 #[test]
 fn asks_for_the_cema_fallback_only_when_all_three_criteria_hold() {
     let strip = |body: Vec<u8>| {
@@ -409,7 +409,7 @@ fn local() -> LocalMedia<'static> {
     }
 }
 
-// Proves: DLG-10
+// Part of DLG-10: the answer alone, not on the wire yet.
 #[test]
 fn answers_a_peers_offer_and_keeps_our_direction() {
     for (line, outcome, ours) in [
@@ -435,7 +435,7 @@ fn answers_a_peers_offer_and_keeps_our_direction() {
     }
 }
 
-// Proves: DLG-10
+// Part of DLG-10: the answer alone, not on the wire yet.
 #[test]
 fn unknown_media_lines_get_port_0_and_port_0_ends_the_stream() {
     let offer = changed(

@@ -381,7 +381,7 @@ fn msrp_case(bench: &mut Bench, name: &str, send: &Msrp) {
     }
 }
 
-// Proves: BAD-32, MSRP-2
+// Proves: MSRP-2
 #[test]
 fn a_phone_that_claims_to_be_another_changes_nothing() {
     let mut bench = Bench::new();

@@ -637,7 +637,7 @@ fn other_methods_are_answered_by_what_they_are() {
     }
 }
 
-// Proves: DLG-10
+// Part of DLG-10: the media does not move; the answers it names are not given yet.
 #[test]
 fn an_offer_of_the_peer_does_not_move_the_media() {
     let mut bench = Bench::new();

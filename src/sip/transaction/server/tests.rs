@@ -262,7 +262,7 @@ fn requests_without_the_cookie_are_matched_by_the_old_rules() {
     assert_eq!(ask(&mut table, at(4), &ack), Said::Ack(key));
 }
 
-// Proves: SX-4
+// The machine of SX-4, not on the wire yet.
 #[test]
 fn an_ack_belongs_to_the_transaction_only_after_a_failure() {
     let ack = Ask {
@@ -291,7 +291,7 @@ fn an_ack_belongs_to_the_transaction_only_after_a_failure() {
     );
 }
 
-// Proves: SX-4
+// The machine of SX-4, not on the wire yet.
 #[test]
 fn a_repeated_invite_is_absorbed_after_a_2xx_also_over_tcp() {
     let mut table = table(8);

@@ -22,7 +22,7 @@ const REPEATS: [u64; 10] = [
     500, 1500, 3500, 7500, 11_500, 15_500, 19_500, 23_500, 27_500, 31_500,
 ];
 
-// Proves: SX-4
+// The machine of SX-4, not on the wire yet.
 #[test]
 fn a_100_leaves_after_200_ms_unless_something_else_did() {
     let mut machine = ServerInvite::start(at(0), &udp());
@@ -41,7 +41,7 @@ fn a_100_leaves_after_200_ms_unless_something_else_did() {
     assert!(machine.deadline().is_never());
 }
 
-// Proves: SX-4
+// The machine of SX-4, not on the wire yet.
 #[test]
 fn a_2xx_is_repeated_until_the_ack_is_missed_for_64_t1_and_then_ended() {
     for options in [udp(), TransactionOptions::reliable()] {
@@ -59,7 +59,7 @@ fn a_2xx_is_repeated_until_the_ack_is_missed_for_64_t1_and_then_ended() {
     }
 }
 
-// Proves: SX-4
+// The machine of SX-4, not on the wire yet.
 #[test]
 fn an_ack_stops_the_2xx_and_timer_l_still_absorbs_the_invite() {
     let mut machine = ServerInvite::start(at(0), &udp());
@@ -80,7 +80,7 @@ fn an_ack_stops_the_2xx_and_timer_l_still_absorbs_the_invite() {
     );
 }
 
-// Proves: SX-4
+// The machine of SX-4, not on the wire yet.
 #[test]
 fn a_failure_is_repeated_by_timer_g_until_timer_h() {
     let mut machine = ServerInvite::start(at(0), &udp());
@@ -97,7 +97,7 @@ fn a_failure_is_repeated_by_timer_g_until_timer_h() {
     );
 }
 
-// Proves: SX-4
+// The machine of SX-4, not on the wire yet.
 #[test]
 fn an_acked_failure_is_kept_for_timer_i() {
     let mut machine = ServerInvite::start(at(0), &udp());
@@ -125,7 +125,7 @@ fn an_acked_failure_is_kept_for_timer_i() {
 }
 
 /// RFC 6026 figure 6: ACK, repeated INVITE and the end timer in every state.
-// Proves: SX-4
+// The machine of SX-4, not on the wire yet.
 #[test]
 fn follows_the_table_of_the_rfc_in_every_state() {
     use ServerInviteAction::{AckMissing, Acknowledged, Nothing, Retransmit, SendTrying, TimedOut};
