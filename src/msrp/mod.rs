@@ -4,7 +4,6 @@
 //! | part | does |
 //! |------|------|
 //! | [`frame`] | cuts one frame out of a stream and reads it; writes SEND, REPORT and responses |
-//! | [`message_id`] | the id of a stored message, the same on every attempt |
 //! | [`uri`] | reads `msrp:` URIs and compares them |
 //! | [`coverage`] | which octets of a message are known to have arrived, in bounded space |
 //! | [`session`] | our SENDs of one push: window, timeouts, evidence of delivery |
@@ -17,6 +16,5 @@ pub mod coverage;
 mod encode;
 pub mod frame;
 pub mod inbound;
-pub mod message_id;
 pub mod session;
 pub mod uri;

@@ -382,3 +382,26 @@ pub fn handle_timeout(push: &mut Push, ctx: &Ctx<'_>) -> Progress {
     let step = push.session.handle_timeout(ctx.now);
     progress(push, step)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Proves: MSRP-4
+    #[test]
+    fn a_message_id_is_the_same_each_time_and_names_its_message() {
+        let (mut first, mut second) = ([0; MESSAGE_ID_LEN], [0; MESSAGE_ID_LEN]);
+        write_message_id(0xa7, 0x0123_4567_89ab_cdef, &mut first);
+        write_message_id(0xa7, 0x0123_4567_89ab_cdef, &mut second);
+        assert_eq!(&first, b"v0123456789abcdef.a7");
+        assert_eq!(first, second);
+        assert_eq!(read_message_id(&first), Some(0x0123_4567_89ab_cdef));
+        for foreign in [
+            &b"v0123456789abcdef"[..],
+            b"x0123456789abcdef.a7",
+            b"v012345678gabcdef.a7",
+        ] {
+            assert_eq!(read_message_id(foreign), None);
+        }
+    }
+}

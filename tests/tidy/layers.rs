@@ -14,7 +14,6 @@ const LAYERS: &[(&str, u8)] = &[
     ("msrp::coverage", 1),
     ("msrp::encode", 1),
     ("msrp::frame", 1),
-    ("msrp::message_id", 1),
     ("msrp::uri", 1),
     ("reginfo", 1),
     ("reginfo::document", 1),
