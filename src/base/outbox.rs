@@ -14,6 +14,8 @@ use crate::base::time::Timestamp;
 
 /// Octets that may wait for one link before its writers must hold back.
 pub const LINK_BACKLOG_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Frames that may wait for other shards. Reading stops at half of it; past it a frame is dropped.
+pub const MESH_BACKLOG_MAX: usize = 65_536;
 /// Most links of one shard.
 pub const LINKS_MAX: usize = 1 << 20;
 /// Buffers at or below this capacity are kept with an idle link; larger ones are given back.
@@ -215,12 +217,11 @@ impl Outbox {
                 destination: to.address,
                 bytes,
             };
-            self.mesh.push_back(MeshFrame {
+            return self.send_mesh(MeshFrame {
                 to: to.shard,
                 from: self.shard,
                 body,
             });
-            return true;
         }
         if !self.is_writable(to.link) {
             self.overflow_total += 1;
@@ -312,9 +313,20 @@ impl Outbox {
         self.commands.pop_front()
     }
 
-    /// Passes a frame to another shard.
-    pub fn send_mesh(&mut self, frame: MeshFrame) {
+    /// Passes a frame to another shard; false, and counted, when too many wait.
+    pub fn send_mesh(&mut self, frame: MeshFrame) -> bool {
+        if self.mesh.len() >= MESH_BACKLOG_MAX {
+            self.overflow_total += 1;
+            return false;
+        }
         self.mesh.push_back(frame);
+        true
+    }
+
+    /// Whether the driver should stop reading until other shards have caught up.
+    #[must_use]
+    pub fn is_mesh_behind(&self) -> bool {
+        self.mesh.len() >= MESH_BACKLOG_MAX / 2
     }
 
     /// The next frame for another shard.
@@ -450,6 +462,28 @@ mod tests {
             (&b"abcde"[..], &[3, 5][..])
         );
         assert_eq!(buffer.destination, Some(address()));
+    }
+
+    #[test]
+    fn the_queue_to_other_shards_is_bounded() {
+        let mut outbox = Outbox::new(0);
+        let link = LinkId {
+            slot: 0,
+            generation: 1,
+        };
+        let to = Destination {
+            shard: 1,
+            link,
+            address: None,
+        };
+        for waiting in 0..MESH_BACKLOG_MAX {
+            assert_eq!(outbox.is_mesh_behind(), waiting >= MESH_BACKLOG_MAX / 2);
+            assert!(outbox.send(to, |out| out.push(1)));
+        }
+        assert!(!outbox.send(to, |out| out.push(1)), "full");
+        assert_eq!(outbox.overflow_total(), 1);
+        assert!(outbox.poll_mesh().is_some());
+        assert!(outbox.send(to, |out| out.push(1)));
     }
 
     #[test]

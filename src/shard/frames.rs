@@ -250,8 +250,7 @@ impl Shard {
             self.probe.responses_forged_total += 1;
             return;
         }
-        self.probe.mesh_sent_total += 1;
-        self.out.send_mesh(MeshFrame {
+        let frame = MeshFrame {
             to: shard,
             from: self.env.shard,
             body: MeshBody::Sip {
@@ -260,7 +259,12 @@ impl Shard {
                 source: origin.source,
                 bytes: bytes.to_vec(),
             },
-        });
+        };
+        if self.out.send_mesh(frame) {
+            self.probe.mesh_sent_total += 1;
+        } else {
+            self.probe.output_dropped_total += 1;
+        }
     }
 
     pub(super) fn handle_mesh(&mut self, now: Timestamp, frame: &MeshFrame) {

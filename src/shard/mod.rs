@@ -162,7 +162,7 @@ impl Core for Shard {
     }
 
     fn room(&self) -> bool {
-        self.post.room() > 0
+        self.post.room() > 0 && !self.out.is_mesh_behind()
     }
 
     fn is_drained(&self) -> bool {
