@@ -1,0 +1,128 @@
+//! Whole pushes through a shard, made to be counted rather than timed.
+//!
+//! ```sh
+//! cargo bench --bench instructions --no-run          # prints the path of the program
+//! valgrind --tool=callgrind --collect-atstart=no --toggle-collect='*counted*' PROGRAM signalling
+//! ```
+//!
+//! Instruction counts hardly vary on a busy machine: they are what a change of the hot path is judged
+//! by. Only calls of the core are collected; the peers of the protocol tests play the world.
+//! Arguments: scene (`signalling`, `full`) and counted pushes (default 2,000).
+
+use std::time::Duration;
+
+use harness::script::{Answer, Contact, Notifier, PHONE_A, PHONE_B};
+use harness::text::Sip;
+use harness::{Bench, options};
+
+#[expect(dead_code, reason = "the tests use more of it")]
+#[path = "../tests/protocol/harness/mod.rs"]
+mod harness;
+
+/// Where the tests count allocations, the profiler collects.
+mod allocation {
+    #[inline(never)]
+    pub(crate) fn counted<T>(total: &mut u64, work: impl FnOnce() -> T) -> T {
+        *total += 1;
+        work()
+    }
+}
+
+const PHONES: [&str; 4] = [
+    PHONE_A,
+    PHONE_B,
+    "urn:uuid:3c1e7a52-90d4-4c1b-8a55-1b7d2f60c9aa",
+    "urn:uuid:77d0b5c1-2f4e-4f0a-9b36-c04a1e8d5512",
+];
+/// Rounds before collecting starts.
+const WARM: usize = 100;
+
+fn bench() -> Bench {
+    let mut options = options();
+    options.push.linger = Duration::ZERO;
+    let mut bench = Bench::with(options);
+    bench.reuse_links = true;
+    bench
+}
+
+fn contacts(serial: usize) -> Vec<Contact> {
+    let contact = |phone| {
+        let mut contact = Contact::of(phone);
+        contact.call_id = format!("call{serial}");
+        contact
+    };
+    PHONES.into_iter().map(contact).collect()
+}
+
+/// Four phones register anew with one NOTIFY and answer with media port 0.
+fn signalling(bench: &mut Bench, notifier: &mut Notifier, serial: usize) {
+    let mut answer = Answer::active();
+    answer.sdp = answer.sdp.replace("m=message 2855", "m=message 0");
+    bench.notify(notifier, "partial", &contacts(serial));
+    bench.run_s(1);
+    let invites: Vec<Sip> = PHONES.iter().map(|_| bench.expect("INVITE")).collect();
+    for invite in invites {
+        bench.reply(&invite, "100 Trying", "");
+        bench.accept(&invite, &answer);
+        let bye = bench.expect("BYE");
+        bench.reply(&bye, "200 OK", "");
+    }
+}
+
+/// A deposit for a registered phone, delivered over the phone's connection.
+fn full(bench: &mut Bench) {
+    bench.run_s(1);
+    bench.deposit("hello");
+    session(bench);
+}
+
+/// From INVITE to the 200 of the BYE, every message delivered.
+fn session(bench: &mut Bench) {
+    let invite = bench.expect("INVITE");
+    bench.bound(&invite, &Answer::active());
+    for send in bench.take_msrp() {
+        bench.take_message(&send);
+    }
+    let bye = bench.expect("BYE");
+    bench.reply(&bye, "200 OK", "");
+}
+
+fn main() {
+    let mut arguments = std::env::args()
+        .skip(1)
+        .filter(|word| !word.starts_with("--"));
+    let scene = arguments.next().unwrap_or_else(|| "signalling".to_owned());
+    let pushes = arguments
+        .next()
+        .map_or(2000, |n| n.parse().expect("a number of pushes"));
+    let mut bench = bench();
+    match scene.as_str() {
+        "signalling" => {
+            bench.deposit("stays");
+            let mut notifier = bench.subscribed(&contacts(0));
+            let invites: Vec<Sip> = PHONES.iter().map(|_| bench.expect("INVITE")).collect();
+            for invite in &invites {
+                bench.reply(invite, "403 Forbidden", "");
+                bench.expect("ACK");
+            }
+            for serial in 1..WARM + pushes / PHONES.len() {
+                bench.shard.watching = serial >= WARM;
+                signalling(&mut bench, &mut notifier, serial);
+            }
+        }
+        "full" => {
+            bench.deposit("first");
+            bench.subscribed(&[Contact::of(PHONE_A)]);
+            session(&mut bench);
+            for serial in 0..WARM + pushes {
+                bench.shard.watching = serial >= WARM;
+                full(&mut bench);
+            }
+        }
+        other => panic!("no scene {other}: signalling or full"),
+    }
+    eprintln!(
+        "{scene}: {pushes} pushes, {} calls of the core",
+        bench.shard.allocated
+    );
+}
