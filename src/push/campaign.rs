@@ -501,20 +501,17 @@ pub fn launch(push: &mut Push, parts: &mut Parts<'_, '_>) -> Option<Outcome> {
         return Some(Outcome::Drained);
     };
     push.waiting_for = None;
-    push.conversation_id
-        .extend_from_slice(deposit.conversation_id);
-    push.contribution_id
-        .extend_from_slice(deposit.contribution_id);
-    push.to_uri.extend_from_slice(deposit.identity);
     let device = parts.user.device(push.device)?;
     let Some(target) = device.target_for(deposit.identity) else {
         push.state = PushState::Ending;
         return Some(Outcome::Drained);
     };
-    push.request_uri.extend_from_slice(target.uri);
-    if target.rule.needs_instance() {
-        device.write_accept_contact(&mut push.accept_contact);
-    }
+    let ids = (deposit.conversation_id, deposit.contribution_id);
+    push.target.write(ids, deposit.identity, target.uri, |out| {
+        if target.rule.needs_instance() {
+            device.write_accept_contact(out);
+        }
+    });
     signalling::start(push, parts.ctx)
 }
 

@@ -202,7 +202,7 @@ fn transmit(notice: &Notice, ctx: &mut Ctx<'_>, key: Key) {
     let env = ctx.env;
     let branch = env.token(TokenKind::OtherBranch, key, notice.sequence);
     let tag = env.token(TokenKind::ServerTag, key, notice.sequence);
-    let call_id = env.token(TokenKind::ChargingId, key, notice.sequence);
+    let call_id = env.token(TokenKind::OtherCallId, key, notice.sequence);
     let fields = MessageFields {
         request_uri: &notice.to,
         branch: branch.as_bytes(),

@@ -343,7 +343,7 @@ impl Shard {
         frame: &msrp_frame::Frame<'_>,
         status: u16,
     ) {
-        let parts = self.env.minter.verify(frame.tid);
+        let parts = self.verify(frame.tid);
         let Some(parts) = parts.filter(|parts| parts.kind == TokenKind::MsrpTransaction) else {
             self.probe.msrp_rejected_total += 1;
             return;
@@ -382,7 +382,7 @@ impl Shard {
     /// The live push whose session the path's last URI names.
     fn session_named(&self, to_path: &[u8]) -> Option<crate::base::slab::Key> {
         let session = msrp_uri::session_id(msrp_uri::first_uri(to_path))?;
-        let parts = self.env.minter.verify(session)?;
+        let parts = self.verify(session)?;
         if parts.kind != TokenKind::MsrpSession {
             return None;
         }

@@ -187,7 +187,9 @@ impl Shard {
         );
         let tag = self.env.token(TokenKind::SubscribeTag, key, sequence);
         let call_id = self.env.token(TokenKind::SubscribeCallId, key, sequence);
-        let icid = self.env.token(TokenKind::ChargingId, key, sequence);
+        let icid = self
+            .env
+            .token(TokenKind::SubscribeChargingId, key, sequence);
         let in_dialog = state.in_dialog;
         let mut to_value = core::mem::take(&mut self.desk.lines);
         to_value.clear();
