@@ -66,6 +66,8 @@ pub enum TokenKind {
     SubscribeChargingId = 12,
     /// Call-ID of a request outside any dialog.
     OtherCallId = 13,
+    /// Via branch of an OPTIONS that probes a next hop.
+    HopBranch = 14,
 }
 
 impl TokenKind {
@@ -84,6 +86,7 @@ impl TokenKind {
             11 => Self::ChargingId,
             12 => Self::SubscribeChargingId,
             13 => Self::OtherCallId,
+            14 => Self::HopBranch,
             _ => return None,
         })
     }
@@ -98,7 +101,9 @@ impl TokenKind {
             | Self::SubscribeCallId
             | Self::SubscribeTag
             | Self::SubscribeChargingId => Domain::Subscription,
-            Self::OtherBranch | Self::ServerTag | Self::OtherCallId => Domain::Other,
+            Self::OtherBranch | Self::ServerTag | Self::OtherCallId | Self::HopBranch => {
+                Domain::Other
+            }
         }
     }
 }

@@ -365,7 +365,10 @@ impl Campaigns {
         apply_hop(parts.ctx, push, class);
         parts.state.pushes = parts.state.pushes.saturating_sub(1);
         parts.ctx.probe.pushes_ended_total += 1;
-        if !matches!(outcome, Outcome::Drained | Outcome::Cap | Outcome::PeerBye) {
+        if !matches!(
+            outcome,
+            Outcome::Drained | Outcome::Cap | Outcome::PeerBye | Outcome::NoHop
+        ) {
             parts.ctx.probe.pushes_failed_total += 1;
         }
         if let Some(device) = parts.user.device_mut(push.device)
@@ -394,7 +397,13 @@ impl Campaigns {
             .post
             .mailbox_ref(user.slot)
             .is_some_and(|mailbox| !mailbox.is_empty());
-        if has_mail {
+        let held = parts.ctx.hops.held_until(now);
+        if let (true, Outcome::NoHop, Some(until)) = (has_mail, outcome, held) {
+            // Held back by what the hop asks for: offered again when that ends (OVL-4).
+            parts.ctx.probe.pushes_throttled_total += 1;
+            let until = until + parts.ctx.jitter.duration(Duration::ZERO, HELD_SPREAD);
+            parts.state.decide_at = parts.state.decide_at.min(until);
+        } else if has_mail {
             self.changed(now, user, parts.state);
         }
         self.hop_room();
@@ -514,6 +523,9 @@ pub fn launch(push: &mut Push, parts: &mut Parts<'_, '_>) -> Option<Outcome> {
     });
     signalling::start(push, parts.ctx)
 }
+
+/// Over how long requests that were held back are spread.
+const HELD_SPREAD: Duration = Duration::from_millis(500);
 
 /// Longest wait for a record that is read back.
 const LOAD_MAX: Duration = Duration::from_secs(10);

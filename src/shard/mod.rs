@@ -26,7 +26,7 @@ use crate::base::time::{Timestamp, UnixMillis};
 use crate::base::token::{Claim, Domain, TokenParts};
 use crate::metrics::probe::Probe;
 use crate::push::campaign::{Campaigns, UserState};
-use crate::push::hops::{self, Hops};
+use crate::push::hops::{self, Hops, ProbeKit};
 use crate::push::post::Post;
 use crate::push::{Env, Push};
 use crate::registry::Registry;
@@ -128,8 +128,14 @@ impl Core for Shard {
 
     fn advance(&mut self, now: Timestamp) {
         self.fire_timers(now);
-        self.hops.advance(now, &mut self.out);
         if self.desk.hops_at <= now {
+            self.hops.advance(now, &mut self.out);
+            let kit = ProbeKit {
+                minter: &self.env.minter,
+                templates: &self.env.templates,
+                transaction: self.env.options.transaction,
+            };
+            self.hops.probe(now, &mut self.out, &kit);
             // A hop's time of avoidance may have passed.
             self.campaigns.hop_room();
         }

@@ -201,7 +201,8 @@ impl Shard {
             | TokenKind::ServerTag
             | TokenKind::ChargingId
             | TokenKind::SubscribeChargingId
-            | TokenKind::OtherCallId => None,
+            | TokenKind::OtherCallId
+            | TokenKind::HopBranch => None,
         }
     }
 

@@ -28,6 +28,10 @@ impl Shard {
             TokenKind::PushBranch => self.push_response(now, from, message, parts),
             TokenKind::SubscribeBranch => self.subscribe_response(now, message, parts),
             TokenKind::OtherBranch => self.notice_response(now, message, parts),
+            TokenKind::HopBranch => {
+                self.hops.probe_answered(parts);
+                self.campaigns.hop_room();
+            }
             TokenKind::PushCallId
             | TokenKind::PushTag
             | TokenKind::MsrpSession
@@ -79,7 +83,8 @@ impl Shard {
             | TokenKind::ServerTag
             | TokenKind::ChargingId
             | TokenKind::SubscribeChargingId
-            | TokenKind::OtherCallId => true,
+            | TokenKind::OtherCallId
+            | TokenKind::HopBranch => true,
         };
         matches.then_some(parts)
     }

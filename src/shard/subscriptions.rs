@@ -7,6 +7,7 @@ use crate::base::slab::Key;
 use crate::base::time::Timestamp;
 use crate::base::token::{TokenKind, TokenParts};
 use crate::push::campaign::UserState;
+use crate::push::hops::Offer;
 use crate::reginfo::subscription::{
     Action, Ended, Notify, NotifyBody, NotifyHead, NotifyState, SubscribeContext, SubscribeKind,
     SubscribeResponse, SubscriptionState, TerminationReason,
@@ -155,7 +156,7 @@ impl Shard {
             state.dialog.reset();
             state.requests = 0;
         }
-        let Some((_, trunk)) = self.hops.pick(now, false) else {
+        let Some((_, trunk)) = self.hops.pick(now, Offer::New) else {
             let mut context = SubscribeContext {
                 now,
                 jitter: &mut self.desk.jitter,

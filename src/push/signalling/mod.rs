@@ -11,10 +11,11 @@ use core::time::Duration;
 
 use crate::base::outbox::Destination;
 use crate::base::time::Timestamp;
-use crate::push::hops::hop_bit;
+use crate::push::hops::{Offer, hop_bit};
 use crate::push::{Ctx, OtherRequest, Outcome, Push, PushState, guard_after};
 use crate::registry::outcome::RETRY_AFTER_MAX;
 use crate::sip::message::{HeaderName, Message};
+use crate::sip::overload::Feedback;
 use crate::sip::session_timer::{InitialMinSe, InitialRetry};
 use crate::sip::transaction::TransactionOptions;
 use crate::sip::transaction::client_invite::{CancelAction, ClientInvite, InviteAction};
@@ -41,7 +42,7 @@ mod reason {
 ///
 /// `Some(NoHop)` when no hop can take it; the push is over then.
 pub fn start(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<Outcome> {
-    let Some((hop, trunk)) = ctx.hops.pick(ctx.now, true) else {
+    let Some((hop, trunk)) = ctx.hops.pick(ctx.now, Offer::Invite) else {
         push.state = PushState::Ending;
         push.guard = Timestamp::NEVER;
         return Some(Outcome::NoHop);
@@ -63,7 +64,10 @@ fn take_hop(push: &mut Push, ctx: &mut Ctx<'_>, hop: u16, trunk: Destination) {
 /// The hop failed, not the client: the same request once more by the next hop of the list, as a new
 /// transaction with the same Call-ID, tag and CSeq (NH-3). False when no other hop is up.
 fn try_next_hop(push: &mut Push, ctx: &mut Ctx<'_>) -> bool {
-    let Some((hop, trunk)) = ctx.hops.pick_untried(ctx.now, true, push.tried_hops) else {
+    let Some((hop, trunk)) = ctx
+        .hops
+        .pick_untried(ctx.now, Offer::Invite, push.tried_hops)
+    else {
         return false;
     };
     release_hop(push, ctx);
@@ -100,6 +104,14 @@ pub fn handle_response(
         return None;
     };
     let status = message.status();
+    if let Some(hop) = push.used_hop {
+        ctx.hops.answered(hop);
+        if let Some(feedback) = Feedback::of(message)
+            && ctx.hops.hear(ctx.now, hop, &feedback)
+        {
+            ctx.probe.overload_feedback_total += 1;
+        }
+    }
     match cseq.method_bytes {
         // A 2xx counts also on the branch of a hop that was given up for the next: it is the same
         // INVITE, and the device waits for its ACK.
@@ -369,6 +381,9 @@ fn invite_timeout(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<Outcome> {
             push.invite = None;
             if push.has_session() {
                 return refresh::refresh_failed(push, ctx, None, 408);
+            }
+            if let (true, Some(hop)) = (push.state == PushState::Calling, push.used_hop) {
+                ctx.hops.unanswered(ctx.now, hop);
             }
             if push.state == PushState::Calling && try_next_hop(push, ctx) {
                 return None;

@@ -2,6 +2,7 @@
 
 use crate::base::outbox::Destination;
 use crate::base::token::{Token, TokenKind};
+use crate::push::hops::Offer;
 use crate::push::signalling::reason;
 use crate::push::{Ctx, Env, OtherRequest, Push};
 use crate::sip::template::{AckFields, CancelFields, DialogFields, InviteFields};
@@ -13,7 +14,7 @@ pub(super) fn way_out(push: &Push, ctx: &mut Ctx<'_>) -> Destination {
         return trunk;
     }
     ctx.hops
-        .pick(ctx.now, false)
+        .pick(ctx.now, Offer::Owed)
         .map_or(trunk, |(_, other)| other)
 }
 
