@@ -1,0 +1,394 @@
+//! Registrations and contacts in the form that notifiers write, read in one pass.
+//!
+//! Whole `contact` elements and start tags of `registration` are taken if nothing about them is
+//! unusual: double quotes, one blank between attributes, no reference but those around an instance
+//! id, no comment, no CDATA, no element but those we read. Anything else leaves no trace and is the
+//! scanner's. What is taken here, the scanner would take with the same rows.
+
+use super::{
+    ContactRow, ContactStatus, Document, Element, Namespace, ParamKind, ParamRow, RegistrationRow,
+    RegistrationStatus, event, index, quality, seconds,
+};
+use crate::base::limits::REGINFO_CONTACTS_MAX;
+use crate::base::span::Span;
+use crate::reginfo::document::{PARAMS_MAX, REGISTRATIONS_MAX};
+use crate::reginfo::scan::{ATTRIBUTE_BYTES_MAX, ReginfoError, Scanner, span, text_end, value_end};
+
+/// Texts from this length on are first compared with the last such text.
+const LONG: usize = 32;
+
+/// A place in the document. `None` from its methods is "not in the usual form".
+#[derive(Clone, Copy, Debug)]
+struct Cursor<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl Cursor<'_> {
+    #[inline]
+    fn peek(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
+    }
+
+    /// Steps over `text`, if it stands here.
+    #[inline]
+    fn eat<const N: usize>(&mut self, text: &[u8; N]) -> Option<()> {
+        if self.bytes.get(self.at..)?.first_chunk::<N>()? != text {
+            return None;
+        }
+        self.at += N;
+        Some(())
+    }
+
+    /// The attribute value that starts here, and steps over the quote behind it.
+    #[inline]
+    fn value(&mut self) -> Option<Span> {
+        let rest = self.bytes.get(self.at..)?;
+        let len = value_end(b'"', rest)?;
+        if rest.get(len) != Some(&b'"') || len > ATTRIBUTE_BYTES_MAX {
+            return None;
+        }
+        let value = span(self.at, self.at + len);
+        self.at += len + 1;
+        Some(value)
+    }
+
+    /// The text up to the next tag; without white space at its ends.
+    #[inline]
+    fn text(&mut self) -> Option<Span> {
+        let rest = self.bytes.get(self.at..)?;
+        let len = text_end(rest)?;
+        if rest.get(len) != Some(&b'<') {
+            return None;
+        }
+        let start = self.at;
+        self.at += len;
+        let text = rest.get(..len)?;
+        let is_ink = |byte: Option<&u8>| byte.is_none_or(|&byte| byte > b' ');
+        if is_ink(text.first()) && is_ink(text.last()) {
+            return Some(span(start, start + len));
+        }
+        let from_start = text.trim_ascii_start();
+        let start = start + (len - from_start.len());
+        Some(span(start, start + from_start.trim_ascii_end().len()))
+    }
+
+    /// Steps over white space. The screen let no other octet up to the blank pass.
+    #[inline]
+    fn skip_space(&mut self) {
+        while self.peek().is_some_and(|byte| byte <= b' ') {
+            self.at += 1;
+        }
+    }
+
+    fn slice(&self, span: Span) -> &[u8] {
+        span.slice(self.bytes)
+    }
+}
+
+impl Document {
+    /// Takes what stands at the scanner's place inside `parent`, if it has the usual form. Answers
+    /// the element that is open then; `None` when nothing was taken.
+    ///
+    /// # Errors
+    /// As [`Scanner::enter`].
+    #[inline]
+    pub(super) fn take_quickly(
+        &mut self,
+        scanner: &mut Scanner<'_>,
+        bytes: &[u8],
+        parent: Element,
+    ) -> Result<Option<Element>, ReginfoError> {
+        #[cfg(test)]
+        if self.careful {
+            return Ok(None);
+        }
+        if !self.plain_is_reginfo || scanner.has_cdata_end() {
+            return Ok(None);
+        }
+        scanner.skip_space();
+        let mut cursor = Cursor {
+            bytes,
+            at: scanner.position(),
+        };
+        if parent == Element::Reginfo {
+            let start = cursor.at + 1;
+            if self.quick_registration(&mut cursor).is_none() {
+                return Ok(None);
+            }
+            scanner.enter(span(start, start + "registration".len()), cursor.at)?;
+            return Ok(Some(Element::Registration));
+        }
+        if cursor.eat(b"<contact").is_none() {
+            return Ok(None);
+        }
+        let params = self.params.len();
+        if self.quick_contact(&mut cursor).is_none() {
+            self.params.truncate(params);
+            return Ok(None);
+        }
+        scanner.resume(cursor.at);
+        Ok(Some(parent))
+    }
+
+    fn quick_registration(&mut self, cursor: &mut Cursor<'_>) -> Option<()> {
+        cursor.eat(b"<registration")?;
+        if self.registrations.len() == REGISTRATIONS_MAX {
+            return None;
+        }
+        let (mut aor, mut id, mut state) = (None, None, None);
+        loop {
+            match cursor.peek()? {
+                b' ' => cursor.at += 1,
+                b'>' => break,
+                _ => return None,
+            }
+            let twice = match cursor.peek()? {
+                b'a' => {
+                    cursor.eat(b"aor=\"")?;
+                    aor.replace(cursor.value()?).is_some()
+                }
+                b'i' => {
+                    cursor.eat(b"id=\"")?;
+                    id.replace(cursor.value()?).is_some()
+                }
+                b's' => {
+                    cursor.eat(b"state=\"")?;
+                    let value = cursor.value()?;
+                    let status = match cursor.slice(value) {
+                        b"active" => RegistrationStatus::Active,
+                        b"init" => RegistrationStatus::Init,
+                        b"terminated" => RegistrationStatus::Terminated,
+                        _ => return None,
+                    };
+                    state.replace(status).is_some()
+                }
+                _ => return None,
+            };
+            if twice {
+                return None;
+            }
+        }
+        cursor.at += 1;
+        self.registrations.push(RegistrationRow {
+            aor: aor?,
+            id: id?,
+            state: state?,
+            first_contact: index(self.contacts.len()),
+            contacts: 0,
+        });
+        Some(())
+    }
+
+    /// From behind `<contact` to behind `</contact>`. Parameters may be left behind when it fails.
+    fn quick_contact(&mut self, cursor: &mut Cursor<'_>) -> Option<()> {
+        if self.contacts.len() == REGINFO_CONTACTS_MAX {
+            return None;
+        }
+        let mut row = ContactRow::before(index(self.params.len()));
+        if quick_attributes(cursor, &mut row)? {
+            loop {
+                cursor.skip_space();
+                if cursor.eat(b"<unknown-param name=\"").is_some() {
+                    self.quick_param(cursor, &mut row)?;
+                } else if cursor.eat(b"<uri>").is_some() {
+                    row.uri = cursor.text()?;
+                    cursor.eat(b"</uri>")?;
+                } else if cursor.eat(b"</contact>").is_some() {
+                    break;
+                } else {
+                    self.quick_gruu(cursor, &mut row)?;
+                }
+            }
+        }
+        self.contacts.push(row);
+        self.registrations.last_mut()?.contacts += 1;
+        Some(())
+    }
+
+    /// From behind `<unknown-param name="` to behind its end.
+    #[inline]
+    fn quick_param(&mut self, cursor: &mut Cursor<'_>, row: &mut ContactRow) -> Option<()> {
+        if self.params.len() == PARAMS_MAX {
+            return None;
+        }
+        let start = cursor.at;
+        row.params += 1;
+        if cursor.eat(b"+sip.instance\">\"&lt;").is_some() {
+            let len = text_end(cursor.bytes.get(cursor.at..)?)?;
+            let instance = span(cursor.at, cursor.at + len);
+            cursor.at += len;
+            cursor.eat(b"&gt;\"</unknown-param>")?;
+            row.instance = instance;
+            let value = self.unescape_around(instance)?;
+            self.params.push(ParamRow {
+                name: span(start, start + "+sip.instance".len()),
+                value,
+                kind: ParamKind::Instance,
+            });
+            return Some(());
+        }
+        let name = cursor.value()?;
+        let kind = ParamKind::of(cursor.slice(name));
+        if kind == ParamKind::Instance {
+            return None;
+        }
+        let value = if cursor.eat(b"/>").is_some() {
+            Span::EMPTY
+        } else {
+            cursor.eat(b">")?;
+            let value = self.quick_text(cursor)?;
+            cursor.eat(b"</unknown-param>")?;
+            value
+        };
+        self.params.push(ParamRow { name, value, kind });
+        Some(())
+    }
+
+    /// As [`Cursor::text`]. The contacts of a user mostly show the same features: a text equal to
+    /// the last long one is that one.
+    #[inline]
+    fn quick_text(&mut self, cursor: &mut Cursor<'_>) -> Option<Span> {
+        let known = self.last_text;
+        if !known.is_empty()
+            && let Some((head, [b'<', ..])) = cursor
+                .bytes
+                .get(cursor.at..)?
+                .split_at_checked(known.len as usize)
+            && head == cursor.slice(known)
+        {
+            cursor.at += head.len();
+            return Some(known);
+        }
+        let text = cursor.text()?;
+        if text.len as usize >= LONG {
+            self.last_text = text;
+        }
+        Some(text)
+    }
+
+    /// Writes `"<` and `>"` around an instance id, where the document has references: they are
+    /// longer than that, and nothing else is ever read from their place.
+    fn unescape_around(&mut self, instance: Span) -> Option<Span> {
+        let start = instance.start as usize;
+        let end = start + instance.len as usize;
+        self.arena
+            .get_mut(start - 2..start)?
+            .copy_from_slice(b"\"<");
+        self.arena.get_mut(end..end + 2)?.copy_from_slice(b">\"");
+        Some(span(start - 2, end + 2))
+    }
+
+    /// A `pub-gruu` or `temp-gruu` element without contents, under any prefix of its namespace.
+    #[inline]
+    fn quick_gruu(&self, cursor: &mut Cursor<'_>, row: &mut ContactRow) -> Option<()> {
+        cursor.eat(b"<")?;
+        let start = cursor.at;
+        let window = cursor.bytes.get(start..start + 16)?;
+        let colon = window.iter().position(|&byte| byte == b':')?;
+        let prefix = &window[..colon];
+        let known = |binding: &&super::Binding| binding.prefix.slice(cursor.bytes) == prefix;
+        let binding = self.namespaces.iter().rev().find(known)?;
+        if binding.namespace != Namespace::Gruu {
+            return None;
+        }
+        cursor.at += colon + 1;
+        if cursor.eat(b"pub-gruu uri=\"").is_some() {
+            let uri = cursor.value()?;
+            cursor.eat(b"/>")?;
+            row.pub_gruu = Some(uri);
+            return Some(());
+        }
+        cursor.eat(b"temp-gruu uri=\"")?;
+        cursor.value()?;
+        if cursor.eat(b" first-cseq=\"").is_some() {
+            cursor.value()?;
+        }
+        cursor.eat(b"/>")?;
+        row.has_temp_gruu = true;
+        Some(())
+    }
+}
+
+const ID: u8 = 1;
+const STATE: u8 = 2;
+const EVENT: u8 = 4;
+const EXPIRES: u8 = 8;
+const CALL_ID: u8 = 16;
+const CSEQ: u8 = 32;
+const DURATION: u8 = 64;
+const QUALITY: u8 = 128;
+
+/// The attributes of a contact; whether it has contents.
+#[inline]
+fn quick_attributes(cursor: &mut Cursor<'_>, row: &mut ContactRow) -> Option<bool> {
+    let mut seen = 0;
+    let open = loop {
+        match cursor.peek()? {
+            b' ' => cursor.at += 1,
+            b'>' => {
+                cursor.at += 1;
+                break true;
+            }
+            _ => {
+                cursor.eat(b"/>")?;
+                break false;
+            }
+        }
+        let bit = match cursor.peek()? {
+            b'i' => {
+                cursor.eat(b"id=\"")?;
+                row.id = cursor.value()?;
+                ID
+            }
+            b's' => {
+                cursor.eat(b"state=\"")?;
+                let value = cursor.value()?;
+                row.state = match cursor.slice(value) {
+                    b"active" => ContactStatus::Active,
+                    b"terminated" => ContactStatus::Terminated,
+                    _ => return None,
+                };
+                STATE
+            }
+            b'e' if cursor.eat(b"event=\"").is_some() => {
+                let value = cursor.value()?;
+                row.event = event(cursor.slice(value));
+                EVENT
+            }
+            b'e' => {
+                cursor.eat(b"expires=\"")?;
+                let value = cursor.value()?;
+                row.expires_s = Some(seconds(cursor.slice(value))?);
+                EXPIRES
+            }
+            b'c' if cursor.eat(b"callid=\"").is_some() => {
+                row.call_id = cursor.value()?;
+                CALL_ID
+            }
+            b'c' => {
+                cursor.eat(b"cseq=\"")?;
+                row.cseq = cursor.value()?;
+                CSEQ
+            }
+            b'd' => {
+                cursor.eat(b"duration-registered=\"")?;
+                let value = cursor.value()?;
+                row.duration_registered_s = seconds(cursor.slice(value));
+                DURATION
+            }
+            b'q' => {
+                cursor.eat(b"q=\"")?;
+                let value = cursor.value()?;
+                row.q = quality(cursor.slice(value));
+                QUALITY
+            }
+            _ => return None,
+        };
+        if seen & bit != 0 {
+            return None;
+        }
+        seen |= bit;
+    };
+    (seen & (ID | STATE) == ID | STATE).then_some(open)
+}
