@@ -323,9 +323,11 @@ impl Document {
         let mut gathered = Span::EMPTY;
         let mut current = Element::Ignored;
         loop {
-            if matches!(current, Element::Reginfo | Element::Registration)
-                && let Some(element) = self.take_quickly(scanner, bytes, current)?
-            {
+            let usual = matches!(
+                current,
+                Element::Ignored | Element::Reginfo | Element::Registration
+            );
+            if usual && let Some(element) = self.take_quickly(scanner, bytes, current)? {
                 stack[scanner.depth() - 1] = element;
                 current = element;
                 continue;

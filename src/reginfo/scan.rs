@@ -296,8 +296,12 @@ impl<'a> Scanner<'a> {
     /// Goes on behind a start tag that a caller read by itself; `name` is its element's.
     ///
     /// # Errors
-    /// `Limit` when it is nested too deeply.
+    /// `Limit` when it is nested too deeply, `Syntax` when it is a second root.
     pub(super) fn enter(&mut self, name: Span, at: usize) -> Result<(), ReginfoError> {
+        if self.depth == 0 && self.root_seen {
+            return self.syntax();
+        }
+        self.root_seen = true;
         let Some(place) = self.open.get_mut(self.depth) else {
             return self.fail(ReginfoErrorKind::Limit);
         };

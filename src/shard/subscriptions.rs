@@ -9,9 +9,9 @@ use crate::base::token::{TokenKind, TokenParts};
 use crate::push::campaign::UserState;
 use crate::reginfo::subscription::{
     Action, Ended, Notify, NotifyBody, NotifyHead, NotifyState, SubscribeContext, SubscribeKind,
-    SubscribeResponse, SubscriptionState, TerminationReason,
+    SubscribeResponse, Subscription, SubscriptionState, TerminationReason,
 };
-use crate::registry::{Device, User};
+use crate::registry::User;
 use crate::shard::Shard;
 use crate::shard::frames::Origin;
 use crate::shard::requests::Reply;
@@ -77,17 +77,10 @@ impl Shard {
         if wanted && !self.hops.is_up(now) {
             entry.extra.subscribe_at = now + NO_HOP_RETRY;
         } else if wanted {
-            let mut context = SubscribeContext {
-                now,
-                jitter: &mut self.desk.jitter,
-                options: &self.options.subscribe,
-            };
-            let entry = self.registry.entry_mut(user).expect("found above");
             // It may cross the 480 to a SUBSCRIBE sent before: that answer is out of date then.
             entry.extra.subscribe.registered_meanwhile =
                 entry.user.subscription.state() == SubscriptionState::Pending;
-            let action = entry.user.subscription.registered(&mut context);
-            self.subscription_action(now, user, action);
+            self.subscription_step(now, user, Subscription::registered);
         }
         self.rearm_user(user);
     }
@@ -102,17 +95,21 @@ impl Shard {
             entry.extra.subscribe_at = now + NO_HOP_RETRY;
             return;
         }
-        let mut context = SubscribeContext {
-            now,
-            jitter: &mut self.desk.jitter,
-            options: &self.options.subscribe,
-        };
-        let action = entry.user.subscription.wanted(&mut context);
-        self.subscription_action(now, user, action);
+        self.subscription_step(now, user, Subscription::wanted);
     }
 
     /// A client is not where the registrar said: asks for full state (RSP-7).
     pub(super) fn refresh_subscription(&mut self, now: Timestamp, user: Key) {
+        self.subscription_step(now, user, Subscription::refresh);
+    }
+
+    /// Lets the user's subscription take a step, and does what it asks for.
+    fn subscription_step(
+        &mut self,
+        now: Timestamp,
+        user: Key,
+        step: impl FnOnce(&mut Subscription, &mut SubscribeContext<'_>) -> Action,
+    ) {
         let Some(entry) = self.registry.entry_mut(user) else {
             return;
         };
@@ -121,7 +118,7 @@ impl Shard {
             jitter: &mut self.desk.jitter,
             options: &self.options.subscribe,
         };
-        let action = entry.user.subscription.refresh(&mut context);
+        let action = step(&mut entry.user.subscription, &mut context);
         self.subscription_action(now, user, action);
     }
 
@@ -156,13 +153,11 @@ impl Shard {
             state.requests = 0;
         }
         let Some((_, trunk)) = self.hops.pick(now, false) else {
-            let mut context = SubscribeContext {
-                now,
-                jitter: &mut self.desk.jitter,
-                options: &self.options.subscribe,
-            };
             // Counts as a failure of the transport; the machine tries again later.
-            let _waits = entry.user.subscription.handle_transport_error(&mut context);
+            self.subscription_step(now, user, |subscription, context| {
+                let _waits = subscription.handle_transport_error(context);
+                Action::None
+            });
             return;
         };
         state.trunk = Some(trunk);
@@ -251,29 +246,17 @@ impl Shard {
             retry_after_s: message.retry_after(),
         };
         let user = parts.key;
-        let Some(entry) = self.registry.entry_mut(user) else {
-            return;
-        };
-        let mut context = SubscribeContext {
-            now,
-            jitter: &mut self.desk.jitter,
-            options: &self.options.subscribe,
-        };
-        let action = entry
-            .user
-            .subscription
-            .handle_response(&mut context, response);
-        let again = action == Action::Ended(Ended::NotRegistered)
-            && core::mem::take(&mut entry.extra.subscribe.registered_meanwhile);
-        self.subscription_action(now, user, action);
-        if again && let Some(entry) = self.registry.entry_mut(user) {
-            let mut context = SubscribeContext {
-                now,
-                jitter: &mut self.desk.jitter,
-                options: &self.options.subscribe,
-            };
-            let action = entry.user.subscription.registered(&mut context);
-            self.subscription_action(now, user, action);
+        let mut absent = false;
+        self.subscription_step(now, user, |subscription, context| {
+            let action = subscription.handle_response(context, response);
+            absent = action == Action::Ended(Ended::NotRegistered);
+            action
+        });
+        if absent
+            && let Some(entry) = self.registry.entry_mut(user)
+            && core::mem::take(&mut entry.extra.subscribe.registered_meanwhile)
+        {
+            self.subscription_step(now, user, Subscription::registered);
         }
         self.rearm_user(user);
     }
@@ -288,13 +271,7 @@ impl Shard {
             if entry.user.subscription.deadline() > now {
                 return;
             }
-            let mut context = SubscribeContext {
-                now,
-                jitter: &mut self.desk.jitter,
-                options: &self.options.subscribe,
-            };
-            let action = entry.user.subscription.handle_timeout(&mut context);
-            self.subscription_action(now, user, action);
+            self.subscription_step(now, user, Subscription::handle_timeout);
         }
     }
 
@@ -388,9 +365,14 @@ impl Shard {
         if !message.body().is_empty() {
             match self.read_document(message) {
                 Ok(()) => {
-                    let options = &self.campaigns.options.registry;
+                    let campaigns = &mut self.campaigns;
                     let entry = self.registry.entry_mut(key).expect("looked up before");
-                    let applied = entry.user.apply(now, &self.campaigns.document, options);
+                    let applied = entry.user.apply(
+                        now,
+                        &campaigns.document,
+                        &campaigns.options.registry,
+                        &mut campaigns.lists,
+                    );
                     decide = applied.changed || applied.new_or_rebound_devices > 0;
                     notify.body = NotifyBody::Applied {
                         needs_refresh: applied.needs_refresh,
@@ -411,14 +393,9 @@ impl Shard {
         if refused.is_none() {
             self.reply(now, origin, message, &Reply::plain(200));
         }
-        let entry = self.registry.entry_mut(key).expect("looked up before");
-        let mut context = SubscribeContext {
-            now,
-            jitter: &mut self.desk.jitter,
-            options: &self.options.subscribe,
-        };
-        let action = entry.user.subscription.handle_notify(&mut context, notify);
-        self.subscription_action(now, key, action);
+        self.subscription_step(now, key, |subscription, context| {
+            subscription.handle_notify(context, notify)
+        });
         if decide {
             let entry = self.registry.entry_mut(key).expect("looked up before");
             self.campaigns.changed(now, key, &mut entry.extra);
@@ -428,26 +405,27 @@ impl Shard {
 
     /// The other identities of the implicit set lead to the same mailbox (INT-11).
     fn learn_aliases(&mut self, key: Key) {
-        let mut names = core::mem::take(&mut self.desk.identity);
-        names.clear();
-        if let Some(entry) = self.registry.entry(key) {
-            for aor in entry.user.devices.iter().flat_map(Device::aors) {
-                let start = names.len();
-                let served = uri::canonical_identity(aor, &mut names).is_ok()
-                    && self.options.serves(aor, &names[start..])
-                    && self.options.owner(&names[start..]) == self.env.shard;
-                if served {
-                    names.push(b'\n');
-                } else {
-                    names.truncate(start);
-                }
+        let mut name = core::mem::take(&mut self.desk.identity);
+        let mut from = 0;
+        while let Some((place, aor)) = self
+            .registry
+            .user(key)
+            .and_then(|user| user.next_unlearned(from))
+        {
+            name.clear();
+            let ours = uri::canonical_identity(aor, &mut name).is_ok()
+                && self.options.serves(aor, &name)
+                && self.options.owner(&name) == self.env.shard;
+            // An identity that leads elsewhere, or one too many, stays as it is, and is tried again
+            // at the next change.
+            if (!ours || self.registry.alias(key, &name))
+                && let Some(user) = self.registry.user_mut(key)
+            {
+                user.learned(place);
             }
+            from = place + 1;
         }
-        for name in names.split(|&c| c == b'\n').filter(|name| !name.is_empty()) {
-            // An identity that leads elsewhere, or one too many, stays as it is.
-            let _known = self.registry.alias(key, name);
-        }
-        self.desk.identity = names;
+        self.desk.identity = name;
     }
 
     fn read_document(&mut self, message: &Message<'_>) -> Result<(), (u16, &'static [u8])> {

@@ -6,12 +6,12 @@
 //! scanner's. What is taken here, the scanner would take with the same rows.
 
 use super::{
-    ContactRow, ContactStatus, Document, Element, Namespace, ParamKind, ParamRow, RegistrationRow,
-    RegistrationStatus, event, index, quality, seconds,
+    Binding, ContactEvent, ContactRow, ContactStatus, Document, DocumentState, Element,
+    GRUU_NAMESPACE, NAMESPACES_MAX, Namespace, PARAMS_MAX, ParamKind, ParamRow, REGINFO_NAMESPACE,
+    REGISTRATIONS_MAX, RegistrationRow, RegistrationStatus, event, index, number, quality,
 };
 use crate::base::limits::REGINFO_CONTACTS_MAX;
 use crate::base::span::Span;
-use crate::reginfo::document::{PARAMS_MAX, REGISTRATIONS_MAX};
 use crate::reginfo::scan::{ATTRIBUTE_BYTES_MAX, ReginfoError, Scanner, span, text_end, value_end};
 
 /// Texts from this length on are first compared with the last such text.
@@ -51,6 +51,28 @@ impl Cursor<'_> {
         let value = span(self.at, self.at + len);
         self.at += len + 1;
         Some(value)
+    }
+
+    /// A number of seconds below 10^9 and the quote behind it.
+    #[inline]
+    fn seconds(&mut self) -> Option<u32> {
+        let mut sum = 0;
+        let digits = self.bytes.get(self.at..)?;
+        for (len, &byte) in digits.iter().take(10).enumerate() {
+            let digit = byte.wrapping_sub(b'0');
+            if digit > 9 {
+                if byte != b'"' || len == 0 {
+                    return None;
+                }
+                self.at += len + 1;
+                return Some(sum);
+            }
+            if len == 9 {
+                return None;
+            }
+            sum = sum * 10 + u32::from(digit);
+        }
+        None
     }
 
     /// The text up to the next tag; without white space at its ends.
@@ -103,7 +125,7 @@ impl Document {
         if self.careful {
             return Ok(None);
         }
-        if !self.plain_is_reginfo || scanner.has_cdata_end() {
+        if scanner.has_cdata_end() {
             return Ok(None);
         }
         scanner.skip_space();
@@ -111,6 +133,17 @@ impl Document {
             bytes,
             at: scanner.position(),
         };
+        if parent == Element::Ignored {
+            let start = cursor.at + 1;
+            if scanner.depth() > 0 || self.quick_root(&mut cursor).is_none() {
+                return Ok(None);
+            }
+            scanner.enter(span(start, start + "reginfo".len()), cursor.at)?;
+            return Ok(Some(Element::Reginfo));
+        }
+        if !self.plain_is_reginfo {
+            return Ok(None);
+        }
         if parent == Element::Reginfo {
             let start = cursor.at + 1;
             if self.quick_registration(&mut cursor).is_none() {
@@ -129,6 +162,62 @@ impl Document {
         }
         scanner.resume(cursor.at);
         Ok(Some(parent))
+    }
+
+    /// The start tag of the root. Leaves nothing behind when it fails.
+    fn quick_root(&mut self, cursor: &mut Cursor<'_>) -> Option<()> {
+        cursor.eat(b"<reginfo")?;
+        let mut bindings = [None; 3];
+        let (mut version, mut state) = (None, None);
+        loop {
+            match cursor.peek()? {
+                b' ' => cursor.at += 1,
+                b'>' => break,
+                _ => return None,
+            }
+            let twice = match cursor.peek()? {
+                b'x' => {
+                    let binding = quick_namespace(cursor)?;
+                    let same = |other: &Binding| {
+                        cursor.slice(other.prefix) == cursor.slice(binding.prefix)
+                    };
+                    let twice = bindings.iter().flatten().any(same);
+                    *bindings.iter_mut().find(|place| place.is_none())? = Some(binding);
+                    twice
+                }
+                b'v' => {
+                    cursor.eat(b"version=\"")?;
+                    let value = cursor.value()?;
+                    version.replace(number(cursor.slice(value))?).is_some()
+                }
+                b's' => {
+                    cursor.eat(b"state=\"")?;
+                    let value = match cursor.eat(b"full\"") {
+                        Some(()) => DocumentState::Full,
+                        None => {
+                            cursor.eat(b"partial\"")?;
+                            DocumentState::Partial
+                        }
+                    };
+                    state.replace(value).is_some()
+                }
+                _ => return None,
+            };
+            if twice {
+                return None;
+            }
+        }
+        cursor.at += 1;
+        let is_ours = |binding: &Binding| {
+            binding.prefix.is_empty() && binding.namespace == Namespace::Reginfo
+        };
+        if !bindings.iter().flatten().any(is_ours) {
+            return None;
+        }
+        (self.version, self.state) = (version?, state?);
+        self.plain_is_reginfo = true;
+        self.namespaces.extend(bindings.into_iter().flatten());
+        Some(())
     }
 
     fn quick_registration(&mut self, cursor: &mut Cursor<'_>) -> Option<()> {
@@ -279,6 +368,31 @@ impl Document {
         Some(span(start - 2, end + 2))
     }
 
+    /// A GRUU value made of identity and instance id, as nearly all are, and the quote behind it:
+    /// compared with both, which were looked through before, it needs no look of its own.
+    #[inline]
+    fn composed_gruu(&self, cursor: &mut Cursor<'_>, row: &ContactRow) -> Option<Span> {
+        let aor = self.registrations.last()?.aor;
+        if row.instance.is_empty() || (aor.start + aor.len) as usize > cursor.bytes.len() {
+            return None;
+        }
+        let mut ahead = *cursor;
+        for part in [aor, row.instance] {
+            let text = cursor.slice(part);
+            if !ahead.bytes.get(ahead.at..)?.starts_with(text) {
+                return None;
+            }
+            ahead.at += text.len();
+            if part == aor {
+                ahead.eat(b";gr=")?;
+            }
+        }
+        ahead.eat(b"\"")?;
+        let uri = span(cursor.at, ahead.at - 1);
+        *cursor = ahead;
+        Some(uri)
+    }
+
     /// A `pub-gruu` or `temp-gruu` element without contents, under any prefix of its namespace.
     #[inline]
     fn quick_gruu(&self, cursor: &mut Cursor<'_>, row: &mut ContactRow) -> Option<()> {
@@ -287,14 +401,17 @@ impl Document {
         let window = cursor.bytes.get(start..start + 16)?;
         let colon = window.iter().position(|&byte| byte == b':')?;
         let prefix = &window[..colon];
-        let known = |binding: &&super::Binding| binding.prefix.slice(cursor.bytes) == prefix;
+        let known = |binding: &&Binding| binding.prefix.slice(cursor.bytes) == prefix;
         let binding = self.namespaces.iter().rev().find(known)?;
         if binding.namespace != Namespace::Gruu {
             return None;
         }
         cursor.at += colon + 1;
         if cursor.eat(b"pub-gruu uri=\"").is_some() {
-            let uri = cursor.value()?;
+            let uri = match self.composed_gruu(cursor, row) {
+                Some(uri) => uri,
+                None => cursor.value()?,
+            };
             cursor.eat(b"/>")?;
             row.pub_gruu = Some(uri);
             return Some(());
@@ -309,6 +426,37 @@ impl Document {
         Some(())
     }
 }
+
+/// A namespace declaration of the root.
+fn quick_namespace(cursor: &mut Cursor<'_>) -> Option<Binding> {
+    cursor.eat(b"xmlns")?;
+    let start = cursor.at + 1;
+    let prefix = if cursor.eat(b":").is_some() {
+        let rest = cursor.bytes.get(start..)?;
+        let len = rest.iter().position(|byte| !byte.is_ascii_lowercase())?;
+        cursor.at += len;
+        if len == 0 || len > 32 {
+            return None;
+        }
+        span(start, start + len)
+    } else {
+        Span::EMPTY
+    };
+    cursor.eat(b"=\"")?;
+    let value = cursor.value()?;
+    let namespace = match cursor.slice(value) {
+        REGINFO_NAMESPACE => Namespace::Reginfo,
+        GRUU_NAMESPACE => Namespace::Gruu,
+        _ => Namespace::Other,
+    };
+    Some(Binding {
+        prefix,
+        namespace,
+        depth: 1,
+    })
+}
+
+const _: () = assert!(NAMESPACES_MAX >= 3, "the root's declarations fit");
 
 const ID: u8 = 1;
 const STATE: u8 = 2;
@@ -343,23 +491,26 @@ fn quick_attributes(cursor: &mut Cursor<'_>, row: &mut ContactRow) -> Option<boo
             }
             b's' => {
                 cursor.eat(b"state=\"")?;
-                let value = cursor.value()?;
-                row.state = match cursor.slice(value) {
-                    b"active" => ContactStatus::Active,
-                    b"terminated" => ContactStatus::Terminated,
-                    _ => return None,
+                row.state = if cursor.eat(b"active\"").is_some() {
+                    ContactStatus::Active
+                } else {
+                    cursor.eat(b"terminated\"")?;
+                    ContactStatus::Terminated
                 };
                 STATE
             }
             b'e' if cursor.eat(b"event=\"").is_some() => {
-                let value = cursor.value()?;
-                row.event = event(cursor.slice(value));
+                row.event = if cursor.eat(b"registered\"").is_some() {
+                    Some(ContactEvent::Registered)
+                } else {
+                    let value = cursor.value()?;
+                    event(cursor.slice(value))
+                };
                 EVENT
             }
             b'e' => {
                 cursor.eat(b"expires=\"")?;
-                let value = cursor.value()?;
-                row.expires_s = Some(seconds(cursor.slice(value))?);
+                row.expires_s = Some(cursor.seconds()?);
                 EXPIRES
             }
             b'c' if cursor.eat(b"callid=\"").is_some() => {
@@ -373,8 +524,7 @@ fn quick_attributes(cursor: &mut Cursor<'_>, row: &mut ContactRow) -> Option<boo
             }
             b'd' => {
                 cursor.eat(b"duration-registered=\"")?;
-                let value = cursor.value()?;
-                row.duration_registered_s = seconds(cursor.slice(value));
+                row.duration_registered_s = Some(cursor.seconds()?);
                 DURATION
             }
             b'q' => {

@@ -392,6 +392,27 @@ fn near_usual() -> Vec<String> {
         ("aor=\"sip:a@h\"", ""),
         (" state=\"active\">", " state=\"active\" xmlns=\"other\">"),
         ("<registration", "<other/><registration"),
+        ("<reginfo", "<reginfo xmlns:gr=\"other\""),
+        ("<reginfo", "<reginfo xmlns:x=\"a\" xmlns:y=\"b\""),
+        ("<reginfo", "<reginfo xmlns:x=\"other\""),
+        ("<reginfo", "<!-- c --><reginfo"),
+        ("<reginfo", "<?xml version=\"1.0\"?>\n<reginfo"),
+        ("xmlns=", "xmlns:p="),
+        ("version=\"7\"", "version=\" 7\""),
+        ("version=\"7\"", "version=\"7\" version=\"8\""),
+        ("version=\"7\"", ""),
+        ("\"full\"", "\"partial\""),
+        ("\"full\"", "\"empty\""),
+        ("expires=\"7\"", "expires=\"4294967296\""),
+        ("expires=\"7\"", "expires=\"\""),
+        ("registered=\"3\"", "registered=\"3s\""),
+        ("sip:a@h;gr=1", "sip:a@h;gr=urn:x"),
+        ("sip:a@h;gr=1", "sip:a@h;gr=urn:x&amp;"),
+        ("sip:a@h;gr=1", "sip:a@h;gr=urn:xy"),
+        (
+            "</reginfo>",
+            "</reginfo><reginfo xmlns=\"urn:ietf:params:xml:ns:reginfo\" version=\"1\" state=\"full\"></reginfo>",
+        ),
     ] {
         let base = one(contact);
         assert!(base.contains(from), "{from}");
