@@ -5,6 +5,7 @@
 
 use crate::base::limits;
 use crate::base::span::Span;
+use crate::registry::user::digest;
 use crate::sip::message::{HeaderName, Message};
 
 /// Target, routes and tags of a subscription. Default is "no dialog yet".
@@ -16,6 +17,8 @@ pub struct NotifierDialog {
     /// The Contact value that gave the target, as it came.
     contact: Span,
     target: Span,
+    /// Digest of the Call-ID that was found to be ours; zero for none yet.
+    call_id: u64,
     cseq: u32,
 }
 
@@ -27,6 +30,7 @@ impl NotifierDialog {
         self.to = Span::EMPTY;
         self.contact = Span::EMPTY;
         self.target = Span::EMPTY;
+        self.call_id = 0;
         self.cseq = 0;
     }
 
@@ -34,6 +38,18 @@ impl NotifierDialog {
     #[must_use]
     pub const fn is_established(&self) -> bool {
         !self.target.is_empty()
+    }
+
+    /// Whether `call_id` is that of the dialog; `is_ours` finds out the first time.
+    pub fn admits(&mut self, call_id: &[u8], is_ours: impl FnOnce(&[u8]) -> bool) -> bool {
+        let digest = digest(call_id);
+        if self.call_id != digest {
+            if !is_ours(call_id) {
+                return false;
+            }
+            self.call_id = digest;
+        }
+        true
     }
 
     /// Takes the dialog from its first NOTIFY, and from later ones where it goes. Without a usable

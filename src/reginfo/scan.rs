@@ -665,7 +665,8 @@ pub(super) fn text_end(rest: &[u8]) -> Option<usize> {
 #[inline]
 fn find_end(rest: &[u8], bits: u8, wanted: u8, same: [u8; 2]) -> Option<usize> {
     const WORDS: usize = 6;
-    let [less, bits, wanted] = [b'<', bits, wanted].map(|byte| LOW * u64::from(byte));
+    let less = LOW * u64::from(b'<');
+    let (bits, wanted) = (LOW * u64::from(bits), LOW * u64::from(wanted));
     let (words, _) = rest.as_chunks::<8>();
     for (index, word) in words.iter().take(WORDS).enumerate() {
         let word = u64::from_le_bytes(*word);

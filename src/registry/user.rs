@@ -134,8 +134,9 @@ pub struct User {
     pub orig_ioi: Vec<u8>,
     pub(crate) aliases: Vec<u64>,
     bindings: Bindings,
-    /// Digest of the identity that GRUUs of `tel:` identities were last held against.
-    home: u64,
+    /// Length of the identity that GRUUs of `tel:` identities were last held against; it does not
+    /// change once it is known.
+    home_len: usize,
 }
 
 impl User {
@@ -143,7 +144,7 @@ impl User {
     pub fn reset(&mut self, canonical: &[u8]) {
         self.devices.clear();
         self.bindings.clear();
-        self.home = 0;
+        self.home_len = 0;
         for buffer in [
             &mut self.identity,
             &mut self.canonical,
@@ -259,17 +260,16 @@ impl User {
             device.begin();
         }
         self.bindings.begin(full);
-        let home = digest(&self.identity);
         let mut merge = Merge {
             now,
             document,
             options,
             lists,
-            again: home != self.home,
+            again: self.home_len != self.identity.len(),
             next: 0,
             last_list: (Text::EMPTY, 0),
         };
-        self.home = home;
+        self.home_len = self.identity.len();
         for registration in &document.registrations {
             self.apply_registration(&mut merge, registration, &mut applied);
         }

@@ -304,11 +304,17 @@ impl Shard {
         let parts = dialog.filter(|parts| parts.kind == TokenKind::SubscribeTag);
         let parts = parts.ok_or((481, &b""[..]))?;
         let entry = self.registry.entry_mut(parts.key).ok_or((481, &b""[..]))?;
-        let call_id = self
-            .env
-            .token(TokenKind::SubscribeCallId, parts.key, parts.sequence);
+        let env = &self.env;
+        let is_ours = |call_id: &[u8]| {
+            let ours = env.token(TokenKind::SubscribeCallId, parts.key, parts.sequence);
+            call_id.starts_with(ours.as_bytes())
+        };
         if parts.sequence != entry.user.subscription.sequence() % DIALOGS
-            || !message.call_id().starts_with(call_id.as_bytes())
+            || !entry
+                .extra
+                .subscribe
+                .dialog
+                .admits(message.call_id(), is_ours)
         {
             return Err((481, b""));
         }
@@ -322,11 +328,14 @@ impl Shard {
             value if value.eq_ignore_ascii_case(b"terminated") => Some(NotifyState::Terminated),
             _ => None,
         };
-        let event = Parameterized::parse(message.header(HeaderName::Event).unwrap_or_default());
+        let event = message.header(HeaderName::Event).unwrap_or_default();
         let head = NotifyHead {
             from_tag: message.from_tag().unwrap_or_default(),
             cseq: message.cseq().map_or(0, |cseq| cseq.number),
-            event_is_reg: event.value.eq_ignore_ascii_case(b"reg"),
+            event_is_reg: event == b"reg"
+                || Parameterized::parse(event)
+                    .value
+                    .eq_ignore_ascii_case(b"reg"),
             state_present: parsed.is_some(),
         };
         entry
@@ -334,18 +343,18 @@ impl Shard {
             .subscription
             .admit_notify(head)
             .map_err(|status| (status, &b""[..]))?;
-        let number = |name: &[u8]| {
-            let text = core::str::from_utf8(state.params.find(name)?).ok()?;
-            text.parse().ok()
-        };
-        let reason = state.params.find(b"reason").unwrap_or_default();
-        let notify = Notify {
-            state: parsed.expect("admitted only when present"),
-            expires_s: number(b"expires"),
-            reason: TerminationReason::parse(reason),
-            retry_after_s: number(b"retry-after"),
+        let state_now = parsed.expect("admitted only when present");
+        let mut notify = Notify {
+            state: state_now,
+            expires_s: number_of(&state, b"expires"),
+            reason: TerminationReason::parse(b""),
+            retry_after_s: None,
             body: NotifyBody::Empty,
         };
+        if state_now == NotifyState::Terminated {
+            notify.reason = TerminationReason::parse(state.params.find(b"reason").unwrap_or(b""));
+            notify.retry_after_s = number_of(&state, b"retry-after");
+        }
         self.apply_notify(now, origin, message, parts.key, notify)
     }
 
@@ -448,6 +457,12 @@ impl Shard {
             .parse(message.body())
             .map_err(|_| (400, &b""[..]))
     }
+}
+
+/// A parameter of a Subscription-State that is a number.
+fn number_of(state: &Parameterized<'_>, name: &[u8]) -> Option<u32> {
+    let text = core::str::from_utf8(state.params.find(name)?).ok()?;
+    text.parse().ok()
 }
 
 /// `true` if nothing about the user is worth remembering. What it was sent lately is forgotten too: a
