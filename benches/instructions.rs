@@ -79,10 +79,10 @@ fn full(bench: &mut Bench) {
 
 /// Four phones have new bindings under new ids; nobody has mail for them.
 fn arrivals(bench: &mut Bench, notifier: &mut Notifier, serial: usize) {
-    notifier.version += 1;
     let document = reginfo(notifier.version, "full", &contacts(serial))
         .replace("id=\"c", &format!("id=\"s{serial}c"))
         .replace("198.51.100.", &format!("198.51.{}.", serial % 250));
+    notifier.version += 1;
     let text = bench.notify_text(
         notifier,
         "Event: reg\nSubscription-State: active;expires=599999\n\

@@ -190,6 +190,8 @@ pub enum ParamKind {
 impl ParamKind {
     fn of(name: &[u8]) -> Self {
         match name.len() {
+            13 if name == b"+sip.instance" => Self::Instance,
+            16 if name == b"+g.3gpp.icsi-ref" => Self::IcsiRef,
             13 if name.eq_ignore_ascii_case(b"+sip.instance") => Self::Instance,
             16 if name.eq_ignore_ascii_case(b"+g.3gpp.icsi-ref") => Self::IcsiRef,
             _ => Self::Other,
@@ -259,12 +261,14 @@ impl Document {
     ///
     /// # Panics
     /// When `text` is of another document.
+    #[inline]
     #[must_use]
     pub fn text(&self, text: Text) -> &[u8] {
         text.slice(&self.arena)
     }
 
     /// The contacts of `registration`.
+    #[inline]
     #[must_use]
     pub fn contacts_of(&self, registration: &RegistrationRow) -> &[ContactRow] {
         let first = usize::from(registration.first_contact);
@@ -279,6 +283,7 @@ impl Document {
     }
 
     /// The parameters of `contact`.
+    #[inline]
     #[must_use]
     pub fn param_rows_of(&self, contact: &ContactRow) -> &[ParamRow] {
         let first = usize::from(contact.first_param);

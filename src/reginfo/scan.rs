@@ -720,17 +720,12 @@ pub(super) const fn span(start: usize, end: usize) -> Span {
     }
 }
 
-/// Refuses octets that are no XML characters.
-fn screen(bytes: &[u8]) -> Result<(), ReginfoError> {
+/// Whether any octet is not ASCII, and whether `rank` puts any of them below 0x1f. It should do so with
+/// controls, except for those that wrap to the top.
+#[inline]
+fn lanes(bytes: &[u8], rank: impl Fn(u8) -> u8) -> (bool, bool) {
     const STEP: usize = 32;
-    // Most documents hold no control but line ends; another one is looked into below. Either line
-    // end wraps to the top in one of the two differences, and every other control stays below
-    // 0x1f in both.
     let (mut all, mut least) = ([0_u8; STEP], [u8::MAX; STEP]);
-    let rank = |byte: u8| {
-        let (feed, carriage) = (byte ^ b'\n', byte ^ b'\r');
-        feed.wrapping_sub(1).max(carriage.wrapping_sub(1))
-    };
     let (chunks, rest) = bytes.as_chunks::<STEP>();
     for chunk in chunks {
         for at in 0..STEP {
@@ -738,13 +733,29 @@ fn screen(bytes: &[u8]) -> Result<(), ReginfoError> {
             least[at] = least[at].min(rank(chunk[at]));
         }
     }
-    for (at, byte) in rest.iter().enumerate() {
-        all[at] |= byte;
-        least[at] = least[at].min(rank(*byte));
+    let (mut any, mut lowest) = (0, u8::MAX);
+    for at in 0..STEP {
+        any |= all[at];
+        lowest = lowest.min(least[at]);
     }
-    let high = all.iter().fold(0, |any, lane| any | lane);
-    let control = least.iter().fold(u8::MAX, |least, lane| least.min(*lane)) < 0x1f;
-    if high >= 0x80 {
+    for &byte in rest {
+        any |= byte;
+        lowest = lowest.min(rank(byte));
+    }
+    (any >= 0x80, lowest < 0x1f)
+}
+
+/// Refuses octets that are no XML characters.
+fn screen(bytes: &[u8]) -> Result<(), ReginfoError> {
+    // Most documents hold no control but line feeds, some end lines with a carriage return before.
+    let (mut high, mut control) = lanes(bytes, |byte| (byte ^ b'\n').wrapping_sub(1));
+    if control {
+        (high, control) = lanes(bytes, |byte| {
+            let (feed, carriage) = (byte ^ b'\n', byte ^ b'\r');
+            feed.wrapping_sub(1).max(carriage.wrapping_sub(1))
+        });
+    }
+    if high {
         if bytes.starts_with(b"\xfe\xff") || bytes.starts_with(b"\xff\xfe") {
             return Err(ReginfoError::new(ReginfoErrorKind::Encoding, 0));
         }

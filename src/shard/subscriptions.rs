@@ -321,8 +321,10 @@ impl Shard {
         let state_value = message
             .header(HeaderName::SubscriptionState)
             .unwrap_or_default();
-        let state = Parameterized::parse(state_value);
+        let active = active_for(state_value);
+        let state = Parameterized::parse(if active.is_some() { b"" } else { state_value });
         let parsed = match state.value {
+            _ if active.is_some() => Some(NotifyState::Active),
             value if value.eq_ignore_ascii_case(b"active") => Some(NotifyState::Active),
             value if value.eq_ignore_ascii_case(b"pending") => Some(NotifyState::Pending),
             value if value.eq_ignore_ascii_case(b"terminated") => Some(NotifyState::Terminated),
@@ -346,8 +348,8 @@ impl Shard {
         let state_now = parsed.expect("admitted only when present");
         let mut notify = Notify {
             state: state_now,
-            expires_s: number_of(&state, b"expires"),
-            reason: TerminationReason::parse(b""),
+            expires_s: active.or_else(|| number_of(&state, b"expires")),
+            reason: TerminationReason::Unstated,
             retry_after_s: None,
             body: NotifyBody::Empty,
         };
@@ -444,12 +446,9 @@ impl Shard {
         {
             return Err((415, b"Accept-Encoding: identity\r\n"));
         }
-        let content_type =
-            Parameterized::parse(message.header(HeaderName::ContentType).unwrap_or_default());
-        if !content_type
-            .value
-            .eq_ignore_ascii_case(b"application/reginfo+xml")
-        {
+        let content_type = message.header(HeaderName::ContentType).unwrap_or_default();
+        let is_reginfo = |value: &[u8]| value.eq_ignore_ascii_case(b"application/reginfo+xml");
+        if !(is_reginfo(content_type) || is_reginfo(Parameterized::parse(content_type).value)) {
             return Err((415, b"Accept: application/reginfo+xml\r\n"));
         }
         self.campaigns
@@ -457,6 +456,19 @@ impl Shard {
             .parse(message.body())
             .map_err(|_| (400, &b""[..]))
     }
+}
+
+/// The seconds of `active;expires=`, which is what a Subscription-State mostly is. `None` is anything
+/// else, not a verdict.
+fn active_for(value: &[u8]) -> Option<u32> {
+    let digits = value.strip_prefix(b"active;expires=")?;
+    if !(1..=9).contains(&digits.len()) {
+        return None;
+    }
+    digits.iter().try_fold(0, |sum, &byte| {
+        byte.is_ascii_digit()
+            .then(|| sum * 10 + u32::from(byte - b'0'))
+    })
 }
 
 /// A parameter of a Subscription-State that is a number.

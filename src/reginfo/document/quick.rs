@@ -25,13 +25,13 @@ struct Cursor<'a> {
 }
 
 impl Cursor<'_> {
-    #[inline]
+    #[inline(always)]
     fn peek(&self) -> Option<u8> {
         self.bytes.get(self.at).copied()
     }
 
     /// Steps over `text`, if it stands here.
-    #[inline]
+    #[inline(always)]
     fn eat<const N: usize>(&mut self, text: &[u8; N]) -> Option<()> {
         if self.bytes.get(self.at..)?.first_chunk::<N>()? != text {
             return None;
@@ -41,7 +41,7 @@ impl Cursor<'_> {
     }
 
     /// The attribute value that starts here, and steps over the quote behind it.
-    #[inline]
+    #[inline(always)]
     fn value(&mut self) -> Option<Span> {
         let rest = self.bytes.get(self.at..)?;
         let len = value_end(b'"', rest)?;
@@ -54,7 +54,7 @@ impl Cursor<'_> {
     }
 
     /// A number of seconds below 10^9 and the quote behind it.
-    #[inline]
+    #[inline(always)]
     fn seconds(&mut self) -> Option<u32> {
         let mut sum = 0;
         let digits = self.bytes.get(self.at..)?;
@@ -76,7 +76,7 @@ impl Cursor<'_> {
     }
 
     /// The text up to the next tag; without white space at its ends.
-    #[inline]
+    #[inline(always)]
     fn text(&mut self) -> Option<Span> {
         let rest = self.bytes.get(self.at..)?;
         let len = text_end(rest)?;
@@ -96,13 +96,14 @@ impl Cursor<'_> {
     }
 
     /// Steps over white space. The screen let no other octet up to the blank pass.
-    #[inline]
+    #[inline(always)]
     fn skip_space(&mut self) {
         while self.peek().is_some_and(|byte| byte <= b' ') {
             self.at += 1;
         }
     }
 
+    #[inline(always)]
     fn slice(&self, span: Span) -> &[u8] {
         span.slice(self.bytes)
     }
@@ -336,7 +337,7 @@ impl Document {
 
     /// As [`Cursor::text`]. The contacts of a user mostly show the same features: a text equal to
     /// the last long one is that one.
-    #[inline]
+    #[inline(always)]
     fn quick_text(&mut self, cursor: &mut Cursor<'_>) -> Option<Span> {
         let known = self.last_text;
         if !known.is_empty()
@@ -399,7 +400,11 @@ impl Document {
         cursor.eat(b"<")?;
         let start = cursor.at;
         let window = cursor.bytes.get(start..start + 16)?;
-        let colon = window.iter().position(|&byte| byte == b':')?;
+        // `gr:` as a rule.
+        let colon = match window.get(2) {
+            Some(b':') if !window[..2].contains(&b':') => 2,
+            _ => window.iter().position(|&byte| byte == b':')?,
+        };
         let prefix = &window[..colon];
         let known = |binding: &&Binding| binding.prefix.slice(cursor.bytes) == prefix;
         let binding = self.namespaces.iter().rev().find(known)?;
@@ -472,25 +477,19 @@ const QUALITY: u8 = 128;
 fn quick_attributes(cursor: &mut Cursor<'_>, row: &mut ContactRow) -> Option<bool> {
     let mut seen = 0;
     let open = loop {
-        match cursor.peek()? {
-            b' ' => cursor.at += 1,
-            b'>' => {
+        // The blank, and the start of a name.
+        let bit = match *cursor.bytes.get(cursor.at..)? {
+            [b'>', ..] => {
                 cursor.at += 1;
                 break true;
             }
-            _ => {
-                cursor.eat(b"/>")?;
-                break false;
-            }
-        }
-        let bit = match cursor.peek()? {
-            b'i' => {
-                cursor.eat(b"id=\"")?;
+            [b' ', b'i', ..] => {
+                cursor.eat(b" id=\"")?;
                 row.id = cursor.value()?;
                 ID
             }
-            b's' => {
-                cursor.eat(b"state=\"")?;
+            [b' ', b's', ..] => {
+                cursor.eat(b" state=\"")?;
                 row.state = if cursor.eat(b"active\"").is_some() {
                     ContactStatus::Active
                 } else {
@@ -499,7 +498,8 @@ fn quick_attributes(cursor: &mut Cursor<'_>, row: &mut ContactRow) -> Option<boo
                 };
                 STATE
             }
-            b'e' if cursor.eat(b"event=\"").is_some() => {
+            [b' ', b'e', b'v', ..] => {
+                cursor.eat(b" event=\"")?;
                 row.event = if cursor.eat(b"registered\"").is_some() {
                     Some(ContactEvent::Registered)
                 } else {
@@ -508,32 +508,36 @@ fn quick_attributes(cursor: &mut Cursor<'_>, row: &mut ContactRow) -> Option<boo
                 };
                 EVENT
             }
-            b'e' => {
-                cursor.eat(b"expires=\"")?;
+            [b' ', b'e', ..] => {
+                cursor.eat(b" expires=\"")?;
                 row.expires_s = Some(cursor.seconds()?);
                 EXPIRES
             }
-            b'c' if cursor.eat(b"callid=\"").is_some() => {
+            [b' ', b'c', b'a', ..] => {
+                cursor.eat(b" callid=\"")?;
                 row.call_id = cursor.value()?;
                 CALL_ID
             }
-            b'c' => {
-                cursor.eat(b"cseq=\"")?;
+            [b' ', b'c', ..] => {
+                cursor.eat(b" cseq=\"")?;
                 row.cseq = cursor.value()?;
                 CSEQ
             }
-            b'd' => {
-                cursor.eat(b"duration-registered=\"")?;
+            [b' ', b'd', ..] => {
+                cursor.eat(b" duration-registered=\"")?;
                 row.duration_registered_s = Some(cursor.seconds()?);
                 DURATION
             }
-            b'q' => {
-                cursor.eat(b"q=\"")?;
+            [b' ', b'q', ..] => {
+                cursor.eat(b" q=\"")?;
                 let value = cursor.value()?;
                 row.q = quality(cursor.slice(value));
                 QUALITY
             }
-            _ => return None,
+            _ => {
+                cursor.eat(b"/>")?;
+                break false;
+            }
         };
         if seen & bit != 0 {
             return None;
