@@ -19,6 +19,7 @@ use crate::push::options::Grouping;
 use crate::push::signalling;
 use crate::push::{Ctx, Outcome, Push, PushState, guard_after};
 use crate::reginfo::document::Document;
+use crate::registry::features::KnownLists;
 use crate::registry::{self, Class, Facts, OutcomeOptions, RegistryOptions, User, classify};
 use crate::selection::{
     self, CANDIDATES_MAX, DeviceView, Moment, Policy, QueueView, Selection, UserView, Verdict,
@@ -120,6 +121,8 @@ pub struct Campaigns {
     pub options: CampaignOptions,
     /// The document of the NOTIFY at hand.
     pub document: Document,
+    /// ICSI lists of documents before it.
+    pub lists: KnownLists,
     /// Notices of clients on their way to the senders.
     pub notices: Notices,
     queue: VecDeque<Key>,
@@ -137,6 +140,7 @@ impl Campaigns {
         Self {
             options,
             document: Document::new(),
+            lists: KnownLists::default(),
             notices: Notices::default(),
             queue: VecDeque::with_capacity(1024),
             throttled: VecDeque::new(),
@@ -386,7 +390,8 @@ impl Campaigns {
                 status,
                 binding,
                 required: false,
-                note: outcome.code().as_bytes(),
+                code: outcome.code(),
+                note: b"",
             };
             let followup = device.record(now, record, parts.ctx.jitter, &self.options.outcome);
             refresh = followup.refresh_subscription;
@@ -511,14 +516,15 @@ pub fn launch(push: &mut Push, parts: &mut Parts<'_, '_>) -> Option<Outcome> {
     };
     push.waiting_for = None;
     let device = parts.user.device(push.device)?;
-    let Some(target) = device.target_for(deposit.identity) else {
+    let Some(target) = parts.user.target_for(push.device, deposit.identity) else {
         push.state = PushState::Ending;
         return Some(Outcome::Drained);
     };
+    let user = &parts.user;
     let ids = (deposit.conversation_id, deposit.contribution_id);
     push.target.write(ids, deposit.identity, target.uri, |out| {
         if target.rule.needs_instance() {
-            device.write_accept_contact(out);
+            user.write_accept_contact(device, out);
         }
     });
     signalling::start(push, parts.ctx)
