@@ -315,7 +315,7 @@ impl Shard {
             }
             return;
         }
-        let mut bytes = core::mem::take(&mut self.post.scratch);
+        let mut bytes = core::mem::take(&mut self.post.scratch.content);
         bytes.clear();
         response::respond(
             message,
@@ -332,7 +332,7 @@ impl Shard {
         }
         self.out
             .send(origin.to, |out| out.extend_from_slice(&bytes));
-        self.post.scratch = bytes;
+        self.post.scratch.content = bytes;
     }
 
     /// A tag for a response outside any dialog.
