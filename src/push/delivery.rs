@@ -190,14 +190,13 @@ pub fn flow(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<u64> {
         let (_, cpim) = record::content_of(payload).expect("the cache holds what was checked");
         let start = usize::try_from(chunk.start - 1).expect("bounded by the record's length");
         let body = &cpim[start..start + chunk.len as usize];
-        let key = push.key();
         let mut sequence = chunk.sequence;
-        let mut tid = ctx.env.token(TokenKind::MsrpTransaction, key, sequence);
+        let mut tid = push.token(ctx.env, TokenKind::MsrpTransaction, sequence);
         while frame::end_line_collides(body, tid.as_bytes()) {
             sequence = push.session.renumber(sequence);
-            tid = ctx.env.token(TokenKind::MsrpTransaction, key, sequence);
+            tid = push.token(ctx.env, TokenKind::MsrpTransaction, sequence);
         }
-        let session = ctx.env.token(TokenKind::MsrpSession, key, 0);
+        let session = push.token(ctx.env, TokenKind::MsrpSession, 0);
         let mut message_id = [0; MESSAGE_ID_LEN];
         write_message_id(ctx.env.shard, number, &mut message_id);
         let fields = SendFields {
@@ -236,9 +235,8 @@ pub fn send_bind(push: &mut Push, ctx: &mut Ctx<'_>) {
     let Some(sequence) = push.session.poll_bind(ctx.now) else {
         return;
     };
-    let key = push.key();
-    let tid = ctx.env.token(TokenKind::MsrpTransaction, key, sequence);
-    let session = ctx.env.token(TokenKind::MsrpSession, key, 0);
+    let tid = push.token(ctx.env, TokenKind::MsrpTransaction, sequence);
+    let session = push.token(ctx.env, TokenKind::MsrpSession, 0);
     let fields = BindFields {
         tid: tid.as_bytes(),
         to_path: &push.media.path,

@@ -343,7 +343,7 @@ impl Shard {
         frame: &msrp_frame::Frame<'_>,
         status: u16,
     ) {
-        let parts = self.env.minter.verify(frame.tid);
+        let parts = self.verify(frame.tid);
         let Some(parts) = parts.filter(|parts| parts.kind == TokenKind::MsrpTransaction) else {
             self.probe.msrp_rejected_total += 1;
             return;
@@ -392,7 +392,7 @@ impl Shard {
             Some((session, _)) => session,
             None => msrp_uri::session_id(msrp_uri::first_uri(to_path))?,
         };
-        let parts = self.env.minter.verify(session)?;
+        let parts = self.verify(session)?;
         if parts.kind != TokenKind::MsrpSession {
             return None;
         }

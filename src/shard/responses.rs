@@ -28,6 +28,10 @@ impl Shard {
             TokenKind::PushBranch => self.push_response(now, from, message, parts),
             TokenKind::SubscribeBranch => self.subscribe_response(now, message, parts),
             TokenKind::OtherBranch => self.notice_response(now, message, parts),
+            TokenKind::HopBranch => {
+                self.hops.probe_answered(parts);
+                self.campaigns.hop_room();
+            }
             TokenKind::PushCallId
             | TokenKind::PushTag
             | TokenKind::MsrpSession
@@ -35,7 +39,9 @@ impl Shard {
             | TokenKind::SubscribeCallId
             | TokenKind::SubscribeTag
             | TokenKind::ServerTag
-            | TokenKind::ChargingId => self.probe.responses_forged_total += 1,
+            | TokenKind::ChargingId
+            | TokenKind::SubscribeChargingId
+            | TokenKind::OtherCallId => self.probe.responses_forged_total += 1,
         }
     }
 
@@ -45,12 +51,12 @@ impl Shard {
         if message.via_count() != 1 || !self.is_our_sent_by(via.host, via.port) {
             return None;
         }
-        let parts = self.env.minter.verify(via.branch?.strip_prefix(MAGIC)?)?;
+        let parts = self.verify(via.branch?.strip_prefix(MAGIC)?)?;
         let call_id = message.call_id();
         let local = &call_id[..memchr::memchr(b'@', call_id)?];
         let matches = match parts.kind {
             TokenKind::PushBranch => match self.pushes.lookup(parts.key) {
-                Some(push) => local == push.call_id.as_bytes(),
+                Some(push) => local == push.token(&self.env, TokenKind::PushCallId, 0).as_bytes(),
                 None => {
                     local
                         == self
@@ -75,7 +81,10 @@ impl Shard {
             | TokenKind::SubscribeTag
             | TokenKind::OtherBranch
             | TokenKind::ServerTag
-            | TokenKind::ChargingId => true,
+            | TokenKind::ChargingId
+            | TokenKind::SubscribeChargingId
+            | TokenKind::OtherCallId
+            | TokenKind::HopBranch => true,
         };
         matches.then_some(parts)
     }

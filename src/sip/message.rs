@@ -215,13 +215,6 @@ impl HeaderTable {
         self.facts = Facts::default();
     }
 
-    /// Forgets the lines, keeps the start line.
-    pub(crate) fn forget_lines(&mut self) {
-        self.count = 0;
-        self.first.fill(NONE);
-        self.headers_end = 0;
-    }
-
     /// Adds a line; `false` when the table is full. Offsets are below 2^32 by the size limit.
     #[inline]
     pub(crate) fn push(

@@ -106,8 +106,9 @@ pub(crate) fn run_len(bytes: &[u8], mask: u8) -> usize {
         .unwrap_or(bytes.len())
 }
 
-/// `true` for an octet outside the class, which is one of [`TOKEN`], [`URI`],
-/// [`PARAM_VALUE`] and [`WORD`] alone: what the table says, as comparisons that vectorise.
+/// `true` for an octet outside the class, which is one of [`HOST`], [`TOKEN`], [`URI`],
+/// [`URI_PARAM`], [`PARAM_VALUE`] and [`WORD`] alone: what the table says, as comparisons that
+/// vectorise.
 #[inline]
 const fn outside<const CLASS: u8>(byte: u8) -> bool {
     let blank = byte <= b' ';
@@ -116,7 +117,18 @@ const fn outside<const CLASS: u8>(byte: u8) -> bool {
         let quote = (byte == b'"') | (byte == b'\\');
         return blank | comma | quote | (byte | 2 == b'>') | (byte == 0x7f);
     }
+    if CLASS == HOST {
+        let letter = (byte | 0x20).wrapping_sub(b'a') < 26;
+        let digit = (byte.wrapping_sub(b'-') < 13) & (byte != b'/');
+        return !(letter | digit | (byte == b'_'));
+    }
     let curly = (byte >= b'{') & (byte != b'~');
+    if CLASS == URI_PARAM {
+        let quote = (byte | 1 == b'#') | (byte == b',') | (byte == b'`');
+        let colon = (byte >= b';') & (byte <= b'@');
+        let slash = (byte == b'\\') | (byte == b'^');
+        return blank | curly | quote | colon | slash;
+    }
     if CLASS == URI {
         let quote = byte | 1 == b'#';
         let bracket = (byte | 2 == b'>') | (byte | 2 == b'^');
@@ -138,21 +150,67 @@ const fn outside<const CLASS: u8>(byte: u8) -> bool {
 /// Whether one of sixteen octets lies outside the class.
 #[inline]
 fn any_outside<const CLASS: u8>(chunk: &[u8; 16]) -> bool {
-    chunk
-        .iter()
-        .fold(false, |any, byte| any | outside::<CLASS>(*byte))
+    any_of(chunk, outside::<CLASS>)
+}
+
+/// Whether `stops` holds for one of sixteen octets.
+#[inline]
+fn any_of(chunk: &[u8; 16], stops: impl Fn(u8) -> bool) -> bool {
+    chunk.iter().fold(false, |any, byte| any | stops(*byte))
+}
+
+/// Octets before the first for which `stops` holds; sixteen if there is none.
+#[inline]
+fn before(chunk: &[u8; 16], stops: impl Fn(u8) -> bool) -> usize {
+    let marks = chunk.map(|byte| if stops(byte) { 0xff } else { 0 });
+    (u128::from_le_bytes(marks).trailing_zeros() / 8) as usize
+}
+
+/// Octets before the first for which `stops` holds: sixteen at a step, so `stops` should be
+/// comparisons without branches.
+#[inline]
+pub(crate) fn run_until(bytes: &[u8], stops: impl Fn(u8) -> bool + Copy) -> usize {
+    let (chunks, tail) = bytes.as_chunks::<16>();
+    let whole = chunks.iter().position(|chunk| any_of(chunk, stops));
+    if let Some(index) = whole {
+        return index * 16 + before(&chunks[index], stops);
+    }
+    let found = tail.iter().position(|byte| stops(*byte));
+    found.map_or(bytes.len(), |at| chunks.len() * 16 + at)
+}
+
+/// Octets before the first that is a control character or no ASCII; DEL passes.
+#[inline]
+pub(crate) fn plain_len(bytes: &[u8]) -> usize {
+    run_until(bytes, |byte| byte.cast_signed() < 0x20)
+}
+
+/// Whether `bytes` starts with 32 letters and digits, as our own tokens do.
+#[inline]
+pub(crate) fn starts_with_token(bytes: &[u8]) -> bool {
+    let odd = |byte: u8| {
+        let letter = (byte | 0x20).wrapping_sub(b'a') < 26;
+        !letter & (byte.wrapping_sub(b'0') > 9)
+    };
+    let (chunks, _) = bytes.as_chunks::<16>();
+    matches!(chunks, [a, b, ..] if !any_of(a, odd) && !any_of(b, odd))
+}
+
+/// The eight octets from `at` on as a number, the first lowest; `None` too near the end.
+#[inline]
+pub(crate) fn word(bytes: &[u8], at: usize) -> Option<u64> {
+    let chunk = bytes.get(at..)?.first_chunk::<8>()?;
+    Some(u64::from_le_bytes(*chunk))
 }
 
 /// As [`run_len`], for runs that are long as a rule; the class as for [`outside`].
 #[inline]
 pub(crate) fn long_run<const CLASS: u8>(bytes: &[u8]) -> usize {
-    let (chunks, _) = bytes.as_chunks::<16>();
-    let whole = chunks
-        .iter()
-        .position(any_outside::<CLASS>)
-        .unwrap_or(chunks.len());
-    let rest = &bytes[whole * 16..];
-    whole * 16 + run_len(rest, CLASS)
+    let (chunks, tail) = bytes.as_chunks::<16>();
+    match chunks.iter().position(any_outside::<CLASS>) {
+        Some(index) => index * 16 + before(&chunks[index], outside::<CLASS>),
+        None => chunks.len() * 16 + run_len(tail, CLASS),
+    }
 }
 
 /// As [`all`], for texts that are long as a rule; the class as for [`outside`].
@@ -170,26 +228,8 @@ pub(crate) fn long_all<const CLASS: u8>(bytes: &[u8]) -> bool {
 /// call of a better one.
 #[inline]
 pub(crate) fn find_near(bytes: &[u8], needle: u8) -> Option<usize> {
-    let (chunks, tail) = bytes.as_chunks::<16>();
-    let holds = |chunk: &[u8; 16]| {
-        chunk
-            .iter()
-            .fold(false, |any, byte| any | (*byte == needle))
-    };
-    let Some(index) = chunks.iter().position(holds) else {
-        let step = tail.iter().position(|byte| *byte == needle)?;
-        return Some(chunks.len() * 16 + step);
-    };
-    let marks = zero_octets(u128::from_le_bytes(chunks[index]) ^ (ONES * u128::from(needle)));
-    Some(index * 16 + (marks.trailing_zeros() / 8) as usize)
-}
-
-const ONES: u128 = u128::from_le_bytes([1; 16]);
-
-/// Bit 7 of each zero octet; bits above the lowest one set may be wrong.
-#[inline]
-const fn zero_octets(octets: u128) -> u128 {
-    octets.wrapping_sub(ONES) & !octets & (ONES << 7)
+    let at = run_until(bytes, |byte| byte == needle);
+    (at < bytes.len()).then_some(at)
 }
 
 /// `true` when `bytes` is not empty and every byte belongs to `mask`.
@@ -409,11 +449,28 @@ mod tests {
     }
 
     #[test]
+    fn plain_text_ends_at_the_first_control_or_octet_above_127() {
+        for byte in 0..=u8::MAX {
+            for at in 0..40 {
+                let mut text = [b'a'; 40];
+                text[at] = byte;
+                let plain = (b' '..0x80).contains(&byte);
+                assert_eq!(plain_len(&text), if plain { 40 } else { at }, "{byte:#x}");
+                let token = byte.is_ascii_alphanumeric() || at >= 32;
+                assert_eq!(starts_with_token(&text), token, "{byte:#x}");
+                assert!(!starts_with_token(&text[..31]));
+            }
+        }
+    }
+
+    #[test]
     fn long_runs_agree_with_the_table() {
         long_runs_agree::<TOKEN>();
         long_runs_agree::<URI>();
         long_runs_agree::<PARAM_VALUE>();
         long_runs_agree::<WORD>();
+        long_runs_agree::<HOST>();
+        long_runs_agree::<URI_PARAM>();
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::base::span::Span;
 use crate::sip::header::params::{Params, next_param};
 use crate::sip::parser::{ParseError, ParseErrorKind};
-use crate::sip::scan::{Cursor, LWS, TOKEN, URI, is, long_all, span};
+use crate::sip::scan::{Cursor, LWS, TOKEN, URI, is, long_all, long_run, span};
 
 use super::HeaderName;
 
@@ -67,6 +67,9 @@ impl AddrSpans {
         end: usize,
         name: HeaderName,
     ) -> Result<Self, ParseError> {
+        if let Some(addr) = Self::parse_usual(bytes, start, end) {
+            return Ok(addr);
+        }
         let mut cursor = Cursor::new(bytes, start, end);
         if cursor.rest() == b"*" {
             return Err(ParseError::new(ParseErrorKind::ContactStar, start));
@@ -75,6 +78,34 @@ impl AddrSpans {
         addr.read(&mut cursor)
             .map_err(|at| ParseError::new(ParseErrorKind::Bad(name), at))?;
         Ok(addr)
+    }
+
+    /// Reads `<sip:..>`, alone or with a tag and nothing else. `None`: another form, or a defect.
+    #[inline]
+    fn parse_usual(bytes: &[u8], start: usize, end: usize) -> Option<Self> {
+        let text = bytes.get(start..end)?;
+        let [b'<', b's', b'i', b'p', b':', ..] = text else {
+            return None;
+        };
+        let uri = 1 + long_run::<URI>(&text[1..]);
+        // The scheme alone is no URI.
+        if uri == b"<sip:".len() || text.get(uri) != Some(&b'>') {
+            return None;
+        }
+        let rest = &text[uri + 1..];
+        let tag = match rest {
+            [] => Span::EMPTY,
+            [b';', b't', b'a', b'g', b'=', tag @ ..] if long_all::<TOKEN>(tag) => {
+                span(end - tag.len(), end)
+            }
+            _ => return None,
+        };
+        Some(Self {
+            display: Span::EMPTY,
+            uri: span(start + 1, start + uri),
+            params: span(end - rest.len(), end),
+            tag,
+        })
     }
 
     fn read(&mut self, cursor: &mut Cursor<'_>) -> Result<(), usize> {

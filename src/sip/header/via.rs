@@ -3,9 +3,19 @@
 use crate::base::span::Span;
 use crate::sip::header::params::{Params, next_param};
 use crate::sip::parser::{ParseError, ParseErrorKind};
-use crate::sip::scan::{Cursor, HOST, TOKEN, decimal_u32, span, split_comma};
+use crate::sip::scan::{
+    Cursor, HOST, PARAM_VALUE, TOKEN, decimal_u32, find_near, long_run, span, split_comma,
+    starts_with_token, word,
+};
 
 use super::HeaderName;
+
+/// How a Via value begins.
+const PROTOCOL: &[u8; 8] = b"SIP/2.0/";
+/// What stands before a branch.
+const BRANCH: &[u8; 8] = b";branch=";
+/// Octets of the magic cookie (RFC 3261 section 8.1.1.7).
+const MAGIC_LEN: usize = 7;
 
 /// One Via value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,8 +72,16 @@ impl<'a> Via<'a> {
 impl ViaSpans {
     /// Reads the first value of `bytes[start..end]`; it ends at a comma or at `end`.
     pub(crate) fn parse(bytes: &[u8], start: usize, end: usize) -> Result<Self, ParseError> {
-        let mut cursor = Cursor::new(bytes, start, end);
         let mut via = Self::default();
+        let mut cursor = Cursor::new(bytes, start, end);
+        if let Some(branch_end) = via.read_usual(bytes, start, end) {
+            if branch_end == end {
+                via.params = span(via.branch.start as usize - BRANCH.len(), end);
+                via.alone = true;
+                return Ok(via);
+            }
+            via = Self::default();
+        }
         via.read(&mut cursor)
             .map_err(|at| ParseError::new(ParseErrorKind::Bad(HeaderName::Via), at))?;
         Ok(via)
@@ -72,11 +90,68 @@ impl ViaSpans {
     /// As [`ViaSpans::parse`] for a value that repeats ours: reads up to the branch, and looks for
     /// the end of the value without judging the parameters before it.
     pub(crate) fn parse_echo(bytes: &[u8], start: usize, end: usize) -> Result<Self, ParseError> {
-        let mut cursor = Cursor::new(bytes, start, end);
         let mut via = Self::default();
+        if let Some(branch_end) = via.read_usual(bytes, start, end) {
+            let rest = &bytes[branch_end..end];
+            if find_near(rest, b',').is_none() {
+                via.params = span(via.branch.start as usize - BRANCH.len(), end);
+                via.alone = true;
+                return Ok(via);
+            }
+            via = Self::default();
+        }
+        let mut cursor = Cursor::new(bytes, start, end);
         via.read_echo(&mut cursor)
             .map_err(|at| ParseError::new(ParseErrorKind::Bad(HeaderName::Via), at))?;
         Ok(via)
+    }
+
+    /// Reads a value as nearly everybody writes it, up to its branch, which comes first among the
+    /// parameters; returns where the branch ends. `None`: another spelling, or a defect.
+    #[inline]
+    fn read_usual(&mut self, bytes: &[u8], start: usize, end: usize) -> Option<usize> {
+        let transport = word(bytes, start + PROTOCOL.len())?;
+        let known = matches!(
+            transport.to_le_bytes(),
+            [b'T', b'C', b'P', b' ', ..]
+                | [b'U', b'D', b'P', b' ', ..]
+                | [b'T', b'L', b'S', b' ', ..]
+        );
+        if word(bytes, start)? != u64::from_le_bytes(*PROTOCOL) || !known {
+            return None;
+        }
+        let host = start + PROTOCOL.len() + 4;
+        let mut at = host + long_run::<HOST>(bytes.get(host..)?);
+        self.transport = span(host - 4, host - 1);
+        self.host = span(host, at);
+        if bytes.get(at) == Some(&b':') {
+            let digits = bytes[at + 1..].iter().take(6);
+            let len = digits.take_while(|byte| byte.is_ascii_digit()).count();
+            self.port = Some(port(&bytes[at + 1..at + 1 + len])?);
+            at += 1 + len;
+        }
+        if word(bytes, at)? != u64::from_le_bytes(*BRANCH) || self.host.is_empty() {
+            return None;
+        }
+        let branch = at + BRANCH.len();
+        let rest = bytes.get(branch..)?;
+        // Ours are 32 letters and digits behind the magic cookie.
+        let ours = MAGIC_LEN + 32;
+        let len = match rest.get(ours) {
+            Some(b';' | b'\r')
+                if starts_with_token(&rest[MAGIC_LEN..]) && rest.starts_with(b"z9hG4bK") =>
+            {
+                ours
+            }
+            _ => long_run::<PARAM_VALUE>(rest),
+        };
+        let stop = branch + len;
+        let fine = stop == end || (stop < end && bytes[stop] == b';');
+        if len == 0 || !fine {
+            return None;
+        }
+        self.branch = span(branch, stop);
+        Some(stop)
     }
 
     fn read_echo(&mut self, cursor: &mut Cursor<'_>) -> Result<(), usize> {
