@@ -100,21 +100,31 @@ pub fn same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a == b)
 }
 
-/// `true` when `bytes` equals `lower` but for the case of letters. `lower` holds no upper-case letter
-/// and none of `@[\]^_` and their lower-case counterparts but letters.
+/// `text` without the white space of ASCII at both ends: mostly there is none.
+#[inline]
+#[must_use]
+pub const fn trim(text: &[u8]) -> &[u8] {
+    match text {
+        [first, .., last] if *first > b' ' && *last > b' ' => text,
+        [..] => text.trim_ascii(),
+    }
+}
+
+/// `true` when `bytes` equals `lower`, which holds no upper-case letter, but for the case of letters.
 #[inline]
 #[must_use]
 pub fn is_word<const N: usize>(bytes: &[u8], lower: &[u8; N]) -> bool {
-    bytes.len() == N
-        && bytes
-            .iter()
-            .zip(lower)
-            .fold(true, |same, (c, l)| same & (lowered(*c) == *l))
-}
-
-#[inline]
-const fn lowered(c: u8) -> u8 {
-    if c.is_ascii_uppercase() { c | 0x20 } else { c }
+    let Some((bytes, [])) = bytes.split_first_chunk::<N>() else {
+        return false;
+    };
+    let differs = |c: u8, l: u8| (c | u8::from(c.wrapping_sub(b'A') < 26) << 5) ^ l;
+    let mut at = 0;
+    let mut differences = 0;
+    while at < N {
+        differences |= differs(bytes[at], lower[at]);
+        at += 1;
+    }
+    differences == 0
 }
 
 /// Bit 7 of each zero octet; bits above the lowest one set may be wrong.
@@ -178,10 +188,34 @@ mod tests {
     }
 
     #[test]
+    fn trimming_is_that_of_the_library() {
+        for text in [
+            &b""[..],
+            b" ",
+            b"a",
+            b" a",
+            b"a\t",
+            b"ab",
+            b"a b",
+            b"\x0ca b\r\n",
+            b"\x0b",
+            b"\x01\x01",
+        ] {
+            assert_eq!(trim(text), text.trim_ascii());
+        }
+    }
+
+    #[test]
     fn words_compare_without_case() {
         assert!(is_word(b"Accept-TYPES", b"accept-types"));
         assert!(!is_word(b"accept-typez", b"accept-types"));
         assert!(!is_word(b"accept-type", b"accept-types"));
+        assert!(!is_word(b"accept\rtypes", b"accept-types"));
+        for c in 0..=u8::MAX {
+            for l in (0..=u8::MAX).filter(|l| !l.is_ascii_uppercase()) {
+                assert_eq!(is_word(&[c], &[l]), c.to_ascii_lowercase() == l);
+            }
+        }
         assert!(same(b"abc", b"abc") && !same(b"abc", b"abd") && !same(b"ab", b"abc"));
     }
 }

@@ -203,7 +203,7 @@ fn quick_header(line: &[u8]) -> Option<Header<'_>> {
         prefix,
         name,
         params: b"",
-        value: value.trim_ascii(),
+        value: octets::trim(value),
     })
 }
 
@@ -233,7 +233,7 @@ fn read_mime(part: &[u8]) -> Option<(usize, Option<&[u8]>)> {
             && let Some((name, value)) = line.split_first_chunk::<13>()
             && octets::is_word(name, b"content-type:")
         {
-            content_type = Some(value.trim_ascii());
+            content_type = Some(octets::trim(value.trim_ascii_end()));
         }
     }
 }
@@ -595,7 +595,7 @@ impl<'a> Namespaces<'a> {
         let Some(uri) = address_uri(value) else {
             return false;
         };
-        let prefix = value[..value.len() - uri.len() - 2].trim_ascii();
+        let prefix = octets::trim(value[..value.len() - uri.len() - 2].trim_ascii_end());
         if !prefix.iter().all(|&c| is_name_char(c)) {
             return false;
         }

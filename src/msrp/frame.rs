@@ -347,7 +347,8 @@ fn read_head(buffer: &[u8]) -> Result<Option<(Frame<'_>, HeadEnd)>, FrameError> 
     let mut lines = 0;
     let head_end = loop {
         // The end-line first: most frames have no body, and this spares a search near the end.
-        if let Some(rest) = buffer[at..].strip_prefix(DASHES)
+        if buffer.get(at) == Some(&b'-')
+            && let Some(rest) = buffer[at..].strip_prefix(DASHES)
             && at + TAIL_BYTES_MAX <= MSRP_HEADER_BYTES_MAX
             && let TailMatch::Full(continuation) = match_tail(rest, frame.tid)
         {
@@ -558,7 +559,9 @@ fn read_header<'a>(frame: &mut Frame<'a>, line: &'a [u8]) {
 fn value_of<'a, const N: usize>(line: &'a [u8], name: &[u8; N]) -> Option<&'a [u8]> {
     let (head, rest) = line.split_first_chunk::<N>()?;
     let value = rest.strip_prefix(b":")?;
-    (head == name || head.eq_ignore_ascii_case(name)).then(|| value.trim_ascii())
+    // One blank in front of the value is what everybody writes.
+    let value = value.strip_prefix(b" ").unwrap_or(value);
+    (head == name || head.eq_ignore_ascii_case(name)).then(|| octets::trim(value))
 }
 
 fn set_once<T>(slot: &mut Option<T>, value: T) -> Option<Fault> {

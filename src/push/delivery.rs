@@ -141,7 +141,7 @@ pub fn judge(push: &Push, ctx: &Ctx<'_>, number: u64) -> Fit {
 /// A content type without its parameters.
 fn media_type(content_type: &[u8]) -> &[u8] {
     let end = octets::find(content_type, b';').unwrap_or(content_type.len());
-    content_type[..end].trim_ascii()
+    octets::trim(&content_type[..end])
 }
 
 /// Hands message `number` to the session machine. Its record is in the cache.

@@ -162,7 +162,10 @@ impl<'a> Level<'a> {
     fn take_attribute(&mut self, text: &'a [u8]) -> Result<(), SdpError> {
         let colon = octets::find(text, b':');
         let (name, value) = match colon {
-            Some(at) => (&text[..at], trim(&text[at + 1..])),
+            Some(at) => {
+                let value = &text[at + 1..];
+                (&text[..at], trim(value.strip_prefix(b" ").unwrap_or(value)))
+            }
             None => (trim(text), &b""[..]),
         };
         match name {
@@ -233,7 +236,7 @@ pub(super) fn describe(body: &[u8]) -> Result<Description<'_>, SdpError> {
                 chosen = Some((media, Level::default()));
                 current = Level::default();
             }
-        } else if filling {
+        } else if filling && matches!(line.kind, b'a' | b'c') {
             current.take(line)?;
         }
     }
@@ -492,6 +495,7 @@ fn parse_size(text: &[u8]) -> Option<u64> {
 }
 
 /// Without blanks at both ends.
+#[inline]
 pub(super) const fn trim(text: &[u8]) -> &[u8] {
-    text.trim_ascii()
+    octets::trim(text)
 }

@@ -414,6 +414,7 @@ impl Shard {
             Some(_) => Binding::Elsewhere,
             None if push.state == PushState::Binding => {
                 delivery::bind(push, &mut ctx!(self, now), link);
+                self.unwatch(link);
                 Binding::Fresh
             }
             None => Binding::Unknown,

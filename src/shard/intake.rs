@@ -118,12 +118,10 @@ impl Shard {
             return Err(Refusal::plain(400));
         };
         let essence = media_type(content_type);
-        if essence.eq_ignore_ascii_case(b"application/pkcs7-mime") {
+        if octets::is_word(essence, b"application/pkcs7-mime") {
             return Err(Refusal::plain(493));
         }
-        if !essence.eq_ignore_ascii_case(b"message/cpim")
-            && !essence.eq_ignore_ascii_case(b"text/plain")
-        {
+        if !octets::is_word(essence, b"message/cpim") && !octets::is_word(essence, b"text/plain") {
             return Err(Refusal {
                 status: 415,
                 extra: TYPES,
@@ -284,7 +282,7 @@ fn compose<'a>(
 ) -> Result<Cpim<'a>, Refusal> {
     let refuse = |error: cpim::CpimError| Refusal::plain(error.sip_status());
     let content_type = message.header(HeaderName::ContentType).unwrap_or_default();
-    let bytes = if media_type(content_type).eq_ignore_ascii_case(b"text/plain") {
+    let bytes = if octets::is_word(media_type(content_type), b"text/plain") {
         let private = message.lists(HeaderName::Privacy, b"id");
         let fields = cpim::TextFields {
             from: if private { cpim::ANONYMOUS } else { sender },
@@ -314,21 +312,21 @@ fn sender_of<'a>(message: &Message<'a>) -> &'a [u8] {
 
 fn media_type(value: &[u8]) -> &[u8] {
     let end = octets::find(value, b';').unwrap_or(value.len());
-    value[..end].trim_ascii()
+    octets::trim(&value[..end])
 }
 
 fn flags_of(cpim: &Cpim<'_>) -> DepositFlags {
     let mut flags = DepositFlags::empty();
     let wanted = cpim.find_imdn(b"Disposition-Notification");
     for item in wanted.unwrap_or_default().split(|&c| c == b',') {
-        let item = item.trim_ascii();
+        let item = octets::trim(item.strip_prefix(b" ").unwrap_or(item));
         if octets::is_word(item, b"negative-delivery") {
             flags = flags.with(DepositFlags::IMDN_NEGATIVE);
         } else if octets::is_word(item, b"positive-delivery") {
             flags = flags.with(DepositFlags::IMDN_POSITIVE);
         }
     }
-    if media_type(cpim.content_type()).eq_ignore_ascii_case(b"message/imdn+xml") {
+    if octets::is_word(media_type(cpim.content_type()), b"message/imdn+xml") {
         flags = flags.with(DepositFlags::IS_IMDN);
     }
     flags

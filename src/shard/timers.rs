@@ -409,7 +409,21 @@ impl Shard {
     pub(super) fn watch_link(&mut self, now: Timestamp, link: LinkId, wait: Duration) {
         let timer = timer_key(KIND_LINK, link.slot, link.generation);
         // A full wheel leaves the link unwatched; the driver's own caps still hold.
-        let _watched = self.wheel.arm(now + wait, timer);
+        let watch = self.wheel.arm(now + wait, timer);
+        if let Some(state) = self.out.lookup_mut(link) {
+            state.watch = watch;
+        }
+    }
+
+    /// A link was bound: nothing is left to watch over, unless part of a message has come. At ten
+    /// thousand connections a second the timers would else be a hundred thousand.
+    pub(super) fn unwatch(&mut self, link: LinkId) {
+        if let Some(state) = self.out.lookup_mut(link)
+            && !state.watched
+            && let Some(id) = state.watch.take()
+        {
+            self.wheel.disarm(id);
+        }
     }
 
     pub(super) fn watch_unbound(&mut self, now: Timestamp, link: LinkId) {
@@ -425,6 +439,7 @@ impl Shard {
             return;
         };
         state.watched = false;
+        state.watch = None;
         let unbound =
             state.kind == crate::base::surface::LinkKind::MsrpInbound && state.bound.is_none();
         let since = state.partial_since;
@@ -448,16 +463,20 @@ impl Shard {
         }
     }
 
-    /// Live pushes bound to `link`.
+    /// Live pushes bound to `link`. A connection of one session names it, so that only one that many
+    /// share costs a look at every push.
     fn pushes_on(&self, link: LinkId) -> Vec<Key> {
-        self.pushes
-            .keys()
-            .filter(|&key| {
-                self.pushes
-                    .lookup(key)
-                    .is_some_and(|push| push.msrp_link == Some(link))
-            })
-            .collect()
+        let is_on = |key: &Key| {
+            let push = self.pushes.lookup(*key);
+            push.is_some_and(|push| push.msrp_link == Some(link))
+        };
+        if let Some(state) = self.out.lookup(link)
+            && state.bound_count == 1
+            && let Some(key) = state.bound.filter(is_on)
+        {
+            return vec![key];
+        }
+        self.pushes.keys().filter(is_on).collect()
     }
 
     pub(super) fn msrp_lost(&mut self, now: Timestamp, link: LinkId) {
