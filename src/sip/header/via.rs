@@ -4,8 +4,8 @@ use crate::base::span::Span;
 use crate::sip::header::params::{Params, next_param};
 use crate::sip::parser::{ParseError, ParseErrorKind};
 use crate::sip::scan::{
-    Cursor, HOST, PARAM_VALUE, TOKEN, decimal_u32, find_near, long_run, span, split_comma,
-    starts_with_token, word,
+    Cursor, HOST, PARAM_VALUE, TOKEN, decimal_u32, long_run, span, split_comma, starts_with_token,
+    word,
 };
 
 use super::HeaderName;
@@ -38,7 +38,7 @@ pub struct Via<'a> {
 }
 
 /// Where the parts of a Via value lie.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ViaSpans {
     transport: Span,
     host: Span,
@@ -93,7 +93,8 @@ impl ViaSpans {
         let mut via = Self::default();
         if let Some(branch_end) = via.read_usual(bytes, start, end) {
             let rest = &bytes[branch_end..end];
-            if find_near(rest, b',').is_none() {
+            // What follows is long where overload control is spoken.
+            if memchr::memchr(b',', rest).is_none() {
                 via.params = span(via.branch.start as usize - BRANCH.len(), end);
                 via.alone = true;
                 return Ok(via);
@@ -311,6 +312,7 @@ pub(crate) fn port(digits: &[u8]) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sip::parser::tests::{Random, mutate};
 
     #[test]
     fn reads_every_spelling_the_grammar_allows() {
@@ -361,5 +363,44 @@ mod tests {
                 String::from_utf8_lossy(text)
             );
         }
+    }
+
+    #[test]
+    fn the_usual_spelling_reads_as_all_others_do() {
+        let seeds: [&[u8]; 4] = [
+            b"SIP/2.0/TCP push1.home.example:5060;branch=z9hG4bKaq4tz2mxv7c3k5w6n2p5r7s2dq4wz6yb;oc=0;oc-algo=\"loss\"\r\n",
+            b"SIP/2.0/UDP 192.0.2.1;branch=z9hG4bKaq4tz2mxv7c3k5w6n2p5r7s2dq4wz6yb\r\n",
+            b"SIP/2.0/TLS h;branch=z9hG4bK-7, SIP/2.0/TCP other;branch=z9hG4bK8\r\n",
+            b"SIP/2.0/TCP host-1.example:65535;branch=x;rport=1;received=::1\r\n",
+        ];
+        let mut random = Random(0x5eed_0004);
+        let mut taken = 0;
+        for round in 0..40_000 {
+            let mut bytes = seeds[round % seeds.len()].to_vec();
+            mutate(&mut random, &mut bytes);
+            let end = bytes
+                .iter()
+                .position(|b| *b == b'\r')
+                .unwrap_or(bytes.len());
+            let slow = |echo: bool| {
+                let mut cursor = Cursor::new(&bytes, 0, end);
+                let mut via = ViaSpans::default();
+                let read = if echo {
+                    via.read_echo(&mut cursor)
+                } else {
+                    via.read(&mut cursor)
+                };
+                read.map(|()| via).ok()
+            };
+            taken += usize::from(ViaSpans::default().read_usual(&bytes, 0, end).is_some());
+            let text = String::from_utf8_lossy(&bytes);
+            assert_eq!(ViaSpans::parse(&bytes, 0, end).ok(), slow(false), "{text}");
+            assert_eq!(
+                ViaSpans::parse_echo(&bytes, 0, end).ok(),
+                slow(true),
+                "{text}"
+            );
+        }
+        assert!(taken > 5_000, "{taken} in the usual spelling");
     }
 }
