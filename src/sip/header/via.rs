@@ -76,7 +76,6 @@ impl ViaSpans {
         let mut cursor = Cursor::new(bytes, start, end);
         if let Some(branch_end) = via.read_usual(bytes, start, end) {
             if branch_end == end {
-                via.params = span(via.branch.start as usize - BRANCH.len(), end);
                 via.alone = true;
                 return Ok(via);
             }
@@ -92,15 +91,10 @@ impl ViaSpans {
     pub(crate) fn parse_echo(bytes: &[u8], start: usize, end: usize) -> Result<Self, ParseError> {
         let mut via = Self::default();
         if let Some(branch_end) = via.read_usual(bytes, start, end) {
-            let rest = &bytes[branch_end..end];
-            // What follows is long where overload control is spoken.
-            if memchr::memchr(b',', rest).is_none() {
-                via.params = span(via.branch.start as usize - BRANCH.len(), end);
-                via.alone = true;
-                return Ok(via);
-            }
-            via = Self::default();
+            via.end_echo(bytes, branch_end, end);
+            return Ok(via);
         }
+        via = Self::default();
         let mut cursor = Cursor::new(bytes, start, end);
         via.read_echo(&mut cursor)
             .map_err(|at| ParseError::new(ParseErrorKind::Bad(HeaderName::Via), at))?;
@@ -152,6 +146,7 @@ impl ViaSpans {
             return None;
         }
         self.branch = span(branch, stop);
+        self.params = span(at, stop);
         Some(stop)
     }
 
@@ -167,10 +162,21 @@ impl ViaSpans {
         if !matches!(cursor.peek(), None | Some(b';' | b',')) {
             return Err(cursor.pos);
         }
-        let (value, _) = split_comma(cursor.rest());
-        self.params = span(start, cursor.pos + value.len());
-        self.alone = value.len() == cursor.rest().len();
+        self.params = span(start, start);
+        self.end_echo(cursor.bytes, cursor.pos, cursor.bytes.len());
         Ok(())
+    }
+
+    /// Looks from `at` on for the end of the value, a comma outside quotes or `end`.
+    fn end_echo(&mut self, bytes: &[u8], at: usize, end: usize) {
+        let rest = &bytes[at..end];
+        let mut value = rest;
+        // What follows a branch is long where overload control is spoken, but mostly has no comma.
+        if memchr::memchr(b',', rest).is_some() {
+            (value, _) = split_comma(rest);
+        }
+        self.params = span(self.params.start as usize, at + value.len());
+        self.alone = value.len() == rest.len();
     }
 
     fn read(&mut self, cursor: &mut Cursor<'_>) -> Result<(), usize> {
