@@ -10,6 +10,7 @@ pub use crate::sip::header::{
 };
 
 use core::fmt;
+use core::ops::Range;
 
 use crate::base::limits::SIP_HEADERS_MAX;
 use crate::base::span::Span;
@@ -18,7 +19,7 @@ use crate::sip::header::{
     AddrSpans, COUNT, CSeqSpans, ViaSpans, date, parse_seconds, parse_session_expires,
 };
 use crate::sip::parser::{ParseError, ParseErrorKind};
-use crate::sip::scan::{LWS, before_either, decimal_u32, is, span, split_comma, trim};
+use crate::sip::scan::{LWS, before_either, decimal_u32, is, split_comma, trim};
 
 /// A request method. Names are compared with case (RFC 3261 section 7.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -224,28 +225,33 @@ impl HeaderTable {
         self.facts = Facts::default();
     }
 
-    /// Adds a line; `false` when the table is full. Offsets are below 2^32 by the size limit.
+    /// Adds a line that starts at `line`, with its trimmed value; `false` when the table is full.
+    /// Offsets are below 2^32 by the size limit.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "messages are bounded by a named limit"
+    )]
     #[inline]
     pub(crate) fn push(
         &mut self,
         name: HeaderName,
         line: usize,
         name_len: usize,
-        value: Span,
+        value: Range<usize>,
     ) -> bool {
         let index = self.count;
         let Some(entry) = self.entries.get_mut(usize::from(index)) else {
             return false;
         };
         *entry = Entry {
-            line: span(line, line).start,
-            value: value.start,
-            end: value.start.wrapping_add(value.len),
+            line: line as u32,
+            value: value.start as u32,
+            end: value.end as u32,
             next: NONE,
-            name_len: u8::try_from(name_len).unwrap_or(u8::MAX),
+            name_len: name_len.min(255) as u8,
             name,
         };
-        self.count += 1;
+        self.count = index + 1;
         let slot = name.index();
         if self.first[slot] == NONE {
             self.first[slot] = index;

@@ -475,7 +475,7 @@ fn header_line(bytes: &[u8], at: usize, end: usize, table: &mut HeaderTable) -> 
     }
     let value = colon + 1 + run_len(&bytes[colon + 1..end], LWS);
     let value_end = value + trim_end(&bytes[value..end]).len();
-    if table.push(name, start, text.len(), span(value, value_end)) {
+    if table.push(name, start, text.len(), value..value_end) {
         Ok(())
     } else {
         fail(ParseErrorKind::TooLarge, at)

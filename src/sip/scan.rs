@@ -240,6 +240,15 @@ fn run_until(bytes: &[u8], marks: impl Fn(u64) -> u64 + Copy) -> usize {
         // They overlap those before; without a mark the result is the length.
         return bytes.len() - 16 + first_mark(last, marks);
     }
+    if let (Some(first), Some(last)) = (word(bytes, 0), bytes.last_chunk::<8>()) {
+        let (first, last) = (marks(first), marks(u64::from_le_bytes(*last)));
+        let at = |marks: u64| (marks.trailing_zeros() / 8) as usize;
+        return if first != 0 {
+            at(first)
+        } else {
+            bytes.len() - 8 + at(last)
+        };
+    }
     let stops = |byte: &u8| marks(u64::from(*byte) | FILL) & 0x80 != 0;
     bytes.iter().position(stops).unwrap_or(bytes.len())
 }
@@ -358,6 +367,24 @@ pub fn decimal_u64(bytes: &[u8]) -> Option<u64> {
         value = value * 10 + u64::from(digit);
     }
     Some(value)
+}
+
+/// A port of at most five digits at `at`, not zero, and where its digits end.
+#[inline]
+pub(crate) fn port_at(bytes: &[u8], at: usize) -> Option<(u16, usize)> {
+    let mut value = 0_u32;
+    let mut end = at;
+    while let Some(digit) = bytes.get(end).map(|byte| byte.wrapping_sub(b'0'))
+        && digit < 10
+    {
+        value = value * 10 + u32::from(digit);
+        end += 1;
+        if end - at > 5 {
+            return None;
+        }
+    }
+    let port = u16::try_from(value).ok()?;
+    (port != 0).then_some((port, end))
 }
 
 /// Strips one pair of double quotes, if both are there. Escapes inside stay as they are.

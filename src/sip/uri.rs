@@ -6,7 +6,7 @@ use crate::base::limits::URI_BYTES_MAX;
 use crate::sip::header::Params;
 use crate::sip::parser::{ParseError, ParseErrorKind};
 use crate::sip::scan::{
-    Cursor, HOST, URI, URI_PARAM, USER, all, decimal_u32, find_near, is, long_run, run_len,
+    Cursor, HOST, URI, URI_PARAM, USER, all, decimal_u32, find_near, is, long_run, port_at, run_len,
 };
 
 /// The scheme of a URI.
@@ -101,13 +101,9 @@ fn parse_usual(bytes: &[u8]) -> Option<Uri<'_>> {
     uri.host = &host[..long_run::<HOST>(host)];
     at += uri.host.len();
     if let Some(b':') = bytes.get(at) {
-        let digits = &bytes[at + 1..];
-        let len = digits.iter().take_while(|byte| byte.is_ascii_digit());
-        let len = len.count();
-        let port = u16::try_from(decimal_u32(&digits[..len])?).ok()?;
-        uri.port = Some(port).filter(|port| *port != 0);
-        uri.port?;
-        at += 1 + len;
+        let (port, end) = port_at(bytes, at + 1)?;
+        uri.port = Some(port);
+        at = end;
     }
     let params = at;
     while let Some(b';') = bytes.get(at) {

@@ -154,7 +154,6 @@ const fn kept() -> [u64; 9] {
 
 /// The slot of a name by its first sixteen octets; the factor makes the slots of all known names
 /// distinct.
-#[expect(clippy::cast_possible_truncation, reason = "a top octet")]
 #[inline]
 const fn slot(low: u64, high: u64) -> u8 {
     let mixed = low ^ high << 1;

@@ -4,8 +4,8 @@ use crate::base::span::Span;
 use crate::sip::header::params::{Params, next_param};
 use crate::sip::parser::{ParseError, ParseErrorKind};
 use crate::sip::scan::{
-    Cursor, HOST, PARAM_VALUE, TOKEN, decimal_u32, long_run, span, split_comma, starts_with_token,
-    word,
+    Cursor, HOST, PARAM_VALUE, TOKEN, decimal_u32, long_run, port_at, span, split_comma,
+    starts_with_token, word,
 };
 
 use super::HeaderName;
@@ -74,15 +74,18 @@ impl ViaSpans {
     pub(crate) fn parse(bytes: &[u8], start: usize, end: usize) -> Result<Self, ParseError> {
         let mut via = Self::default();
         let mut cursor = Cursor::new(bytes, start, end);
-        if let Some(branch_end) = via.read_usual(bytes, start, end) {
+        let read = if let Some(branch_end) = via.read_usual(bytes, start, end) {
             if branch_end == end {
                 via.alone = true;
                 return Ok(via);
             }
+            cursor.pos = branch_end;
+            via.read_params(&mut cursor)
+        } else {
             via = Self::default();
-        }
-        via.read(&mut cursor)
-            .map_err(|at| ParseError::new(ParseErrorKind::Bad(HeaderName::Via), at))?;
+            via.read(&mut cursor)
+        };
+        read.map_err(|at| ParseError::new(ParseErrorKind::Bad(HeaderName::Via), at))?;
         Ok(via)
     }
 
@@ -105,14 +108,11 @@ impl ViaSpans {
     /// parameters; returns where the branch ends. `None`: another spelling, or a defect.
     #[inline]
     fn read_usual(&mut self, bytes: &[u8], start: usize, end: usize) -> Option<usize> {
-        let transport = word(bytes, start + PROTOCOL.len())?;
-        let known = matches!(
-            transport.to_le_bytes(),
-            [b'T', b'C', b'P', b' ', ..]
-                | [b'U', b'D', b'P', b' ', ..]
-                | [b'T', b'L', b'S', b' ', ..]
-        );
-        if word(bytes, start)? != u64::from_le_bytes(*PROTOCOL) || !known {
+        let text = bytes.get(start..end)?;
+        let (protocol, text) = text.split_first_chunk::<8>()?;
+        let (transport, _) = text.split_first_chunk::<4>()?;
+        let known = matches!(transport, b"TCP " | b"UDP " | b"TLS ");
+        if protocol != PROTOCOL || !known {
             return None;
         }
         let host = start + PROTOCOL.len() + 4;
@@ -120,10 +120,9 @@ impl ViaSpans {
         self.transport = span(host - 4, host - 1);
         self.host = span(host, at);
         if bytes.get(at) == Some(&b':') {
-            let digits = bytes[at + 1..].iter().take(6);
-            let len = digits.take_while(|byte| byte.is_ascii_digit()).count();
-            self.port = Some(port(&bytes[at + 1..at + 1 + len])?);
-            at += 1 + len;
+            let (port, end) = port_at(bytes, at + 1)?;
+            self.port = Some(port);
+            at = end;
         }
         if word(bytes, at)? != u64::from_le_bytes(*BRANCH) || self.host.is_empty() {
             return None;
@@ -181,11 +180,16 @@ impl ViaSpans {
 
     fn read(&mut self, cursor: &mut Cursor<'_>) -> Result<(), usize> {
         self.read_sent_by(cursor)?;
-        let start = cursor.pos;
+        self.params = span(cursor.pos, cursor.pos);
+        self.read_params(cursor)
+    }
+
+    /// The parameters from the cursor on; those before it are read.
+    fn read_params(&mut self, cursor: &mut Cursor<'_>) -> Result<(), usize> {
         while let Some((name, value)) = next_param(cursor, TOKEN)? {
             self.note(cursor, name, value)?;
         }
-        self.params = span(start, cursor.pos);
+        self.params = span(self.params.start as usize, cursor.pos);
         self.alone = cursor.at_end();
         if !cursor.at_end() && cursor.peek() != Some(b',') {
             return Err(cursor.pos);

@@ -45,7 +45,7 @@ pub(super) fn head(bytes: &[u8], table: &mut HeaderTable) -> bool {
 /// CRLF stands at `at`.
 #[inline]
 fn ends_line(bytes: &[u8], at: usize) -> bool {
-    matches!(bytes.get(at..), Some([b'\r', b'\n', ..]))
+    bytes.get(at..at + 2) == Some(b"\r\n")
 }
 
 /// Notes a start line in the usual form.
@@ -98,22 +98,20 @@ fn header_line(rest: &[u8], start: usize, len: usize, table: &mut HeaderTable) -
     let Some((name, colon)) = name(rest) else {
         return false;
     };
-    let Some(value) = rest.get(colon + 1..len) else {
+    let Some(line) = rest.get(..len).filter(|_| colon < len) else {
         return false;
     };
-    if name == HeaderName::Other && !is_token(&rest[..colon]) {
+    if name == HeaderName::Other && !is_token(&line[..colon]) {
         return false;
     }
-    let mut value = value;
-    while let [b' ', kept @ ..] = value {
-        value = kept;
+    let (mut at, mut end) = (colon + 1, len);
+    while at < end && line[at] == b' ' {
+        at += 1;
     }
-    let at = len - value.len();
-    while let [kept @ .., b' '] = value {
-        value = kept;
+    while at < end && line[end - 1] == b' ' {
+        end -= 1;
     }
-    let at = start + at;
-    table.push(name, start, colon, span(at, at + value.len()))
+    table.push(name, start, colon, start + at..start + end)
 }
 
 /// The name before the first colon, and where the colon is.
