@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 
 use crate::net::{DriveError, Driver, Listeners};
 use crate::panel::{self, Panel};
-use crate::report::{self, EXIT_OK, EXIT_UNREACHABLE, EXIT_USAGE, Report};
+use crate::report::{self, EXIT_OK, EXIT_UNREACHABLE, EXIT_USAGE, EXIT_VIOLATION, Report};
 use crate::rules::Rule;
 use crate::scenario::{Options, SHIPPED, Setup};
 use crate::world::World;
@@ -44,6 +44,12 @@ enum Command {
     Run(Box<RunArgs>),
     /// List the rules
     Rules,
+    /// Test the rules: one broken message for each, and exactly that rule must trip
+    Mutate {
+        /// Show every broken message and what the judge said
+        #[arg(long)]
+        verbose: bool,
+    },
     /// List the scenario files that come with the program, or print one
     Scenarios {
         /// Name of the one to print
@@ -77,6 +83,11 @@ pub fn cli_main(args: Vec<OsString>) -> i32 {
         Command::Rules => {
             print_rules();
             Ok(EXIT_OK)
+        }
+        Command::Mutate { verbose } => {
+            let (text, good) = crate::mutate::report(verbose);
+            let _ = std::io::stdout().lock().write_all(text.as_bytes());
+            Ok(if good { EXIT_OK } else { EXIT_VIOLATION })
         }
         Command::Scenarios { name } => scenarios(name.as_deref()),
     };

@@ -26,6 +26,7 @@ pub mod ledger;
 pub mod link;
 mod mould;
 pub mod msrp;
+pub mod mutate;
 pub mod net;
 pub mod panel;
 pub mod report;
