@@ -10,9 +10,14 @@ use clap::{Parser, Subcommand};
 
 use crate::net::{DriveError, Driver, Listeners};
 use crate::panel::{self, Panel};
-use crate::report::{self, EXIT_OK, EXIT_UNREACHABLE, EXIT_USAGE, Report};
+use crate::report::{
+    self, EXIT_OK, EXIT_REGRESSION, EXIT_UNREACHABLE, EXIT_USAGE, EXIT_VIOLATION, Report,
+};
 use crate::rules::Rule;
 use crate::scenario::{Options, SHIPPED, Setup};
+use crate::tools::ab::Ab;
+use crate::tools::compare;
+use crate::tools::search::Search;
 use crate::world::World;
 
 const EXAMPLES: &str = "\
@@ -28,7 +33,7 @@ Examples:
       What is checked.
 
 Exit codes: 0 as demanded, 1 objective missed, 2 usage, 3 invalid (the generator was the limit),
-4 a rule broken or the ledger does not balance, 6 engine not reached.";
+4 a rule broken or the ledger does not balance, 5 worse than before (compare, ab), 6 engine not reached.";
 
 #[derive(Parser)]
 #[command(name = "volley-loadgen", version, about = "Plays the IMS core and the phones around a push engine, and judges it", after_help = EXAMPLES)]
@@ -44,6 +49,51 @@ enum Command {
     Run(Box<RunArgs>),
     /// List the rules
     Rules,
+    /// Show finished reports as text, or render them as a page
+    Show {
+        /// Reports that `run --json` wrote
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<String>,
+        /// Write the page here instead; one report only
+        #[arg(long, value_name = "FILE")]
+        html: Option<std::path::PathBuf>,
+    },
+    /// Compare reports; several of one side are separated by commas
+    #[command(after_help = "Exit codes: 0 nothing worse, 2 usage, 5 a figure is worse.")]
+    Compare {
+        /// Reports of the first side
+        #[arg(value_name = "A.json[,..]", value_delimiter = ',')]
+        a: Vec<String>,
+        /// Reports of the second side
+        #[arg(value_name = "B.json[,..]", value_delimiter = ',')]
+        b: Vec<String>,
+        /// Differences up to this share count as the same
+        #[arg(long, default_value_t = 0.03)]
+        tolerance: f64,
+        /// Figures that count for the exit code; all without
+        #[arg(long, value_name = "NAME")]
+        figure: Vec<String>,
+    },
+    /// Run two engines in turn and compare them
+    #[command(after_help = "Exit codes: 0 nothing worse, 2 usage, 5 a figure is worse.")]
+    Ab(Box<Ab>),
+    /// Find the highest load that meets a goal (RFC 9971)
+    Search(Box<Search>),
+    /// Add up reports of generators that ran at the same time
+    Merge {
+        /// Reports that `run --json` wrote
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<String>,
+        /// Where the sum is written
+        #[arg(long, value_name = "FILE")]
+        json: std::path::PathBuf,
+    },
+    /// Test the rules: one broken message for each, and exactly that rule must trip
+    Mutate {
+        /// Show every broken message and what the judge said
+        #[arg(long)]
+        verbose: bool,
+    },
     /// List the scenario files that come with the program, or print one
     Scenarios {
         /// Name of the one to print
@@ -78,7 +128,26 @@ pub fn cli_main(args: Vec<OsString>) -> i32 {
             print_rules();
             Ok(EXIT_OK)
         }
+        Command::Mutate { verbose } => {
+            let (text, good) = crate::mutate::report(verbose);
+            let _ = std::io::stdout().lock().write_all(text.as_bytes());
+            Ok(if good { EXIT_OK } else { EXIT_VIOLATION })
+        }
         Command::Scenarios { name } => scenarios(name.as_deref()),
+        Command::Show { files, html } => show(&files, html.as_deref()),
+        Command::Compare {
+            a,
+            b,
+            tolerance,
+            figure,
+        } => read_all(&a)
+            .and_then(|a| Ok((a, read_all(&b)?)))
+            .and_then(|(a, b)| compared(&compare::compare(&a, &b, tolerance)?, tolerance, &figure)),
+        Command::Ab(ab) => ab
+            .compare()
+            .and_then(|rows| compared(&rows, ab.tolerance, &ab.figure)),
+        Command::Search(search) => searched(&search),
+        Command::Merge { files, json } => merged(&files, &json),
     };
     match outcome {
         Ok(code) => code,
@@ -87,6 +156,59 @@ pub fn cli_main(args: Vec<OsString>) -> i32 {
             EXIT_USAGE
         }
     }
+}
+
+fn read_all(files: &[String]) -> Result<Vec<Report>, String> {
+    files.iter().map(|file| Report::read(file)).collect()
+}
+
+fn print(text: &str) {
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+}
+
+fn save(path: &Path, text: &str) -> Result<(), String> {
+    std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn show(files: &[String], html: Option<&Path>) -> Result<i32, String> {
+    let reports = read_all(files)?;
+    match (html, reports.as_slice()) {
+        (Some(path), [report]) => save(path, &crate::html::page(report))?,
+        (Some(_), _) => return Err("--html: one report makes one page".into()),
+        (None, reports) => {
+            for report in reports {
+                print(&report.text());
+            }
+        }
+    }
+    Ok(EXIT_OK)
+}
+
+fn compared(rows: &[compare::Row], tolerance: f64, figures: &[String]) -> Result<i32, String> {
+    print(&compare::text(rows, tolerance));
+    if compare::regressed(rows, figures) {
+        Ok(EXIT_REGRESSION)
+    } else {
+        Ok(EXIT_OK)
+    }
+}
+
+fn searched(search: &Search) -> Result<i32, String> {
+    let found = search.search(|load, seconds| search.trial(load, seconds))?;
+    print(&found.text(search));
+    if let Some(path) = &search.json {
+        let text = serde_json::to_string_pretty(&found).map_err(|error| error.to_string())?;
+        save(path, &text)?;
+    }
+    let met = found.relevant_lower_bound.is_some();
+    Ok(if met { EXIT_OK } else { report::EXIT_OBJECTIVE })
+}
+
+fn merged(files: &[String], json: &Path) -> Result<i32, String> {
+    let sum = crate::tools::merge::merge(&read_all(files)?)?;
+    save(json, &sum.json())?;
+    print(&sum.text());
+    Ok(sum.exit_code)
 }
 
 fn print_rules() {
@@ -245,6 +367,12 @@ fn publish(report: &Report, json: Option<&Path>, dir: Option<&Path>) -> Result<(
             .map_err(|error| format!("--report-dir {}: {error}", dir.display()))?;
         write(&dir.join("report.txt"), &text)?;
         write(&dir.join("report.json"), &encoded)?;
+        write(&dir.join("report.html"), &crate::html::page(report))?;
+        write(&dir.join("latency.hlog"), &report.hlog)?;
+        for (stage, histogram) in crate::curve::read_hlog(&report.hlog)? {
+            let file = dir.join(format!("{stage}.hgrm"));
+            write(&file, &crate::curve::hgrm(&histogram))?;
+        }
     }
     Ok(())
 }

@@ -2,12 +2,17 @@
 
 use core::fmt::Write as _;
 
-use serde::Serialize;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+use crate::curve::{self, Curve, Series};
 use crate::ledger::Balance;
 use crate::net::Mark;
-use crate::scenario::{Check, Kind, Setup};
-use crate::stats::{Stage, parse_latency_objective};
+use crate::scenario::{Check, Setup};
+use crate::stats::{Counters, Stage, parse_latency_objective};
 use crate::validity::{self, Reason};
 use crate::world::{Step, World};
 
@@ -21,14 +26,19 @@ pub const EXIT_USAGE: i32 = 2;
 pub const EXIT_INVALID: i32 = 3;
 /// Exit code: a rule was broken or the ledger does not balance.
 pub const EXIT_VIOLATION: i32 = 4;
+/// Exit code: a comparison found a figure worse.
+pub const EXIT_REGRESSION: i32 = 5;
 /// Exit code: the engine was not reached.
 pub const EXIT_UNREACHABLE: i32 = 6;
 
+/// Text that is mostly constant.
+pub type Text = Cow<'static, str>;
+
 /// One step of the run.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Phase {
     /// Name of the step.
-    pub name: &'static str,
+    pub name: Text,
     /// Seconds it took.
     pub seconds: f64,
     /// Pushes completed in it.
@@ -64,10 +74,10 @@ pub struct Phase {
 }
 
 /// One stage's latency, milliseconds.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Latency {
     /// The stage.
-    pub stage: &'static str,
+    pub stage: Text,
     /// Samples.
     pub count: u64,
     /// Half of the samples are at most this.
@@ -82,30 +92,46 @@ pub struct Latency {
     pub max: f64,
 }
 
+impl Latency {
+    /// Of a histogram of nanoseconds.
+    pub fn new(stage: &str, histogram: &Histogram<u64>) -> Self {
+        let at = |quantile: f64| histogram.value_at_quantile(quantile) as f64 / 1e6;
+        Self {
+            stage: stage.to_owned().into(),
+            count: histogram.len(),
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            p999: at(0.999),
+            max: histogram.max() as f64 / 1e6,
+        }
+    }
+}
+
 /// A broken rule.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Broken {
     /// Row of the requirements.
-    pub rule: &'static str,
+    pub rule: Text,
     /// What it demands.
-    pub text: &'static str,
+    pub text: Text,
     /// Times broken.
     pub count: u64,
 }
 
 /// A message that broke a rule.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct OffenderRow {
     /// Row of the requirements.
-    pub rule: &'static str,
+    pub rule: Text,
     /// What was wrong.
-    pub what: &'static str,
+    pub what: Text,
     /// The message.
     pub message: String,
 }
 
 /// An objective and how it came out.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ObjectiveRow {
     /// As given.
     pub name: String,
@@ -118,7 +144,7 @@ pub struct ObjectiveRow {
 }
 
 /// The ledger as JSON.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 #[expect(
     missing_docs,
     reason = "each field is the field of `Balance` of the same name"
@@ -137,15 +163,28 @@ pub struct LedgerRow {
     pub foreign: u64,
 }
 
+/// A trial of a search.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Trial {
+    /// Load, pushes per second.
+    pub load: f64,
+    /// Seconds measured.
+    pub seconds: f64,
+    /// Share of the triggers that missed the goal.
+    pub loss_ratio: f64,
+    /// Whether the goals were met.
+    pub good: bool,
+}
+
 /// Everything about a run.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
     /// Version of this layout.
     pub schema: u32,
     /// Course of the run.
-    pub kind: &'static str,
+    pub kind: Text,
     /// Transport of SIP.
-    pub transport: &'static str,
+    pub transport: Text,
     /// Users and devices of the world.
     pub users: u32,
     /// Devices of all users.
@@ -163,9 +202,9 @@ pub struct Report {
     /// Whether every objective is met.
     pub objectives_met: bool,
     /// The step in which nothing moved any more, if the run was ended for that.
-    pub aborted: Option<&'static str>,
+    pub aborted: Option<Text>,
     /// Name of the phase that the headline is about.
-    pub headline: &'static str,
+    pub headline: Text,
     /// Steps in order.
     pub phases: Vec<Phase>,
     /// Latencies.
@@ -181,7 +220,16 @@ pub struct Report {
     /// Final answers other than 2xx to deposits.
     pub refusals: Vec<(u16, u64)>,
     /// Events by name.
-    pub counters: std::collections::BTreeMap<&'static str, u64>,
+    pub counters: BTreeMap<Text, u64>,
+    /// Latencies by percentile.
+    pub curves: Vec<Curve>,
+    /// The measured step over time.
+    pub series: Series,
+    /// All latencies in the interval log format of HdrHistogram.
+    pub hlog: String,
+    /// Trials of a search.
+    #[serde(default)]
+    pub trials: Vec<Trial>,
     /// Exit code.
     pub exit_code: i32,
 }
@@ -195,16 +243,16 @@ pub fn build(world: &World, marks: &[Mark]) -> Report {
         .map(|pair| phase(&pair[0], &pair[1]))
         .collect();
     let headline = setup.kind.measured().name();
+    let measured_s = phases
+        .iter()
+        .find(|phase| phase.name == headline)
+        .map_or(0.0, |phase| phase.seconds);
     let invalid_reasons = validity::reasons(world, marks, &phases, headline);
     let objectives = objectives(world, &phases, headline);
     let mut report = Report {
         schema: 1,
-        kind: match setup.kind {
-            Kind::Full => "full",
-            Kind::Signalling => "signalling",
-            Kind::Steady => "steady",
-        },
-        transport: setup.transport.param(),
+        kind: setup.kind.name().into(),
+        transport: setup.transport.param().into(),
         users: setup.users,
         devices: world.device_count() as u64,
         check: match setup.check {
@@ -220,8 +268,8 @@ pub fn build(world: &World, marks: &[Mark]) -> Report {
             && world.counters.triggers_stalled == 0
             && world.director.aborted.is_none(),
         objectives_met: objectives.iter().all(|objective| objective.met),
-        aborted: world.director.aborted,
-        headline,
+        aborted: world.director.aborted.map(Text::from),
+        headline: headline.into(),
         phases,
         latencies: latencies(world),
         ledger: ledger_row(&balance),
@@ -229,19 +277,20 @@ pub fn build(world: &World, marks: &[Mark]) -> Report {
         offenders: offenders(world),
         objectives,
         refusals: world.director.refusals.clone(),
-        counters: world.counters.rows().into_iter().collect(),
+        counters: named(&world.counters),
+        curves: curve::curves(&world.latencies),
+        series: curve::series(&world.timeline),
+        hlog: curve::hlog(&curve::histograms(&world.latencies), measured_s),
+        trials: Vec::new(),
         exit_code: EXIT_OK,
     };
-    report.exit_code = if !report.conformant || !report.ledger_balances {
-        EXIT_VIOLATION
-    } else if !report.valid {
-        EXIT_INVALID
-    } else if !report.objectives_met {
-        EXIT_OBJECTIVE
-    } else {
-        EXIT_OK
-    };
+    report.exit_code = report.code();
     report
+}
+
+fn named(counters: &Counters) -> BTreeMap<Text, u64> {
+    let rows = counters.rows().into_iter();
+    rows.map(|(name, count)| (name.into(), count)).collect()
 }
 
 fn phase(start: &Mark, end: &Mark) -> Phase {
@@ -268,7 +317,7 @@ fn phase(start: &Mark, end: &Mark) -> Phase {
     };
     let some = |value: f64| (work > 0).then_some(value);
     Phase {
-        name: start.step.name(),
+        name: start.step.name().into(),
         seconds,
         pushes: counters.pushes,
         deposits: counters.deposits_accepted,
@@ -341,16 +390,7 @@ fn latencies(world: &World) -> Vec<Latency> {
     Stage::all()
         .filter_map(|stage| {
             let histogram = world.latencies.of(stage);
-            let at = |quantile: f64| histogram.value_at_quantile(quantile) as f64 / 1e6;
-            (!histogram.is_empty()).then(|| Latency {
-                stage: stage.name(),
-                count: histogram.len(),
-                p50: at(0.5),
-                p90: at(0.9),
-                p99: at(0.99),
-                p999: at(0.999),
-                max: histogram.max() as f64 / 1e6,
-            })
+            (!histogram.is_empty()).then(|| Latency::new(stage.name(), histogram))
         })
         .collect()
 }
@@ -376,8 +416,8 @@ fn broken(world: &World) -> Vec<Broken> {
         .violations
         .broken()
         .map(|(rule, count)| Broken {
-            rule: rule.id(),
-            text: rule.text(),
+            rule: rule.id().into(),
+            text: rule.text().into(),
             count,
         })
         .collect()
@@ -389,14 +429,38 @@ fn offenders(world: &World) -> Vec<OffenderRow> {
         .offenders()
         .iter()
         .map(|offender| OffenderRow {
-            rule: offender.rule.id(),
-            what: offender.what,
+            rule: offender.rule.id().into(),
+            what: offender.what.into(),
             message: offender.message.clone(),
         })
         .collect()
 }
 
 impl Report {
+    /// The exit code that the verdicts stand for.
+    pub fn code(&self) -> i32 {
+        if !self.conformant || !self.ledger_balances {
+            EXIT_VIOLATION
+        } else if !self.valid {
+            EXIT_INVALID
+        } else if !self.objectives_met {
+            EXIT_OBJECTIVE
+        } else {
+            EXIT_OK
+        }
+    }
+
+    /// Reads a report from a file that `run --json` wrote.
+    pub fn read(path: &str) -> Result<Self, String> {
+        let text = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
+        serde_json::from_str(&text).map_err(|error| format!("{path}: not a report: {error}"))
+    }
+
+    /// The measured step.
+    pub fn measured(&self) -> Option<&Phase> {
+        self.phases.iter().find(|phase| phase.name == self.headline)
+    }
+
     /// The verdict in one line.
     pub fn verdict(&self) -> String {
         let mut out = String::new();
@@ -426,10 +490,10 @@ impl Report {
         );
         let _ = writeln!(out, "VERDICT  {} (exit {})", self.verdict(), self.exit_code);
         for reason in &self.invalid_reasons {
-            let (what, remedy) = (&reason.what, reason.remedy);
+            let (what, remedy) = (&reason.what, &reason.remedy);
             let _ = writeln!(out, "  invalid: {what} [{}]; {remedy}", reason.code);
         }
-        if let Some(step) = self.aborted {
+        if let Some(step) = &self.aborted {
             let _ = writeln!(
                 out,
                 "  ended early: nothing moved any more in step `{step}`"
@@ -595,4 +659,49 @@ pub fn headline(setup: &Setup) -> String {
         setup.msrp_listen,
         setup.engine
     )
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A report of a run in which nothing happened.
+    pub(crate) fn sample() -> Report {
+        let text = "engine = \"127.0.0.1:5060\"\nkind = \"signalling\"\nusers = 3\n";
+        let options = crate::scenario::Options::parse("test", text).unwrap();
+        let world = World::new(Setup::resolve(options, 1).unwrap());
+        let mark = |step, at| Mark {
+            step,
+            at,
+            counters: world.counters,
+            own: crate::cpu::Usage::default(),
+            engine: None,
+            host: crate::host::Sample::default(),
+        };
+        build(
+            &world,
+            &[mark(Step::Measure, 0), mark(Step::Drain, 1_000_000_000)],
+        )
+    }
+
+    #[test]
+    fn a_report_is_read_back_as_it_was_written() {
+        let report = sample();
+        let read: Report = serde_json::from_str(&report.json()).unwrap();
+        assert_eq!(read.json(), report.json());
+        assert_eq!(read.code(), EXIT_INVALID);
+    }
+
+    #[test]
+    fn a_page_stands_alone_and_cannot_be_scripted() {
+        let mut report = sample();
+        report.offenders.push(OffenderRow {
+            rule: "PUSH-a".into(),
+            what: "x".into(),
+            message: "<script>alert(1)</script>".to_owned(),
+        });
+        let page = crate::html::page(&report);
+        assert!(!page.contains("<script") && !page.contains("http"));
+        assert!(page.matches("<svg").count() >= 5 && page.ends_with("</html>\n"));
+    }
 }

@@ -456,9 +456,11 @@ fn header_of(name: &[u8]) -> Header {
             (b"Subscription-State", Header::SubscriptionState),
         ],
         19 => &[(b"P-Asserted-Identity", Header::PAssertedIdentity)],
-        20 => &[(b"P-Preferred-Identity", Header::PPreferred)],
+        20 => &[
+            (b"P-Preferred-Identity", Header::PPreferred),
+            (b"P-Visited-Network-ID", Header::PVisitedNetworkId),
+        ],
         21 => &[(b"P-Access-Network-Info", Header::PAccessNetworkInfo)],
-        22 => &[(b"P-Visited-Network-ID", Header::PVisitedNetworkId)],
         _ => {
             if name.len() > 12 && name[..12].eq_ignore_ascii_case(b"P-Preferred-") {
                 return Header::PPreferred;

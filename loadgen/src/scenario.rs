@@ -31,6 +31,15 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// As in scenario files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Signalling => "signalling",
+            Self::Steady => "steady",
+        }
+    }
+
     /// The step the figures are about.
     pub fn measured(self) -> Step {
         match self {

@@ -1,10 +1,10 @@
 //! Whether the figures of a run are about the engine: was the generator or the host the limit?
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::cpu::Usage;
 use crate::net::Mark;
-use crate::report::Phase;
+use crate::report::{Phase, Text};
 use crate::scenario::{Kind, Transport};
 use crate::stats::Stage;
 use crate::world::World;
@@ -20,14 +20,14 @@ const WAIT_MIN: f64 = 0.05;
 const STEAL_SHARE_MAX: f64 = 0.05;
 
 /// Why a run is invalid.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reason {
     /// Short name for machines.
-    pub code: &'static str,
+    pub code: Text,
     /// What was seen.
     pub what: String,
     /// What to do about it.
-    pub remedy: &'static str,
+    pub remedy: Text,
 }
 
 /// Everything a judgement looks at.
@@ -44,9 +44,9 @@ pub fn reasons(world: &World, marks: &[Mark], phases: &[Phase], headline: &str) 
     let found = phases.iter().position(|phase| phase.name == headline);
     let Some((index, phase)) = found.and_then(|index| Some((index, phases.get(index)?))) else {
         return vec![Reason {
-            code: "not-reached",
+            code: "not-reached".into(),
             what: "the measured step was never reached".to_owned(),
-            remedy: "see where the run ended and what the ledger says",
+            remedy: "see where the run ended and what the ledger says".into(),
         }];
     };
     let mut case = Case {
@@ -81,7 +81,11 @@ impl Case<'_> {
     }
 
     fn add(&mut self, code: &'static str, what: String, remedy: &'static str) {
-        self.reasons.push(Reason { code, what, remedy });
+        self.reasons.push(Reason {
+            code: code.into(),
+            what,
+            remedy: remedy.into(),
+        });
     }
 
     fn lag_p99_ms(&self) -> f64 {

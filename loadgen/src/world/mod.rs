@@ -192,6 +192,11 @@ impl World {
         }
     }
 
+    /// Appends the CPIM of a message as it was deposited.
+    pub fn put_deposited(&self, user: u32, message: u64, out: &mut Vec<u8>) {
+        self.forms.put_cpim(0, user, message, out);
+    }
+
     /// Counts for the timeline.
     pub fn totals(&self, engine_ns: u64, own_ns: u64) -> Totals {
         let counters = &self.counters;

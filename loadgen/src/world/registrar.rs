@@ -16,7 +16,7 @@ impl World {
     }
 
     /// Sends a third-party REGISTER for `user`.
-    pub(super) fn send_register(&mut self, user: u32) {
+    pub(crate) fn send_register(&mut self, user: u32) {
         let link = self.engine_link(user);
         self.users[user as usize].registered = true;
         self.forms.put_register(user, 1, self.outbox.buffer(link));
@@ -25,7 +25,7 @@ impl World {
     }
 
     /// Deposits one message for `user`.
-    pub(super) fn send_deposit(&mut self, user: u32, intended_at: u64) {
+    pub(crate) fn send_deposit(&mut self, user: u32, intended_at: u64) {
         let link = self.engine_link(user);
         let class = self.ledger.len() % self.forms.classes();
         let queue = &mut self.users[user as usize].queue;

@@ -1,0 +1,439 @@
+//! The honest engine of the self-test: text without sockets.
+
+use super::cases::{Case, Fault, Turn};
+use crate::identity::put_plain;
+use crate::ledger::NONE;
+use crate::link::{LinkId, Protocol};
+use crate::scenario::{Kind, Options, Setup};
+use crate::world::World;
+
+/// Which message of a push is broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spot {
+    /// The answer to a MESSAGE.
+    MessageAnswer,
+    /// The answer to a REGISTER.
+    RegisterAnswer,
+    /// SUBSCRIBE.
+    Subscribe,
+    /// The answer to a NOTIFY.
+    NotifyAnswer,
+    /// INVITE.
+    Invite,
+    /// ACK.
+    Ack,
+    /// SEND.
+    Send,
+    /// UPDATE.
+    Update,
+    /// CANCEL.
+    Cancel,
+    /// BYE.
+    Bye,
+}
+
+const ICSI: &str = "urn%3Aurn-7%3A3gpp-service.ims.icsi.oma.cpm.deferred";
+const RUN: u32 = 1;
+/// Users of a script; each has two devices.
+const USERS: u32 = 64;
+
+/// A world and the engine's side of it.
+pub(super) struct Script {
+    pub(super) world: World,
+    case: &'static Case,
+    sip: LinkId,
+    msrp: LinkId,
+    serial: u32,
+    user: u32,
+    /// The case's message is due.
+    armed: bool,
+    over: bool,
+}
+
+impl Script {
+    pub(super) fn new(case: &'static Case) -> Self {
+        let text = format!(
+            "kind = \"full\"\nusers = {USERS}\ndevices = \"2\"\ntel_share = 0.0\nmessages = 1\n\
+             body_bytes = [300]\nengine = \"127.0.0.1:5060\"\nscscf_listen = \"127.0.0.1:5070\"\n\
+             msrp_listen = \"127.0.0.1:2856\"\n"
+        );
+        let mut options = Options::parse("self-test", &text).expect("constant options");
+        options.kind = Some(if case.declined {
+            Kind::Signalling
+        } else {
+            Kind::Full
+        });
+        let setup = Setup::resolve(options, RUN).expect("constant options");
+        let mut world = World::new(setup);
+        world.open_links(Protocol::Sip);
+        let peer = "127.0.0.1:9".parse().expect("a constant address");
+        let (sip, msrp) = (
+            world.outbox.add(Protocol::Sip, peer),
+            world.outbox.add(Protocol::Msrp, peer),
+        );
+        Self {
+            world,
+            case,
+            sip,
+            msrp,
+            serial: 0,
+            user: 0,
+            armed: false,
+            over: false,
+        }
+    }
+
+    /// Pushes to the first device of `count` users without a fault.
+    pub(super) fn warm(&mut self, count: u32) {
+        for _ in 0..count {
+            self.arrive();
+            self.push(0);
+            self.user += 1;
+        }
+    }
+
+    /// The broken message, and nothing behind it.
+    pub(super) fn break_one(&mut self) {
+        self.armed = true;
+        self.arrive();
+        match self.case.fault {
+            Fault::Text { .. } => self.push(0),
+            Fault::Turn(turn) => self.turn(turn),
+        }
+    }
+
+    fn sip(&mut self, spot: Spot, text: String) {
+        if self.over {
+            return;
+        }
+        let text = match self.broken(spot, &text) {
+            Some(broken) => reframed(&broken),
+            None => text,
+        };
+        self.world.handle_sip(self.sip, text.as_bytes());
+        self.settle();
+    }
+
+    /// The case's version of a message, when it is the one to break; nothing comes behind it.
+    fn broken(&mut self, spot: Spot, text: &str) -> Option<String> {
+        let Fault::Text { spot: at, from, to } = self.case.fault else {
+            return None;
+        };
+        if !self.armed || at != spot {
+            return None;
+        }
+        assert!(text.contains(from), "the case's text is not there: {from}");
+        self.over = true;
+        let times = if spot == Spot::Send { usize::MAX } else { 1 };
+        Some(text.replacen(from, to, times))
+    }
+
+    /// Takes what the world wants to send.
+    fn settle(&mut self) {
+        let mut dirty = core::mem::take(&mut self.world.outbox.dirty);
+        for &link in &dirty {
+            self.world.outbox.taken(link);
+        }
+        dirty.clear();
+        self.world.outbox.dirty = dirty;
+        self.world.outbox.connects.clear();
+    }
+
+    /// A message is deposited and its user registers.
+    fn arrive(&mut self) {
+        let user = self.user;
+        self.world.send_deposit(user, 0);
+        self.settle();
+        self.sip(
+            Spot::MessageAnswer,
+            answer("202 Accepted", &format!("m{user:012}"), "MESSAGE", ""),
+        );
+        self.world.send_register(user);
+        self.settle();
+        let contact = "Contact: <sip:127.0.0.1:5070;transport=tcp>;expires=600000\r\n";
+        let branch = format!("r{user:08}00000001");
+        self.sip(
+            Spot::RegisterAnswer,
+            answer("200 OK", &branch, "REGISTER", contact),
+        );
+        self.sip(Spot::Subscribe, subscribe(user));
+        let branch = format!("n{user:08}00000001");
+        self.sip(Spot::NotifyAnswer, answer("200 OK", &branch, "NOTIFY", ""));
+    }
+
+    /// A whole push.
+    fn push(&mut self, device: u8) {
+        self.invite(device);
+        if self.case.before == Some(Turn::GoodCancel) {
+            self.extra();
+        }
+        self.ack(device);
+        if self.case.before == Some(Turn::GoodUpdate) {
+            self.extra();
+        }
+        if !self.case.declined {
+            self.send(device, true);
+        }
+        self.sip_in(Spot::Bye, "BYE", device, "Supported: timer\r\n");
+    }
+
+    fn invite(&mut self, device: u8) {
+        self.serial += 1;
+        let text = invite(self.serial, self.user, device);
+        self.sip(Spot::Invite, text);
+    }
+
+    fn ack(&mut self, device: u8) {
+        self.sip_in(Spot::Ack, "ACK", device, "");
+    }
+
+    /// A request in the dialog of the last INVITE.
+    fn sip_in(&mut self, spot: Spot, method: &str, device: u8, extra: &str) {
+        let updated = self.case.before == Some(Turn::GoodUpdate);
+        let cseq = match method {
+            "ACK" => 1,
+            "BYE" if updated => 3,
+            _ => 2,
+        };
+        let whose = (self.serial, self.user, device);
+        let text = in_dialog(method, cseq, whose, extra);
+        self.sip(spot, text);
+    }
+
+    fn send(&mut self, device: u8, own_id: bool) {
+        if self.over {
+            return;
+        }
+        let id = if own_id { self.user } else { self.user + 9000 };
+        let text = self.send_text(device, id, (0, 0, 0));
+        let text = self.broken(Spot::Send, &text).unwrap_or(text);
+        self.msrp(&text);
+    }
+
+    fn msrp(&mut self, text: &str) {
+        self.world.handle_msrp(self.msrp, text.as_bytes());
+        self.settle();
+    }
+
+    fn send_text(&self, device: u8, id: u32, off: (i32, i32, i32)) -> String {
+        let (user, n) = (self.user, self.serial);
+        let mut cpim = Vec::new();
+        self.world.put_deposited(user, u64::from(user), &mut cpim);
+        let cpim = String::from_utf8(cpim).expect("bodies are ASCII");
+        let (head, rest) = cpim.split_once("\r\n\r\n").expect("a CPIM has two parts");
+        let body = format!(
+            "{head}\r\nNS: cpm <http://www.openmobilealliance.org/cpm/>\r\n\
+             cpm.Conversation-ID: {RUN:08x}-0000-4000-9000-{user:012}\r\n\
+             cpm.Contribution-ID: {RUN:08x}-0000-4000-8000-{user:012}\r\n\r\n{rest}"
+        );
+        let length = i32::try_from(body.len()).expect("a small body");
+        let (start, end, total) = (1 + off.0, length + off.1, length + off.2);
+        let tid = format!("t4Ke91Xb{n:08}");
+        format!(
+            "MSRP {tid} SEND\r\nTo-Path: msrp://127.0.0.1:2856/p{user:08}{device:04}{n:08};tcp\r\n\
+             From-Path: msrp://127.0.0.1:2855/k9Qv3tZs1mXb{n:08};tcp\r\nMessage-ID: vM{id:08}.u7\r\n\
+             Success-Report: yes\r\nFailure-Report: yes\r\nByte-Range: {start}-{end}/{total}\r\n\
+             Content-Type: message/cpim\r\n\r\n{body}\r\n-------{tid}$\r\n"
+        )
+    }
+
+    /// Messages that are good one by one and wrong in their order.
+    fn turn(&mut self, turn: Turn) {
+        match turn {
+            Turn::NoAck => {
+                self.invite(0);
+                self.world.finish();
+            }
+            Turn::SecondInvite => {
+                self.invite(0);
+                self.invite(0);
+            }
+            Turn::ByeBeforeAck => {
+                self.invite(0);
+                self.sip_in(Spot::Bye, "BYE", 0, "Supported: timer\r\n");
+            }
+            Turn::ByeBeforeSend => {
+                self.invite(0);
+                self.ack(0);
+                self.sip_in(Spot::Bye, "BYE", 0, "Supported: timer\r\n");
+            }
+            Turn::ByeTwice => {
+                self.push(0);
+                self.sip_in(Spot::Bye, "BYE", 0, "Supported: timer\r\n");
+            }
+            Turn::NothingQueued => {
+                self.push(0);
+                self.invite(0);
+            }
+            Turn::Repeated(what) => self.repeated(what),
+            Turn::OtherMessageId => {
+                self.push(0);
+                self.invite(1);
+                self.ack(1);
+                self.send(1, false);
+            }
+            Turn::Range(start, end, total) => {
+                self.invite(0);
+                self.ack(0);
+                let text = self.send_text(0, self.user, (start, end, total));
+                self.msrp(&text);
+            }
+            Turn::Notice => {
+                let text = format!(
+                    "MESSAGE sip:+15560000001@home.example SIP/2.0\r\n{}CSeq: 1 MESSAGE\r\n\
+                     Content-Length: 0\r\n\r\n",
+                    head("n1", "pf1", "sip:+15560000001@home.example", "", "notice1")
+                );
+                self.sip(Spot::Invite, text);
+            }
+            Turn::Garbage => self.sip(Spot::Invite, "\u{1}nonsense\r\n\r\n".to_owned()),
+            Turn::GoodCancel | Turn::GoodUpdate => {}
+        }
+    }
+
+    /// An INVITE with an identifier of the one before.
+    fn repeated(&mut self, what: &str) {
+        let old = what.replace("{n}", &self.serial.to_string());
+        let new = what.replace("{n}", &(self.serial + 1).to_string());
+        self.serial += 1;
+        let text = invite(self.serial, self.user, 0);
+        assert!(text.contains(&new), "the identifier is not there: {new}");
+        self.sip(Spot::Invite, reframed(&text.replace(&new, &old)));
+    }
+
+    /// Sends the messages that only some pushes have.
+    pub(super) fn extra(&mut self) {
+        match self.case.before {
+            Some(Turn::GoodUpdate) => {
+                let extra = format!(
+                    "Supported: timer\r\nSession-Expires: 1800;refresher=uac\r\n\
+                     Contact: <sip:push@127.0.0.1:5060>;+g.3gpp.icsi-ref=\"{ICSI}\";automata\r\n"
+                );
+                self.sip_in(Spot::Update, "UPDATE", 0, &extra);
+            }
+            Some(Turn::GoodCancel) => {
+                let text = cancel(self.serial, self.user, 0);
+                self.sip(Spot::Cancel, text);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Corrects Content-Length after a change.
+fn reframed(text: &str) -> String {
+    let Some((head, body)) = text.split_once("\r\n\r\n") else {
+        return text.to_owned();
+    };
+    let Some((before, _)) = head.rsplit_once("Content-Length: ") else {
+        return text.to_owned();
+    };
+    let mut out = before.as_bytes().to_vec();
+    out.extend_from_slice(b"Content-Length: ");
+    put_plain(body.len() as u64, &mut out);
+    out.extend_from_slice(b"\r\n\r\n");
+    out.extend_from_slice(body.as_bytes());
+    String::from_utf8(out).expect("text before and after")
+}
+
+/// Via to Call-ID.
+fn head(branch: &str, from_tag: &str, to: &str, to_tag: &str, call_id: &str) -> String {
+    format!(
+        "Via: SIP/2.0/TCP 127.0.0.1:5060;branch=z9hG4bK{branch};oc;oc-algo=\"loss,rate\"\r\n\
+         Max-Forwards: 70\r\nFrom: <sip:cpm-pf@home.example>;tag={from_tag}\r\nTo: <{to}>{to_tag}\r\n\
+         Call-ID: {call_id}\r\n"
+    )
+}
+
+fn answer(status: &str, branch: &str, method: &str, extra: &str) -> String {
+    format!(
+        "SIP/2.0 {status}\r\nVia: SIP/2.0/TCP 127.0.0.1:5070;branch=z9hG4bK{branch}\r\n\
+         From: <sip:a@home.example>;tag=a\r\nTo: <sip:b@home.example>;tag=pf\r\nCall-ID: c-{branch}\r\n\
+         CSeq: 1 {method}\r\n{extra}Content-Length: 0\r\n\r\n"
+    )
+}
+
+fn subscribe(user: u32) -> String {
+    let aor = format!("sip:+1555{user:07}@home.example");
+    format!(
+        "SUBSCRIBE {aor} SIP/2.0\r\n{}Route: <sip:127.0.0.1:5070;transport=tcp;lr>\r\n\
+         CSeq: 1 SUBSCRIBE\r\nContact: <sip:push@127.0.0.1:5060;transport=tcp>\r\nEvent: reg\r\n\
+         Accept: application/reginfo+xml\r\nExpires: 600000\r\nSupported: timer\r\n\
+         P-Asserted-Identity: <sip:cpm-pf@home.example>\r\nContent-Length: 0\r\n\r\n",
+        head(
+            &format!("s{user:08}"),
+            &format!("pfs{user:08}"),
+            &aor,
+            "",
+            &format!("reg{user:08}")
+        )
+    )
+}
+
+fn invite(n: u32, user: u32, device: u8) -> String {
+    let sdp = format!(
+        "v=0\r\no=- {n} 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n\
+         m=message 2855 TCP/MSRP *\r\na=path:msrp://127.0.0.1:2855/k9Qv3tZs1mXb{n:08};tcp\r\n\
+         a=accept-types:message/cpim\r\na=accept-wrapped-types:*\r\na=setup:actpass\r\n\
+         a=msrp-cema\r\na=sendonly\r\n"
+    );
+    let aor = format!("sip:+1555{user:07}@home.example");
+    format!(
+        "INVITE {aor};gr=urn:uuid:00000000-0000-1000-8000-{device:04}{user:08} SIP/2.0\r\n{}\
+         Route: <sip:127.0.0.1:5070;transport=tcp;lr>\r\nCSeq: 1 INVITE\r\n\
+         Contact: <sip:push@127.0.0.1:5060;transport=tcp>;+g.3gpp.icsi-ref=\"{ICSI}\";automata\r\n\
+         Accept-Contact: *;+g.3gpp.icsi-ref=\"{ICSI}\"\r\n\
+         P-Asserted-Identity: <sip:cpm-pf@home.example>\r\n\
+         P-Asserted-Service: urn:urn-7:3gpp-service.ims.icsi.oma.cpm.deferred\r\n\
+         P-Charging-Vector: icid-value=\"ic{n:08}\";icid-generated-at=pf1;orig-ioi=\"home.example\"\r\n\
+         User-Agent: CPM-serv/OMA2.2 volley/0.1.0\r\n\
+         Allow: INVITE, ACK, BYE, CANCEL, UPDATE, OPTIONS\r\nSupported: timer\r\n\
+         Session-Expires: 1800;refresher=uac\r\n\
+         Conversation-ID: {RUN:08x}-0000-4000-9000-{user:012}\r\n\
+         Contribution-ID: {RUN:08x}-0000-4000-8000-{user:012}\r\n\
+         Content-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{sdp}",
+        head(
+            &format!("i{n:08}"),
+            &format!("pf{n:08}"),
+            &aor,
+            "",
+            &format!("5f0c6a1e{n:08}")
+        ),
+        sdp.len()
+    )
+}
+
+fn in_dialog(method: &str, cseq: u32, (n, user, device): (u32, u32, u8), extra: &str) -> String {
+    let to_tag = format!(";tag=ph{n:08}");
+    let aor = format!("sip:+1555{user:07}@home.example");
+    format!(
+        "{method} sip:+1555{user:07}@phones.home.example:5060;transport=tcp;dev={device:04} SIP/2.0\r\n\
+         {}Route: <sip:mt@127.0.0.1:5070;transport=tcp;lr>\r\n\
+         Route: <sip:mt@pcscf1.home.example:5060;lr>\r\nCSeq: {cseq} {method}\r\n{extra}\
+         Content-Length: 0\r\n\r\n",
+        head(
+            &format!("{method}{n:08}"),
+            &format!("pf{n:08}"),
+            &aor,
+            &to_tag,
+            &format!("5f0c6a1e{n:08}")
+        )
+    )
+}
+
+fn cancel(n: u32, user: u32, device: u8) -> String {
+    let aor = format!("sip:+1555{user:07}@home.example");
+    format!(
+        "CANCEL {aor};gr=urn:uuid:00000000-0000-1000-8000-{device:04}{user:08} SIP/2.0\r\n{}\
+         Route: <sip:127.0.0.1:5070;transport=tcp;lr>\r\nCSeq: 1 CANCEL\r\nContent-Length: 0\r\n\r\n",
+        head(
+            &format!("i{n:08}"),
+            &format!("pf{n:08}"),
+            &aor,
+            "",
+            &format!("5f0c6a1e{n:08}")
+        )
+    )
+}
+
+const _: () = assert!(NONE > USERS, "message numbers are user numbers here");
