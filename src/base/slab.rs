@@ -11,6 +11,8 @@ pub struct Key {
 
 /// Generations wrap after 28 bits, the width an identifier carries.
 pub const GENERATION_MASK: u32 = (1 << 28) - 1;
+/// Uses of a slot before it rests.
+const SHIFT: u32 = 1 << 20;
 
 #[derive(Debug)]
 struct Entry<T> {
@@ -21,12 +23,17 @@ struct Entry<T> {
 
 /// A bounded pool whose values are kept when freed, so that a warm slot's buffers are reused.
 ///
-/// Slots are reused in FIFO order, which keeps the distance between two uses of a slot long. The
-/// pool grows up to `bound` as needed and never shrinks; the values of free slots stay allocated.
+/// The slot freed last is used next: its memory is still in a cache. After [`SHIFT`] uses it rests
+/// until every other slot has had its turn, so that the generations of all slots, not of a few, stand
+/// between two uses of the same key. The pool grows up to `bound` as needed and never shrinks; the
+/// values of free slots stay allocated.
 #[derive(Debug)]
 pub struct Slab<T> {
     entries: Vec<Entry<T>>,
-    free: std::collections::VecDeque<u32>,
+    /// Slots to be used, the next one last.
+    free: Vec<u32>,
+    /// Slots that rest, the longest first.
+    resting: std::collections::VecDeque<u32>,
     live: usize,
     bound: usize,
 }
@@ -42,13 +49,14 @@ impl<T: Default> Slab<T> {
         assert!(warm <= bound, "cannot warm more slots than the bound");
         let mut slab = Self {
             entries: Vec::with_capacity(warm),
-            free: std::collections::VecDeque::with_capacity(warm),
+            free: Vec::with_capacity(warm),
+            resting: std::collections::VecDeque::new(),
             live: 0,
             bound,
         };
         for _ in 0..warm {
             let slot = slab.grow();
-            slab.free.push_back(slot);
+            slab.free.push(slot);
         }
         slab
     }
@@ -67,10 +75,10 @@ impl<T: Default> Slab<T> {
     ///
     /// `None` when `bound` elements are live.
     pub fn insert(&mut self) -> Option<(Key, &mut T)> {
-        let slot = match self.free.pop_front() {
+        let slot = match self.free.pop() {
             Some(slot) => slot,
             None if self.entries.len() < self.bound => self.grow(),
-            None => return None,
+            None => self.resting.pop_front()?,
         };
         self.live += 1;
         let entry = &mut self.entries[slot as usize];
@@ -122,8 +130,13 @@ impl<T: Default> Slab<T> {
         );
         entry.live = false;
         entry.generation = (entry.generation + 1) & GENERATION_MASK;
+        let rests = entry.generation.is_multiple_of(SHIFT);
         self.live -= 1;
-        self.free.push_back(key.slot);
+        if rests {
+            self.resting.push_back(key.slot);
+        } else {
+            self.free.push(key.slot);
+        }
     }
 
     /// Live elements.
@@ -184,11 +197,19 @@ mod tests {
     }
 
     #[test]
-    fn slots_are_reused_oldest_first() {
-        let mut slab: Slab<u32> = Slab::new(8, 4);
+    fn the_slot_freed_last_is_used_next_until_it_rests() {
+        let mut slab: Slab<u32> = Slab::new(2, 0);
         let (first, _) = slab.insert().unwrap();
         slab.remove(first);
-        let (second, _) = slab.insert().unwrap();
-        assert_ne!(first.slot, second.slot);
+        for generation in 1..SHIFT {
+            let (key, _) = slab.insert().unwrap();
+            assert_eq!((key.slot, key.generation), (first.slot, generation));
+            slab.remove(key);
+        }
+        let (other, _) = slab.insert().unwrap();
+        assert_ne!(other.slot, first.slot, "the first slot rests");
+        let (again, _) = slab.insert().unwrap();
+        assert_eq!((again.slot, again.generation), (first.slot, SHIFT));
+        assert!(slab.insert().is_none());
     }
 }
