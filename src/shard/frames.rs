@@ -7,7 +7,7 @@ use crate::base::limits;
 use crate::base::outbox::{Destination, LINK_BACKLOG_BYTES_MAX};
 use crate::base::surface::{LinkId, LinkKind, MeshBody, MeshFrame};
 use crate::base::time::Timestamp;
-use crate::base::token::TokenKind;
+use crate::base::token::{TOKEN_LEN, TokenKind};
 use crate::msrp::frame::{self as msrp_frame, Parsed, Start};
 use crate::msrp::inbound::{self, Binding, Verdict};
 use crate::msrp::uri as msrp_uri;
@@ -373,7 +373,7 @@ impl Shard {
         frame: &msrp_frame::Frame<'_>,
         status: u16,
     ) {
-        let parts = self.env.minter.verify(frame.tid);
+        let parts = self.verify(frame.tid);
         let Some(parts) = parts.filter(|parts| parts.kind == TokenKind::MsrpTransaction) else {
             self.probe.msrp_rejected_total += 1;
             return;
@@ -382,10 +382,12 @@ impl Shard {
             self.probe.msrp_rejected_total += 1;
             return;
         };
-        let from_peer = msrp_uri::same(
-            msrp_uri::first_uri(frame.from_path),
-            msrp_uri::first_uri(&push.media.path),
-        );
+        // The path of the answer was checked when it came, so the same text is the same URI.
+        let from_peer = frame.from_path == push.media.path
+            || msrp_uri::same(
+                msrp_uri::first_uri(frame.from_path),
+                msrp_uri::first_uri(&push.media.path),
+            );
         if push.msrp_link != Some(link) || !from_peer {
             self.probe.msrp_rejected_total += 1;
             return;
@@ -411,8 +413,16 @@ impl Shard {
 
     /// The live push whose session the path's last URI names.
     fn session_named(&self, to_path: &[u8]) -> Option<crate::base::slab::Key> {
-        let session = msrp_uri::session_id(msrp_uri::first_uri(to_path))?;
-        let parts = self.env.minter.verify(session)?;
+        // Our URI as we write it, or else any other spelling of it.
+        let ours = to_path
+            .strip_prefix(&self.env.msrp_prefix[..])
+            .and_then(|rest| rest.split_first_chunk::<TOKEN_LEN>())
+            .filter(|(_, rest)| *rest == b";tcp");
+        let session = match ours {
+            Some((session, _)) => session,
+            None => msrp_uri::session_id(msrp_uri::first_uri(to_path))?,
+        };
+        let parts = self.verify(session)?;
         if parts.kind != TokenKind::MsrpSession {
             return None;
         }
@@ -434,6 +444,7 @@ impl Shard {
             Some(_) => Binding::Elsewhere,
             None if push.state == PushState::Binding => {
                 delivery::bind(push, &mut ctx!(self, now), link);
+                self.unwatch(link);
                 Binding::Fresh
             }
             None => Binding::Unknown,

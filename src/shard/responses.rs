@@ -31,6 +31,10 @@ impl Shard {
             TokenKind::PushBranch => self.push_response(now, from, message, parts),
             TokenKind::SubscribeBranch => self.subscribe_response(now, message, parts),
             TokenKind::OtherBranch => self.notice_response(now, message, parts),
+            TokenKind::HopBranch => {
+                self.hops.probe_answered(parts);
+                self.campaigns.hop_room();
+            }
             TokenKind::PushCallId
             | TokenKind::PushTag
             | TokenKind::MsrpSession
@@ -38,14 +42,16 @@ impl Shard {
             | TokenKind::SubscribeCallId
             | TokenKind::SubscribeTag
             | TokenKind::ServerTag
-            | TokenKind::ChargingId => self.probe.responses_forged_total += 1,
+            | TokenKind::ChargingId
+            | TokenKind::SubscribeChargingId
+            | TokenKind::OtherCallId => self.probe.responses_forged_total += 1,
         }
     }
 
     /// The token in the top Via's branch, if one of our shards made it.
     pub(super) fn token_of(&self, message: &Message<'_>) -> Option<TokenParts> {
         let branch = message.via_top().ok()?.branch?;
-        self.env.minter.verify(branch.strip_prefix(MAGIC)?)
+        self.verify(branch.strip_prefix(MAGIC)?)
     }
 
     /// The Via is ours alone and the Call-ID is that of the branch's owner.
@@ -61,7 +67,7 @@ impl Shard {
         let local = &call_id[..at];
         match parts.kind {
             TokenKind::PushBranch => match self.pushes.lookup(parts.key) {
-                Some(push) => local == push.call_id.as_bytes(),
+                Some(push) => local == push.token(&self.env, TokenKind::PushCallId, 0).as_bytes(),
                 None => {
                     local
                         == self
@@ -86,7 +92,10 @@ impl Shard {
             | TokenKind::SubscribeTag
             | TokenKind::OtherBranch
             | TokenKind::ServerTag
-            | TokenKind::ChargingId => true,
+            | TokenKind::ChargingId
+            | TokenKind::SubscribeChargingId
+            | TokenKind::OtherCallId
+            | TokenKind::HopBranch => true,
         }
     }
 
