@@ -1,6 +1,6 @@
 //! One SIP message, made to be counted rather than timed: see `instructions` for how.
 //!
-//! Arguments: scene (`trying`, `answer`, `bye`, `notify`, `establish`, `respond`) and rounds (default
+//! Arguments: scene (`trying`, `answer`, `bye`, `invite`, `notify`, `establish`, `respond`) and rounds (default
 //! 1,000). What is counted goes from a stream's octets to the fields that their handling reads.
 
 use std::hint::black_box;
@@ -77,6 +77,7 @@ fn main() {
                 route(message) + answer(message)
             }),
             "bye" => read(black_box(messages::OK_BYE), &mut table, route),
+            "invite" => read(black_box(messages::INVITE), &mut table, head),
             "notify" => read(black_box(messages::NOTIFY), &mut table, head),
             "establish" => {
                 dialog.establish(black_box(&accepted)).expect("sound");

@@ -413,4 +413,23 @@ mod tests {
         }
         assert!(taken > 5_000, "{taken} in the usual spelling");
     }
+
+    #[test]
+    fn an_echo_ends_at_a_comma_outside_quotes() {
+        let own = "SIP/2.0/TCP h:5060;branch=z9hG4bKaq4tz2mxv7c3k5w6n2p5r7s2dq4wz6yb";
+        let quoted = ";oc;oc-algo=\"loss,rate\"";
+        for (rest, params, alone) in [
+            (quoted.to_owned(), quoted, true),
+            (format!("{quoted}, SIP/2.0/TCP x"), quoted, false),
+            (", SIP/2.0/TCP x;y=\"1,2\"".to_owned(), "", false),
+        ] {
+            let text = format!("{own}{rest}");
+            let read = ViaSpans::parse_echo(text.as_bytes(), 0, text.len());
+            let via = read.unwrap();
+            let expected = format!("{}{params}", &own[own.find(';').unwrap()..]);
+            let params = via.resolve(text.as_bytes()).params.as_bytes();
+            assert_eq!(params, expected.as_bytes(), "{text}");
+            assert_eq!(via.is_alone(), alone, "{text}");
+        }
+    }
 }
