@@ -128,7 +128,8 @@ fn main() {
                 signalling(&mut bench, &mut notifier, serial);
             }
         }
-        "full" => {
+        "full" | "connections" => {
+            bench.reuse_links = scene == "full";
             bench.deposit("first");
             bench.subscribed(&[Contact::of(PHONE_A)]);
             session(&mut bench);

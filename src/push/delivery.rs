@@ -44,9 +44,13 @@ pub fn attach(push: &mut Push, ctx: &mut Ctx<'_>, answer: &Answer<'_>) -> Result
         return Err(SdpError::Dir);
     }
     push.media.path.extend_from_slice(answer.path);
-    push.media
-        .wrapped_types
-        .extend_from_slice(answer.accept_wrapped_types.unwrap_or_default());
+    // Inside the wrapper a type may be that either list names (RFC 4975 section 8.6).
+    if let Some(wrapped) = answer.accept_wrapped_types {
+        let allowed = &mut push.media.wrapped_types;
+        allowed.extend_from_slice(wrapped);
+        allowed.push(b' ');
+        allowed.extend_from_slice(answer.accept_types);
+    }
     push.media.max_size = answer.max_size;
     push.session.reset(&ctx.env.options.session);
     if answer.setup == Some(Setup::Active) {

@@ -452,6 +452,37 @@ fn what_the_phone_does_not_take_is_not_sent_to_it() {
     }
 }
 
+// Proves: SDP-19
+#[test]
+fn a_wrapped_type_goes_when_either_list_names_it_whatever_its_parameters() {
+    for (types, wrapped, goes) in [
+        ("message/cpim", "text/plain", true),
+        ("message/cpim", "image/png text/*", true),
+        ("message/cpim text/plain", "image/png", true),
+        ("message/cpim", "image/png", false),
+        ("message/cpim", "text/plain2", false),
+    ] {
+        let mut bench = Bench::new();
+        bench.deposit("hello");
+        bench.subscribed(&[Contact::of(PHONE_A)]);
+        let invite = bench.expect("INVITE");
+        let mut answer = Answer::active();
+        answer.sdp = sdp(PHONE_PATH, "active", "")
+            .replace(
+                "a=accept-types:message/cpim",
+                &format!("a=accept-types:{types}"),
+            )
+            .replace(
+                "a=accept-wrapped-types:*",
+                &format!("a=accept-wrapped-types:{wrapped}"),
+            );
+        bench.bound(&invite, &answer);
+        let sends = bench.take_msrp();
+        let sent = sends.iter().any(|send| send.body.ends_with("hello"));
+        assert_eq!(sent, goes, "{types} | {wrapped}");
+    }
+}
+
 // Proves: MSRP-2, BAD-31
 #[test]
 fn content_that_looks_like_frames_arrives_unchanged() {
