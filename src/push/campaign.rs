@@ -61,10 +61,8 @@ pub struct UserState {
     pub decided_at: Option<Timestamp>,
     /// Earliest moment at which a device's wait ends.
     pub retry_at: Timestamp,
-    /// Pushes whose outcome is open.
+    /// Pushes whose outcome is open; the user stays while there are any.
     pub pushes: u32,
-    /// Push slots that name the user; it stays while there are any.
-    pub slots: u32,
     /// When to ask the registrar after a restart.
     pub subscribe_at: Timestamp,
     /// The subscription's requests.
@@ -81,7 +79,6 @@ impl Default for UserState {
             decided_at: None,
             retry_at: Timestamp::NEVER,
             pushes: 0,
-            slots: 0,
             subscribe_at: Timestamp::NEVER,
             subscribe: SubscribeState::default(),
         }
@@ -232,7 +229,6 @@ impl Campaigns {
             push.reset(parts.ctx.env, push_key, key, device.key);
             device.pushing = Some(push_key);
             parts.state.pushes += 1;
-            parts.state.slots += 1;
             started.push(push_key);
         }
         if waits {
@@ -367,7 +363,8 @@ impl Campaigns {
         let now = parts.ctx.now;
         let class = class_of(outcome);
         apply_hop(parts.ctx, push, class);
-        parts.state.pushes = parts.state.pushes.saturating_sub(1);
+        assert!(parts.state.pushes > 0, "a push ends once");
+        parts.state.pushes -= 1;
         parts.ctx.probe.pushes_ended_total += 1;
         if !matches!(
             outcome,

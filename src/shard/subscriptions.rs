@@ -483,7 +483,7 @@ fn number_of(state: &Parameterized<'_>, name: &[u8]) -> Option<u32> {
 /// `true` if nothing about the user is worth remembering. What it was sent lately is forgotten too: a
 /// repeat of a message delivered before that is taken for a new one.
 pub(super) fn is_forgettable(user: &User, state: &UserState) -> bool {
-    state.slots == 0
+    state.pushes == 0
         && !state.queued
         && !state.throttled
         && !user.is_registered()

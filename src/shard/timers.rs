@@ -166,14 +166,15 @@ impl Shard {
         let Some(push) = self.pushes.lookup_mut(key) else {
             return;
         };
-        // Most inputs only move the push's own deadline: nothing of its user is touched.
-        if outcome.is_none() && push.state != PushState::Delivering && !push.is_over() {
-            cover_push(&mut self.wheel, push, key);
-            return;
+        let is_quiet = outcome.is_none() && push.state != PushState::Delivering;
+        // Most inputs only move the push's own deadline, and once its end was reported its user has
+        // no more to do with it and may be gone.
+        if is_quiet || push.reported {
+            return self.settle_push(key);
         }
         let user = push.user();
         let Some(entry) = self.registry.entry_mut(user) else {
-            unreachable!("a user stays while it has pushes")
+            unreachable!("a user stays while a push of it has not been reported")
         };
         let mut ctx = ctx!(self, now);
         let mut parts = Parts {
@@ -187,25 +188,29 @@ impl Shard {
         if let Some(outcome) = outcome {
             delivery::unbind(push, parts.ctx);
             push.inflight.clear();
-            if !push.reported {
-                push.reported = true;
-                refresh = self.campaigns.finish(&mut parts, push, outcome);
-            }
+            push.reported = true;
+            refresh = self.campaigns.finish(&mut parts, push, outcome);
         }
-        if push.is_over() {
-            parts.state.slots -= 1;
-            if let Some((id, _)) = push.armed.take() {
-                self.wheel.disarm(id);
-            }
-            debug_assert!(push.reported, "a push ends with an outcome");
-            self.pushes.remove(key);
-        } else {
-            cover_push(&mut self.wheel, push, key);
-        }
+        self.settle_push(key);
         if refresh {
             self.refresh_subscription(now, user);
         }
         self.rearm_user(user);
+    }
+
+    /// Frees the slot of a push that is over; else covers its deadline.
+    fn settle_push(&mut self, key: Key) {
+        let Some(push) = self.pushes.lookup_mut(key) else {
+            return;
+        };
+        if !push.is_over() {
+            return cover_push(&mut self.wheel, push, key);
+        }
+        if let Some((id, _)) = push.armed.take() {
+            self.wheel.disarm(id);
+        }
+        debug_assert!(push.reported, "a push ends with an outcome");
+        self.pushes.remove(key);
     }
 
     /// Decisions that are due, then the pushes they start.
