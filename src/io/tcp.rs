@@ -224,7 +224,10 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         };
         let half_closed = link.phase == Phase::HalfClosed;
         link.phase = Phase::Lingering;
-        let _ = shutdown(link.fd(), Shutdown::Write);
+        // A peer that has ended its side needs no notice beforehand: closing tells it.
+        if link.receiving {
+            let _ = shutdown(link.fd(), Shutdown::Write);
+        }
         self.leave_half_closed(half_closed);
         self.links.set_deadline(id, linger);
         self.counters.closed += 1;

@@ -170,7 +170,7 @@ impl Shard {
         // Most inputs only move the push's own deadline, and once its end was reported its user has
         // no more to do with it and may be gone.
         if is_quiet || push.reported {
-            return self.settle_push(key);
+            return self.settle_push(now, key);
         }
         let user = push.user();
         let Some(entry) = self.registry.entry_mut(user) else {
@@ -186,12 +186,15 @@ impl Shard {
             outcome = campaign::pump(push, &mut self.campaigns, &mut parts);
         }
         if let Some(outcome) = outcome {
-            delivery::unbind(push, parts.ctx);
+            // While a BYE is under way the connection stays, for the peer to close it (MSRP-29).
+            if push.other.is_none() {
+                delivery::unbind(push, parts.ctx);
+            }
             push.inflight.clear();
             push.reported = true;
             refresh = self.campaigns.finish(&mut parts, push, outcome);
         }
-        self.settle_push(key);
+        self.settle_push(now, key);
         if refresh {
             self.refresh_subscription(now, user);
         }
@@ -199,7 +202,7 @@ impl Shard {
     }
 
     /// Frees the slot of a push that is over; else covers its deadline.
-    fn settle_push(&mut self, key: Key) {
+    fn settle_push(&mut self, now: Timestamp, key: Key) {
         let Some(push) = self.pushes.lookup_mut(key) else {
             return;
         };
@@ -210,6 +213,7 @@ impl Shard {
             self.wheel.disarm(id);
         }
         debug_assert!(push.reported, "a push ends with an outcome");
+        delivery::unbind(push, &mut ctx!(self, now));
         self.pushes.remove(key);
     }
 
