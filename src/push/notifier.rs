@@ -120,3 +120,70 @@ impl NotifierDialog {
         self.cseq
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sip::message::HeaderTable;
+    use crate::sip::parser;
+
+    fn notify(contact: &str, routes: &str) -> String {
+        format!(
+            "NOTIFY sip:pf@192.0.2.1 SIP/2.0\r\nVia: SIP/2.0/TCP 192.0.2.20;branch=z9hG4bK1\r\n\
+             Max-Forwards: 70\r\n{routes}From: <sip:a@ims.example>;tag=n\r\n\
+             To: <sip:pf@ims.example>;tag=p\r\nCall-ID: c\r\nCSeq: 1 NOTIFY\r\n\
+             Contact: {contact}\r\nEvent: reg\r\nSubscription-State: active\r\n\
+             Content-Length: 0\r\n\r\n"
+        )
+    }
+
+    fn take(dialog: &mut NotifierDialog, text: &str) {
+        let mut table = HeaderTable::new();
+        let message = parser::parse(text.as_bytes(), &mut table).unwrap();
+        dialog.establish(&message);
+    }
+
+    // Proves: SUB-4
+    #[test]
+    fn later_notifies_move_the_target_and_leave_the_route_set() {
+        let mut dialog = NotifierDialog::default();
+        take(&mut dialog, &notify("*", ""));
+        assert!(!dialog.is_established());
+        let route = "Record-Route: <sip:edge.example;lr>\r\n";
+        take(&mut dialog, &notify("<sip:s1.example>", route));
+        for (contact, target) in [
+            ("<sip:s1.example>", "sip:s1.example"),
+            ("<sip:s2.example:5070>", "sip:s2.example:5070"),
+            ("*", "sip:s2.example:5070"),
+            ("<sip:s3.example>;x=y", "sip:s3.example"),
+        ] {
+            take(&mut dialog, &notify(contact, ""));
+            assert_eq!(dialog.request_uri(), target.as_bytes(), "{contact}");
+            assert_eq!(dialog.route_lines(), b"Route: <sip:edge.example;lr>\r\n");
+            assert_eq!(dialog.to_value(), b"<sip:a@ims.example>;tag=n");
+        }
+        dialog.reset();
+        take(&mut dialog, &notify("<sip:s1.example>", ""));
+        assert!(dialog.is_established() && dialog.route_lines().is_empty());
+    }
+
+    #[test]
+    fn a_call_id_is_looked_at_once() {
+        let mut dialog = NotifierDialog::default();
+        let mut looks = 0;
+        let mut admits = |dialog: &mut NotifierDialog, call_id: &[u8]| {
+            dialog.admits(call_id, |call_id| {
+                looks += 1;
+                call_id.starts_with(b"ours")
+            })
+        };
+        assert!(!admits(&mut dialog, b"theirs"));
+        assert!(admits(&mut dialog, b"ours@h"));
+        assert!(admits(&mut dialog, b"ours@h"));
+        assert!(!admits(&mut dialog, b"other"));
+        assert!(admits(&mut dialog, b"ours@h"));
+        dialog.reset();
+        assert!(admits(&mut dialog, b"ours@h"));
+        assert_eq!(looks, 4);
+    }
+}

@@ -645,8 +645,7 @@ const USUAL_DECLARATIONS: [&[u8]; 2] = [
     b"<?xml version=\"1.0\" encoding=\"UTF-8\"?>",
 ];
 
-/// Where the first `quote`, `<` or `&` stands. Most values are short: a call to memchr costs more
-/// than a few words looked at here, so it only gets the long ones.
+/// Where the first `quote`, `<` or `&` stands.
 #[inline]
 pub(super) fn value_end(quote: u8, rest: &[u8]) -> Option<usize> {
     // Either quote and the ampersand differ in one bit, which is set in both here.
@@ -661,10 +660,11 @@ pub(super) fn text_end(rest: &[u8]) -> Option<usize> {
 }
 
 /// Where the first `<`, or octet that is `wanted` once `bits` are set in it, stands; `same` are the
-/// octets that is.
+/// octets that is. Most values are short: a call to memchr costs more than a few words looked at
+/// here, so it only gets the long ones.
 #[inline]
 fn find_end(rest: &[u8], bits: u8, wanted: u8, same: [u8; 2]) -> Option<usize> {
-    const WORDS: usize = 6;
+    const WORDS: usize = 8;
     let less = LOW * u64::from(b'<');
     let (bits, wanted) = (LOW * u64::from(bits), LOW * u64::from(wanted));
     let (words, _) = rest.as_chunks::<8>();

@@ -5,18 +5,37 @@
 //! should be in few places. A row of a document that says what is stored is compared, not judged
 //! again.
 
+use crate::base::limits::{REGINFO_CONTACTS_MAX, URI_BYTES_MAX};
 use crate::base::time::Timestamp;
+use crate::reginfo::document::REGISTRATIONS_MAX;
 use crate::registry::device::{Device, Target};
 use crate::registry::features::Features;
 use crate::registry::gruu::{GruuPolicy, GruuRule, is_gruu_of, is_safe_instance, safe_sip_uri};
 use crate::registry::outcome::BindingId;
 
-/// Most bindings (contact rows) of one user.
-pub(crate) const BINDINGS_MAX: usize = 255;
-/// Most identities (registrations) of one user with a binding.
-pub(crate) const IDENTITIES_HELD_MAX: usize = 64;
-/// Most octets of text of one user.
-const TEXT_BYTES_MAX: usize = u16::MAX as usize;
+/// What a user may have at most.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    /// Bindings (contact rows).
+    rows: usize,
+    /// Identities (registrations) with a binding.
+    identities: usize,
+    /// Octets of text.
+    text: usize,
+}
+
+/// Up to which partial documents may let a user grow.
+const PARTIAL: Bounds = Bounds {
+    rows: 191,
+    identities: 32,
+    text: 32 * 1024,
+};
+/// Up to which a full document may: it stands beside what it replaces until its end.
+const FULL: Bounds = Bounds {
+    rows: PARTIAL.rows + REGINFO_CONTACTS_MAX,
+    identities: PARTIAL.identities + REGISTRATIONS_MAX,
+    text: u16::MAX as usize,
+};
 /// Octets of unused text a user may carry before its text is packed.
 const SLACK_BYTES: usize = 512;
 
@@ -28,10 +47,12 @@ pub(crate) struct Short {
 }
 
 impl Short {
+    #[inline]
     pub(crate) fn slice(self, text: &[u8]) -> &[u8] {
         &text[usize::from(self.start)..usize::from(self.start) + usize::from(self.len)]
     }
 
+    #[inline]
     pub(crate) const fn is_empty(self) -> bool {
         self.len == 0
     }
@@ -119,6 +140,8 @@ pub(crate) struct Bindings {
     waste: usize,
     /// Some binding was dropped in this merge.
     dropped: bool,
+    /// The merge is that of a full document.
+    full: bool,
 }
 
 impl Bindings {
@@ -130,6 +153,7 @@ impl Bindings {
         self.waste = 0;
     }
 
+    #[inline]
     pub(crate) fn text(&self, text: Short) -> &[u8] {
         text.slice(&self.text)
     }
@@ -184,9 +208,14 @@ impl Bindings {
     /// Starts a merge; `full` makes every binding stale until its row shows up.
     pub(crate) fn begin(&mut self, full: bool) {
         self.dropped = false;
+        self.full = full;
         for row in &mut self.rows {
             row.stale = full;
         }
+    }
+
+    const fn bounds(&self) -> Bounds {
+        if self.full { FULL } else { PARTIAL }
     }
 
     /// The binding of `row`; looked for at `hint` first.
@@ -199,6 +228,7 @@ impl Bindings {
     }
 
     /// Index of the device of the binding at `at`.
+    #[inline]
     pub(crate) fn device_at(&self, at: usize) -> usize {
         usize::from(self.rows[at].device)
     }
@@ -231,7 +261,7 @@ impl Bindings {
         if let Some(at) = self.identities.iter().position(same) {
             return u8::try_from(at).ok();
         }
-        if self.identities.len() == IDENTITIES_HELD_MAX {
+        if self.identities.len() >= self.bounds().identities {
             return None;
         }
         let at = u8::try_from(self.identities.len()).ok()?;
@@ -268,8 +298,9 @@ impl Bindings {
         judge: Judge<'_>,
     ) -> Merged {
         let room = 2 * row.uri.len() + row.instance.len() + row.pub_gruu.map_or(0, <[u8]>::len);
-        if (at.is_none() && self.rows.len() == BINDINGS_MAX)
-            || self.text.len() + room + crate::base::limits::URI_BYTES_MAX > TEXT_BYTES_MAX
+        let bounds = self.bounds();
+        if (at.is_none() && self.rows.len() >= bounds.rows)
+            || self.text.len() + room + URI_BYTES_MAX > bounds.text
         {
             return Merged::Overflow;
         }
@@ -285,8 +316,20 @@ impl Bindings {
                     && row.pub_gruu == Some(old.target.slice(&self.text))
             });
         let old_target = old.map(|old| old.target);
+        let known = |gruu: &[u8]| {
+            // The binding that this one takes the place of, as a rule.
+            !judge.again
+                && self.rows.iter().any(|held| {
+                    (held.device, held.identity) == (place, identity)
+                        && held.rule == GruuRule::PubGruu
+                        && held.target.slice(&self.text) == gruu
+                })
+        };
         let (rule, target, refused) = if same_gruu {
             (GruuRule::PubGruu, old_target, false)
+        } else if let Some(gruu) = row.pub_gruu.filter(|gruu| known(gruu)) {
+            let target = self.keep(gruu, old_target, &mut changed);
+            (GruuRule::PubGruu, target, false)
         } else {
             let (rule, refused) = self.rule_for(row, identity, judge);
             let target = self.write_target(row, rule, identity, old_target, &mut changed);
@@ -322,6 +365,7 @@ impl Bindings {
         }
     }
 
+    #[inline]
     fn note_registration(&self, row: &Row<'_>, place: u8, device: &mut Device) {
         if device.binding.register == row.id.register {
             return;
@@ -353,7 +397,7 @@ impl Bindings {
             return (GruuRule::None, false);
         }
         let has_instance = is_safe_instance(row.instance);
-        let fits = aor.len() + row.instance.len() + 4 <= crate::base::limits::URI_BYTES_MAX;
+        let fits = aor.len() + row.instance.len() + 4 <= URI_BYTES_MAX;
         let contact_is_safe = safe_sip_uri(row.uri).is_some();
         let composes = has_instance && identity.plain && fits && !row.instance.contains(&b';');
         let candidates = [
@@ -426,6 +470,7 @@ impl Bindings {
         self.append(&[bytes])
     }
 
+    #[inline]
     fn append(&mut self, parts: &[&[u8]]) -> Option<Short> {
         let start = self.text.len();
         let len = parts.iter().map(|part| part.len()).sum();
@@ -513,7 +558,7 @@ fn short(start: usize, len: usize) -> Option<Short> {
     let (Ok(start), Ok(len), true) = (
         u16::try_from(start),
         u16::try_from(len),
-        start + len <= TEXT_BYTES_MAX,
+        start + len <= FULL.text,
     ) else {
         return None;
     };
@@ -530,6 +575,6 @@ const _: () = assert!(
     "a binding names its device with an octet"
 );
 const _: () = assert!(
-    IDENTITIES_HELD_MAX <= u64::BITS as usize,
+    FULL.identities <= u64::BITS as usize,
     "one bit for each identity"
 );

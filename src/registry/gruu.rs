@@ -157,8 +157,18 @@ fn has_one_gr(params: &[u8]) -> bool {
 /// what follows it in the GRUU is all there is to look at.
 pub(crate) fn is_gruu_of(gruu: &[u8], aor: &[u8], plain: bool, home: &[u8]) -> bool {
     if plain && let Some([b';', params @ ..]) = gruu.strip_prefix(aor) {
-        return gruu.len() <= URI_BYTES_MAX
-            && is_safe_text(params)
+        if gruu.len() > URI_BYTES_MAX {
+            return false;
+        }
+        let (every, some) = classes_of(params);
+        // As nearly always: `gr` alone, of octets that mean nothing.
+        if let [b'g', b'r', b'=', _, ..] = params
+            && every & OCTET != 0
+            && some & !OCTET == 0
+        {
+            return true;
+        }
+        return is_safe_text(params)
             && !params.iter().any(|byte| matches!(byte, b'?' | b'@'))
             && has_one_gr(params);
     }
@@ -209,25 +219,33 @@ pub(crate) fn strip_scheme(uri: &[u8]) -> Option<&[u8]> {
 
 /// Only octets that may stand in a URI, and whole escapes.
 fn is_safe_text(text: &[u8]) -> bool {
-    let mut every = OCTET;
-    let mut some = 0;
-    for &byte in text {
-        let class = CLASSES[usize::from(byte)];
-        every &= class;
-        some |= class;
-    }
+    let (every, some) = classes_of(text);
     every & OCTET != 0 && (some & ESCAPE == 0 || escapes_are_whole(text))
+}
+
+/// What all octets are, and what some are.
+fn classes_of(text: &[u8]) -> (u8, u8) {
+    text.iter().fold((OCTET, 0), |(every, some), &byte| {
+        let class = CLASSES[usize::from(byte)];
+        (every & class, some | class)
+    })
 }
 
 const OCTET: u8 = 1;
 const ESCAPE: u8 = 2;
+/// Ends a part of a URI.
+const JOINT: u8 = 4;
 
 const CLASSES: [u8; 256] = {
     let mut table = [0; 256];
     let mut byte = 0_u8;
     loop {
         if is_uri_octet(byte) {
-            table[byte as usize] = if byte == b'%' { OCTET | ESCAPE } else { OCTET };
+            table[byte as usize] = match byte {
+                b'%' => OCTET | ESCAPE,
+                b';' | b'?' | b'@' => OCTET | JOINT,
+                _ => OCTET,
+            };
         }
         if byte == u8::MAX {
             break table;

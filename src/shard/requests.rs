@@ -245,19 +245,6 @@ impl Shard {
         owner
     }
 
-    pub(super) fn shard_of_response(&self, message: &Message<'_>) -> u8 {
-        if self.options.shards == 1 {
-            return self.env.shard;
-        }
-        message
-            .via_top()
-            .ok()
-            .and_then(|via| via.branch)
-            .and_then(|branch| branch.strip_prefix(b"z9hG4bK"))
-            .and_then(peek_shard)
-            .unwrap_or(self.env.shard)
-    }
-
     /// Checks that hold for every method (BAD-7, BAD-9): a status, and lines for it in `extra`.
     fn refuse_by_form(message: &Message<'_>, extra: &mut Vec<u8>) -> Option<u16> {
         if matches!(message.method(), Method::Ack | Method::Cancel) {

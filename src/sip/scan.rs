@@ -4,6 +4,8 @@
 //! may be a fold; the parser has already checked that every CR and LF in the header section belongs
 //! to a line end, so the scanners treat CR, LF, SP and HTAB alike.
 
+use core::hint::black_box;
+
 use crate::base::span::Span;
 
 /// `token` characters.
@@ -147,70 +149,36 @@ const fn outside<const CLASS: u8>(byte: u8) -> bool {
     blank | curly | quote | bracket | comma | colon
 }
 
-/// Whether one of sixteen octets lies outside the class.
+/// A one for each of sixteen octets that lies outside the class.
+///
+/// The marks pass through a black box: else the compiler mixes finding any with finding the first
+/// and compares octet by octet.
 #[inline]
-fn any_outside<const CLASS: u8>(chunk: &[u8; 16]) -> bool {
-    any_of(chunk, outside::<CLASS>)
-}
-
-/// Whether `stops` holds for one of sixteen octets.
-#[inline]
-fn any_of(chunk: &[u8; 16], stops: impl Fn(u8) -> bool) -> bool {
-    chunk.iter().fold(false, |any, byte| any | stops(*byte))
-}
-
-/// Octets before the first for which `stops` holds; sixteen if there is none.
-#[inline]
-fn before(chunk: &[u8; 16], stops: impl Fn(u8) -> bool) -> usize {
-    let marks = chunk.map(|byte| if stops(byte) { 0xff } else { 0 });
-    (u128::from_le_bytes(marks).trailing_zeros() / 8) as usize
-}
-
-/// Octets before the first for which `stops` holds: sixteen at a step, so `stops` should be
-/// comparisons without branches.
-#[inline]
-pub(crate) fn run_until(bytes: &[u8], stops: impl Fn(u8) -> bool + Copy) -> usize {
-    let (chunks, tail) = bytes.as_chunks::<16>();
-    let whole = chunks.iter().position(|chunk| any_of(chunk, stops));
-    if let Some(index) = whole {
-        return index * 16 + before(&chunks[index], stops);
+fn marks<const CLASS: u8>(chunk: &[u8; 16]) -> u128 {
+    let mut marks = [0_u8; 16];
+    for (mark, byte) in marks.iter_mut().zip(chunk) {
+        *mark = u8::from(outside::<CLASS>(*byte));
     }
-    let found = tail.iter().position(|byte| stops(*byte));
-    found.map_or(bytes.len(), |at| chunks.len() * 16 + at)
-}
-
-/// Octets before the first that is a control character or no ASCII; DEL passes.
-#[inline]
-pub(crate) fn plain_len(bytes: &[u8]) -> usize {
-    run_until(bytes, |byte| byte.cast_signed() < 0x20)
-}
-
-/// Whether `bytes` starts with 32 letters and digits, as our own tokens do.
-#[inline]
-pub(crate) fn starts_with_token(bytes: &[u8]) -> bool {
-    let odd = |byte: u8| {
-        let letter = (byte | 0x20).wrapping_sub(b'a') < 26;
-        !letter & (byte.wrapping_sub(b'0') > 9)
-    };
-    let (chunks, _) = bytes.as_chunks::<16>();
-    matches!(chunks, [a, b, ..] if !any_of(a, odd) && !any_of(b, odd))
-}
-
-/// The eight octets from `at` on as a number, the first lowest; `None` too near the end.
-#[inline]
-pub(crate) fn word(bytes: &[u8], at: usize) -> Option<u64> {
-    let chunk = bytes.get(at..)?.first_chunk::<8>()?;
-    Some(u64::from_le_bytes(*chunk))
+    u128::from_le_bytes(black_box(marks))
 }
 
 /// As [`run_len`], for runs that are long as a rule; the class as for [`outside`].
 #[inline]
 pub(crate) fn long_run<const CLASS: u8>(bytes: &[u8]) -> usize {
-    let (chunks, tail) = bytes.as_chunks::<16>();
-    match chunks.iter().position(any_outside::<CLASS>) {
-        Some(index) => index * 16 + before(&chunks[index], outside::<CLASS>),
-        None => chunks.len() * 16 + run_len(tail, CLASS),
+    let Some(last) = bytes.last_chunk::<16>() else {
+        return run_len(bytes, CLASS);
+    };
+    let (chunks, _) = bytes.as_chunks::<16>();
+    let mut at = 0;
+    for chunk in chunks {
+        let marks = marks::<CLASS>(chunk);
+        if marks != 0 {
+            return at + (marks.trailing_zeros() / 8) as usize;
+        }
+        at += 16;
     }
+    // The last sixteen overlap those before; without a mark the result is the length.
+    bytes.len() - 16 + (marks::<CLASS>(last).trailing_zeros() / 8) as usize
 }
 
 /// As [`all`], for texts that are long as a rule; the class as for [`outside`].
@@ -221,15 +189,121 @@ pub(crate) fn long_all<const CLASS: u8>(bytes: &[u8]) -> bool {
     };
     // The last sixteen overlap those before.
     let (chunks, _) = bytes.as_chunks::<16>();
-    !any_outside::<CLASS>(last) && !chunks.iter().any(any_outside::<CLASS>)
+    let fine = |chunk| marks::<CLASS>(chunk) == 0;
+    fine(last) && chunks.iter().all(fine)
+}
+
+/// [`is_token`] for what is mostly letters and digits, dots and dashes.
+#[inline]
+pub(crate) fn is_long_token(bytes: &[u8]) -> bool {
+    long_all::<HOST>(bytes) || all(bytes, TOKEN)
+}
+
+/// Whether `bytes` starts with 32 letters and digits, as our own tokens do.
+#[inline]
+pub(crate) fn starts_with_token(bytes: &[u8]) -> bool {
+    let Some(chunk) = bytes.first_chunk::<32>() else {
+        return false;
+    };
+    let odd = |byte: u8| {
+        let letter = (byte | 0x20).wrapping_sub(b'a') < 26;
+        !letter & (byte.wrapping_sub(b'0') > 9)
+    };
+    let mut marks = [0_u8; 32];
+    for (mark, byte) in marks.iter_mut().zip(chunk) {
+        *mark = u8::from(odd(*byte));
+    }
+    marks == [0; 32]
+}
+
+const ONES: u64 = u64::from_le_bytes([1; 8]);
+const HIGHS: u64 = ONES << 7;
+
+/// Bit 7 of each zero octet; bits above the lowest one set may be wrong.
+#[inline]
+pub(crate) const fn zero_octets(word: u64) -> u64 {
+    word.wrapping_sub(ONES) & !word & HIGHS
+}
+
+/// Octets before the first that `marks` marks: bit 7 of an octet, of which the lowest set is right.
+#[inline]
+fn run_until(bytes: &[u8], marks: impl Fn(u64) -> u64 + Copy) -> usize {
+    let mut at = 0;
+    while let Some(pair) = bytes.get(at..).and_then(<[u8]>::first_chunk::<16>) {
+        let step = first_mark(pair, marks);
+        if step < 16 {
+            return at + step;
+        }
+        at += 16;
+    }
+    if let Some(last) = bytes.last_chunk::<16>() {
+        // They overlap those before; without a mark the result is the length.
+        return bytes.len() - 16 + first_mark(last, marks);
+    }
+    let stops = |byte: &u8| marks(u64::from(*byte) | FILL) & 0x80 != 0;
+    bytes.iter().position(stops).unwrap_or(bytes.len())
+}
+
+/// Octets before the first of sixteen that is marked.
+#[inline]
+fn first_mark(pair: &[u8; 16], marks: impl Fn(u64) -> u64) -> usize {
+    let pair = u128::from_le_bytes(*pair);
+    let (low, high) = (marks(low_half(pair)), marks(low_half(pair >> 64)));
+    if low | high == 0 {
+        return 16;
+    }
+    let (word, base) = if low == 0 { (high, 8) } else { (low, 0) };
+    base + (word.trailing_zeros() / 8) as usize
+}
+
+/// Seven octets above one that is looked at alone.
+const FILL: u64 = u64::from_le_bytes([0, b'a', b'a', b'a', b'a', b'a', b'a', b'a']);
+
+#[expect(clippy::cast_possible_truncation, reason = "half of it is wanted")]
+#[inline]
+const fn low_half(pair: u128) -> u64 {
+    pair as u64
+}
+
+/// Octets before the first that is a control character or no ASCII; DEL passes.
+#[inline]
+pub(crate) fn plain_len(bytes: &[u8]) -> usize {
+    let odd = |byte: &u8| byte.cast_signed() < 0x20;
+    // Of an octet below the blank the difference borrows; those beyond ASCII have the bit already.
+    let marks = |word: u64| (word.wrapping_sub(ONES * 0x20) | word) & HIGHS;
+    let (chunks, tail) = bytes.as_chunks::<16>();
+    let any = |chunk: &[u8; 16]| chunk.iter().fold(false, |any, byte| any | odd(byte));
+    match chunks.iter().position(any) {
+        Some(index) => index * 16 + first_mark(&chunks[index], marks),
+        None => chunks.len() * 16 + tail.iter().position(odd).unwrap_or(tail.len()),
+    }
 }
 
 /// Where `needle` stands first, for needles that are near: an inlined search costs less than the
 /// call of a better one.
 #[inline]
 pub(crate) fn find_near(bytes: &[u8], needle: u8) -> Option<usize> {
-    let at = run_until(bytes, |byte| byte == needle);
+    let pattern = ONES * u64::from(needle);
+    let at = run_until(bytes, |word| zero_octets(word ^ pattern));
     (at < bytes.len()).then_some(at)
+}
+
+/// Octets before the first of two needles, each octet taken with the bits `fold` set.
+#[inline]
+pub(crate) fn before_either(bytes: &[u8], fold: u8, needles: (u8, u8)) -> usize {
+    let fold = ONES * u64::from(fold);
+    let (a, b) = (ONES * u64::from(needles.0), ONES * u64::from(needles.1));
+    run_until(bytes, |word| {
+        let word = word | fold;
+        zero_octets(word ^ a) | zero_octets(word ^ b)
+    })
+}
+
+/// The eight octets from `at` on as a number, the first lowest; `None` too near the end.
+#[inline]
+pub(crate) fn word(bytes: &[u8], at: usize) -> Option<u64> {
+    let chunk = bytes.get(at..)?.first_chunk::<8>()?;
+    Some(u64::from_le_bytes(*chunk))
 }
 
 /// `true` when `bytes` is not empty and every byte belongs to `mask`.

@@ -310,6 +310,91 @@ fn a_warm_merge_moves_no_buffer() {
     }
 }
 
+// Proves: BAD-23
+#[test]
+fn a_gruu_taken_before_the_home_was_known_is_judged_again() {
+    let mut world = World::new();
+    world.user.identity.clear();
+    let document = |version: u32| {
+        format!(
+            "doc {version} full\nreg r tel:+1555\ncon 1 active created expires=60 instance=urn:x \
+             gruu=sip:+1555@evil.example;user=phone;gr=urn:x\n"
+        )
+    };
+    let said = world.step(&document(0));
+    assert!(said.contains("urn:x pub-gruu"), "{said}");
+    world
+        .user
+        .identity
+        .extend_from_slice(b"sip:+1555@ims.example");
+    let said = world.step(&document(1));
+    assert!(
+        said.contains("refused=1") && said.contains("urn:x none"),
+        "{said}"
+    );
+}
+
+// Proves: BAD-22, REG-6
+#[test]
+fn texts_that_change_at_each_document_are_kept_apart_and_packed() {
+    let mut world = World::new();
+    let uri =
+        |round: usize, n: usize| format!("sip:{}@192.0.2.{n}", "x".repeat((round * 7 + n) % 90));
+    for round in 0..200 {
+        let mut document = format!("doc {round} full\nreg r sip:alice@ims.example\n");
+        for n in (0..5).filter(|n| (round + n) % 7 != 0) {
+            document += &format!(
+                "con c{n} active registered callid={round} expires=60 instance=urn:x{n} uri={} \
+                 gruu=sip:alice@ims.example;gr={}{n}\n",
+                uri(round, n),
+                "g".repeat((round + n) % 50 + 1),
+            );
+        }
+        let said = world.step(&document);
+        assert!(
+            !said.contains("overflow") && !said.contains("refused"),
+            "{said}"
+        );
+        for n in (0..5).filter(|n| (round + n) % 7 != 0) {
+            let key = fnv_lower(format!("urn:x{n}").as_bytes());
+            let target = world.user.target_for(key, b"").unwrap().uri;
+            let want = format!(
+                "sip:alice@ims.example;gr={}{n}",
+                "g".repeat((round + n) % 50 + 1)
+            );
+            assert_eq!(target, want.as_bytes());
+            assert_eq!(world.user.contact_uri(key), uri(round, n).as_bytes());
+            let device = world.user.device(key).unwrap();
+            assert_eq!(world.user.instance(device), format!("urn:x{n}").as_bytes());
+        }
+        assert!(world.user.buffers()[1] <= 8192, "the text is packed");
+    }
+}
+
+// Proves: BAD-22
+#[test]
+fn identities_and_bindings_are_bounded() {
+    let mut world = World::new();
+    let mut overflows = 0;
+    for round in 0..300 {
+        let said = world.step(&format!(
+            "doc {round} partial\nreg r{round} sip:alice{}@ims.example\ncon c{round} active \
+             created expires=60 instance=urn:x uri=sip:192.0.2.1\n",
+            round % 70
+        ));
+        overflows += usize::from(said.contains("overflow=1"));
+    }
+    assert_eq!(overflows, 300 - 32, "one place for each registration");
+    // A full document has room beside what it replaces.
+    let mut document = String::from("doc 300 full\n");
+    for n in 0..32 {
+        document +=
+            &format!("reg q{n} sip:alice{n}@ims.example\ncon c{n} active created instance=urn:x\n");
+    }
+    let said = world.step(&document);
+    assert!(!said.contains("overflow"), "{said}");
+}
+
 // Proves: RSP-17
 #[test]
 fn three_unmatched_480s_drop_require() {

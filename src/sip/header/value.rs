@@ -108,6 +108,20 @@ pub(crate) fn parse_seconds(value: &[u8]) -> Option<u32> {
 
 /// RFC 4028 section 4. `None` for a bad number or an unknown refresher.
 pub(crate) fn parse_session_expires(value: &[u8]) -> Option<SessionExpires> {
+    let digits = value.len().saturating_sub(b";refresher=uac".len());
+    let (number, who) = value.split_at(digits);
+    let refresher = match who {
+        b";refresher=uac" => Some(Refresher::Uac),
+        b";refresher=uas" => Some(Refresher::Uas),
+        [..] => None,
+    };
+    // Nearly everybody writes it so; all else is read with care.
+    if let (Some(interval_s), Some(_)) = (decimal_u32(number), refresher) {
+        return Some(SessionExpires {
+            interval_s,
+            refresher,
+        });
+    }
     let interval_s = parse_seconds(value)?;
     let start = memchr::memchr(b';', value).unwrap_or(value.len());
     let refresher = match Params::new(&value[start..]).find(b"refresher") {

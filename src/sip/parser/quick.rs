@@ -10,7 +10,7 @@
 use crate::base::limits::SIP_LINE_BYTES_MAX;
 use crate::sip::header::HeaderName;
 use crate::sip::message::{HeaderTable, Method};
-use crate::sip::scan::{find_near, is_token, plain_len, span, word};
+use crate::sip::scan::{find_near, is_token, plain_len, span, word, zero_octets};
 
 /// Reads start line and header lines. `false`: not ordinary, or not whole; the table then holds some
 /// of it.
@@ -32,6 +32,7 @@ pub(super) fn head(bytes: &[u8], table: &mut HeaderTable) -> bool {
         }
         if len == 0 {
             table.headers_end = start + 2;
+            table.unfolded = true;
             return true;
         }
         if !header_line(rest, start, len, table) {
@@ -131,9 +132,7 @@ fn name(rest: &[u8]) -> Option<(HeaderName, usize)> {
 /// Bit 7 of each octet that is a colon; those above the lowest set may be wrong.
 #[inline]
 const fn colons(word: u64) -> u64 {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    let odd = word ^ (ONES * b':' as u64);
-    odd.wrapping_sub(ONES) & !odd & (ONES << 7)
+    zero_octets(word ^ u64::from_le_bytes([b':'; 8]))
 }
 
 /// The first colon, looked for eight octets at a step.
