@@ -22,6 +22,12 @@ pub const LINKS_MAX: usize = 1 << 20;
 /// Buffers at or below this capacity are kept with an idle link; larger ones are given back.
 const KEEP_BYTES_MAX: usize = 256 * 1024;
 
+/// Output of an MSRP link up to this size is copied into the driver's buffer, and its own goes to the
+/// next link that writes.
+const COPY_BYTES_MAX: usize = 16 * 1024;
+/// Most small buffers that wait for a link to write.
+const SPARE_MAX: usize = 1024;
+
 /// Where a message goes: a link, on a datagram socket with an address, maybe of another shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Destination {
@@ -117,6 +123,8 @@ pub struct Outbox {
     dirty: VecDeque<LinkId>,
     commands: VecDeque<LinkCommand>,
     mesh: VecDeque<MeshFrame>,
+    /// Empty buffers of MSRP links that have nothing to say, at most [`COPY_BYTES_MAX`] large.
+    spare: Vec<Vec<u8>>,
     overflow_total: u64,
 }
 
@@ -130,6 +138,7 @@ impl Outbox {
             dirty: VecDeque::with_capacity(64),
             commands: VecDeque::new(),
             mesh: VecDeque::new(),
+            spare: Vec::new(),
             overflow_total: 0,
         }
     }
@@ -242,7 +251,15 @@ impl Outbox {
                     u32::try_from(train.bytes.len()).expect("the backlog is bounded below 4 GiB"),
                 );
             }
-            _ => encode(&mut link.tx),
+            _ => {
+                if link.tx.capacity() == 0
+                    && is_msrp(link.kind)
+                    && let Some(spare) = self.spare.pop()
+                {
+                    link.tx = spare;
+                }
+                encode(&mut link.tx);
+            }
         }
         if !link.dirty && !link.busy {
             link.dirty = true;
@@ -301,7 +318,17 @@ impl Outbox {
                 continue;
             }
             buffer.destination = None;
-            if !link.tx.is_empty() {
+            if !link.tx.is_empty() && is_msrp(link.kind) && link.tx.capacity() <= COPY_BYTES_MAX {
+                // There are many such links and few of them write: none keeps a buffer of its own.
+                buffer.bytes.extend_from_slice(&link.tx);
+                let mut spare = core::mem::take(&mut link.tx);
+                link.busy = true;
+                if self.spare.len() < SPARE_MAX {
+                    spare.clear();
+                    self.spare.push(spare);
+                }
+                return Some(Transmit { link: id });
+            } else if !link.tx.is_empty() {
                 core::mem::swap(&mut link.tx, &mut buffer.bytes);
             } else if !take_train(link, buffer) {
                 continue;
@@ -352,6 +379,11 @@ impl Outbox {
             .map(|link| &**link)
             .filter(|link| link.open)
     }
+}
+
+/// `true` for a connection of one or a few sessions, of which there may be very many.
+const fn is_msrp(kind: LinkKind) -> bool {
+    matches!(kind, LinkKind::MsrpInbound | LinkKind::MsrpOutbound)
 }
 
 fn recycled(mut buffer: Vec<u8>) -> Vec<u8> {
@@ -410,6 +442,35 @@ mod tests {
             link,
             address: None,
         }
+    }
+
+    #[test]
+    fn an_msrp_link_with_nothing_to_say_holds_no_buffer_and_the_next_one_takes_it() {
+        let mut outbox = Outbox::new(0);
+        let mut places = Vec::new();
+        for slot in 0..3 {
+            let link = LinkId {
+                slot,
+                generation: 1,
+            };
+            assert!(outbox.opened(link, LinkKind::MsrpInbound, address()));
+            let to = Destination {
+                shard: 0,
+                link,
+                address: None,
+            };
+            assert!(outbox.send(to, |out| {
+                out.extend_from_slice(b"one");
+                places.push(out.as_ptr().addr());
+            }));
+            let mut buffer = TxBuf::default();
+            assert_eq!(outbox.poll_transmit(&mut buffer), Some(Transmit { link }));
+            assert_eq!(buffer.bytes, b"one");
+            assert_eq!(outbox.backlog(link), 0);
+            assert_eq!(outbox.lookup(link).unwrap().tx.capacity(), 0);
+        }
+        assert!(places.iter().all(|place| *place == places[0]));
+        assert_eq!(outbox.spare.len(), 1);
     }
 
     #[test]
