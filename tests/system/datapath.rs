@@ -524,7 +524,7 @@ fn answers_after_the_store_has_answered() {
 fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> usize {
     loop {
         match socket.recv(buffer) {
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
             other => return other.unwrap(),
         }
     }
