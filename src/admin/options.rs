@@ -245,6 +245,7 @@ fn post_options(config: &Config) -> PostOptions {
         life: LifeOptions {
             default_life_s: store.default_life_s,
             max_life_s: store.max_life_s,
+            notice_life_s: store.notice_life_s,
             ..LifeOptions::default()
         },
         cache_bytes_max: store.cache_mib << 20,

@@ -342,6 +342,8 @@ pub struct Store {
     pub default_life_s: u32,
     /// Longest life, seconds.
     pub max_life_s: u32,
+    /// Longest life of a message that is itself a notice, seconds.
+    pub notice_life_s: u32,
     /// Largest pager-mode body, octets.
     pub pager_max: usize,
 }
@@ -358,6 +360,7 @@ impl Default for Store {
             quota_bytes: 8 * 1024 * 1024,
             default_life_s: 7 * 86_400,
             max_life_s: 30 * 86_400,
+            notice_life_s: 2 * 86_400,
             pager_max: 1300,
         }
     }

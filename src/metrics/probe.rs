@@ -117,8 +117,12 @@ probe! {
     overload_feedback_total,
     /// Pushes that waited because a next hop asked for less.
     pushes_throttled_total,
-    /// Notices of clients sent to senders, repeated tries included.
+    /// Notices sent to senders, repeated tries included.
     notices_sent_total,
+    /// Notices of our own, about messages whose life ended.
+    notices_failed_total,
+    /// Notices of our own that were owed and could not be made or taken.
+    notices_dropped_total,
     /// Timers fired.
     timers_fired_total,
 }

@@ -12,6 +12,7 @@ use crate::base::outbox::Destination;
 use crate::base::slab::{Key, Slab};
 use crate::base::surface::LinkKind;
 use crate::base::time::Timestamp;
+use crate::imdn::{self, Ending, Requested};
 use crate::push::delivery::{self, Fit, Progress};
 use crate::push::notices::Notices;
 use crate::push::notifier::NotifierDialog;
@@ -24,8 +25,8 @@ use crate::registry::{self, Class, Facts, OutcomeOptions, RegistryOptions, User,
 use crate::selection::{
     self, CANDIDATES_MAX, DeviceView, Moment, Policy, QueueView, Selection, UserView, Verdict,
 };
-use crate::store::index::{Fate, Goal, Mailbox, Marked};
-use crate::store::op::{Evidence, Mark, MarkKind, RemovalReason};
+use crate::store::index::{Entry, Fate, Goal, Mailbox, Marked};
+use crate::store::op::{DepositFlags, Evidence, Mark, MarkKind, NOTICE_NUMBERS, RemovalReason};
 use crate::store::record::{self, Record};
 use crate::wheel::TimerId;
 
@@ -340,10 +341,17 @@ impl Campaigns {
         }
     }
 
-    /// Removes messages whose life has ended (LIFE-3).
-    pub fn expire(&mut self, parts: &mut Parts<'_, '_>, user: Key) {
+    /// Removes messages whose life has ended (LIFE-3), but for those in transfer, whose numbers are
+    /// `moving`. A sender who asked for it is told, once the removal is durable (IMDN-4).
+    pub fn expire(&mut self, parts: &mut Parts<'_, '_>, user: Key, moving: &[u64]) {
         let now_s = seconds(parts.ctx);
-        while let Some(entry) = parts.ctx.post.mailbox(user.slot).poll_expired(now_s) {
+        let is_moving = |number| moving.contains(&number);
+        while let Some(entry) = parts
+            .ctx
+            .post
+            .mailbox(user.slot)
+            .poll_expired_unless(now_s, is_moving)
+        {
             let location = entry.location().expect("only durable messages expire");
             let mark = Mark {
                 user: &parts.user.canonical,
@@ -353,8 +361,12 @@ impl Campaigns {
                     reason: RemovalReason::Expired,
                 },
             };
-            parts.ctx.post.append_mark(&mark, location, true);
-            parts.ctx.post.cache.remove(entry.number());
+            if owes_notice(&entry) {
+                parts.ctx.post.append_expired(&mark, location);
+            } else {
+                parts.ctx.post.append_mark(&mark, location, true);
+                parts.ctx.post.cache.remove(entry.number());
+            }
             parts.ctx.post.count(false);
             parts.ctx.probe.messages_expired_total += 1;
         }
@@ -425,6 +437,23 @@ pub struct Parts<'a, 'b> {
     pub state: &'a mut UserState,
     /// The turn.
     pub ctx: &'a mut Ctx<'b>,
+}
+
+/// Whether the sender of a message that expired is told (IMDN-4, IMDN-7). One that a device has was
+/// not lost, whatever other devices missed.
+fn owes_notice(entry: &Entry) -> bool {
+    let flags = entry.flags();
+    let ending = if entry.is_delivered() {
+        Ending::Delivered
+    } else {
+        Ending::Expired
+    };
+    let requested = Requested {
+        negative_delivery: flags.contains(DepositFlags::IMDN_NEGATIVE),
+        ..Requested::default()
+    };
+    let is_notice = flags.contains(DepositFlags::IS_IMDN);
+    imdn::notice_due(requested, ending, is_notice, false).is_some()
 }
 
 fn seconds(ctx: &Ctx<'_>) -> u32 {
@@ -562,9 +591,7 @@ pub fn pump(
         let next = (push.messages_sent < limit)
             .then(|| {
                 let mailbox = parts.ctx.post.mailbox_ref(user.slot)?;
-                mailbox
-                    .next_pending(device, push.last_number, now_s)
-                    .map(|entry| entry.number())
+                next_number(push, mailbox, now_s)
             })
             .flatten();
         let Some(number) = next else {
@@ -574,12 +601,12 @@ pub fn pump(
             Fit::Load => return wait_for(push, parts, number),
             Fit::Send { total } => {
                 push.guard = Timestamp::NEVER;
-                push.last_number = number;
+                push.looked_at(number);
                 delivery::begin(push, number, total);
             }
             // Not in this session and not for this device: the others may still take it.
             Fit::TooLarge => {
-                push.last_number = number;
+                push.looked_at(number);
                 let progress = Progress::Refused {
                     number,
                     status: 413,
@@ -587,7 +614,7 @@ pub fn pump(
                 campaigns.record(parts, user, device, progress);
             }
             Fit::Type => {
-                push.last_number = number;
+                push.looked_at(number);
                 let progress = Progress::Refused {
                     number,
                     status: 415,
@@ -595,6 +622,18 @@ pub fn pump(
                 campaigns.record(parts, user, device, progress);
             }
         }
+    }
+}
+
+/// The next message of the session: in order of intake, notices after all others (LIFE-4, AMB-19).
+fn next_number(push: &Push, mailbox: &Mailbox, now_s: u32) -> Option<u64> {
+    let after = |number| {
+        let next = mailbox.next_pending(push.device, number, now_s);
+        next.map(Entry::number)
+    };
+    match after(push.last_number) {
+        Some(number) if number >= NOTICE_NUMBERS => after(push.last_notice),
+        next => next,
     }
 }
 

@@ -40,6 +40,7 @@ use crate::sip::session_timer::{InitialMinSe, Refresh, SessionTimer};
 use crate::sip::template::Templates;
 use crate::sip::transaction::client_invite::{ClientInvite, ClientInviteState};
 use crate::sip::transaction::client_non_invite::ClientNonInvite;
+use crate::store::op::NOTICE_NUMBERS;
 use crate::wheel::TimerId;
 use hops::Hops;
 use options::PushOptions;
@@ -289,6 +290,8 @@ pub struct Push {
     pub messages_sent: u32,
     /// Number of the last message looked at in this session.
     pub last_number: u64,
+    /// The same among messages that are notices themselves, which come after the others (IMDN-7).
+    pub last_notice: u64,
     /// What the peer accepts.
     pub media: PeerMedia,
     /// Messages in flight in this session.
@@ -341,6 +344,7 @@ impl Push {
         self.waiting_for = None;
         self.messages_sent = 0;
         self.last_number = 0;
+        self.last_notice = NOTICE_NUMBERS;
         self.media.path.clear();
         self.media.wrapped_types.clear();
         self.media.max_size = None;
@@ -448,6 +452,15 @@ impl Push {
     #[must_use]
     pub const fn is_refreshing(&self) -> bool {
         self.refresh.is_some()
+    }
+
+    /// Message `number` was looked at in this session and is not looked at again.
+    pub const fn looked_at(&mut self, number: u64) {
+        if number < NOTICE_NUMBERS {
+            self.last_number = number;
+        } else {
+            self.last_notice = number;
+        }
     }
 
     fn next_sequence(&mut self) -> u16 {

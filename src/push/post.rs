@@ -15,7 +15,7 @@ use crate::base::time::UnixMillis;
 use crate::sip::dialog::Dialog;
 use crate::sip::transaction::server::ServerKey;
 use crate::store::index::{Mailbox, Quota, SegmentTable};
-use crate::store::op::{Deposit, LifeOptions, Mark};
+use crate::store::op::{Deposit, LifeOptions, Mark, NOTICE_NUMBERS};
 use crate::store::record::{self, RecordError};
 
 /// Options of a shard's messages.
@@ -41,6 +41,11 @@ impl Default for PostOptions {
         }
     }
 }
+
+/// Notices owed at one time; further ones are lost and counted.
+pub const OWED_MAX: usize = 65_536;
+/// Records read back for notices at one time.
+const READING_MAX: usize = 64;
 
 /// A response that waits for a record.
 #[derive(Debug)]
@@ -71,6 +76,13 @@ pub enum After {
         of: Location,
         /// Whether the mark removes it.
         removes: bool,
+    },
+    /// The mark that ends the life of the message at `of`, whose sender is owed a notice (IMDN-4).
+    Expired {
+        /// Where the deposit lies.
+        of: Location,
+        /// The message.
+        number: u64,
     },
     /// Only a reply, to a repeat of a deposit that is still being written.
     Reply(Reply),
@@ -108,6 +120,10 @@ pub struct Post {
     after: VecDeque<(StoreTicket, After)>,
     spare: Vec<Vec<u8>>,
     waiters: Vec<(u64, Key)>,
+    /// Messages whose end their senders are to be told, and the places of their deposits.
+    owed: VecDeque<(u64, Location)>,
+    /// Of these, those whose records are being read.
+    reading: Vec<(u64, Location)>,
     next_ticket: u64,
     next_number: u64,
     pending: usize,
@@ -131,6 +147,8 @@ impl Post {
             after: VecDeque::with_capacity(1024),
             spare: Vec::new(),
             waiters: Vec::new(),
+            owed: VecDeque::new(),
+            reading: Vec::new(),
             next_ticket: 1,
             // A million messages a millisecond would be needed to catch up with the clock.
             next_number: (wall.0 << 20).max(1),
@@ -154,16 +172,65 @@ impl Post {
         self.mailboxes.get(slot as usize)
     }
 
-    /// A number for a new message: larger than every earlier one.
-    pub const fn take_number(&mut self) -> u64 {
+    /// A number for a new message: larger than every earlier one of its kind; those of notices are
+    /// larger than all others ([`NOTICE_NUMBERS`]).
+    pub const fn take_number(&mut self, is_notice: bool) -> u64 {
         let number = self.next_number;
         self.next_number += 1;
-        number
+        if is_notice {
+            number | NOTICE_NUMBERS
+        } else {
+            number
+        }
     }
 
-    /// Recovery saw `number`: later ones must be larger.
+    /// Recovery saw `number`: later ones must be larger. Numbers of notices count without their bit.
     pub fn saw_number(&mut self, number: u64) {
+        let number = number & !NOTICE_NUMBERS;
         self.next_number = self.next_number.max(number + 1);
+    }
+
+    /// The life of message `number` ended durably and its sender is owed a notice: keeps in mind what it
+    /// is made of. False when too many are owed; the notice is lost then.
+    pub fn owe(&mut self, number: u64, of: Location) -> bool {
+        let has_room = self.owed.len() < OWED_MAX;
+        if has_room {
+            self.owed.push_back((number, of));
+        }
+        has_room
+    }
+
+    /// The next notice whose message is in memory; asks for the records of those whose is not, a few at
+    /// a time.
+    pub fn poll_owed(&mut self) -> Option<(u64, Location)> {
+        while let Some(&(number, of)) = self.owed.front() {
+            if self.cache.lookup(number).is_none() {
+                if self.reading.len() >= READING_MAX {
+                    return None;
+                }
+                self.reading.push((number, of));
+                self.batch.reads.push((number, of));
+                self.owed.pop_front();
+                continue;
+            }
+            return self.owed.pop_front();
+        }
+        None
+    }
+
+    /// A record came back: whether a notice waited for it, and where it lies.
+    pub fn take_reading(&mut self, number: u64) -> Option<Location> {
+        let at = self
+            .reading
+            .iter()
+            .position(|&(reading, _)| reading == number)?;
+        Some(self.reading.swap_remove(at).1)
+    }
+
+    /// Notices owed to senders.
+    #[must_use]
+    pub fn owed(&self) -> usize {
+        self.owed.len() + self.reading.len()
     }
 
     /// Appends a deposit; `reply` goes out once it is durable.
@@ -202,6 +269,18 @@ impl Post {
         let start = self.batch.bytes.len();
         record::encode_mark(mark, &mut self.batch.bytes).expect("a stored identity fits a mark");
         self.push_append(start, After::Mark { of, removes });
+    }
+
+    /// As [`Self::append_mark`] for the end of message `number`, of which its sender is to be told once
+    /// the mark is durable: the mark is the evidence that it was told, at most once (LIFE-3).
+    ///
+    /// # Panics
+    /// When the mark does not encode: its user is an identity that was stored before.
+    pub fn append_expired(&mut self, mark: &Mark<'_>, of: Location) {
+        let start = self.batch.bytes.len();
+        record::encode_mark(mark, &mut self.batch.bytes).expect("a stored identity fits a mark");
+        let number = mark.number;
+        self.push_append(start, After::Expired { of, number });
     }
 
     fn push_append(&mut self, start: usize, after: After) {
@@ -530,7 +609,8 @@ mod tests {
             cpim: b"x",
             ..Deposit::default()
         };
-        let (one, two) = (post.take_number(), post.take_number());
+        let (one, two) = (post.take_number(false), post.take_number(false));
+        assert!(post.take_number(true) > post.take_number(false));
         assert!(two > one);
         post.append_deposit(user, &deposit(one), None).unwrap();
         post.append_deposit(user, &deposit(two), None).unwrap();

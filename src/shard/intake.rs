@@ -152,10 +152,13 @@ impl Shard {
         let Scratch { wrapped, content } = scratch;
         let parsed = compose(message, sender, wall, &ids, wrapped, content)?;
         let content = &content[..];
+        let flags = flags_of(&parsed);
+        let is_notice = flags.contains(DepositFlags::IS_IMDN);
         let life = self.post.options.life;
+        let life = if is_notice { life.of_notices() } else { life };
         let expires_s = message.expires().and_then(Result::ok);
         let expires = life.expiry(wall, message.date(), expires_s);
-        let number = self.post.take_number();
+        let number = self.post.take_number(is_notice);
         let entry = self.registry.entry_mut(user).expect("found above");
         if entry.user.identity.is_empty() {
             write_identity(message.request_uri(), &mut entry.user.identity);
@@ -166,7 +169,7 @@ impl Shard {
             number,
             received: wall,
             expires,
-            flags: flags_of(&parsed),
+            flags,
             sender,
             imdn_message_id: parsed.find_imdn(b"Message-ID").unwrap_or_default(),
             conversation_id: ids.conversation,

@@ -64,6 +64,7 @@ struct Desk {
     /// Buffers that are lent out within a turn.
     started: Vec<Key>,
     open: Vec<Key>,
+    numbers: Vec<u64>,
     identity: Vec<u8>,
     lines: Vec<u8>,
     jitter: Jitter,
@@ -211,6 +212,7 @@ impl Shard {
                 hops_at: now,
                 started: Vec::with_capacity(64),
                 open: Vec::with_capacity(64),
+                numbers: Vec::new(),
                 identity: Vec::with_capacity(256),
                 lines: Vec::with_capacity(1024),
                 jitter: Jitter::new(stream.next_u64()),

@@ -273,6 +273,7 @@ impl Shard {
             while let Some(key) = self.post.take_waiter(number) {
                 self.loaded(now, key, number);
             }
+            self.read_for_notice(now, number);
         }
     }
 
@@ -315,6 +316,11 @@ impl Shard {
                     self.post.segments.dead(of);
                 }
             }
+            After::Expired { of, number } => {
+                let Some(location) = location else { return };
+                self.post.segments.mark(location, Some(of));
+                self.owe_notice(now, number, of);
+            }
             After::Reply(reply) => {
                 if location.is_some() {
                     self.send_reply(now, reply);
@@ -354,13 +360,25 @@ impl Shard {
             entry.extra.retry_at = Timestamp::NEVER;
             self.campaigns.changed(now, key, &mut entry.extra);
         }
+        let mut moving = core::mem::take(&mut self.desk.numbers);
+        for push in entry
+            .user
+            .devices
+            .iter()
+            .filter_map(|device| device.pushing)
+        {
+            let push = self.pushes.lookup(push);
+            moving.extend(push.into_iter().flat_map(|push| &push.inflight));
+        }
         let mut ctx = ctx!(self, now);
         let mut parts = Parts {
             user: &mut entry.user,
             state: &mut entry.extra,
             ctx: &mut ctx,
         };
-        self.campaigns.expire(&mut parts, key);
+        self.campaigns.expire(&mut parts, key, &moving);
+        moving.clear();
+        self.desk.numbers = moving;
         let ask = entry.extra.subscribe_at <= now;
         if ask {
             entry.extra.subscribe_at = Timestamp::NEVER;

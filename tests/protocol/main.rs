@@ -6,6 +6,7 @@ mod flows;
 mod harness;
 mod hostile;
 mod intake;
+mod notices;
 mod outcomes;
 mod overload;
 mod registration;
