@@ -17,8 +17,9 @@ use crate::push::delivery::{self, Fit, Progress};
 use crate::push::notices::Notices;
 use crate::push::notifier::NotifierDialog;
 use crate::push::options::Grouping;
+use crate::push::reason::MessageReason;
 use crate::push::signalling;
-use crate::push::{Ctx, Outcome, Push, PushState, guard_after};
+use crate::push::{Ctx, INFLIGHT_MAX, Outcome, Push, PushState, guard_after};
 use crate::reginfo::document::Document;
 use crate::registry::features::KnownLists;
 use crate::registry::{self, Class, Facts, OutcomeOptions, RegistryOptions, User, classify};
@@ -66,8 +67,10 @@ pub struct UserState {
     pub pushes: u32,
     /// Push slots that name the user; it stays while there are any.
     pub slots: u32,
-    /// When to ask the registrar after a restart.
+    /// When to ask the registrar after a restart, or for what was not read.
     pub subscribe_at: Timestamp,
+    /// A NOTIFY was acknowledged unread: full state is to be asked for (SUB-9).
+    pub dirty: bool,
     /// The subscription's requests.
     pub subscribe: SubscribeState,
 }
@@ -84,6 +87,7 @@ impl Default for UserState {
             pushes: 0,
             slots: 0,
             subscribe_at: Timestamp::NEVER,
+            dirty: false,
             subscribe: SubscribeState::default(),
         }
     }
@@ -301,8 +305,10 @@ impl Campaigns {
                 }
                 (number, Fate::Delivered, MarkKind::Delivered { device, by })
             }
-            Progress::Refused { number, status } => {
+            Progress::Refused { number, reason } => {
                 parts.ctx.probe.refused_total += 1;
+                *reason.counter(parts.ctx.probe) += 1;
+                let status = reason.status();
                 (number, Fate::Refused, MarkKind::Refused { device, status })
             }
         };
@@ -372,6 +378,23 @@ impl Campaigns {
         }
     }
 
+    /// The session of `push` lost its connection: counts that against what was in transfer. The message
+    /// during which it happened once too often is refused for this device, so that the rest gets
+    /// through (BAD-30).
+    pub fn blame(&mut self, parts: &mut Parts<'_, '_>, push: &Push) {
+        let Some(device) = parts.user.device_mut(push.device) else {
+            return;
+        };
+        let losses = device.losses.get_or_insert_default();
+        if let Some(number) = losses.lost_during(&push.inflight) {
+            let progress = Progress::Refused {
+                number,
+                reason: MessageReason::Poison,
+            };
+            self.record(parts, push.user(), push.device, progress);
+        }
+    }
+
     /// A push ended: its device may be pushed to again, now or later (RSP-1..30). True when the
     /// registrar should be asked for full state first (RSP-7).
     pub fn finish(&mut self, parts: &mut Parts<'_, '_>, push: &Push, outcome: Outcome) -> bool {
@@ -391,6 +414,9 @@ impl Campaigns {
             && device.pushing == push.key
         {
             device.pushing = None;
+            if matches!(outcome, Outcome::Drained | Outcome::Cap) {
+                device.losses = None;
+            }
             let status = if let Outcome::Status { status, .. } = outcome {
                 status
             } else {
@@ -401,7 +427,7 @@ impl Campaigns {
                 class,
                 status,
                 binding,
-                required: false,
+                required: parts.ctx.env.templates.demands_features() && !push.no_require,
                 code: outcome.code(),
                 note: b"",
             };
@@ -551,6 +577,10 @@ pub fn launch(push: &mut Push, parts: &mut Parts<'_, '_>) -> Option<Outcome> {
     };
     let user = &parts.user;
     let ids = (deposit.conversation_id, deposit.contribution_id);
+    push.careful = device.losses.is_some();
+    push.no_require = device.no_require;
+    push.urgent = deposit.flags.contains(DepositFlags::PRIORITY);
+    push.target.repeat(deposit.related_icid, deposit.lines);
     push.target.write(ids, deposit.identity, target.uri, |out| {
         if target.rule.needs_instance() {
             user.write_accept_contact(device, out);
@@ -580,7 +610,8 @@ pub fn pump(
         if let Some(number) = delivery::flow(push, parts.ctx) {
             return wait_for(push, parts, number);
         }
-        if !push.session.can_start() || push.inflight.len() >= crate::push::INFLIGHT_MAX {
+        let inflight_max = if push.careful { 1 } else { INFLIGHT_MAX };
+        if !push.session.can_start() || push.inflight.len() >= inflight_max {
             return None;
         }
         let limit = match parts.ctx.env.options.grouping {
@@ -609,7 +640,7 @@ pub fn pump(
                 push.looked_at(number);
                 let progress = Progress::Refused {
                     number,
-                    status: 413,
+                    reason: MessageReason::TooLarge,
                 };
                 campaigns.record(parts, user, device, progress);
             }
@@ -617,7 +648,7 @@ pub fn pump(
                 push.looked_at(number);
                 let progress = Progress::Refused {
                     number,
-                    status: 415,
+                    reason: MessageReason::Type,
                 };
                 campaigns.record(parts, user, device, progress);
             }

@@ -18,6 +18,7 @@ pub mod notices;
 pub mod notifier;
 pub mod options;
 pub mod post;
+pub mod reason;
 pub mod signalling;
 pub mod target;
 
@@ -288,6 +289,12 @@ pub struct Push {
     pub waiting_for: Option<u64>,
     /// Messages judged in this session so far (DLV-6).
     pub messages_sent: u32,
+    /// Send one message at a time: sessions of this device were lost lately (BAD-30).
+    pub careful: bool,
+    /// Leave `require` and `explicit` out of the INVITE (RSP-17).
+    pub no_require: bool,
+    /// Its INVITE goes whatever a hop's overload control asks for (OVL-11).
+    pub urgent: bool,
     /// Number of the last message looked at in this session.
     pub last_number: u64,
     /// The same among messages that are notices themselves, which come after the others (IMDN-7).
@@ -343,6 +350,9 @@ impl Push {
         self.msrp_link = None;
         self.waiting_for = None;
         self.messages_sent = 0;
+        self.careful = false;
+        self.no_require = false;
+        self.urgent = false;
         self.last_number = 0;
         self.last_notice = NOTICE_NUMBERS;
         self.media.path.clear();

@@ -5,13 +5,14 @@
 //! those written or read lately are also in a cache of bounded size.
 
 use core::net::SocketAddr;
+use core::time::Duration;
 use std::collections::VecDeque;
 
 use crate::base::map::{Map, MapKeys, new_map};
 use crate::base::outbox::Destination;
 use crate::base::slab::Key;
 use crate::base::surface::{LinkId, Location, StoreBatch, StoreTicket};
-use crate::base::time::UnixMillis;
+use crate::base::time::{Timestamp, UnixMillis};
 use crate::sip::dialog::Dialog;
 use crate::sip::transaction::server::ServerKey;
 use crate::store::index::{Mailbox, Quota, SegmentTable};
@@ -29,6 +30,10 @@ pub struct PostOptions {
     pub cache_bytes_max: usize,
     /// Records written but not yet durable above which intake holds back.
     pub unsettled_max: usize,
+    /// Longest wait of a deposit for the store before further ones are refused (OVL-7).
+    pub store_delay_max: Duration,
+    /// Keep a message's charging identifier and addresses, and repeat them in its push (IMS-4, IMS-5).
+    pub charging: bool,
 }
 
 impl Default for PostOptions {
@@ -38,6 +43,8 @@ impl Default for PostOptions {
             life: LifeOptions::default(),
             cache_bytes_max: 64 * 1024 * 1024,
             unsettled_max: 65_536,
+            store_delay_max: Duration::from_secs(10),
+            charging: false,
         }
     }
 }
@@ -69,6 +76,8 @@ pub enum After {
         number: u64,
         /// The 202.
         reply: Option<Reply>,
+        /// When it was appended.
+        since: Timestamp,
     },
     /// A mark on the deposit at `of`.
     Mark {
@@ -95,6 +104,8 @@ pub struct Scratch {
     pub wrapped: Vec<u8>,
     /// The CPIM as it will be delivered.
     pub content: Vec<u8>,
+    /// Header lines that the push repeats.
+    pub lines: Vec<u8>,
 }
 
 /// A shard's messages.
@@ -239,6 +250,7 @@ impl Post {
     /// When a field of the deposit is longer than a record may hold; nothing was appended.
     pub fn append_deposit(
         &mut self,
+        since: Timestamp,
         user: Key,
         deposit: &Deposit<'_>,
         reply: Option<Reply>,
@@ -256,6 +268,7 @@ impl Post {
                 user,
                 number: deposit.number,
                 reply,
+                since,
             },
         );
         Ok(())
@@ -361,6 +374,20 @@ impl Post {
     #[must_use]
     pub fn room(&self) -> usize {
         self.options.unsettled_max.saturating_sub(self.after.len())
+    }
+
+    /// `true` when the store is so far behind that new messages are better refused: half of the records
+    /// it may owe are outstanding, or a deposit has waited for longer than it should (OVL-7). What
+    /// needs no record is still served then, and there is room for marks.
+    #[must_use]
+    pub fn is_behind(&self, now: Timestamp) -> bool {
+        let is_late = match self.after.front() {
+            Some((_, After::Deposit { since, .. })) => {
+                now.since(*since) > self.options.store_delay_max
+            }
+            Some(_) | None => false,
+        };
+        is_late || self.after.len() >= self.options.unsettled_max / 2
     }
 
     /// `true` when nothing waits for the store.
@@ -612,8 +639,9 @@ mod tests {
         let (one, two) = (post.take_number(false), post.take_number(false));
         assert!(post.take_number(true) > post.take_number(false));
         assert!(two > one);
-        post.append_deposit(user, &deposit(one), None).unwrap();
-        post.append_deposit(user, &deposit(two), None).unwrap();
+        let now = Timestamp::from_millis(1);
+        post.append_deposit(now, user, &deposit(one), None).unwrap();
+        post.append_deposit(now, user, &deposit(two), None).unwrap();
         assert!(post.take_after(StoreTicket(0)).is_none());
         assert!(
             matches!(post.take_after(StoreTicket(1)), Some(After::Deposit { number, .. }) if number == one)

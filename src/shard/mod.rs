@@ -70,6 +70,10 @@ struct Desk {
     jitter: Jitter,
     headers: Option<Box<HeaderTable>>,
     draining: bool,
+    /// Documents read in the turn of this moment.
+    documents: (Timestamp, u32),
+    /// When the next user whose NOTIFY was not read asks for full state.
+    dirty_at: Timestamp,
     next_tag: u64,
 }
 
@@ -218,6 +222,8 @@ impl Shard {
                 jitter: Jitter::new(stream.next_u64()),
                 headers: Some(Box::default()),
                 draining: false,
+                documents: (now, 0),
+                dirty_at: now,
                 next_tag: 0,
             },
             probe: Probe::default(),

@@ -186,6 +186,9 @@ impl Shard {
         }
         if let Some(outcome) = outcome {
             delivery::unbind(push, parts.ctx);
+            if outcome == Outcome::MsrpLost {
+                self.campaigns.blame(&mut parts, push);
+            }
             push.inflight.clear();
             if !push.reported {
                 push.reported = true;
@@ -289,6 +292,7 @@ impl Shard {
                 user,
                 number,
                 reply,
+                since: _,
             } => {
                 let mailbox = self.post.mailbox(user.slot);
                 let Some(location) = location else {
@@ -382,7 +386,11 @@ impl Shard {
         let ask = entry.extra.subscribe_at <= now;
         if ask {
             entry.extra.subscribe_at = Timestamp::NEVER;
-            self.want_subscription(now, key);
+            if core::mem::take(&mut entry.extra.dirty) {
+                self.refresh_subscription(now, key);
+            } else {
+                self.want_subscription(now, key);
+            }
         }
         self.subscription_timer(now, key);
         self.rearm_user(key);

@@ -22,8 +22,12 @@ impl DepositFlags {
     pub const IS_IMDN: Self = Self(4);
     /// Taken in by large message mode (INT-13).
     pub const LARGE_MODE: Self = Self(8);
+    /// The record has [`Deposit::related_icid`] and [`Deposit::lines`].
+    pub const RARE_FIELDS: Self = Self(16);
+    /// It came with Resource-Priority (OVL-11).
+    pub const PRIORITY: Self = Self(32);
     /// Every bit that has a meaning.
-    pub const ALL: Self = Self(15);
+    pub const ALL: Self = Self(63);
 
     /// No flag set.
     #[must_use]
@@ -85,6 +89,11 @@ pub struct Deposit<'a> {
     pub contribution_id: &'a [u8],
     /// `InReplyTo-Contribution-ID`.
     pub in_reply_to: &'a [u8],
+    /// `icid-value` of the message, for charging (IMS-4). Recorded with [`DepositFlags::RARE_FIELDS`].
+    pub related_icid: &'a [u8],
+    /// Header lines, each with CRLF, that its push repeats (IMS-5, OVL-11). Recorded with
+    /// [`DepositFlags::RARE_FIELDS`].
+    pub lines: &'a [u8],
     /// Key of the only device that may get it (INT-12), or zero for every device.
     pub target_instance: u64,
     /// Content type of the part the CPIM wraps, matched with a peer's `accept-wrapped-types`.

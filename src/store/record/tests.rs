@@ -13,6 +13,8 @@ fn sample() -> Deposit<'static> {
         conversation_id: b"cv",
         contribution_id: b"ct",
         in_reply_to: b"",
+        related_icid: b"",
+        lines: b"",
         target_instance: 0xAA,
         content_type: b"text/plain",
         cpim: b"From: <sip:a@x>\r\n\r\nhello",
