@@ -190,6 +190,9 @@ impl Shard {
             if push.other.is_none() {
                 delivery::unbind(push, parts.ctx);
             }
+            if outcome == Outcome::MsrpLost {
+                self.campaigns.blame(&mut parts, push);
+            }
             push.inflight.clear();
             push.reported = true;
             refresh = self.campaigns.finish(&mut parts, push, outcome);
@@ -282,6 +285,7 @@ impl Shard {
             while let Some(key) = self.post.take_waiter(number) {
                 self.loaded(now, key, number);
             }
+            self.read_for_notice(now, number);
         }
     }
 
@@ -297,6 +301,7 @@ impl Shard {
                 user,
                 number,
                 reply,
+                since: _,
             } => {
                 let mailbox = self.post.mailbox(user.slot);
                 let Some(location) = location else {
@@ -323,6 +328,11 @@ impl Shard {
                 if removes {
                     self.post.segments.dead(of);
                 }
+            }
+            After::Expired { of, number } => {
+                let Some(location) = location else { return };
+                self.post.segments.mark(location, Some(of));
+                self.owe_notice(now, number, of);
             }
             After::Reply(reply) => {
                 if location.is_some() {
@@ -363,17 +373,33 @@ impl Shard {
             entry.extra.retry_at = Timestamp::NEVER;
             self.campaigns.changed(now, key, &mut entry.extra);
         }
+        let mut moving = core::mem::take(&mut self.desk.numbers);
+        for push in entry
+            .user
+            .devices
+            .iter()
+            .filter_map(|device| device.pushing)
+        {
+            let push = self.pushes.lookup(push);
+            moving.extend(push.into_iter().flat_map(|push| &push.inflight));
+        }
         let mut ctx = ctx!(self, now);
         let mut parts = Parts {
             user: &mut entry.user,
             state: &mut entry.extra,
             ctx: &mut ctx,
         };
-        self.campaigns.expire(&mut parts, key);
+        self.campaigns.expire(&mut parts, key, &moving);
+        moving.clear();
+        self.desk.numbers = moving;
         let ask = entry.extra.subscribe_at <= now;
         if ask {
             entry.extra.subscribe_at = Timestamp::NEVER;
-            self.want_subscription(now, key);
+            if core::mem::take(&mut entry.extra.dirty) {
+                self.refresh_subscription(now, key);
+            } else {
+                self.want_subscription(now, key);
+            }
         }
         self.subscription_timer(now, key);
         self.rearm_user(key);
