@@ -9,6 +9,7 @@ mod intake;
 mod outcomes;
 mod overload;
 mod registration;
+mod reoffer;
 mod signalling;
 mod timer;
 mod torture;
