@@ -353,7 +353,10 @@ mod tests {
             trial(5.0, true),
         ];
         assert_eq!(search.classify(500.0, &three), Bound::Lower);
-        assert_eq!(search.classify(500.0, &[trial(5.0, false)]), Bound::Undecided);
+        assert_eq!(
+            search.classify(500.0, &[trial(5.0, false)]),
+            Bound::Undecided
+        );
         let failed = [trial(5.0, false), trial(5.0, true), trial(5.0, false)];
         assert_eq!(search.classify(500.0, &failed), Bound::Upper);
         // A short failure does not decide alone.
