@@ -62,6 +62,8 @@ const PARTS: usize = 10;
 pub struct InviteCheck {
     policy: Policy,
     hasher: Hasher,
+    /// The next INVITE tries again after a 422: it keeps its identifiers but for the branch.
+    pub retry: bool,
     /// Forms of message whose fixed octets were found good.
     proven: ProvenForms<PARTS>,
     identifiers: RecentSet,
@@ -82,6 +84,7 @@ impl InviteCheck {
         Self {
             policy,
             hasher: Hasher::default(),
+            retry: false,
             proven: ProvenForms::default(),
             identifiers: RecentSet::new(window.saturating_mul(5)),
             accept_contact: KnownGood::default(),
@@ -493,8 +496,10 @@ impl InviteCheck {
             *hash = self.hasher.hash(salt, identifier);
         }
         let fresh = self.identifiers.insert_all(&hashes);
+        let retry = core::mem::take(&mut self.retry);
         for ((identifier, rule, what), fresh) in identifiers.into_iter().zip(fresh) {
-            bench.demand(fresh || identifier.is_empty(), rule, what);
+            let old = retry && rule != Rule::Tx8;
+            bench.demand(fresh || identifier.is_empty() || old, rule, what);
         }
         hashes
     }
@@ -646,7 +651,7 @@ fn route_is_ours(uri: &[u8], scscf: &[u8]) -> bool {
     let semicolon = memchr(b';', rest).unwrap_or(rest.len());
     let (address, tail) = rest.split_at(semicolon);
     let address = memchr(b'@', address).map_or(address, |at| &address[at + 1..]);
-    address == scscf && param(tail, b"lr").is_some()
+    (address == scscf || scscf.is_empty()) && param(tail, b"lr").is_some()
 }
 
 /// The parameters of P-Charging-Vector, which starts without a semicolon.

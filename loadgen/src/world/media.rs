@@ -3,17 +3,16 @@
 use memchr::memmem;
 
 use super::{Call, World};
-use crate::check::Bench;
+use crate::behaviour::Receiver;
+use crate::check::{Bench, media};
 use crate::identity::{put_fixed, read_digits};
 use crate::ledger::Delivery;
 use crate::link::LinkId;
-use crate::msrp::{Frame, Parsed, Start, is_ident, parse, session_id};
+use crate::msrp::{Frame, Parsed, Start, parse, session_id};
 use crate::rules::Rule;
 use crate::scenario::Kind;
 use crate::stats::Stage;
 
-/// Octets of a chunk above which an exact end is not demanded.
-const CHUNK_MAX: usize = 2048;
 /// Longest message reassembled, octets.
 const MESSAGE_MAX: u64 = 256 * 1024;
 
@@ -104,6 +103,26 @@ impl World {
         if judged {
             self.judge_frame(index, frame);
         }
+        let receiver = self.setup.receivers.draw(index, self.devices[index].nth);
+        if receiver == Receiver::Refuse && frame.body.is_some() {
+            self.devices[index].excused = true;
+            self.devices[index].holds = true;
+            self.counters.sends_refused += 1;
+            self.respond(link, frame, b"413 No room");
+            return;
+        }
+        let before = self.outbox.peek(link).buffer.len();
+        self.receive(link, frame, (user, device, index));
+        if receiver == Receiver::Slow {
+            let bytes = self.outbox.link(link).buffer.split_off(before);
+            let ms = self.setup.slow_ms;
+            self.later(super::mood::Kind::Media, ms, link, index, bytes);
+        }
+    }
+
+    /// Answers a SEND and takes what it carries.
+    fn receive(&mut self, link: LinkId, frame: &Frame<'_>, whose: (u32, u8, usize)) {
+        let (user, device, index) = whose;
         if frame.failure_report != b"no" && frame.failure_report != b"partial" {
             self.respond(link, frame, b"200 OK");
         }
@@ -128,79 +147,9 @@ impl World {
         let entry = &self.devices[index];
         let path = self.hasher.hash(5, frame.from_path);
         let mut bench = Bench::new(&mut self.violations, frame.bytes);
-        bench.demand(
-            frame.order_ok,
-            Rule::Msrp1,
-            "headers not in the prescribed order",
-        );
-        bench.demand(
-            is_ident(frame.tid),
-            Rule::Msrp2,
-            "transaction id is no ident",
-        );
-        bench.demand(
-            path == entry.dialog.path,
-            Rule::Msrp16,
-            "From-Path is not the offer's path",
-        );
-        let Some(body) = frame.body else {
-            bench.demand(
-                frame.content_type.is_empty(),
-                Rule::Msrp1,
-                "Content-Type without a body",
-            );
-            return;
-        };
-        let kind_ok = frame.content_type == b"message/cpim";
-        bench.demand(kind_ok, Rule::Cpim1, "Content-Type is not message/cpim");
-        bench.demand(
-            is_ident(frame.message_id),
-            Rule::Msrp4,
-            "Message-ID is no ident",
-        );
-        let reports = frame.success_report == b"yes"
-            && (frame.failure_report.is_empty() || frame.failure_report == b"yes");
-        bench.demand(
-            reports,
-            Rule::Msrp8,
-            "Success-Report and Failure-Report are not yes",
-        );
-        let Some(range) = frame.range else {
-            bench.fail(Rule::Msrp5, "no Byte-Range");
-            return;
-        };
-        let last = range
-            .start
-            .saturating_add(body.len() as u64)
-            .saturating_sub(1);
-        let exact = match range.end {
-            Some(end) => end == last,
-            None => body.len() > CHUNK_MAX,
-        };
-        let total_ok = range.total.is_some_and(|total| last <= total);
-        bench.demand(
-            exact && total_ok,
-            Rule::Msrp5,
-            "Byte-Range does not fit the body",
-        );
-        bench.demand(
-            body.len() <= CHUNK_MAX || range.end.is_none(),
-            Rule::Msrp5,
-            "uninterruptible chunk over 2048 octets",
-        );
-        let ends = range.total == Some(last);
-        let flag_ok = exact && frame.flag == if ends { b'$' } else { b'+' };
-        bench.demand(
-            flag_ok || !exact,
-            Rule::Msrp3,
-            "continuation flag does not fit the range",
-        );
-        let expected = entry.partial_len + 1;
-        bench.demand(
-            range.start == expected,
-            Rule::Msrp6,
-            "chunk leaves a gap or repeats",
-        );
+        let own = path == entry.dialog.path;
+        bench.demand(own, Rule::Msrp16, "From-Path is not the offer's path");
+        media::send(frame, entry.partial_len + 1, &mut bench);
     }
 
     /// One chunk of several.
@@ -346,6 +295,17 @@ impl World {
         } else if row.msrp_id != hash {
             let what = "another Message-ID than before for one message";
             self.violations.record(Rule::Msrp4, what, frame.bytes);
+        }
+    }
+
+    /// Gives back what was got of a message in transfer.
+    pub(super) fn forget_partial(&mut self, index: usize) {
+        let device = &mut self.devices[index];
+        device.partial_len = 0;
+        if device.partial != 0 {
+            let slot = core::mem::take(&mut device.partial) - 1;
+            self.partials[slot as usize].clear();
+            self.free_partials.push(slot);
         }
     }
 
