@@ -37,6 +37,9 @@ pub struct Expect {
 }
 
 /// A push, by its Call-ID.
+/// Tag of To, Contact, and Record-Route reversed, of a 2xx.
+type Accepted = (Vec<u8>, Vec<u8>, Vec<Vec<u8>>);
+
 #[derive(Debug, Default)]
 struct Call {
     from_tag: Vec<u8>,
@@ -45,7 +48,7 @@ struct Call {
     invite_cseq: u32,
     last_cseq: u32,
     /// Of the 2xx: tag of To, Contact, Record-Route reversed.
-    answer: Option<(Vec<u8>, Vec<u8>, Vec<Vec<u8>>)>,
+    answer: Option<Accepted>,
     acked: bool,
 }
 

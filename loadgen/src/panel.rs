@@ -104,9 +104,10 @@ impl Look {
             || "closed loop".to_owned(),
             |rate| format!("{rate:.0}/s offered"),
         );
-        let of = match setup.kind.measured() {
-            Step::Measure => setup.duration_s,
-            _ => 0.0,
+        let of = if setup.kind.measured() == Step::Measure {
+            setup.duration_s
+        } else {
+            0.0
         };
         let mut lines = vec![
             format!(

@@ -1,7 +1,7 @@
 //! Capture files in the classic format: packets read strictly and without trust, TCP streams put
 //! together, and a writer for messages that are to be looked at elsewhere.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Octets of out-of-order segments kept for one stream.
@@ -196,7 +196,7 @@ impl Stream {
 
 /// Every direction of every TCP connection in a capture.
 #[derive(Debug, Default)]
-pub struct Streams(HashMap<(SocketAddr, SocketAddr), Stream>);
+pub struct Streams(BTreeMap<(SocketAddr, SocketAddr), Stream>);
 
 impl Streams {
     /// Enters a segment; gives its stream.

@@ -97,9 +97,8 @@ fn mutate(dice: &mut Jitter, seed: &[u8]) -> Vec<u8> {
 
 #[test]
 fn no_mutation_of_a_known_message_breaks_a_parser_or_a_machine() {
-    let rounds = std::env::var("VOLLEY_FUZZ_ROUNDS")
-        .ok()
-        .and_then(|text| text.parse().ok());
+    let rounds =
+        std::env::var_os("VOLLEY_FUZZ_ROUNDS").and_then(|text| text.to_str()?.parse().ok());
     let mut dice = Jitter::new(20_261_125);
     for seed in seeds() {
         for _ in 0..rounds.unwrap_or(ROUNDS) {

@@ -140,8 +140,8 @@ fn tail_of(options: Options) -> String {
 
 #[test]
 fn a_seed_can_be_replayed() {
-    let asked = std::env::var("VOLLEY_SIM_REPLAY").ok();
-    let seed = asked.as_deref().and_then(|text| text.parse().ok());
+    let asked = std::env::var_os("VOLLEY_SIM_REPLAY");
+    let seed = asked.and_then(|text| text.to_str()?.parse().ok());
     let number = seed.unwrap_or(3);
     let tail = tail_of(Options::drawn(number, shards_of(number)));
     assert!(!tail.is_empty(), "a run leaves a trace");
