@@ -106,18 +106,6 @@ impl<T: Default> Slab<T> {
         (entry.live && entry.generation == key.generation).then_some(&mut entry.value)
     }
 
-    /// The live element in `slot` with its key; for indices that are known to be current.
-    pub fn at_mut(&mut self, slot: u32) -> Option<(Key, &mut T)> {
-        let entry = self.entries.get_mut(slot as usize)?;
-        entry.live.then_some((
-            Key {
-                slot,
-                generation: entry.generation,
-            },
-            &mut entry.value,
-        ))
-    }
-
     /// Frees `key`'s slot. The value stays in place for its next user.
     ///
     /// # Panics
