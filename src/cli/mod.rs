@@ -8,6 +8,7 @@ mod lifeline;
 #[cfg(feature = "demo")]
 mod place;
 mod run;
+mod store;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -28,7 +29,8 @@ const EXAMPLES: &str = "Examples:
   volley config --example > volley.toml        a file with every key
   volley config --check volley.toml            is this file right?
   volley run --config volley.toml              serve
-  volley run --config volley.toml --json       serve, a JSON line of counters a second";
+  volley run --config volley.toml --json       serve, a JSON line of counters a second
+  volley store verify --dir /var/lib/volley    is everything there that was acknowledged?";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -40,6 +42,13 @@ enum Command {
     Run(run::Run),
     /// Show or check configuration files.
     Config(ConfigCommand),
+    /// Look into a store that no engine serves, copy it, or write it anew.
+    #[command(
+        after_help = "Exit codes: 0 done and nothing wrong, 1 it could not be done (a store that an \
+                            engine serves is refused), 2 wrong usage, 3 the store is damaged or its \
+                            books do not balance."
+    )]
+    Store(store::Store),
     /// Engine and simulated phones on loopback: deposits, a registration wave, pushes, a verdict.
     #[cfg(feature = "demo")]
     #[command(
@@ -80,6 +89,7 @@ pub(crate) fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(run) => run.main(),
         Command::Config(command) => config(&command),
+        Command::Store(store) => store.main(),
         #[cfg(feature = "demo")]
         Command::Demo(demo) => demo.main(),
         #[cfg(feature = "demo")]

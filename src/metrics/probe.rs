@@ -81,6 +81,8 @@ probe! {
     deposits_duplicate_total,
     /// MESSAGEs refused.
     deposits_rejected_total,
+    /// Of these, refused because the store had failed or its disk was full.
+    deposits_unwell_total,
     /// MSRP SENDs sent.
     msrp_sends_total,
     /// MSRP octets of message content sent.

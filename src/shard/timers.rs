@@ -201,7 +201,7 @@ impl Shard {
 
     /// Decisions that are due, then the pushes they start.
     pub(super) fn run_campaigns(&mut self, now: Timestamp) {
-        if self.desk.draining {
+        if self.starts_nothing() {
             return;
         }
         let mut started = core::mem::take(&mut self.desk.started);
@@ -252,6 +252,9 @@ impl Shard {
                 self.settle(now, after, Some(location));
             }
         }
+        if let Some(low) = done.space_low {
+            self.post.set_space_low(low);
+        }
         if done.failed_from.is_some() {
             self.probe.store_failures_total += 1;
             while let Some(after) = self.post.take_failed() {
@@ -292,6 +295,7 @@ impl Shard {
                 if mailbox.stored(number, location) {
                     self.post.count(true);
                 }
+                self.post.ledger.deposited += 1;
                 self.post.segments.deposit(location);
                 self.probe.deposits_total += 1;
                 if let Some(reply) = reply {
@@ -302,8 +306,9 @@ impl Shard {
             After::Mark { of, removes } => {
                 let Some(location) = location else { return };
                 self.post.segments.mark(location, Some(of));
-                if removes {
+                if let Some(reason) = removes {
                     self.post.segments.dead(of);
+                    self.post.gone(reason);
                 }
             }
             After::Reply(reply) => {
