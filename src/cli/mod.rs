@@ -1,6 +1,8 @@
 //! The command line.
 
 #[cfg(feature = "demo")]
+mod chaos;
+#[cfg(feature = "demo")]
 mod child;
 #[cfg(feature = "demo")]
 mod demo;
@@ -57,6 +59,13 @@ enum Command {
                             4 a rule broken or a message lost, doubled or damaged."
     )]
     Demo(demo::Demo),
+    /// Kill the engine under load, again and again; nothing it acknowledged may be lost.
+    #[cfg(feature = "demo")]
+    #[command(
+        after_help = "Exit codes: 0 nothing lost and no law broken, 1 it could not be done, 2 wrong \
+                            usage, 4 something was lost, repeated without need, or altered."
+    )]
+    Chaos(chaos::Chaos),
     /// The judge, as started by `demo`; see `volley-loadgen --help`.
     #[cfg(feature = "demo")]
     #[command(hide = true, disable_help_flag = true)]
@@ -92,6 +101,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Store(store) => store.main(),
         #[cfg(feature = "demo")]
         Command::Demo(demo) => demo.main(),
+        #[cfg(feature = "demo")]
+        Command::Chaos(chaos) => chaos.main(),
         #[cfg(feature = "demo")]
         Command::Judge { arguments } => judge(arguments),
     }
