@@ -109,6 +109,8 @@ probe! {
     marks_total,
     /// Bodies read back from the store.
     store_loads_total,
+    /// Reads of a body that gave nothing usable.
+    store_unreadable_total,
     /// Appends the store refused for good.
     store_failures_total,
     /// Frames handed to another shard.

@@ -18,6 +18,11 @@ use crate::store::index::{Mailbox, Quota, SegmentTable};
 use crate::store::op::{Deposit, Ledger, LifeOptions, Mark, MarkKind, RemovalReason};
 use crate::store::record::{self, RecordError};
 
+/// Times a record that cannot be read is asked for.
+const READS_MAX: u8 = 5;
+/// Records whose tries are counted.
+const UNREADABLE_KEPT_MAX: usize = 64;
+
 /// Options of a shard's messages.
 #[derive(Clone, Debug)]
 pub struct PostOptions {
@@ -101,6 +106,8 @@ pub struct Post {
     after: VecDeque<(StoreTicket, After)>,
     spare: Vec<Vec<u8>>,
     waiters: Vec<(u64, Key)>,
+    /// Records that could not be read, and how often that was tried.
+    unreadable: VecDeque<(u64, u8)>,
     next_ticket: u64,
     next_number: u64,
     pending: usize,
@@ -127,6 +134,7 @@ impl Post {
             after: VecDeque::with_capacity(1024),
             spare: Vec::new(),
             waiters: Vec::new(),
+            unreadable: VecDeque::new(),
             next_ticket: 1,
             // A million messages a millisecond would be needed to catch up with the clock.
             next_number: (wall.0 << 20).max(1),
@@ -263,6 +271,22 @@ impl Post {
             self.batch.reads.push((number, location));
         }
         self.waiters.push((number, push));
+    }
+
+    /// Whether a record that could not be read is to be asked for again.
+    pub fn may_try_again(&mut self, number: u64) -> bool {
+        let known = self.unreadable.iter_mut().find(|(at, _)| *at == number);
+        let tries = if let Some((_, tries)) = known {
+            tries
+        } else {
+            if self.unreadable.len() == UNREADABLE_KEPT_MAX {
+                self.unreadable.pop_front();
+            }
+            self.unreadable.push_back((number, 0));
+            &mut self.unreadable.back_mut().expect("just put there").1
+        };
+        *tries = tries.saturating_add(1);
+        *tries < READS_MAX
     }
 
     /// A record came back: keeps it and gives the pushes that wait for it, one a call.

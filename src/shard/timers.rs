@@ -15,6 +15,7 @@ use crate::push::signalling;
 use crate::push::{Ctx, Outcome, PushState};
 use crate::shard::frames::PARTIAL_MAX;
 use crate::shard::{Shard, ctx, subscriptions};
+use crate::store::index::Fate;
 
 /// Timers fired in one turn; the rest follow in the next.
 const TIMERS_PER_TURN: usize = 4096;
@@ -328,13 +329,37 @@ impl Shard {
         if push.waiting_for != Some(number) {
             return;
         }
+        if self.post.cache.lookup(number).is_none() {
+            return self.unreadable(now, key, number);
+        }
         push.waiting_for = None;
         if push.state == PushState::Loading {
             push.guard = Timestamp::NEVER;
-            if self.post.cache.lookup(number).is_none() {
-                push.state = PushState::Ending;
-                return self.after_push(now, key, Some(Outcome::Drained));
-            }
+            return self.launch(now, key);
+        }
+        self.after_push(now, key, None);
+    }
+
+    /// A record could not be read back: tries again, a few times; then this device does without the
+    /// message until the next start, so that those behind it are not held up.
+    fn unreadable(&mut self, now: Timestamp, key: Key, number: u64) {
+        self.probe.store_unreadable_total += 1;
+        let push = self.pushes.lookup_mut(key).expect("the caller found it");
+        let mailbox = self.post.mailbox(push.user().slot);
+        let location = mailbox.lookup(number).and_then(|entry| entry.location());
+        if let Some(location) = location
+            && self.post.may_try_again(number)
+        {
+            return self.post.load(number, location, key);
+        }
+        let mailbox = self.post.mailbox(push.user().slot);
+        // No record of it: the next start tries again.
+        mailbox.mark(number, push.device, Fate::Refused);
+        push.waiting_for = None;
+        push.session.abandon(delivery::handle_of(number));
+        push.inflight.retain(|&other| other != number);
+        if push.state == PushState::Loading {
+            push.guard = Timestamp::NEVER;
             return self.launch(now, key);
         }
         self.after_push(now, key, None);

@@ -85,6 +85,7 @@ pub(super) struct Judge {
     trunk: u16,
     notify_cseq: BTreeMap<String, u32>,
     parts: BTreeMap<String, Vec<u8>>,
+    reports: u64,
 }
 
 #[expect(clippy::disallowed_methods, reason = "the judge is not the engine")]
@@ -152,6 +153,7 @@ impl Judge {
             deposits: None,
             notify_cseq: BTreeMap::new(),
             parts: BTreeMap::new(),
+            reports: 0,
         })
     }
 
@@ -198,7 +200,7 @@ impl Judge {
     pub(super) fn settle(&mut self, patience: Duration) -> bool {
         let until = now() + patience;
         while now() < until {
-            self.step(Duration::from_millis(20));
+            self.play(Duration::from_millis(200));
             if self.outstanding == 0 && self.ledger.waiting() == 0 {
                 return true;
             }
@@ -416,9 +418,12 @@ impl Judge {
             return;
         }
         let len = whole.len();
+        // An id of our own: theirs has all the length that one may have.
+        self.reports += 1;
+        let report = format!("report{:010}", self.reports);
         answer.push_str(&format!(
-            "MSRP r{transaction} REPORT\r\nTo-Path: {from}\r\nFrom-Path: {to}\r\nMessage-ID: {id}\r\n\
-             Byte-Range: 1-{len}/{len}\r\nStatus: 000 200 OK\r\n-------r{transaction}$\r\n"
+            "MSRP {report} REPORT\r\nTo-Path: {from}\r\nFrom-Path: {to}\r\nMessage-ID: {id}\r\n\
+             Byte-Range: 1-{len}/{len}\r\nStatus: 000 200 OK\r\n-------{report}$\r\n"
         ));
         let epoch = self.links.get(&number).map_or(self.epoch, |link| link.epoch);
         let reported = self.write(number, answer.as_bytes()).then(now);

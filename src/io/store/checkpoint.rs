@@ -146,11 +146,7 @@ async fn make(shared: &Rc<Shared>) -> io::Result<Option<End>> {
     };
     let settled = shared.state().submitted();
     shared.state().walk = Walk::Settling;
-    let mut payload = [0; END_BYTES];
-    payload[0..8].copy_from_slice(&floor.to_le_bytes());
-    payload[8..12].copy_from_slice(&writer.pieces.to_le_bytes());
-    payload[12..16].copy_from_slice(&shared.options.shard.to_le_bytes());
-    payload[16..20].copy_from_slice(&writer.serial.to_le_bytes());
+    let payload = end_payload(floor, writer.pieces, shared.options.shard, writer.serial);
     writer.put(Kind::End, shared.epoch, &payload)?;
     writer.write(shared, true).await?;
     writer.file.fdatasync().await.map_err(io::Error::from)?;
@@ -225,18 +221,8 @@ impl Writer {
     }
 
     fn put(&mut self, kind: Kind, epoch: u64, payload: &[u8]) -> io::Result<()> {
-        let place = u32::try_from(self.at + self.pending.len() as u64).ok();
-        let size = u32::try_from(payload.len())
-            .ok()
-            .and_then(format::record_bytes);
-        let (Some(place), Some(size)) = (place, size) else {
-            return Err(io::Error::from(io::ErrorKind::FileTooLarge));
-        };
-        let from = self.pending.len();
-        self.pending.resize(from + size as usize, 0);
-        let place = format::position(self.serial, place);
-        format::write(&mut self.pending[from..], kind, place, epoch, payload);
-        Ok(())
+        append(&mut self.pending, self.at, self.serial, (kind, epoch), payload)
+            .ok_or_else(|| io::Error::from(io::ErrorKind::FileTooLarge))
     }
 
     /// Writes what is pending: whole blocks, or all with zeros behind it when it is the last; then
@@ -273,6 +259,32 @@ impl Writer {
         }
         Ok(())
     }
+}
+
+/// Appends a record to `out`, which lies at `at` in the file. `None` when it is too large for one.
+fn append(
+    out: &mut Vec<u8>,
+    at: u64,
+    serial: u32,
+    (kind, epoch): (Kind, u64),
+    payload: &[u8],
+) -> Option<()> {
+    let place = u32::try_from(at + out.len() as u64).ok()?;
+    let size = format::record_bytes(u32::try_from(payload.len()).ok()?)?;
+    let from = out.len();
+    out.resize(from + size as usize, 0);
+    let place = format::position(serial, place);
+    format::write(&mut out[from..], kind, place, epoch, payload);
+    Some(())
+}
+
+fn end_payload(floor: u64, pieces: u32, shard: u32, serial: u32) -> [u8; END_BYTES] {
+    let mut payload = [0; END_BYTES];
+    payload[0..8].copy_from_slice(&floor.to_le_bytes());
+    payload[8..12].copy_from_slice(&pieces.to_le_bytes());
+    payload[12..16].copy_from_slice(&shard.to_le_bytes());
+    payload[16..20].copy_from_slice(&serial.to_le_bytes());
+    payload
 }
 
 /// Contents of `found` when it is an end record.
@@ -393,5 +405,30 @@ impl Scan {
         self.at += taken as u64;
         bytes.drain(..taken);
         step
+    }
+}
+
+/// A checkpoint file of `pieces`, and how many octets of it are used. For tests.
+#[cfg(test)]
+pub(crate) fn image(pieces: &[Vec<u8>], floor: u64, epoch: u64, shard: u32) -> (Vec<u8>, usize) {
+    let mut out = Vec::new();
+    let serial = format::split(floor).0;
+    for piece in pieces {
+        append(&mut out, 0, serial, (Kind::Piece, epoch), piece).expect("small");
+    }
+    let count = u32::try_from(pieces.len()).expect("few");
+    let payload = end_payload(floor, count, shard, serial);
+    append(&mut out, 0, serial, (Kind::End, epoch), &payload).expect("small");
+    let used = out.len();
+    out.resize(used.next_multiple_of(BLOCK as usize), 0);
+    (out, used)
+}
+
+/// Reads a checkpoint file of [`image`].
+#[cfg(test)]
+pub(crate) fn read_image(bytes: &[u8], recovery: &mut dyn Recovery) -> Option<End> {
+    match Scan::default().step(&mut bytes.to_vec(), recovery) {
+        Step::End(end) => Some(end),
+        Step::Bad | Step::More => None,
     }
 }

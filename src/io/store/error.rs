@@ -66,7 +66,7 @@ pub enum JournalError {
     /// The directory belongs to another shard.
     OtherShard {
         /// The segment that says so.
-        path: PathBuf,
+        segment: u32,
         /// The shard it names.
         found: u32,
         /// The shard that opens it.
@@ -188,14 +188,13 @@ impl fmt::Display for JournalError {
                 path.display()
             ),
             Self::OtherShard {
-                path,
+                segment,
                 found,
                 wanted,
             } => write!(
                 f,
-                "store: {} belongs to shard {found}, not to shard {wanted}; give each shard its \
-                 own directory and keep the number of shards",
-                path.display()
+                "store: segment {segment:08x} in the directory of shard {wanted} belongs to shard \
+                 {found}; give each shard its own directory and keep the number of shards"
             ),
         }
     }

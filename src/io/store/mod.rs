@@ -47,6 +47,9 @@ mod segment;
 mod signal;
 mod writer;
 
+#[cfg(test)]
+mod model;
+
 pub use error::JournalError;
 pub use journal::{Damage, DamagePolicy, Health, Journal, JournalOptions, Recovered, Totals};
 pub use offline::{Rewriter, SegmentFile, Survey, View, block_on, survey};

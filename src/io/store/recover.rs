@@ -81,7 +81,7 @@ pub(crate) async fn run(
     if refused {
         recovery.restart();
     }
-    let mut outcome = scan(directory, shard, checkpoint, recovery).await?;
+    let mut outcome = scan(&mut Files(directory), shard, checkpoint, recovery).await?;
     outcome.recovered.checkpoint_refused = refused;
     Ok(outcome)
 }
@@ -92,17 +92,47 @@ pub(crate) async fn run_all(
     shard: u32,
     recovery: &mut dyn Recovery,
 ) -> Result<Outcome, JournalError> {
-    scan(directory, shard, None, recovery).await
+    scan(&mut Files(directory), shard, None, recovery).await
+}
+
+/// Where segments are read from.
+pub(crate) trait Source {
+    /// Numbers of all segments, ascending.
+    fn numbers(&self) -> Result<Vec<u32>, JournalError>;
+    /// Reads a whole segment into `bytes`, replacing what is there.
+    async fn load(&mut self, number: u32, bytes: &mut Vec<u8>) -> Result<(), JournalError>;
+}
+
+/// The files of a directory.
+struct Files<'a>(&'a Path);
+
+impl Source for Files<'_> {
+    fn numbers(&self) -> Result<Vec<u32>, JournalError> {
+        directory::segments(self.0)
+    }
+
+    async fn load(&mut self, number: u32, bytes: &mut Vec<u8>) -> Result<(), JournalError> {
+        let path = segment::path(self.0, number);
+        let file = segment::open(&path, false).await?;
+        segment::load(&file, &path, bytes).await?;
+        match std::rc::Rc::try_unwrap(file) {
+            Ok(file) => file
+                .close()
+                .await
+                .map_err(|source| JournalError::io("close", &path, source)),
+            Err(_) => Ok(()),
+        }
+    }
 }
 
 /// Reads every record behind what `checkpoint` covers.
-async fn scan(
-    directory: &Path,
+pub(crate) async fn scan<S: Source>(
+    source: &mut S,
     shard: u32,
     checkpoint: Option<End>,
     recovery: &mut dyn Recovery,
 ) -> Result<Outcome, JournalError> {
-    let numbers = directory::segments(directory)?;
+    let numbers = source.numbers()?;
     let mut bytes = Vec::new();
     let mut recovered = Recovered::default();
     let mut empty = Vec::new();
@@ -115,7 +145,8 @@ async fn scan(
         if number < floor_segment {
             break;
         }
-        load(directory, number, shard, &mut bytes, &mut recovered).await?;
+        source.load(number, &mut bytes).await?;
+        check_owner(number, shard, &bytes, &mut recovered)?;
         if let Some(commit) = last_commit(&bytes, number) {
             last = Some((number, commit));
             break;
@@ -148,7 +179,8 @@ async fn scan(
     if let Some((last, commit)) = last {
         let read = numbers.iter().skip_while(|&&number| number < floor_segment);
         for &number in read.take_while(|&&number| number <= last) {
-            load(directory, number, shard, &mut bytes, &mut scan.recovered).await?;
+            source.load(number, &mut bytes).await?;
+            check_owner(number, shard, &bytes, &mut scan.recovered)?;
             let before = (scan.recovered.records, scan.recovered.damaged_places);
             let from = if number == floor_segment {
                 format::block_up(floor_offset).max(BLOCK)
@@ -174,31 +206,24 @@ async fn scan(
     })
 }
 
-async fn load(
-    directory: &Path,
+/// Takes the epoch of a segment, and refuses one of another shard.
+fn check_owner(
     number: u32,
-    shard: u32,
-    bytes: &mut Vec<u8>,
+    wanted: u32,
+    bytes: &[u8],
     recovered: &mut Recovered,
 ) -> Result<(), JournalError> {
-    let path = segment::path(directory, number);
-    let file = segment::open(&path, false).await?;
-    segment::load(&file, &path, bytes).await?;
-    if let Ok(file) = std::rc::Rc::try_unwrap(file) {
-        file.close()
-            .await
-            .map_err(|source| JournalError::io("close", &path, source))?;
+    let Some((epoch, found)) = format::read_segment_header(bytes, number) else {
+        return Ok(());
+    };
+    if found != wanted {
+        return Err(JournalError::OtherShard {
+            segment: number,
+            found,
+            wanted,
+        });
     }
-    if let Some((epoch, found)) = format::read_segment_header(bytes, number) {
-        if found != shard {
-            return Err(JournalError::OtherShard {
-                path,
-                found,
-                wanted: shard,
-            });
-        }
-        recovered.epoch = recovered.epoch.max(epoch);
-    }
+    recovered.epoch = recovered.epoch.max(epoch);
     Ok(())
 }
 
