@@ -5,7 +5,7 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use volley::sip::framing::frame;
 use volley::sip::message::{HeaderName, HeaderTable, Message};
-use volley::sip::parser::parse;
+use volley::sip::parser::{complete, outline, parse};
 
 #[path = "../tests/data/sip_messages.rs"]
 mod messages;
@@ -58,6 +58,20 @@ fn sip_parse(c: &mut Criterion) {
     group.bench_function("200_invite_frame/1016B", |b| {
         b.iter(|| frame(black_box(answer), 0).expect("the message is sound"));
     });
+    for (name, bytes) in [
+        ("100_invite", messages::TRYING),
+        ("200_bye", messages::OK_BYE),
+        ("notify_head", messages::NOTIFY),
+    ] {
+        group.throughput(Throughput::Bytes(bytes.len() as u64));
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                let len = outline(black_box(bytes), &mut table).expect("ordinary");
+                let message = complete(&bytes[..len], &mut table).expect("sound");
+                message.call_id().len()
+            });
+        });
+    }
     let invite = messages::INVITE;
     group.throughput(Throughput::Bytes(invite.len() as u64));
     group.bench_function("invite/1454B", |b| {

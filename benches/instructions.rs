@@ -7,11 +7,12 @@
 //!
 //! Instruction counts hardly vary on a busy machine: they are what a change of the hot path is judged
 //! by. Only calls of the core are collected; the peers of the protocol tests play the world.
-//! Arguments: scene (`signalling`, `full`) and counted pushes (default 2,000).
+//! Arguments: scene (`signalling`, `full`, `arrivals`) and counted pushes (default 2,000); `arrivals`
+//! counts the contacts of NOTIFYs that start none.
 
 use std::time::Duration;
 
-use harness::script::{Answer, Contact, Notifier, PHONE_A, PHONE_B};
+use harness::script::{Answer, Contact, Notifier, PHONE_A, PHONE_B, reginfo};
 use harness::text::Sip;
 use harness::{Bench, options};
 
@@ -76,6 +77,23 @@ fn full(bench: &mut Bench) {
     session(bench);
 }
 
+/// Four phones have new bindings under new ids; nobody has mail for them.
+fn arrivals(bench: &mut Bench, notifier: &mut Notifier, serial: usize) {
+    let document = reginfo(notifier.version, "full", &contacts(serial))
+        .replace("id=\"c", &format!("id=\"s{serial}c"))
+        .replace("198.51.100.", &format!("198.51.{}.", serial % 250));
+    notifier.version += 1;
+    let text = bench.notify_text(
+        notifier,
+        "Event: reg\nSubscription-State: active;expires=599999\n\
+         Content-Type: application/reginfo+xml\n",
+        &document,
+    );
+    bench.sip_in(&text);
+    bench.expect("200");
+    bench.run_s(1);
+}
+
 /// From INVITE to the 200 of the BYE, every message delivered.
 fn session(bench: &mut Bench) {
     let invite = bench.expect("INVITE");
@@ -119,7 +137,16 @@ fn main() {
                 full(&mut bench);
             }
         }
-        other => panic!("no scene {other}: signalling or full"),
+        "arrivals" => {
+            bench.deposit("first");
+            let mut notifier = bench.subscribed(&[Contact::of(PHONE_A)]);
+            session(&mut bench);
+            for serial in 0..WARM + pushes / PHONES.len() {
+                bench.shard.watching = serial >= WARM;
+                arrivals(&mut bench, &mut notifier, serial);
+            }
+        }
+        other => panic!("no scene {other}: signalling, full or arrivals"),
     }
     eprintln!(
         "{scene}: {pushes} pushes, {} calls of the core",

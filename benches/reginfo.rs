@@ -7,6 +7,7 @@ use quick_xml::events::Event;
 use quick_xml::name::ResolveResult;
 use volley::base::time::Timestamp;
 use volley::reginfo::document::Document;
+use volley::registry::features::KnownLists;
 use volley::registry::{RegistryOptions, User};
 
 /// Two devices under two identities: four contact rows, 2,980 octets.
@@ -55,12 +56,16 @@ fn merge(criterion: &mut Criterion) {
     let options = RegistryOptions::default();
     let mut document = Document::new();
     document.parse(TWO_CONTACTS).expect("the document is sound");
+    let mut lists = KnownLists::default();
     let mut user = User::default();
     user.reset(b"+15550100");
     user.identity
         .extend_from_slice(b"sip:+15550100@ims.example.net");
     group.bench_function("2_contacts_warm", |bencher| {
-        bencher.iter(|| user.apply(Timestamp::from_millis(1), black_box(&document), &options));
+        bencher.iter(|| {
+            let now = Timestamp::from_millis(1);
+            user.apply(now, black_box(&document), &options, &mut lists)
+        });
     });
     group.finish();
 }

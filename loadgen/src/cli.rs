@@ -1,7 +1,7 @@
 //! The command line.
 
 use std::ffi::OsString;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime};
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use clap::{Parser, Subcommand};
 
 use crate::net::{DriveError, Driver, Listeners};
+use crate::panel::{self, Panel};
 use crate::report::{self, EXIT_OK, EXIT_UNREACHABLE, EXIT_USAGE, Report};
 use crate::rules::Rule;
 use crate::scenario::{Options, SHIPPED, Setup};
@@ -127,6 +128,7 @@ fn run(args: RunArgs) -> Result<i32, String> {
     let run_id = (clock.as_millis() & 0xffff_ffff) as u32;
     let mut setup = Setup::resolve(options, run_id)?;
     let listeners = Listeners::bind(&mut setup).map_err(|error| explain(&error))?;
+    let panel = Panel::new(&setup, false)?;
     let (json, report_dir) = (setup.json.clone(), setup.report_dir.clone());
     let (sender, receiver) = mpsc::channel();
     std::thread::Builder::new()
@@ -134,7 +136,7 @@ fn run(args: RunArgs) -> Result<i32, String> {
         .spawn(move || {
             pin(setup.cpu);
             tokio_uring::builder().entries(4096).start(async move {
-                let result = drive(setup, listeners).await;
+                let result = drive(setup, listeners, panel).await;
                 let _ = sender.send(result);
                 std::future::pending::<()>().await;
             });
@@ -173,16 +175,14 @@ fn pin(cpu: Option<usize>) {
     }
 }
 
-async fn drive(setup: Setup, listeners: Listeners) -> Result<Report, DriveError> {
-    let quiet = setup.quiet;
-    if !quiet {
+async fn drive(setup: Setup, listeners: Listeners, mut panel: Panel) -> Result<Report, DriveError> {
+    if !setup.quiet {
         let _ = writeln!(std::io::stderr(), "{}", report::headline(&setup));
     }
     let driver = Driver::start(World::new(setup), listeners);
     let mut done = core::pin::pin!(driver.done());
-    let start = Instant::now();
-    let mut panel = Panel::default();
-    let mut earlier = 0;
+    let (start, mut last) = (Instant::now(), Instant::now());
+    let mut earlier = driver.world(|world| world.counters);
     loop {
         let second = Duration::from_secs(1);
         match tokio::time::timeout(second, &mut done).await {
@@ -190,48 +190,23 @@ async fn drive(setup: Setup, listeners: Listeners) -> Result<Report, DriveError>
                 outcome?;
                 break;
             }
-            Err(_) if quiet => {}
+            Err(_) if !panel.wanted() => {}
             Err(_) => {
-                let line = driver.world(|world| {
-                    let line = report::progress(world, earlier, 1.0, start.elapsed().as_secs_f64());
-                    earlier = world.counters.pushes;
-                    line
+                let span = last.elapsed().as_secs_f64();
+                last = Instant::now();
+                driver.world(|world| {
+                    let look = panel::look(world, &earlier, span, start.elapsed().as_secs_f64());
+                    earlier = world.counters;
+                    panel.show(&look, &world.setup);
                 });
-                panel.show(&line);
             }
         }
     }
-    panel.end();
     let marks = driver.marks();
     Ok(driver.world(|world| {
         world.finish();
         report::build(world, &marks)
     }))
-}
-
-/// Progress on standard error: one redrawn line on a terminal, else a line a second.
-#[derive(Default)]
-struct Panel {
-    drawn: bool,
-}
-
-impl Panel {
-    fn show(&mut self, line: &str) {
-        let mut out = std::io::stderr().lock();
-        if out.is_terminal() {
-            let _ = write!(out, "\r\x1b[2K{line}");
-            self.drawn = true;
-        } else {
-            let _ = writeln!(out, "{line}");
-        }
-        let _ = out.flush();
-    }
-
-    fn end(&self) {
-        if self.drawn {
-            let _ = writeln!(std::io::stderr());
-        }
-    }
 }
 
 fn explain(error: &DriveError) -> String {

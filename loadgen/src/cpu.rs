@@ -8,6 +8,8 @@ use std::path::Path;
 pub struct Usage {
     /// On-CPU time of all its threads, nanoseconds.
     pub run_ns: u64,
+    /// Time its threads could have run and waited for a CPU, nanoseconds.
+    pub wait_ns: u64,
     /// User time, clock ticks.
     pub user_ticks: u64,
     /// System time, clock ticks.
@@ -22,10 +24,16 @@ impl Usage {
     pub fn since(&self, earlier: &Self) -> Self {
         Self {
             run_ns: self.run_ns.saturating_sub(earlier.run_ns),
+            wait_ns: self.wait_ns.saturating_sub(earlier.wait_ns),
             user_ticks: self.user_ticks.saturating_sub(earlier.user_ticks),
             system_ticks: self.system_ticks.saturating_sub(earlier.system_ticks),
             switches: self.switches.saturating_sub(earlier.switches),
         }
+    }
+
+    /// Share of the time it could have run that it waited for a CPU, zero to one.
+    pub fn wait_share(&self) -> f64 {
+        self.wait_ns as f64 / (self.run_ns + self.wait_ns).max(1) as f64
     }
 
     /// Share of system time, zero to one.
@@ -49,11 +57,11 @@ pub fn read_own_thread() -> Usage {
 
 fn add_task(path: &Path, usage: &mut Usage) {
     if let Ok(text) = fs::read_to_string(path.join("schedstat")) {
-        let first = text
+        let mut fields = text
             .split_ascii_whitespace()
-            .next()
-            .and_then(|text| text.parse().ok());
-        usage.run_ns += first.unwrap_or(0u64);
+            .map(|text| text.parse().unwrap_or(0u64));
+        usage.run_ns += fields.next().unwrap_or(0);
+        usage.wait_ns += fields.next().unwrap_or(0);
     }
     if let Ok(text) = fs::read_to_string(path.join("status")) {
         usage.switches += text

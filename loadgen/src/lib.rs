@@ -15,22 +15,28 @@
     reason = "spans are below the 256 KiB message bound, counts below bounds checked in `scenario`"
 )]
 
+pub mod arrivals;
 pub mod check;
 pub mod cli;
 pub mod cpu;
 pub mod forms;
+pub mod host;
 pub mod identity;
 pub mod ledger;
 pub mod link;
+mod mould;
 pub mod msrp;
 pub mod net;
+pub mod panel;
 pub mod report;
 pub mod rules;
 pub mod scan;
 pub mod scenario;
 pub mod stats;
 pub mod template;
+pub mod timeline;
 pub mod unique;
+pub mod validity;
 pub mod world;
 
 pub use cli::cli_main;

@@ -19,6 +19,7 @@ use tokio_uring::buf::BoundedBuf as _;
 use tokio_uring::net::{TcpListener, TcpStream};
 
 use crate::cpu::{self, Usage};
+use crate::host;
 use crate::link::{Connect, LinkId, Protocol};
 use crate::stats::Counters;
 use crate::world::{Step, World};
@@ -29,8 +30,6 @@ const SIP_READ: usize = 256 * 1024;
 const MSRP_READ: usize = 4 * 1024;
 /// Largest read buffer of an MSRP connection, octets.
 const MSRP_READ_MAX: usize = 256 * 1024;
-/// How long the engine may take to accept the first connections.
-const REACH: Duration = Duration::from_secs(10);
 /// Longest and shortest distance between two looks at the schedule.
 const TICK_MAX: Duration = Duration::from_millis(5);
 const TICK_MIN: Duration = Duration::from_micros(50);
@@ -48,6 +47,8 @@ pub struct Mark {
     pub own: Usage,
     /// The engine, when its process is known and alive.
     pub engine: Option<Usage>,
+    /// The host.
+    pub host: host::Sample,
 }
 
 /// Why a run could not take place.
@@ -241,6 +242,8 @@ impl Shared {
 
     fn mark(&self, world: &mut World) {
         world.director.changed = false;
+        let now = world.now;
+        sample(world, now, true);
         let engine = world.setup.engine_pid.and_then(cpu::read);
         let own = cpu::read_own_thread();
         world.counters.bytes_out = world.outbox.bytes;
@@ -250,6 +253,7 @@ impl Shared {
             counters: world.counters,
             own,
             engine,
+            host: host::read(),
         });
         if world.director.step == Step::Done {
             self.done.notify_one();
@@ -363,7 +367,8 @@ async fn outgoing(shared: Rc<Shared>, connect: Connect, waker: Rc<Waker>) {
                     world.media_ended(connect.link);
                     return;
                 }
-                if first && shared.start.elapsed() > REACH {
+                let reach = shared.world.borrow().setup.reach_s;
+                if first && shared.start.elapsed().as_secs_f64() > reach {
                     shared.fail(DriveError::Unreachable(connect.address, error));
                     return;
                 }
@@ -572,6 +577,20 @@ async fn tick(shared: Rc<Shared>) {
     }
 }
 
+/// Enters the counts into the timeline, once for each of its slots.
+fn sample(world: &mut World, now: u64, always: bool) {
+    let measured = world.setup.kind.measured();
+    let over = world.director.step > measured && world.director.step != Step::Drain;
+    if world.director.step < measured || over || (!always && now < world.timeline.next_sample()) {
+        return;
+    }
+    let engine = world.setup.engine_pid.and_then(cpu::read);
+    let own = cpu::read_own_thread();
+    let totals = world.totals(engine.map_or(0, |usage| usage.run_ns), own.run_ns);
+    let open = world.director.open;
+    world.timeline.sample(now, totals, open);
+}
+
 async fn coarse_tick(shared: Rc<Shared>) {
     loop {
         tokio::time::sleep(TICK_MAX).await;
@@ -581,6 +600,9 @@ async fn coarse_tick(shared: Rc<Shared>) {
 
 fn pump(shared: &Rc<Shared>) {
     let now = shared.now();
-    shared.world.borrow_mut().pump(now);
+    let mut world = shared.world.borrow_mut();
+    world.pump(now);
+    sample(&mut world, now, false);
+    drop(world);
     flush(shared);
 }

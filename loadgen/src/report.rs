@@ -8,6 +8,7 @@ use crate::ledger::Balance;
 use crate::net::Mark;
 use crate::scenario::{Check, Kind, Setup};
 use crate::stats::{Stage, parse_latency_objective};
+use crate::validity::{self, Reason};
 use crate::world::{Step, World};
 
 /// Exit code: everything as demanded.
@@ -22,12 +23,6 @@ pub const EXIT_INVALID: i32 = 3;
 pub const EXIT_VIOLATION: i32 = 4;
 /// Exit code: the engine was not reached.
 pub const EXIT_UNREACHABLE: i32 = 6;
-
-/// Share of due triggers that must have been sent.
-const SENT_SHARE_MIN: f64 = 0.999;
-/// Own load above which this generator counts as saturated, and engine load that excuses it.
-const OWN_BUSY_MAX: f64 = 0.95;
-const ENGINE_BUSY_MIN: f64 = 0.90;
 
 /// One step of the run.
 #[derive(Clone, Debug, Serialize)]
@@ -50,6 +45,14 @@ pub struct Phase {
     pub engine_busy: Option<f64>,
     /// Share of engine CPU spent in the kernel.
     pub engine_system_share: Option<f64>,
+    /// Share of the time it could have run that the engine waited for a CPU.
+    pub engine_wait_share: Option<f64>,
+    /// The same of this generator.
+    pub own_wait_share: f64,
+    /// Share of CPU time that a hypervisor took.
+    pub host_steal_share: f64,
+    /// Share of all CPU time of this host that was used.
+    pub host_busy: f64,
     /// Engine context switches per push.
     pub engine_switches_per_push: Option<f64>,
     /// CPU of this generator per push, microseconds.
@@ -152,7 +155,7 @@ pub struct Report {
     /// Whether the figures may be believed.
     pub valid: bool,
     /// Why not, each with a remedy.
-    pub invalid_reasons: Vec<String>,
+    pub invalid_reasons: Vec<Reason>,
     /// Whether no rule was broken.
     pub conformant: bool,
     /// Whether the ledger balances and every trigger came to its push.
@@ -191,11 +194,8 @@ pub fn build(world: &World, marks: &[Mark]) -> Report {
         .windows(2)
         .map(|pair| phase(&pair[0], &pair[1]))
         .collect();
-    let headline = match setup.kind {
-        Kind::Full => Step::Register.name(),
-        Kind::Signalling | Kind::Steady => Step::Measure.name(),
-    };
-    let invalid_reasons = invalid_reasons(world, marks, &phases, headline);
+    let headline = setup.kind.measured().name();
+    let invalid_reasons = validity::reasons(world, marks, &phases, headline);
     let objectives = objectives(world, &phases, headline);
     let mut report = Report {
         schema: 1,
@@ -248,6 +248,7 @@ fn phase(start: &Mark, end: &Mark) -> Phase {
     let counters = end.counters.since(&start.counters);
     let seconds = end.at.saturating_sub(start.at) as f64 / 1e9;
     let own = end.own.since(&start.own);
+    let host = end.host.since(&start.host);
     let engine = match (start.engine, end.engine) {
         (Some(start), Some(end)) => Some(end.since(&start)),
         _ => None,
@@ -282,64 +283,16 @@ fn phase(start: &Mark, end: &Mark) -> Phase {
             .and_then(|usage| some(work as f64 * 1e9 / usage.run_ns as f64)),
         engine_busy: engine.map(|usage| busy(usage.run_ns)),
         engine_system_share: engine.map(|usage| usage.system_share()),
+        engine_wait_share: engine.map(|usage| usage.wait_share()),
+        own_wait_share: own.wait_share(),
+        host_steal_share: host.steal_share(),
+        host_busy: host.busy_share(),
         engine_switches_per_push: engine
             .and_then(|usage| some(usage.switches as f64 / work.max(1) as f64)),
         own_us_per_push: per(own.run_ns),
         own_busy: busy(own.run_ns),
         octets_per_turn: counters.bytes_in as f64 / counters.turns.max(1) as f64,
     }
-}
-
-fn invalid_reasons(world: &World, marks: &[Mark], phases: &[Phase], headline: &str) -> Vec<String> {
-    let mut reasons = Vec::new();
-    let setup = &world.setup;
-    let Some((index, phase)) = phases
-        .iter()
-        .enumerate()
-        .find(|(_, phase)| phase.name == headline)
-    else {
-        reasons
-            .push("the measured step was never reached; see `aborted` and the ledger".to_owned());
-        return reasons;
-    };
-    if phase.pushes == 0 {
-        reasons.push("no push completed while measuring; is anything registered?".to_owned());
-    }
-    let counters = marks[index + 1].counters.since(&marks[index].counters);
-    let lag = world.latencies.of(Stage::SendLag).value_at_quantile(0.99) as f64 / 1e6;
-    let late = lag > setup.lag_bound_ms;
-    if setup.rate.is_some() {
-        let share = counters.triggers_sent as f64 / counters.triggers_due.max(1) as f64;
-        if share < SENT_SHARE_MIN {
-            reasons.push(format!(
-                "only {:.2} % of the scheduled triggers were sent; lower --rate, raise --users, or \
-                 give the generator a faster CPU",
-                share * 100.0
-            ));
-        }
-        if late {
-            reasons.push(format!(
-                "send lag p99 {lag:.2} ms is over {} ms: the generator was late; lower --rate or \
-                 pin it to a CPU of its own (--cpu)",
-                setup.lag_bound_ms
-            ));
-        }
-    }
-    let excused = setup.rate.is_none()
-        && phase
-            .engine_busy
-            .is_some_and(|busy| busy >= ENGINE_BUSY_MIN);
-    let measures_speed = setup.kind != Kind::Full || setup.rate.is_some();
-    if measures_speed && phase.own_busy > OWN_BUSY_MAX && !excused && (late || setup.rate.is_none())
-    {
-        reasons.push(format!(
-            "the generator's thread was {:.0} % busy and the engine was not seen to be: the generator \
-             was the limit; use --check sampled:N, a CPU of its own, or name the engine with \
-             --engine-pid",
-            phase.own_busy * 100.0
-        ));
-    }
-    reasons
 }
 
 fn objectives(world: &World, phases: &[Phase], headline: &str) -> Vec<ObjectiveRow> {
@@ -473,7 +426,8 @@ impl Report {
         );
         let _ = writeln!(out, "VERDICT  {} (exit {})", self.verdict(), self.exit_code);
         for reason in &self.invalid_reasons {
-            let _ = writeln!(out, "  invalid: {reason}");
+            let (what, remedy) = (&reason.what, reason.remedy);
+            let _ = writeln!(out, "  invalid: {what} [{}]; {remedy}", reason.code);
         }
         if let Some(step) = self.aborted {
             let _ = writeln!(
@@ -630,22 +584,6 @@ impl Report {
     pub fn json(&self) -> String {
         serde_json::to_string_pretty(self).expect("a report has string keys only")
     }
-}
-
-/// One line about a running world.
-pub fn progress(world: &World, earlier: u64, seconds: f64, total_seconds: f64) -> String {
-    let counters = &world.counters;
-    format!(
-        "{total_seconds:7.1} s  {:<9}{:>9.0} pushes/s  {:>10} pushes  {:>8} deposits  {:>9} delivered  \
-         {:>6} open  {} violations",
-        world.director.step.name(),
-        (counters.pushes - earlier) as f64 / seconds,
-        counters.pushes,
-        counters.deposits_accepted,
-        counters.reports,
-        world.director.open,
-        world.violations.total(),
-    )
 }
 
 /// A setup in one line for the panel's head.

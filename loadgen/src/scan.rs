@@ -6,6 +6,8 @@
 
 use memchr::memchr;
 
+use crate::mould::{Mould, Moulds, Reading};
+
 /// Most header lines recorded of one message; more is a framing error.
 pub const LINES_MAX: usize = 96;
 /// Longest message taken from a stream, octets.
@@ -54,9 +56,6 @@ pub enum Header {
     Via,
 }
 
-/// Kinds of messages with moulds of their own: one for each method, the last for responses.
-const KINDS: usize = Method::Update as usize + 2;
-
 /// Number of [`Header`] variants.
 const HEADERS: usize = Header::Via as usize + 1;
 
@@ -78,7 +77,7 @@ pub enum Method {
 }
 
 /// One header line: where its value lies in the message.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Line {
     /// The name.
     pub header: Header,
@@ -88,48 +87,35 @@ pub struct Line {
     pub end: u32,
 }
 
-/// Times a line may differ from the one remembered before it counts as variable.
-const CHANGES_MAX: u8 = 8;
-
-/// A header line as it stood at the same place of the message before, of the same kind.
-///
-/// One engine writes its messages from one mould: most lines are equal octet by octet from message to
-/// message, and the others have at least equal names. Comparing is cheaper than searching.
-#[derive(Debug)]
-struct Mould {
-    header: Header,
-    /// Octets of name and white space before the value.
-    value_at: u8,
-    /// Octets of the name.
-    name_len: u8,
-    /// Times the line differed; at [`CHANGES_MAX`] only the name is compared.
-    changes: u8,
-    /// The line with its CRLF.
-    line: Vec<u8>,
-}
-
-/// Reusable storage of one message's header lines.
-#[derive(Debug)]
-pub struct Table {
+/// The header lines of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
     lines: Vec<Line>,
-    /// Lines of the last message of each kind.
-    moulds: Vec<Vec<Mould>>,
     /// Index of the first line of each name plus one; zero for none.
     first: [u8; HEADERS],
     /// Lines of each name.
     count: [u8; HEADERS],
 }
 
-impl Default for Table {
+/// Reusable storage of one message's header lines, and the forms of message seen before.
+#[derive(Debug, Default)]
+pub struct Table {
+    layout: Layout,
+    moulds: Moulds,
+}
+
+impl Default for Layout {
     fn default() -> Self {
         Self {
             lines: Vec::new(),
-            moulds: Vec::new(),
             first: [0; HEADERS],
             count: [0; HEADERS],
         }
     }
 }
+
+/// First octet and one past the last of a part of a message.
+pub type Span = (u32, u32);
 
 /// A message in a receive buffer.
 #[derive(Clone, Copy, Debug)]
@@ -144,7 +130,12 @@ pub struct Message<'a> {
     pub target: &'a [u8],
     /// The body.
     pub body: &'a [u8],
-    table: &'a Table,
+    /// Number of the form this message is of, zero for a form not seen before. Two messages of one
+    /// form differ in the octets of `free` only, and there in plain words of the same length.
+    pub form: u32,
+    /// Where messages of this form differ: first octet and one past the last.
+    pub free: &'a [Span],
+    layout: &'a Layout,
 }
 
 /// Why a stream cannot be read on.
@@ -181,46 +172,45 @@ pub fn scan<'a>(buffer: &'a [u8], table: &'a mut Table) -> Scanned<'a> {
     if buffer == b"\r" {
         return Scanned::Incomplete;
     }
+    if let Some(bucket) = table.moulds.find(buffer) {
+        return cast(buffer, table.moulds.front(bucket));
+    }
     let Some(line_end) = memchr(b'\n', &buffer[..buffer.len().min(HEAD_MAX)]) else {
         return incomplete(buffer, HEAD_MAX);
     };
     let Some((method, status, target)) = start_line(trim_end(&buffer[..line_end])) else {
         return Scanned::Error(ScanError::StartLine);
     };
-    if table.moulds.is_empty() {
-        // Not in `default`, which stands in for a table in use and must cost nothing.
-        table.lines.reserve(LINES_MAX);
-        table.moulds.resize_with(KINDS, Vec::new);
-    }
-    table.lines.clear();
-    table.first = [0; HEADERS];
-    table.count = [0; HEADERS];
+    let layout = &mut table.layout;
+    layout.lines.clear();
+    layout.first = [0; HEADERS];
+    layout.count = [0; HEADERS];
     let mut at = line_end + 1;
-    let kind = if status == 0 {
-        method as usize
-    } else {
-        KINDS - 1
-    };
-    let mut moulds = core::mem::take(&mut table.moulds[kind]);
-    let read = head(buffer, &mut at, table, &mut moulds);
-    table.moulds[kind] = moulds;
-    match read {
+    match head(buffer, &mut at, layout) {
         Head::Whole => {}
         Head::Short => return incomplete(buffer, HEAD_MAX),
         Head::Broken(error) => return Scanned::Error(error),
     }
-    let length = table
-        .last_of(Header::ContentLength)
-        .and_then(|line| parse_number(&buffer[line.start as usize..line.end as usize]));
-    let Some(length) = length else {
-        return Scanned::Error(ScanError::ContentLength);
+    let total = match total_length(buffer, at, layout) {
+        Ok(total) => total,
+        Err(error) => return Scanned::Error(error),
     };
-    let total = at + length as usize;
-    if total > MESSAGE_MAX {
-        return Scanned::Error(ScanError::TooLong);
-    }
     if buffer.len() < total {
         return Scanned::Incomplete;
+    }
+    let target_at = if status == 0 {
+        memchr(b' ', buffer).map_or(0, |space| space + 1)
+    } else {
+        SIP_STATUS_LEN
+    };
+    if buffer[..at].ends_with(b"\r\n\r\n") {
+        table.moulds.learn(&Reading {
+            head: &buffer[..at],
+            method,
+            status,
+            target: (target_at as u32, (target_at + target.len()) as u32),
+            layout: &table.layout,
+        });
     }
     let message = Message {
         bytes: &buffer[..total],
@@ -228,9 +218,52 @@ pub fn scan<'a>(buffer: &'a [u8], table: &'a mut Table) -> Scanned<'a> {
         status,
         target,
         body: &buffer[at..total],
-        table,
+        form: 0,
+        free: &[],
+        layout: &table.layout,
     };
     Scanned::Message(message, total)
+}
+
+/// Octets of `SIP/2.0 200 `.
+const SIP_STATUS_LEN: usize = 12;
+
+/// A message of a form known before.
+#[inline]
+fn cast<'a>(buffer: &'a [u8], mould: &'a Mould) -> Scanned<'a> {
+    let at = mould.head_len();
+    let total = match total_length(buffer, at, &mould.layout) {
+        Ok(total) => total,
+        Err(error) => return Scanned::Error(error),
+    };
+    if buffer.len() < total {
+        return Scanned::Incomplete;
+    }
+    let message = Message {
+        bytes: &buffer[..total],
+        method: mould.method,
+        status: mould.status,
+        target: &buffer[mould.target.0 as usize..mould.target.1 as usize],
+        body: &buffer[at..total],
+        form: mould.id,
+        free: &mould.runs,
+        layout: &mould.layout,
+    };
+    Scanned::Message(message, total)
+}
+
+/// Octets of the message whose head ends at `at`.
+#[inline]
+fn total_length(buffer: &[u8], at: usize, layout: &Layout) -> Result<usize, ScanError> {
+    let length = layout
+        .last_of(Header::ContentLength)
+        .and_then(|line| parse_number(&buffer[line.start as usize..line.end as usize]))
+        .ok_or(ScanError::ContentLength)?;
+    let total = at + length as usize;
+    if total > MESSAGE_MAX {
+        return Err(ScanError::TooLong);
+    }
+    Ok(total)
 }
 
 /// How reading the header section ended.
@@ -241,20 +274,9 @@ enum Head {
 }
 
 /// Reads header lines from `at` up to and with the empty line.
-fn head(buffer: &[u8], at: &mut usize, table: &mut Table, moulds: &mut Vec<Mould>) -> Head {
-    for index in 0.. {
+fn head(buffer: &[u8], at: &mut usize, layout: &mut Layout) -> Head {
+    loop {
         let rest = &buffer[*at..];
-        if let Some(mould) = moulds.get(index)
-            && mould.changes < CHANGES_MAX
-            && rest.starts_with(&mould.line)
-            // A folded line would prolong this one.
-            && !matches!(rest.get(mould.line.len()), Some(b' ' | b'\t') | None)
-        {
-            let end = *at + mould.line.len() - 2;
-            table.push(mould.header, *at + usize::from(mould.value_at), end);
-            *at += mould.line.len();
-            continue;
-        }
         let Some(end) = memchr(b'\n', rest) else {
             return Head::Short;
         };
@@ -266,23 +288,11 @@ fn head(buffer: &[u8], at: &mut usize, table: &mut Table, moulds: &mut Vec<Mould
         if *at > HEAD_MAX {
             return Head::Broken(ScanError::TooLong);
         }
-        if table.lines.len() == LINES_MAX || !push_line(table, line, *at, moulds, index) {
+        if layout.lines.len() == LINES_MAX || !push_line(layout, line, *at) {
             return Head::Broken(ScanError::HeaderLine);
-        }
-        if let Some(mould) = moulds.get_mut(index)
-            && mould.changes < CHANGES_MAX
-        {
-            mould.line.clear();
-            // Only a line that ends in a plain CRLF may be taken as a whole.
-            if rest[..=end].strip_suffix(b"\r\n") == Some(line) {
-                mould.line.extend_from_slice(&rest[..=end]);
-            } else {
-                mould.changes = CHANGES_MAX;
-            }
         }
         *at += end + 1;
     }
-    Head::Broken(ScanError::HeaderLine)
 }
 
 fn incomplete(buffer: &[u8], max: usize) -> Scanned<'_> {
@@ -293,36 +303,15 @@ fn incomplete(buffer: &[u8], max: usize) -> Scanned<'_> {
     }
 }
 
-/// Records one line and makes or corrects its mould; `false` when it is no header line.
-#[inline]
-fn push_line(
-    table: &mut Table,
-    line: &[u8],
-    at: usize,
-    moulds: &mut Vec<Mould>,
-    index: usize,
-) -> bool {
+/// Records one line; `false` when it is no header line.
+fn push_line(layout: &mut Layout, line: &[u8], at: usize) -> bool {
     if line[0] == b' ' || line[0] == b'\t' {
         // A folded line prolongs the value before it.
-        let Some(last) = table.lines.last_mut() else {
+        let Some(last) = layout.lines.last_mut() else {
             return false;
         };
         last.end = (at + line.len()) as u32;
-        moulds.truncate(index);
         return true;
-    }
-    if let Some(mould) = moulds.get_mut(index) {
-        let name = usize::from(mould.name_len);
-        let start = usize::from(mould.value_at);
-        if line.len() > start
-            && line[name] == b':'
-            && mould.line.get(..start) == Some(&line[..start])
-            && line[start] != b' '
-        {
-            mould.changes = mould.changes.saturating_add(1).min(CHANGES_MAX);
-            table.push(mould.header, at + start, at + line.len());
-            return true;
-        }
     }
     let Some(colon) = memchr(b':', line) else {
         return false;
@@ -332,31 +321,16 @@ fn push_line(
     while start < line.len() && (line[start] == b' ' || line[start] == b'\t') {
         start += 1;
     }
-    table.push(header, at + start, at + line.len());
-    let (Ok(value_at), Ok(name_len)) = (u8::try_from(start), u8::try_from(colon)) else {
-        moulds.truncate(index);
-        return true;
-    };
-    if let Some(mould) = moulds.get_mut(index) {
-        mould.header = header;
-        mould.value_at = value_at;
-        mould.name_len = name_len;
-        mould.changes = mould.changes.saturating_add(1).min(CHANGES_MAX);
-        mould.line.clear();
-        mould.line.extend_from_slice(line);
-    } else if moulds.len() == index {
-        moulds.push(Mould {
-            header,
-            value_at,
-            name_len,
-            changes: 0,
-            line: line.to_vec(),
-        });
-    }
+    layout.push(header, at + start, at + line.len());
     true
 }
 
-impl Table {
+impl Layout {
+    /// The header lines in order.
+    pub fn lines(&self) -> impl Iterator<Item = &Line> {
+        self.lines.iter()
+    }
+
     #[inline]
     fn push(&mut self, header: Header, start: usize, end: usize) {
         if self.lines.len() == LINES_MAX {
@@ -507,24 +481,39 @@ impl<'a> Message<'a> {
     /// First value of a header.
     #[inline]
     pub fn value(&self, header: Header) -> Option<&'a [u8]> {
-        let first = self.table.first[header as usize];
+        let first = self.layout.first[header as usize];
         if first == 0 {
             return None;
         }
-        let line = self.table.lines[usize::from(first) - 1];
+        let line = self.layout.lines[usize::from(first) - 1];
         Some(&self.bytes[line.start as usize..line.end as usize])
     }
 
     /// Lines that carry a header.
     #[inline]
     pub fn count(&self, header: Header) -> u8 {
-        self.table.count[header as usize]
+        self.layout.count[header as usize]
+    }
+
+    /// Where a part of this message lies; an empty span for what is no part of it.
+    pub fn span(&self, part: &[u8]) -> Span {
+        let at = (part.as_ptr() as usize).wrapping_sub(self.bytes.as_ptr() as usize);
+        if at > self.bytes.len() || part.len() > self.bytes.len() - at {
+            return (0, 0);
+        }
+        (at as u32, (at + part.len()) as u32)
+    }
+
+    /// The part of this message at a span.
+    #[inline]
+    pub fn part(&self, (from, to): Span) -> &'a [u8] {
+        &self.bytes[from as usize..to as usize]
     }
 
     /// Every value of a header, in order.
     pub fn values(&self, header: Header) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let bytes = self.bytes;
-        self.table
+        self.layout
             .lines
             .iter()
             .filter(move |line| line.header == header)
@@ -692,7 +681,7 @@ mod tests {
         let read = |bytes: &[u8], table: &mut Table| match scan(bytes, table) {
             Scanned::Message(message, length) => {
                 let lines: Vec<_> = message
-                    .table
+                    .layout
                     .lines
                     .iter()
                     .map(|line| (line.header, line.start, line.end))

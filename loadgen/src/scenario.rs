@@ -1,11 +1,14 @@
 //! What to run: options from a scenario file and the command line, resolved into a [`Setup`].
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Deserialize;
 
+use crate::arrivals::{self, Arrival};
 use crate::forms::Answer;
+use crate::world::Step;
 
 /// Scenario files that come with the program.
 pub const SHIPPED: &[(&str, &str)] = &[
@@ -25,6 +28,16 @@ pub enum Kind {
     Signalling,
     /// Registered users; each deposit is pushed at once.
     Steady,
+}
+
+impl Kind {
+    /// The step the figures are about.
+    pub fn measured(self) -> Step {
+        match self {
+            Self::Full => Step::Register,
+            Self::Signalling | Self::Steady => Step::Measure,
+        }
+    }
 }
 
 /// Transport of SIP.
@@ -78,7 +91,7 @@ impl Phone {
     }
 }
 
-/// When triggers fall due in a run with a rate.
+/// When triggers fall due in an open loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Arrivals {
@@ -86,6 +99,40 @@ pub enum Arrivals {
     Constant,
     /// Exponential distances of the same mean, seeded.
     Poisson,
+    /// Distances drawn evenly between zero and twice the mean, seeded.
+    Uniform,
+    /// From --rate to --rate-to over the measured time.
+    Ramp,
+    /// Each of --steps for an equal part of the measured time.
+    Steps,
+    /// --rate, swinging by --sine-depth in --sine-period-s.
+    Sine,
+    /// Every user once within --storm-within-s, distributed as --storm-shape.
+    Storm,
+    /// At the times of --replay.
+    Replay,
+}
+
+/// How the users of a storm are distributed over its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum StormShape {
+    /// Evenly.
+    Flat,
+    /// Most at the start, as when a network comes back.
+    Front,
+    /// Swelling and dying away.
+    Bell,
+}
+
+/// What becomes of a trigger that the generator could not send in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Late {
+    /// It is sent as soon as possible, and its latency counts from the due time.
+    Send,
+    /// Later than --late-bound-ms it is left out and counted as missed.
+    Skip,
 }
 
 /// Options of `run`, each also a key of a scenario file (with `_` for `-`); the command line wins.
@@ -143,6 +190,33 @@ pub struct Options {
     /// Distances between triggers of an open loop [default: constant]
     #[arg(long, value_enum)]
     pub arrivals: Option<Arrivals>,
+    /// Rate at the end of a ramp
+    #[arg(long, value_name = "PUSHES/S")]
+    pub rate_to: Option<f64>,
+    /// Rates of `--arrivals steps`, in turn
+    #[arg(long, value_name = "PUSHES/S", value_delimiter = ',')]
+    pub steps: Option<Vec<f64>>,
+    /// Seconds of one swing of `--arrivals sine` [default: 10]
+    #[arg(long, value_name = "SECONDS")]
+    pub sine_period_s: Option<f64>,
+    /// How far `--arrivals sine` swings, as a share of the rate, 0 to 1 [default: 0.5]
+    #[arg(long, value_name = "SHARE")]
+    pub sine_depth: Option<f64>,
+    /// Seconds within which every user of a storm comes [default: 10]
+    #[arg(long, value_name = "SECONDS")]
+    pub storm_within_s: Option<f64>,
+    /// How the users of a storm are distributed over its time [default: flat]
+    #[arg(long, value_enum)]
+    pub storm_shape: Option<StormShape>,
+    /// Schedule to repeat: a line for each trigger, SECONDS [USER]
+    #[arg(long, value_name = "FILE")]
+    pub replay: Option<PathBuf>,
+    /// What becomes of triggers the generator is late with [default: send]
+    #[arg(long, value_enum)]
+    pub late: Option<Late>,
+    /// Lateness above which `--late skip` leaves a trigger out, milliseconds [default: 50]
+    #[arg(long, value_name = "MS")]
+    pub late_bound_ms: Option<f64>,
     /// Deposits per second before the wave; without it as fast as the engine answers
     #[arg(long, value_name = "MESSAGES/S")]
     pub deposit_rate: Option<f64>,
@@ -158,6 +232,9 @@ pub struct Options {
     /// Longest wait without progress before a run is ended, seconds [default: 10]
     #[arg(long, value_name = "SECONDS")]
     pub drain_s: Option<f64>,
+    /// Longest wait for the engine to accept the first connection, seconds [default: 10]
+    #[arg(long, value_name = "SECONDS")]
+    pub reach_s: Option<f64>,
     /// Who opens the MSRP connection [default: passive]
     #[arg(long, value_enum)]
     pub phone: Option<Phone>,
@@ -194,6 +271,10 @@ pub struct Options {
     /// Send lag (p99) above which an open-loop run is invalid, milliseconds [default: 5]
     #[arg(long, value_name = "MS")]
     pub lag_bound_ms: Option<f64>,
+    /// Share of its wanted CPU time that engine or generator may wait for a CPU in an open loop
+    /// before the run is invalid, 0 to 1 [default: 0.25]
+    #[arg(long, value_name = "SHARE")]
+    pub pressure_bound: Option<f64>,
     /// Process whose CPU time is the engine's
     #[arg(long, value_name = "PID")]
     pub engine_pid: Option<u32>,
@@ -212,6 +293,9 @@ pub struct Options {
     /// Write report.txt and report.json here
     #[arg(long, value_name = "DIR")]
     pub report_dir: Option<PathBuf>,
+    /// Write progress as a JSON object a line each second, - for standard output
+    #[arg(long, value_name = "FILE")]
+    pub ndjson: Option<PathBuf>,
     /// No progress lines
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub quiet: Option<bool>,
@@ -228,10 +312,11 @@ impl Options {
     pub fn overlay(&mut self, other: Self) {
         take!(self, other; kind, engine, scscf_listen, msrp_listen, transport, path_mtu,
             connections, domain, icsi, users, devices, tel_share, messages, body_bytes, rate,
-            users_in_flight, arrivals, deposit_rate, deposits_in_flight, warmup_s, duration_s,
-            drain_s, phone, trying, ringing, session_timer, answer_cema, expect_cema,
+            users_in_flight, arrivals, rate_to, steps, sine_period_s, sine_depth, storm_within_s,
+            storm_shape, replay, late, late_bound_ms, pressure_bound, deposit_rate, deposits_in_flight, warmup_s, duration_s,
+            drain_s, reach_s, phone, trying, ringing, session_timer, answer_cema, expect_cema,
             sendonly_session_level, check, uniqueness_window, sweep, objective, lag_bound_ms,
-            engine_pid, cpu, seed, run_id, json, report_dir, quiet);
+            engine_pid, cpu, seed, run_id, json, report_dir, ndjson, quiet);
     }
 
     /// Reads a scenario file by the name of a shipped one or by path.
@@ -340,11 +425,23 @@ pub struct Setup {
     pub rate: Option<f64>,
     pub users_in_flight: u32,
     pub arrivals: Arrivals,
+    pub rate_to: Option<f64>,
+    pub steps: Vec<f64>,
+    pub sine_period_s: f64,
+    pub sine_depth: f64,
+    pub storm_within_s: f64,
+    pub storm_shape: StormShape,
+    /// The schedule of `replay`, read.
+    pub replayed: Arc<[Arrival]>,
+    pub late: Late,
+    pub late_bound_ms: f64,
+    pub pressure_bound: f64,
     pub deposit_rate: Option<f64>,
     pub deposits_in_flight: u32,
     pub warmup_s: f64,
     pub duration_s: f64,
     pub drain_s: f64,
+    pub reach_s: f64,
     pub phone: Phone,
     pub trying: bool,
     pub ringing: bool,
@@ -363,6 +460,7 @@ pub struct Setup {
     pub run_id: u32,
     pub json: Option<PathBuf>,
     pub report_dir: Option<PathBuf>,
+    pub ndjson: Option<PathBuf>,
     pub quiet: bool,
     /// DateTime of every message.
     pub date_time: String,
@@ -399,11 +497,22 @@ impl Setup {
             rate: options.rate,
             users_in_flight: options.users_in_flight.unwrap_or(256),
             arrivals: options.arrivals.unwrap_or(Arrivals::Constant),
+            rate_to: options.rate_to,
+            steps: options.steps.unwrap_or_default(),
+            sine_period_s: options.sine_period_s.unwrap_or(10.0),
+            sine_depth: options.sine_depth.unwrap_or(0.5),
+            storm_within_s: options.storm_within_s.unwrap_or(10.0),
+            storm_shape: options.storm_shape.unwrap_or(StormShape::Flat),
+            replayed: replayed(options.replay.as_deref(), options.users.unwrap_or(1000))?.into(),
+            late: options.late.unwrap_or(Late::Send),
+            late_bound_ms: options.late_bound_ms.unwrap_or(50.0),
+            pressure_bound: options.pressure_bound.unwrap_or(0.25),
             deposit_rate: options.deposit_rate,
             deposits_in_flight: options.deposits_in_flight.unwrap_or(1024),
             warmup_s: options.warmup_s.unwrap_or(1.0),
             duration_s: options.duration_s.unwrap_or(10.0),
             drain_s: options.drain_s.unwrap_or(10.0),
+            reach_s: options.reach_s.unwrap_or(10.0),
             phone: options.phone.unwrap_or(Phone::Passive),
             trying: options.trying.unwrap_or(true),
             ringing: options.ringing.unwrap_or(false),
@@ -422,6 +531,7 @@ impl Setup {
             run_id: options.run_id.unwrap_or(run_id),
             json: options.json,
             report_dir: options.report_dir,
+            ndjson: options.ndjson,
             quiet: options.quiet.unwrap_or(false),
             date_time: "2026-11-22T05:58:01Z".to_owned(),
         };
@@ -434,7 +544,53 @@ impl Setup {
         format!("{:08x}", self.run_id)
     }
 
+    /// Whether triggers fall due whatever the engine does.
+    pub fn open_loop(&self) -> bool {
+        self.rate.is_some() || matches!(self.arrivals, Arrivals::Storm | Arrivals::Replay)
+    }
+
+    fn validate_arrivals(&self) -> Result<(), String> {
+        let needs_rate = match self.arrivals {
+            Arrivals::Storm | Arrivals::Replay => false,
+            Arrivals::Constant => false,
+            Arrivals::Poisson
+            | Arrivals::Uniform
+            | Arrivals::Ramp
+            | Arrivals::Steps
+            | Arrivals::Sine => true,
+        };
+        if needs_rate && self.rate.is_none() {
+            return Err(
+                "--arrivals: this shape needs --rate; without one the loop is closed".into(),
+            );
+        }
+        match self.arrivals {
+            Arrivals::Ramp if self.rate_to.is_none() => {
+                Err("--arrivals ramp: add --rate-to, the rate at its end".into())
+            }
+            Arrivals::Steps if self.steps.is_empty() => {
+                Err("--arrivals steps: add --steps 1000,2000,..".into())
+            }
+            Arrivals::Replay if self.replayed.is_empty() => {
+                Err("--arrivals replay: add --replay FILE with at least one line".into())
+            }
+            Arrivals::Sine if !(0.0..=1.0).contains(&self.sine_depth) => Err(format!(
+                "--sine-depth: {} is not within 0 and 1",
+                self.sine_depth
+            )),
+            Arrivals::Constant
+            | Arrivals::Poisson
+            | Arrivals::Uniform
+            | Arrivals::Ramp
+            | Arrivals::Steps
+            | Arrivals::Sine
+            | Arrivals::Storm
+            | Arrivals::Replay => Ok(()),
+        }
+    }
+
     fn validate(&self) -> Result<(), String> {
+        self.validate_arrivals()?;
         let positive = |name: &str, value: Option<f64>| match value {
             Some(value) if !(value > 0.0 && value.is_finite()) => {
                 Err(format!("--{name}: {value} is not a positive number"))
@@ -442,6 +598,14 @@ impl Setup {
             _ => Ok(()),
         };
         positive("rate", self.rate)?;
+        positive("rate-to", self.rate_to)?;
+        for &rate in &self.steps {
+            positive("steps", Some(rate))?;
+        }
+        positive("sine-period-s", Some(self.sine_period_s))?;
+        positive("storm-within-s", Some(self.storm_within_s))?;
+        positive("late-bound-ms", Some(self.late_bound_ms))?;
+        positive("pressure-bound", Some(self.pressure_bound))?;
         positive("deposit-rate", self.deposit_rate)?;
         positive("duration-s", Some(self.duration_s))?;
         positive("drain-s", Some(self.drain_s))?;
@@ -490,6 +654,16 @@ impl Setup {
         }
         Ok(())
     }
+}
+
+fn replayed(path: Option<&Path>, users: u32) -> Result<Vec<Arrival>, String> {
+    let Some(path) = path else {
+        return Ok(Vec::new());
+    };
+    let file = path.display().to_string();
+    let text =
+        std::fs::read_to_string(path).map_err(|error| format!("--replay {file}: {error}"))?;
+    arrivals::parse_replay(&file, &text, users)
 }
 
 fn parse_devices(text: &str) -> Result<(u8, u8), String> {

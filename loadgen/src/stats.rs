@@ -19,7 +19,10 @@ pub enum Stage {
     TriggerToDelivered,
     /// Trigger due until the INVITE is received.
     TriggerToInvite,
-    /// Trigger sent until the INVITE is received; hides the generator's delay.
+    /// Trigger sent until the INVITE is received: leaves out the generator's own delay.
+    TriggerToInviteFromSend,
+    /// As a client would see it that waits for an answer before it sends the next trigger: while the
+    /// engine stalls it waits with it, and takes few samples of the stall.
     TriggerToInviteUncorrected,
 }
 
@@ -31,6 +34,10 @@ const STAGES: &[(Stage, &str)] = &[
     (Stage::SendLag, "send_lag"),
     (Stage::TriggerToDelivered, "trigger_to_delivered"),
     (Stage::TriggerToInvite, "trigger_to_invite"),
+    (
+        Stage::TriggerToInviteFromSend,
+        "trigger_to_invite_from_send",
+    ),
     (
         Stage::TriggerToInviteUncorrected,
         "trigger_to_invite_uncorrected",
@@ -173,6 +180,10 @@ counters! {
     triggers_due,
     /// Triggers sent.
     triggers_sent,
+    /// Triggers not sent because the generator was late: `--late skip`, or the step was over.
+    missed_late,
+    /// Triggers not sent because no user was idle.
+    missed_no_user,
     /// Triggers that did not complete within the drain time.
     triggers_stalled,
     /// MSRP SENDs received.

@@ -3,6 +3,7 @@
 pub mod entropy;
 pub mod limits;
 pub mod map;
+pub mod octets;
 pub mod outbox;
 pub mod queue;
 pub mod redact;

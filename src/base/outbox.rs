@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use crate::base::slab::Key;
 use crate::base::surface::{LinkCommand, LinkId, LinkKind, MeshBody, MeshFrame, Transmit, TxBuf};
 use crate::base::time::Timestamp;
+use crate::wheel::TimerId;
 
 /// Octets that may wait for one link before its writers must hold back.
 pub const LINK_BACKLOG_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -63,6 +64,8 @@ pub struct Link {
     pub stalled: bool,
     /// A timer watches over partial messages.
     pub watched: bool,
+    /// The timer that watches over the link, if it still does.
+    pub watch: Option<TimerId>,
     open: bool,
     busy: bool,
     dirty: bool,
@@ -85,6 +88,7 @@ impl Link {
             bound_count: 0,
             stalled: false,
             watched: false,
+            watch: None,
             open: true,
             busy: false,
             dirty: false,

@@ -46,12 +46,14 @@ impl Span {
     ///
     /// # Panics
     /// When the span does not lie inside `bytes`.
+    #[inline]
     #[must_use]
     pub fn slice(self, bytes: &[u8]) -> &[u8] {
         &bytes[self.start as usize..self.start as usize + self.len as usize]
     }
 
     /// `true` when nothing is covered.
+    #[inline]
     #[must_use]
     pub const fn is_empty(self) -> bool {
         self.len == 0

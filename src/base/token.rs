@@ -3,9 +3,14 @@
 //!
 //! Layout of the 160 bits: kind 4, shard 8, slot 26, generation 28, sequence 14, MAC 80. The MAC is
 //! SipHash-2-4-128 under a key drawn at each start, truncated; hence two runs never mint the same
-//! token and every token is worth 80 random bits to an outsider (SDP-4, MSRP-2, TX-8). The text is
-//! base 32 in lower case: valid as SIP token, MSRP session-id and MSRP transaction id alike, and
-//! safe against peers that fold case.
+//! token and every token is worth 80 random bits to an outsider (SDP-4, MSRP-2, TX-8). It covers the
+//! owner and the [`Domain`] of the kind, not the sequence: an owner computes it once ([`Seal`]) for
+//! all its tokens, and a token that names the owner is checked against the seal it keeps. Who holds
+//! one token of a domain can write the others of that domain and owner; it is the peer they were
+//! sent to. Sequences are compared with the owner's state anyway.
+//!
+//! The text is base 32 in lower case: valid as SIP token, MSRP session-id and MSRP transaction id
+//! alike, and safe against peers that fold case.
 
 use core::hash::Hasher;
 use siphasher::sip128::{Hasher128, SipHasher24};
@@ -17,7 +22,21 @@ pub const TOKEN_LEN: usize = 32;
 /// Values of the sequence field; it wraps.
 pub const SEQUENCE_MODULUS: u16 = 1 << 14;
 
-/// What a token names. Two tokens of one slot and different kinds share no visible bit of the MAC.
+/// Kinds that share a MAC: what one peer gets to see of an owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Domain {
+    /// SIP of a push.
+    Push = 1,
+    /// MSRP of a push.
+    Media = 2,
+    /// A subscription.
+    Subscription = 3,
+    /// Requests and responses outside of both.
+    Other = 4,
+}
+
+/// What a token names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum TokenKind {
@@ -41,8 +60,14 @@ pub enum TokenKind {
     OtherBranch = 9,
     /// Tag we add as server outside a dialog.
     ServerTag = 10,
-    /// `icid-value` of P-Charging-Vector.
+    /// `icid-value` of P-Charging-Vector of a push.
     ChargingId = 11,
+    /// `icid-value` of P-Charging-Vector of a subscription.
+    SubscribeChargingId = 12,
+    /// Call-ID of a request outside any dialog.
+    OtherCallId = 13,
+    /// Via branch of an OPTIONS that probes a next hop.
+    HopBranch = 14,
 }
 
 impl TokenKind {
@@ -59,8 +84,27 @@ impl TokenKind {
             9 => Self::OtherBranch,
             10 => Self::ServerTag,
             11 => Self::ChargingId,
+            12 => Self::SubscribeChargingId,
+            13 => Self::OtherCallId,
+            14 => Self::HopBranch,
             _ => return None,
         })
+    }
+
+    /// Whose MAC it carries.
+    #[must_use]
+    pub const fn domain(self) -> Domain {
+        match self {
+            Self::PushBranch | Self::PushCallId | Self::PushTag | Self::ChargingId => Domain::Push,
+            Self::MsrpSession | Self::MsrpTransaction => Domain::Media,
+            Self::SubscribeBranch
+            | Self::SubscribeCallId
+            | Self::SubscribeTag
+            | Self::SubscribeChargingId => Domain::Subscription,
+            Self::OtherBranch | Self::ServerTag | Self::OtherCallId | Self::HopBranch => {
+                Domain::Other
+            }
+        }
     }
 }
 
@@ -89,26 +133,57 @@ impl Token {
     }
 }
 
+/// The MAC of one owner in one domain, as text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seal([u8; 16]);
+
+impl Seal {
+    /// The token of `parts`; the seal must be that of its owner and domain.
+    #[inline]
+    #[must_use]
+    pub fn mint(&self, parts: TokenParts) -> Token {
+        let mut text = [0; TOKEN_LEN];
+        let (id, mac) = text.split_at_mut(16);
+        id.copy_from_slice(&put_base32(pack(parts)));
+        mac.copy_from_slice(&self.0);
+        Token(text)
+    }
+
+    /// Whether `claim` carries this seal.
+    #[inline]
+    #[must_use]
+    pub fn confirms(&self, claim: &Claim) -> bool {
+        // Compared as one integer: no early exit to time.
+        u128::from_ne_bytes(self.0) == u128::from_ne_bytes(claim.mac)
+    }
+}
+
+/// A token as read, before its MAC was looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Claim {
+    /// What the token says.
+    pub parts: TokenParts,
+    mac: [u8; 16],
+}
+
+impl Claim {
+    /// Reads a token; `None` when `text` is none by its form. Case is ignored.
+    #[inline]
+    #[must_use]
+    pub fn read(text: &[u8]) -> Option<Self> {
+        let text: &[u8; TOKEN_LEN] = text.try_into().ok()?;
+        let (id, mac) = text.split_first_chunk::<16>()?;
+        Some(Self {
+            parts: unpack(take_base32(id)?)?,
+            mac: fold(mac.try_into().ok()?),
+        })
+    }
+}
+
 /// Mints and verifies tokens under one key. One per shard; all shards of a process share the key.
 #[derive(Clone, Debug)]
 pub struct Minter {
     key: [u8; 16],
-}
-
-const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
-const INVALID: u8 = 0xff;
-const DECODE: [u8; 256] = decode_table();
-
-const fn decode_table() -> [u8; 256] {
-    let mut table = [INVALID; 256];
-    let mut v = 0u8;
-    while v < 32 {
-        let c = ALPHABET[v as usize];
-        table[c as usize] = v;
-        table[c.to_ascii_uppercase() as usize] = v;
-        v += 1;
-    }
-    table
 }
 
 impl Minter {
@@ -118,43 +193,49 @@ impl Minter {
         Self { key }
     }
 
+    /// The seal of an owner.
+    #[must_use]
+    pub fn seal(&self, domain: Domain, shard: u8, key: Key) -> Seal {
+        debug_assert!(key.slot < 1 << 26 && key.generation < 1 << 28);
+        let owner = u64::from(shard) << 32 | u64::from(key.slot);
+        let mut hasher = SipHasher24::new_with_key(&self.key);
+        hasher.write_u64(owner << 8 | u64::from(domain as u8));
+        hasher.write_u64(u64::from(key.generation));
+        Seal(put_base32(hasher.finish128().as_u128() & MASK80))
+    }
+
     /// The text of `parts`. Deterministic: minting again gives the same text.
     #[must_use]
     pub fn mint(&self, parts: TokenParts) -> Token {
-        let id = pack(parts);
-        let mac = self.mac(id);
-        let mut text = [0; TOKEN_LEN];
-        put_base32(id, &mut text[..16]);
-        put_base32(mac, &mut text[16..]);
-        Token(text)
+        self.seal(parts.kind.domain(), parts.shard, parts.key)
+            .mint(parts)
+    }
+
+    /// The parts of `claim`, if this minter sealed it.
+    #[must_use]
+    pub fn confirm(&self, claim: &Claim) -> Option<TokenParts> {
+        let parts = claim.parts;
+        let seal = self.seal(parts.kind.domain(), parts.shard, parts.key);
+        seal.confirms(claim).then_some(parts)
     }
 
     /// The parts of `text`, if it is a token this minter made. Case is ignored.
     #[must_use]
     pub fn verify(&self, text: &[u8]) -> Option<TokenParts> {
-        let text: &[u8; TOKEN_LEN] = text.try_into().ok()?;
-        let id = take_base32(&text[..16])?;
-        let mac = take_base32(&text[16..])?;
-        // Compared as one integer: no early exit to time.
-        (self.mac(id) == mac).then(|| unpack(id))?
-    }
-
-    fn mac(&self, id: u128) -> u128 {
-        let mut hasher = SipHasher24::new_with_key(&self.key);
-        hasher.write(&id.to_le_bytes());
-        hasher.finish128().as_u128() & MASK80
+        self.confirm(&Claim::read(text)?)
     }
 }
 
 /// The shard named by `text` without checking its MAC: for forwarding mis-steered messages only.
 #[must_use]
 pub fn peek_shard(text: &[u8]) -> Option<u8> {
-    let text: &[u8; TOKEN_LEN] = text.try_into().ok()?;
-    unpack(take_base32(&text[..16])?).map(|parts| parts.shard)
+    Claim::read(text).map(|claim| claim.parts.shard)
 }
 
 const MASK80: u128 = (1 << 80) - 1;
+const MASK40: u128 = (1 << 40) - 1;
 
+#[inline]
 fn pack(parts: TokenParts) -> u128 {
     debug_assert!(parts.key.slot < 1 << 26 && parts.key.generation < 1 << 28);
     let mut id = u128::from(parts.kind as u8 & 0xf);
@@ -164,6 +245,7 @@ fn pack(parts: TokenParts) -> u128 {
     id << 14 | u128::from(parts.sequence & (SEQUENCE_MODULUS - 1))
 }
 
+#[inline]
 fn unpack(id: u128) -> Option<TokenParts> {
     Some(TokenParts {
         kind: TokenKind::from_bits((id >> 76 & 0xf) as u8)?,
@@ -176,49 +258,82 @@ fn unpack(id: u128) -> Option<TokenParts> {
     })
 }
 
-/// Two characters for each ten bits, so that a token takes sixteen look-ups.
-const PAIRS: [[u8; 2]; 1024] = pairs();
-
-const fn pairs() -> [[u8; 2]; 1024] {
-    let mut table = [[0; 2]; 1024];
-    let mut v = 0;
-    while v < 1024 {
-        table[v] = [ALPHABET[v >> 5], ALPHABET[v & 31]];
-        v += 1;
-    }
-    table
+/// The same octet in each place of a word.
+const fn each(octet: u8) -> u64 {
+    u64::from_ne_bytes([octet; 8])
 }
 
-/// Writes the low 80 bits of `value`: two halves of 40 bits in registers of their own.
-fn put_base32(value: u128, out: &mut [u8]) {
-    let (high, low) = out.split_at_mut(8);
-    put_half((value >> 40 & MASK40) as u64, high);
-    put_half((value & MASK40) as u64, low);
+/// The low 80 bits of `value`, five to a character. Eight characters are worked on in one word.
+#[inline]
+fn put_base32(value: u128) -> [u8; 16] {
+    let mut text = [0; 16];
+    let (high, low) = text.split_at_mut(8);
+    high.copy_from_slice(&letters(spread((value >> 40 & MASK40) as u64)).to_le_bytes());
+    low.copy_from_slice(&letters(spread((value & MASK40) as u64)).to_le_bytes());
+    text
 }
 
-fn put_half(value: u64, out: &mut [u8]) {
-    for (at, pair) in (0u32..).zip(out.chunks_exact_mut(2)) {
-        pair.copy_from_slice(&PAIRS[(value >> (30 - 10 * at) & 0x3ff) as usize]);
-    }
+/// 40 bits as eight octets of five, the highest in the lowest octet.
+#[inline]
+const fn spread(value: u64) -> u64 {
+    let halves = value >> 20 | (value & 0xf_ffff) << 32;
+    let quarters = (halves >> 10 & 0x0000_03ff_0000_03ff) | (halves & 0x0000_03ff_0000_03ff) << 16;
+    (quarters >> 5 & each_pair(0x1f)) | (quarters & each_pair(0x1f)) << 8
 }
 
-fn take_base32(text: &[u8]) -> Option<u128> {
+/// What `spread` did, backwards.
+#[inline]
+const fn gather(fives: u64) -> u64 {
+    let quarters = (fives & each_pair(0x1f)) << 5 | (fives >> 8 & each_pair(0x1f));
+    let halves =
+        (quarters & 0x0000_03ff_0000_03ff) << 10 | (quarters >> 16 & 0x0000_03ff_0000_03ff);
+    (halves & 0xf_ffff) << 20 | halves >> 32
+}
+
+/// The same 16 bits in each quarter of a word.
+const fn each_pair(value: u16) -> u64 {
+    value as u64 * 0x0001_0001_0001_0001
+}
+
+/// Values 0 to 25 become `a` to `z`, 26 to 31 become `2` to `7`.
+#[inline]
+const fn letters(values: u64) -> u64 {
+    let digit = (values + each(128 - 26)) >> 7 & each(1);
+    values + each(b'a') - digit * (b'a' - (b'2' - 26)) as u64
+}
+
+/// Letters in lower case; all else as it is.
+#[inline]
+const fn lower(word: u64) -> u64 {
+    word | (word >> 6 & each(1)) << 5
+}
+
+fn fold(text: [u8; 16]) -> [u8; 16] {
+    const LETTER: u128 = u128::from_ne_bytes([1; 16]);
+    let word = u128::from_ne_bytes(text);
+    (word | (word >> 6 & LETTER) << 5).to_ne_bytes()
+}
+
+#[inline]
+fn take_base32(text: &[u8; 16]) -> Option<u128> {
     let (high, low) = text.split_at(8);
-    Some(u128::from(take_half(high)?) << 40 | u128::from(take_half(low)?))
+    let half = |part: &[u8]| take_half(u64::from_le_bytes(part.try_into().ok()?));
+    Some(u128::from(half(high)?) << 40 | u128::from(half(low)?))
 }
 
-fn take_half(text: &[u8]) -> Option<u64> {
-    let mut value = 0;
-    let mut bad = 0;
-    for &c in text {
-        let v = DECODE[usize::from(c)];
-        bad |= v;
-        value = value << 5 | u64::from(v & 31);
+#[inline]
+const fn take_half(word: u64) -> Option<u64> {
+    let word = lower(word);
+    let letter = word >> 6 & each(1);
+    let offsets = each(b'2' - 26) + letter * (b'a' - (b'2' - 26)) as u64;
+    let values = word.wrapping_sub(offsets) & each(0x1f);
+    // Whatever is not in the alphabet does not come back as it was.
+    if letters(values) == word {
+        Some(gather(values))
+    } else {
+        None
     }
-    (bad & 0x80 == 0).then_some(value)
 }
-
-const MASK40: u128 = (1 << 40) - 1;
 
 #[cfg(test)]
 mod tests {
@@ -253,16 +368,61 @@ mod tests {
     }
 
     #[test]
-    fn every_single_changed_character_is_refused() {
+    fn a_changed_character_is_refused_or_names_the_same_owner() {
         let minter = Minter::new([2; 16]);
-        let token = minter.mint(parts(TokenKind::PushTag, 5, 1));
+        let want = parts(TokenKind::PushTag, 5, 1);
+        let token = minter.mint(want);
         for at in 0..TOKEN_LEN {
             let mut forged = token.0;
             forged[at] = if forged[at] == b'a' { b'b' } else { b'a' };
-            assert_eq!(minter.verify(&forged), None, "position {at}");
+            let read = minter.verify(&forged);
+            // Kind (of the same domain) and sequence are the first four and the last fourteen bits.
+            let open = at == 0 || (13..16).contains(&at);
+            assert!(read.is_none() || open, "position {at}");
+            assert!(
+                read.is_none_or(|read| read.key == want.key),
+                "position {at}"
+            );
         }
         assert_eq!(minter.verify(b"short"), None);
         assert_eq!(minter.verify(&[b'!'; 32]), None);
+    }
+
+    #[test]
+    fn every_octet_is_read_as_a_table_would_read_it() {
+        const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+        for octet in 0..=u8::MAX {
+            let value = ALPHABET
+                .iter()
+                .position(|&c| c == octet.to_ascii_lowercase());
+            for at in 0..8 {
+                let mut text = *b"c3c3c3c3";
+                text[at] = octet;
+                let want = value.map(|_| {
+                    text.iter().fold(0, |sum, c| {
+                        let digit = ALPHABET.iter().position(|a| *a == c.to_ascii_lowercase());
+                        sum << 5 | digit.unwrap() as u64
+                    })
+                });
+                assert_eq!(take_half(u64::from_le_bytes(text)), want, "{octet} at {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn domains_and_owners_have_seals_of_their_own() {
+        let minter = Minter::new([5; 16]);
+        let key = |slot, generation| Key { slot, generation };
+        let seals = [
+            minter.seal(Domain::Push, 0, key(1, 2)),
+            minter.seal(Domain::Media, 0, key(1, 2)),
+            minter.seal(Domain::Push, 1, key(1, 2)),
+            minter.seal(Domain::Push, 0, key(2, 2)),
+            minter.seal(Domain::Push, 0, key(1, 3)),
+        ];
+        for (at, seal) in seals.iter().enumerate() {
+            assert!(!seals[..at].contains(seal), "{at}");
+        }
     }
 
     #[test]

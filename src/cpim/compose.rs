@@ -1,7 +1,11 @@
 //! Writing CPIM: a wrapper for plain messages and the CPM identifiers. Layer 1.
 
+use crate::base::octets;
 use crate::base::time::UnixMillis;
-use crate::cpim::{Cpim, CpimError, CpimErrorKind, NS_CPM, Namespaces, datetime, parse};
+use crate::cpim::{
+    Cpim, CpimError, CpimErrorKind, HEADER_BYTES_MAX, HEADER_LINES_MAX, NAMESPACES_MAX, NS_CPM,
+    datetime, parse,
+};
 
 /// What to write as From when the sender asked for anonymity (RFC 3323 section 4.1.1.3, CPIM-4).
 pub const ANONYMOUS: &[u8] = b"sip:anonymous@anonymous.invalid";
@@ -46,14 +50,21 @@ pub fn wrap_text(fields: &TextFields<'_>, out: &mut Vec<u8>) -> Result<(), CpimE
     Ok(())
 }
 
+/// The CPM identifiers a message is to have; empty ones are left out.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Identifiers<'a> {
+    /// Conversation-ID.
+    pub conversation: &'a [u8],
+    /// Contribution-ID.
+    pub contribution: &'a [u8],
+    /// InReplyTo-Contribution-ID.
+    pub in_reply_to: &'a [u8],
+}
+
 /// Appends `cpim` with those of the three CPM identifiers that it lacks (CPIM-5).
 ///
-/// Empty identifiers are left out. They go to the end of the header section, under the prefix the
-/// message has for the namespace, else under a new `NS: cpm` line; every other octet is copied.
-///
 /// # Errors
-/// What [`parse`] says of the message, or `BadValue` for an identifier that cannot stand in a
-/// header; nothing is appended.
+/// What [`parse`] says of the message, or those of [`add_identifiers`]; nothing is appended.
 pub fn ensure_cpm_headers(
     cpim: &[u8],
     conversation: &[u8],
@@ -61,54 +72,92 @@ pub fn ensure_cpm_headers(
     in_reply_to: &[u8],
     out: &mut Vec<u8>,
 ) -> Result<(), CpimError> {
-    let parsed = parse(cpim)?;
+    let ids = Identifiers {
+        conversation,
+        contribution,
+        in_reply_to,
+    };
+    add_identifiers(cpim, &parse(cpim)?, &ids, out)
+}
+
+/// Appends `bytes`, which [`parse`] read as `cpim`, with those of the CPM identifiers that it lacks.
+///
+/// They go to the end of the header section, under the prefix the message has for the namespace,
+/// else under a new `NS: cpm` line; every other octet is copied. What [`parse`] found in the message
+/// it finds in the result too.
+///
+/// # Errors
+/// `BadValue` for an identifier that cannot stand in a header, and what [`parse`] would say of the
+/// longer message; nothing is appended.
+pub fn add_identifiers(
+    bytes: &[u8],
+    cpim: &Cpim<'_>,
+    ids: &Identifiers<'_>,
+    out: &mut Vec<u8>,
+) -> Result<(), CpimError> {
+    let known = &cpim.known;
     let wanted = [
-        (&b"Conversation-ID"[..], conversation),
-        (b"Contribution-ID", contribution),
-        (b"InReplyTo-Contribution-ID", in_reply_to),
+        (
+            &b"Conversation-ID: "[..],
+            ids.conversation,
+            known.conversation,
+        ),
+        (b"Contribution-ID: ", ids.contribution, known.contribution),
+        (
+            b"InReplyTo-Contribution-ID: ",
+            ids.in_reply_to,
+            known.in_reply_to,
+        ),
     ];
-    if !wanted.iter().all(|(_, value)| is_clean_or_empty(value)) {
+    if !wanted.iter().all(|(_, value, _)| is_clean_or_empty(value)) {
         return Err(CpimError::new(CpimErrorKind::BadValue, 0));
     }
-    let missing =
-        |&&(name, value): &&(&[u8], &[u8])| !value.is_empty() && parsed.find_cpm(name).is_none();
-    let headers_len = parsed.headers.len();
-    out.extend_from_slice(&cpim[..headers_len]);
-    if wanted.iter().any(|row| missing(&row)) {
-        let prefix = known_prefix(&parsed);
-        if prefix.is_none() {
+    let headers_len = cpim.headers.len();
+    let start = out.len();
+    out.reserve(bytes.len() + 512);
+    out.extend_from_slice(&bytes[..headers_len]);
+    let (mut lines, mut prefix) = (known.lines, known.cpm_prefix);
+    for (name, value, present) in wanted {
+        if value.is_empty() || present.is_some() {
+            continue;
+        }
+        let prefix = *prefix.get_or_insert_with(|| {
             out.extend_from_slice(b"NS: cpm <");
             out.extend_from_slice(NS_CPM);
             out.extend_from_slice(b">\r\n");
+            lines += 1;
+            b"cpm"
+        });
+        if !prefix.is_empty() {
+            out.extend_from_slice(prefix);
+            out.push(b'.');
         }
-        for (name, value) in wanted.iter().filter(missing) {
-            match prefix {
-                Some([]) => {}
-                Some(prefix) => {
-                    out.extend_from_slice(prefix);
-                    out.push(b'.');
-                }
-                None => out.extend_from_slice(b"cpm."),
-            }
-            out.extend_from_slice(name);
-            out.extend_from_slice(b": ");
-            out.extend_from_slice(value);
-            out.extend_from_slice(b"\r\n");
-        }
+        out.extend_from_slice(name);
+        out.extend_from_slice(value);
+        out.extend_from_slice(b"\r\n");
+        lines += 1;
     }
-    out.extend_from_slice(&cpim[headers_len..]);
+    let added = out.len() - start - headers_len;
+    let error = match added {
+        0 => None,
+        _ if headers_len + added + 2 > HEADER_BYTES_MAX || lines > HEADER_LINES_MAX => {
+            Some(CpimErrorKind::TooLong)
+        }
+        // At the limit a further namespace is refused, unless it takes over a prefix.
+        _ if known.cpm_prefix.is_none()
+            && known.namespaces == NAMESPACES_MAX
+            && parse(&[&out[start..], b"\r\n\r\n"].concat()).is_err() =>
+        {
+            Some(CpimErrorKind::Namespace)
+        }
+        _ => None,
+    };
+    if let Some(kind) = error {
+        out.truncate(start);
+        return Err(CpimError::new(kind, headers_len));
+    }
+    out.extend_from_slice(&bytes[headers_len..]);
     Ok(())
-}
-
-/// The prefix bound to the CPM namespace where the header section ends.
-fn known_prefix<'a>(cpim: &Cpim<'a>) -> Option<&'a [u8]> {
-    let mut namespaces = Namespaces::default();
-    for header in cpim.headers() {
-        if header.prefix.is_empty() && header.name == b"NS" {
-            namespaces.learn(header.value);
-        }
-    }
-    namespaces.prefix_of(NS_CPM)
 }
 
 fn is_clean(value: &[u8]) -> bool {
@@ -116,5 +165,6 @@ fn is_clean(value: &[u8]) -> bool {
 }
 
 fn is_clean_or_empty(value: &[u8]) -> bool {
-    core::str::from_utf8(value).is_ok() && !value.iter().any(u8::is_ascii_control)
+    let seen = octets::find_control(value);
+    seen.at == value.len() && (seen.ascii || core::str::from_utf8(value).is_ok())
 }

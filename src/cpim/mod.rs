@@ -13,7 +13,11 @@
 mod compose;
 pub mod datetime;
 
-pub use compose::{ANONYMOUS, TextFields, ensure_cpm_headers, wrap_text};
+use crate::base::octets;
+
+pub use compose::{
+    ANONYMOUS, Identifiers, TextFields, add_identifiers, ensure_cpm_headers, wrap_text,
+};
 
 /// Namespace of the notification headers (RFC 5438 section 6).
 pub const NS_IMDN: &[u8] = b"urn:ietf:params:imdn";
@@ -98,6 +102,8 @@ pub struct Header<'a> {
 }
 
 /// A checked message. Views into the bytes given to [`parse`].
+///
+/// What intake needs was found in the one pass of [`parse`]; [`Cpim::find`] looks for anything else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cpim<'a> {
     /// Header lines with their CRLFs, without the blank line.
@@ -105,6 +111,22 @@ pub struct Cpim<'a> {
     /// MIME header lines of the wrapped part with their CRLFs, without the blank line.
     mime: &'a [u8],
     content: &'a [u8],
+    known: Known<'a>,
+}
+
+/// The first header of each name that intake and delivery ask for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Known<'a> {
+    message_id: Option<&'a [u8]>,
+    disposition: Option<&'a [u8]>,
+    conversation: Option<&'a [u8]>,
+    contribution: Option<&'a [u8]>,
+    in_reply_to: Option<&'a [u8]>,
+    content_type: Option<&'a [u8]>,
+    /// The prefix bound to the CPM namespace where the header section ends.
+    cpm_prefix: Option<&'a [u8]>,
+    lines: usize,
+    namespaces: usize,
 }
 
 /// Reads a message and checks all its headers (CPIM-2).
@@ -112,6 +134,111 @@ pub struct Cpim<'a> {
 /// # Errors
 /// [`CpimError`]; nothing of a message with an error is used.
 pub fn parse(bytes: &[u8]) -> Result<Cpim<'_>, CpimError> {
+    // The quick pass stops at any trouble; the careful one tells what it is.
+    match read_quickly(bytes) {
+        Some(cpim) => Ok(cpim),
+        None => read_carefully(bytes),
+    }
+}
+
+/// One pass over the header section, line by line. `None` for anything out of order.
+fn read_quickly(bytes: &[u8]) -> Option<Cpim<'_>> {
+    let mut reader = Reader::default();
+    let window = &bytes[..bytes.len().min(HEADER_BYTES_MAX)];
+    let (mut at, mut ascii) = (0, true);
+    let headers = loop {
+        let rest = window.get(at..)?;
+        let mut line_end = 0;
+        // A tab may stand inside a line.
+        loop {
+            let found = octets::find_control(&rest[line_end..]);
+            ascii &= found.ascii;
+            line_end += found.at;
+            match rest.get(line_end..line_end + 2)? {
+                b"\r\n" => break,
+                [b'\t', _] => line_end += 1,
+                _ => return None,
+            }
+        }
+        if line_end == 0 {
+            break &bytes[..at];
+        }
+        let line = &rest[..line_end];
+        reader
+            .take(quick_header(line).or_else(|| read_header(line))?)
+            .ok()?;
+        at += line_end + 2;
+    };
+    if !ascii && core::str::from_utf8(headers).is_err() {
+        return None;
+    }
+    let (mime_len, content_type) = read_mime(bytes.get(at + 2..)?)?;
+    let known = reader.finish(content_type).ok()?;
+    let part = &bytes[at + 2..];
+    Some(Cpim {
+        headers,
+        mime: &part[..mime_len],
+        content: &part[mime_len + 2..],
+        known,
+    })
+}
+
+/// A header line of the plain form `[prefix.]name: value`, whose octets hold no control but tabs.
+#[inline]
+fn quick_header(line: &[u8]) -> Option<Header<'_>> {
+    let colon = octets::find(line, b':')?;
+    let value = line.get(colon + 1..)?.strip_prefix(b" ")?;
+    let (prefix, name) = match octets::find(&line[..colon], b'.') {
+        Some(dot) => (&line[..dot], &line[dot + 1..colon]),
+        None => (&line[..0], &line[..colon]),
+    };
+    let named = |text: &[u8]| {
+        text.iter()
+            .fold(true, |all, &c| all & NAME_CHAR[usize::from(c)])
+    };
+    if name.is_empty() || line.first() == Some(&b'.') || !named(name) || !named(prefix) {
+        return None;
+    }
+    Some(Header {
+        prefix,
+        name,
+        params: b"",
+        value: octets::trim(value),
+    })
+}
+
+/// Length of the MIME header lines that `part` starts with, and their Content-Type.
+fn read_mime(part: &[u8]) -> Option<(usize, Option<&[u8]>)> {
+    let window = &part[..part.len().min(HEADER_BYTES_MAX)];
+    let (mut at, mut content_type) = (0, None);
+    loop {
+        // The first line, or one behind a CRLF.
+        let start = at;
+        if window.get(at..at + 2)? == b"\r\n" {
+            return Some((at, content_type));
+        }
+        loop {
+            at += octets::find(window.get(at..)?, b'\r')?;
+            if window.get(at + 1) != Some(&b'\n') {
+                at += 1;
+                continue;
+            }
+            at += 2;
+            if !matches!(window.get(at), Some(b' ' | b'\t')) {
+                break;
+            }
+        }
+        let line = &window[start..at];
+        if content_type.is_none()
+            && let Some((name, value)) = line.split_first_chunk::<13>()
+            && octets::is_word(name, b"content-type:")
+        {
+            content_type = Some(octets::trim(value.trim_ascii_end()));
+        }
+    }
+}
+
+fn read_carefully(bytes: &[u8]) -> Result<Cpim<'_>, CpimError> {
     let headers_len =
         section_len(&bytes[..bytes.len().min(HEADER_BYTES_MAX)]).ok_or_else(|| {
             let kind = if bytes.len() < HEADER_BYTES_MAX {
@@ -125,13 +252,14 @@ pub fn parse(bytes: &[u8]) -> Result<Cpim<'_>, CpimError> {
     let part = &bytes[headers_len + 2..];
     let mime_len = section_len(&part[..part.len().min(HEADER_BYTES_MAX)])
         .ok_or_else(|| CpimError::new(CpimErrorKind::Truncated, headers_len + 2))?;
-    let cpim = Cpim {
+    let mime = &part[..mime_len];
+    let known = check(headers, mime_header(mime, b"Content-Type"))?;
+    Ok(Cpim {
         headers,
-        mime: &part[..mime_len],
+        mime,
         content: &part[mime_len + 2..],
-    };
-    check(headers)?;
-    Ok(cpim)
+        known,
+    })
 }
 
 /// Length of the lines before the first blank line; 0 when the section is empty.
@@ -142,38 +270,86 @@ fn section_len(bytes: &[u8]) -> Option<usize> {
     memchr::memmem::find(bytes, b"\r\n\r\n").map(|at| at + 2)
 }
 
-fn check(headers: &[u8]) -> Result<(), CpimError> {
+fn check<'a>(headers: &'a [u8], content_type: Option<&'a [u8]>) -> Result<Known<'a>, CpimError> {
     if let Err(error) = core::str::from_utf8(headers) {
         return Err(CpimError::new(CpimErrorKind::Utf8, error.valid_up_to()));
     }
     let mut at = 0;
-    let mut namespaces = Namespaces::default();
-    let (mut from, mut to) = (false, false);
-    for (count, line) in lines(headers).enumerate() {
-        let error = |kind| Err(CpimError::new(kind, at));
-        if count == HEADER_LINES_MAX {
-            return error(CpimErrorKind::TooLong);
+    let mut reader = Reader::default();
+    for line in lines(headers) {
+        let error = |kind| CpimError::new(kind, at);
+        if reader.known.lines == HEADER_LINES_MAX {
+            return Err(error(CpimErrorKind::TooLong));
         }
-        let Some(header) = read_header(line) else {
-            return error(CpimErrorKind::Header);
-        };
-        match (header.prefix, header.name) {
-            (b"", b"From") => from = true,
-            (b"", b"To") => to = true,
-            (b"", b"NS") if !namespaces.learn(header.value) => {
-                return error(CpimErrorKind::Namespace);
-            }
-            (b"", b"Require") if !knows_all(header.value, &namespaces) => {
-                return error(CpimErrorKind::Require);
-            }
-            (_, _) => {}
-        }
+        let header = read_header(line).ok_or_else(|| error(CpimErrorKind::Header))?;
+        reader.take(header).map_err(error)?;
         at += line.len() + 2;
     }
-    if from && to {
+    reader
+        .finish(content_type)
+        .map_err(|kind| CpimError::new(kind, 0))
+}
+
+/// What a pass over the headers has learnt so far.
+#[derive(Default)]
+struct Reader<'a> {
+    namespaces: Namespaces<'a>,
+    known: Known<'a>,
+    from: bool,
+    to: bool,
+}
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, header: Header<'a>) -> Result<(), CpimErrorKind> {
+        let Header {
+            prefix,
+            name,
+            value,
+            ..
+        } = header;
+        if self.known.lines == HEADER_LINES_MAX {
+            return Err(CpimErrorKind::TooLong);
+        }
+        self.known.lines += 1;
+        if prefix.is_empty() {
+            match name {
+                b"From" => self.from = true,
+                b"To" => self.to = true,
+                b"NS" => {
+                    return match self.namespaces.learn(value) {
+                        true => Ok(()),
+                        false => Err(CpimErrorKind::Namespace),
+                    };
+                }
+                b"Require" if !knows_all(value, &self.namespaces) => {
+                    return Err(CpimErrorKind::Require);
+                }
+                _ => {}
+            }
+        }
+        let known = &mut self.known;
+        let slot = match (self.namespaces.kind_of(prefix), name) {
+            (Namespace::Imdn, b"Message-ID") => &mut known.message_id,
+            (Namespace::Imdn, b"Disposition-Notification") => &mut known.disposition,
+            (Namespace::Cpm, b"Conversation-ID") => &mut known.conversation,
+            (Namespace::Cpm, b"Contribution-ID") => &mut known.contribution,
+            (Namespace::Cpm, b"InReplyTo-Contribution-ID") => &mut known.in_reply_to,
+            (Namespace::Cpm | Namespace::Imdn | Namespace::Other, _) => return Ok(()),
+        };
+        if slot.is_none() {
+            *slot = Some(value);
+        }
         Ok(())
-    } else {
-        Err(CpimError::new(CpimErrorKind::MissingAddress, 0))
+    }
+
+    fn finish(mut self, content_type: Option<&'a [u8]>) -> Result<Known<'a>, CpimErrorKind> {
+        if !self.from || !self.to {
+            return Err(CpimErrorKind::MissingAddress);
+        }
+        self.known.content_type = content_type;
+        self.known.cpm_prefix = self.namespaces.prefix_of(Namespace::Cpm);
+        self.known.namespaces = self.namespaces.len;
+        Ok(self.known)
     }
 }
 
@@ -208,38 +384,34 @@ impl<'a> Cpim<'a> {
     /// The first notification header `name`, such as `Message-ID` (RFC 5438 section 6).
     #[must_use]
     pub fn find_imdn(&self, name: &[u8]) -> Option<&'a [u8]> {
-        self.find(NS_IMDN, name)
+        match name {
+            b"Message-ID" => self.known.message_id,
+            b"Disposition-Notification" => self.known.disposition,
+            _ => self.find(NS_IMDN, name),
+        }
     }
 
     /// The first CPM header `name`, such as `Conversation-ID` (CPIM-5).
     #[must_use]
     pub fn find_cpm(&self, name: &[u8]) -> Option<&'a [u8]> {
-        self.find(NS_CPM, name)
+        match name {
+            b"Conversation-ID" => self.known.conversation,
+            b"Contribution-ID" => self.known.contribution,
+            b"InReplyTo-Contribution-ID" => self.known.in_reply_to,
+            _ => self.find(NS_CPM, name),
+        }
     }
 
     /// The first MIME header `name` of the wrapped part; case does not count; folds may be inside.
     #[must_use]
     pub fn mime_header(&self, name: &[u8]) -> Option<&'a [u8]> {
-        let mut rest = self.mime;
-        while !rest.is_empty() {
-            let len = unfolded_len(rest);
-            let line = &rest[..len];
-            rest = &rest[len..];
-            let value = line
-                .get(name.len())
-                .filter(|&&c| c == b':' && line[..name.len()].eq_ignore_ascii_case(name))
-                .map(|_| line[name.len() + 1..].trim_ascii());
-            if value.is_some() {
-                return value;
-            }
-        }
-        None
+        mime_header(self.mime, name)
     }
 
     /// Content type of the wrapped part with its parameters; `text/plain` when it has none.
     #[must_use]
     pub fn content_type(&self) -> &'a [u8] {
-        self.mime_header(b"Content-Type").unwrap_or(b"text/plain")
+        self.known.content_type.unwrap_or(b"text/plain")
     }
 
     /// The wrapped part's content, untouched.
@@ -247,6 +419,23 @@ impl<'a> Cpim<'a> {
     pub const fn content(&self) -> &'a [u8] {
         self.content
     }
+}
+
+fn mime_header<'a>(section: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let mut rest = section;
+    while !rest.is_empty() {
+        let len = unfolded_len(rest);
+        let line = &rest[..len];
+        rest = &rest[len..];
+        let value = line
+            .get(name.len())
+            .filter(|&&c| c == b':' && line[..name.len()].eq_ignore_ascii_case(name))
+            .map(|_| line[name.len() + 1..].trim_ascii());
+        if value.is_some() {
+            return value;
+        }
+    }
+    None
 }
 
 /// The URI inside the angle brackets of a From or To value.
@@ -347,17 +536,57 @@ fn read_header(line: &[u8]) -> Option<Header<'_>> {
     (named && prefixed && params_open && clean).then_some(header)
 }
 
+/// [`is_name_char`] of each octet.
+const NAME_CHAR: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut c = 0;
+    while c < 128 {
+        table[c as usize] = is_name_char(c);
+        c += 1;
+    }
+    table
+};
+
 /// NAMECHAR of RFC 3862 section 3.6.
 const fn is_name_char(c: u8) -> bool {
     c.is_ascii_alphanumeric()
         || matches!(c, 0x21 | 0x23..=0x27 | 0x2a | 0x2b | 0x2d | 0x5e..=0x60 | 0x7c | 0x7e)
 }
 
+/// Which namespace a prefix stands for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Namespace {
+    /// That of the CPM identifiers.
+    Cpm,
+    /// That of the notification headers.
+    Imdn,
+    /// None, or one that we do not look into.
+    #[default]
+    Other,
+}
+
+impl Namespace {
+    fn of(uri: &[u8]) -> Self {
+        match uri {
+            NS_CPM => Self::Cpm,
+            NS_IMDN => Self::Imdn,
+            _ => Self::Other,
+        }
+    }
+}
+
 /// Prefixes seen so far; a later `NS` with the same prefix takes over.
 #[derive(Clone, Copy, Debug, Default)]
 struct Namespaces<'a> {
-    known: [(&'a [u8], &'a [u8]); NAMESPACES_MAX],
+    known: [Binding<'a>; NAMESPACES_MAX],
     len: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Binding<'a> {
+    prefix: &'a [u8],
+    uri: &'a [u8],
+    kind: Namespace,
 }
 
 impl<'a> Namespaces<'a> {
@@ -366,38 +595,51 @@ impl<'a> Namespaces<'a> {
         let Some(uri) = address_uri(value) else {
             return false;
         };
-        let prefix = value[..value.len() - uri.len() - 2].trim_ascii();
+        let prefix = octets::trim(value[..value.len() - uri.len() - 2].trim_ascii_end());
         if !prefix.iter().all(|&c| is_name_char(c)) {
             return false;
         }
+        let binding = Binding {
+            prefix,
+            uri,
+            kind: Namespace::of(uri),
+        };
         if let Some(slot) = self.known[..self.len]
             .iter_mut()
-            .find(|slot| slot.0 == prefix)
+            .find(|slot| slot.prefix == prefix)
         {
-            slot.1 = uri;
+            *slot = binding;
             return true;
         }
         if self.len == NAMESPACES_MAX {
             return false;
         }
-        self.known[self.len] = (prefix, uri);
+        self.known[self.len] = binding;
         self.len += 1;
         true
     }
 
-    fn uri_of(&self, prefix: &[u8]) -> Option<&'a [u8]> {
+    fn binding(&self, prefix: &[u8]) -> Option<&Binding<'a>> {
         self.known[..self.len]
             .iter()
-            .find(|slot| slot.0 == prefix)
-            .map(|slot| slot.1)
+            .find(|slot| octets::same(slot.prefix, prefix))
     }
 
-    /// The prefix now bound to `uri`.
-    fn prefix_of(&self, uri: &[u8]) -> Option<&'a [u8]> {
+    fn uri_of(&self, prefix: &[u8]) -> Option<&'a [u8]> {
+        self.binding(prefix).map(|slot| slot.uri)
+    }
+
+    fn kind_of(&self, prefix: &[u8]) -> Namespace {
+        self.binding(prefix)
+            .map_or(Namespace::Other, |slot| slot.kind)
+    }
+
+    /// The prefix now bound to `kind`.
+    fn prefix_of(&self, kind: Namespace) -> Option<&'a [u8]> {
         self.known[..self.len]
             .iter()
-            .rfind(|slot| slot.1 == uri)
-            .map(|slot| slot.0)
+            .rfind(|slot| slot.kind == kind)
+            .map(|slot| slot.prefix)
     }
 }
 

@@ -370,3 +370,88 @@ fn mutated_messages_never_panic_and_what_is_accepted_agrees_with_a_plain_reading
     }
     assert!(accepted > 2000 && refused > 2000, "{accepted} {refused}");
 }
+
+/// What the quick pass takes the careful one takes too, and both find the same.
+fn agree(bytes: &[u8]) -> bool {
+    let quick = read_quickly(bytes);
+    if let Some(quick) = &quick {
+        assert_eq!(
+            Ok(*quick),
+            read_carefully(bytes),
+            "{}",
+            bytes.escape_ascii()
+        );
+        for (uri, name, found) in [
+            (NS_IMDN, &b"Message-ID"[..], quick.known.message_id),
+            (
+                NS_IMDN,
+                b"Disposition-Notification",
+                quick.known.disposition,
+            ),
+            (NS_CPM, b"Conversation-ID", quick.known.conversation),
+            (NS_CPM, b"Contribution-ID", quick.known.contribution),
+            (
+                NS_CPM,
+                b"InReplyTo-Contribution-ID",
+                quick.known.in_reply_to,
+            ),
+        ] {
+            assert_eq!(quick.find(uri, name), found, "{}", bytes.escape_ascii());
+        }
+        assert_eq!(quick.mime_header(b"Content-Type"), quick.known.content_type);
+    }
+    quick.is_some()
+}
+
+#[test]
+fn the_quick_pass_agrees_with_the_careful_one_under_every_small_change() {
+    let own = with(
+        "NS: <urn:ietf:params:imdn>\r\nMessage-ID: m\r\nNS: a <http://www.openmobilealliance.org/cpm/>\r\n\
+         a.Contribution-ID: k\r\nSubject:;lang=de Gr\u{fc}\u{df}e\tan alle\r\nNS: a <urn:x>\r\na.Conversation-ID: c\r\n",
+    );
+    for sample in [STORED, DELIVERED, NOTICE, &own] {
+        assert!(agree(sample), "the plain form is taken quickly");
+        let mut bytes = sample.to_vec();
+        for at in 0..bytes.len().min(700) {
+            for c in *b"\r\n\t :.;<aN\x00\x7f\x80\xc3" {
+                let old = core::mem::replace(&mut bytes[at], c);
+                agree(&bytes);
+                bytes[at] = old;
+            }
+            let gone = bytes.remove(at);
+            agree(&bytes);
+            bytes.insert(at, gone);
+            agree(&bytes[..at]);
+        }
+    }
+    let line = "X: y\r\n";
+    for lines in [60, 61, 62, 63, 64] {
+        assert_eq!(agree(&with(&line.repeat(lines))), lines <= 62);
+    }
+    let room = HEADER_BYTES_MAX - with("X: \r\n").iter().position(|&c| c == b'X').unwrap();
+    for len in room - 12..room {
+        agree(&with(&format!("X: {}\r\n", "y".repeat(len))));
+    }
+}
+
+// Proves: CPIM-2
+#[test]
+fn what_is_added_counts_against_the_limits_of_the_header_section() {
+    let mut out = Vec::new();
+    let full = with(&"X: y\r\n".repeat(61));
+    let error = ensure_cpm_headers(&full, b"c", b"", b"", &mut out).unwrap_err();
+    assert_eq!(error.kind, CpimErrorKind::TooLong);
+    let namespaces: String = (0..8).map(|at| format!("NS: p{at} <urn:x>\r\n")).collect();
+    let error = ensure_cpm_headers(&with(&namespaces), b"c", b"", b"", &mut out).unwrap_err();
+    assert_eq!(error.kind, CpimErrorKind::Namespace);
+    let long = with(&format!("X: {}\r\n", "y".repeat(8100)));
+    let error = ensure_cpm_headers(&long, b"c", b"", b"", &mut out).unwrap_err();
+    assert_eq!(error.kind, CpimErrorKind::TooLong);
+    assert!(out.is_empty());
+    let taken = namespaces.replace("p3", "cpm");
+    ensure_cpm_headers(&with(&taken), b"c", b"", b"", &mut out).unwrap();
+    assert_eq!(
+        parse(&out).unwrap().find_cpm(b"Conversation-ID"),
+        Some(&b"c"[..])
+    );
+}

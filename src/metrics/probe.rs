@@ -117,6 +117,10 @@ probe! {
     mesh_sent_total,
     /// Output dropped because its link was gone or full.
     output_dropped_total,
+    /// Overload feedback of next hops that changed what they get (RFC 7339).
+    overload_feedback_total,
+    /// Pushes that waited because a next hop asked for less.
+    pushes_throttled_total,
     /// Notices of clients sent to senders, repeated tries included.
     notices_sent_total,
     /// Timers fired.

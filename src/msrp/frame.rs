@@ -17,6 +17,7 @@ use std::sync::LazyLock;
 use memchr::{memchr2, memmem};
 
 use crate::base::limits::{MSRP_HEADER_BYTES_MAX, MSRP_INBOUND_BYTES_MAX, MSRP_PATH_URIS_MAX};
+use crate::base::octets;
 use crate::msrp::uri;
 
 pub use crate::msrp::encode::{
@@ -346,13 +347,21 @@ fn read_head(buffer: &[u8]) -> Result<Option<(Frame<'_>, HeadEnd)>, FrameError> 
     let mut lines = 0;
     let head_end = loop {
         // The end-line first: most frames have no body, and this spares a search near the end.
-        if let Some(rest) = buffer[at..].strip_prefix(DASHES)
+        if buffer.get(at) == Some(&b'-')
+            && let Some(rest) = buffer[at..].strip_prefix(DASHES)
             && at + TAIL_BYTES_MAX <= MSRP_HEADER_BYTES_MAX
             && let TailMatch::Full(continuation) = match_tail(rest, frame.tid)
         {
             frame.continuation = continuation;
             let len = at + DASHES.len() + frame.tid.len() + 3;
             break HeadEnd::EndLine { len };
+        }
+        if lines < HEADER_LINES_MAX
+            && let Some(next) = quick_path(&mut frame, buffer, at)
+        {
+            lines += 1;
+            at = next;
+            continue;
         }
         let Some(end) = line_end(buffer, at)? else {
             return Ok(None);
@@ -382,11 +391,32 @@ fn read_head(buffer: &[u8]) -> Result<Option<(Frame<'_>, HeadEnd)>, FrameError> 
     Ok(Some((frame, head_end)))
 }
 
+/// Takes the line at `at` if it is a path of one URI in the usual spelling: the longest lines of every
+/// frame, whose end and single URI one look finds. Returns where the next line starts.
+#[inline]
+fn quick_path<'a>(frame: &mut Frame<'a>, buffer: &'a [u8], at: usize) -> Option<usize> {
+    let window = &buffer[..buffer.len().min(MSRP_HEADER_BYTES_MAX)];
+    let line = window.get(at..)?;
+    let (slot, value) = if let Some(value) = line.strip_prefix(b"To-Path: ") {
+        (&mut frame.to_path, value)
+    } else if let Some(value) = line.strip_prefix(b"From-Path: ") {
+        (&mut frame.from_path, value)
+    } else {
+        return None;
+    };
+    let len = octets::find_blank(value);
+    if len == 0 || !slot.is_empty() || value.get(len..len + 2)? != b"\r\n" {
+        return None;
+    }
+    *slot = &value[..len];
+    Some(at + (line.len() - value.len()) + len + 2)
+}
+
 /// Offset of the CR of the CRLF that ends the line starting at `from`; `None` when not there yet.
 fn line_end(buffer: &[u8], from: usize) -> Result<Option<usize>, FrameError> {
     let window = buffer.len().min(MSRP_HEADER_BYTES_MAX);
     let found = match buffer.get(from..window) {
-        Some(line) => memchr2(b'\r', b'\n', line),
+        Some(line) => line_feed(line),
         None => None,
     };
     let Some(offset) = found else {
@@ -409,18 +439,36 @@ fn line_end(buffer: &[u8], from: usize) -> Result<Option<usize>, FrameError> {
     }
 }
 
+/// Offset of the first CR or LF. Most lines are short, and those that are not are searched faster.
+#[inline]
+fn line_feed(line: &[u8]) -> Option<usize> {
+    const NEAR: usize = 64;
+    let near = &line[..line.len().min(NEAR)];
+    let mut at = 0;
+    while at < near.len() {
+        at += octets::find_control(&near[at..]).at;
+        match near.get(at) {
+            Some(b'\r' | b'\n') => return Some(at),
+            Some(_) => at += 1,
+            None => break,
+        }
+    }
+    memchr2(b'\r', b'\n', &line[near.len()..]).map(|far| near.len() + far)
+}
+
 /// Reads `MSRP tid METHOD` or `MSRP tid code [comment]`; the first five octets are known.
 fn read_start_line(line: &[u8]) -> Result<Frame<'_>, FrameError> {
     let rest = line
         .get(5..)
         .ok_or_else(|| FrameError::new(FrameErrorKind::StartLine, 0))?;
-    let tid_len = rest
-        .iter()
-        .take(TID_BYTES_MAX + 1)
-        .take_while(|&&c| IDENT[usize::from(c)])
-        .count();
-    let sized = (TID_BYTES_MIN..=TID_BYTES_MAX).contains(&tid_len);
-    if !sized || !rest[0].is_ascii_alphanumeric() || rest.get(tid_len) != Some(&b' ') {
+    // No ident holds a space: it ends at the first one, if it is an ident at all.
+    let near = &rest[..rest.len().min(TID_BYTES_MAX + 1)];
+    let tid_len = octets::find(near, b' ').unwrap_or(0);
+    let is_ident = |text: &[u8]| {
+        text.iter()
+            .fold(true, |all, &c| all & IDENT[usize::from(c)])
+    };
+    if tid_len < TID_BYTES_MIN || !rest[0].is_ascii_alphanumeric() || !is_ident(&rest[..tid_len]) {
         return Err(FrameError::new(FrameErrorKind::Tid, 5));
     }
     let (tid, what) = (&rest[..tid_len], &rest[tid_len + 1..]);
@@ -496,7 +544,7 @@ fn read_header<'a>(frame: &mut Frame<'a>, line: &'a [u8]) {
     let fault = match known {
         Some(fault) => fault,
         // Unknown: skipped, if it is a header at all.
-        None => match memchr::memchr(b':', line) {
+        None => match octets::find(line, b':') {
             Some(1..) => None,
             Some(0) | None => Some(Fault::Header),
         },
@@ -511,7 +559,9 @@ fn read_header<'a>(frame: &mut Frame<'a>, line: &'a [u8]) {
 fn value_of<'a, const N: usize>(line: &'a [u8], name: &[u8; N]) -> Option<&'a [u8]> {
     let (head, rest) = line.split_first_chunk::<N>()?;
     let value = rest.strip_prefix(b":")?;
-    (head == name || head.eq_ignore_ascii_case(name)).then(|| value.trim_ascii())
+    // One blank in front of the value is what everybody writes.
+    let value = value.strip_prefix(b" ").unwrap_or(value);
+    (head == name || head.eq_ignore_ascii_case(name)).then(|| octets::trim(value))
 }
 
 fn set_once<T>(slot: &mut Option<T>, value: T) -> Option<Fault> {

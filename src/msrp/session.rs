@@ -604,8 +604,10 @@ impl Session {
     /// `now + wait` in whole milliseconds since the epoch, rounded up: never early.
     fn offset(&mut self, now: Timestamp, wait: Duration) -> Offset {
         let epoch = *self.epoch.get_or_insert(now);
-        let nanos = (now + wait).since(epoch).as_nanos();
-        Offset(u32::try_from(nanos.div_ceil(1_000_000)).unwrap_or(u32::MAX))
+        let passed = (now + wait).since(epoch);
+        let millis = u64::from(passed.subsec_nanos().div_ceil(1_000_000));
+        let millis = passed.as_secs().saturating_mul(1000).saturating_add(millis);
+        Offset(u32::try_from(millis).unwrap_or(u32::MAX))
     }
 }
 

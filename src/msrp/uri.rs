@@ -1,5 +1,7 @@
 //! `msrp:` and `msrps:` URIs (RFC 4975 sections 6 and 9). Layer 1.
 
+use crate::base::octets;
+
 /// Port of a URI that names none (RFC 4975 section 15.4).
 pub const DEFAULT_PORT: u16 = 2855;
 
@@ -48,14 +50,25 @@ impl MsrpUri<'_> {
     }
 }
 
+/// Octets that a URI may hold.
+const IN_URI: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut c = 0x21_usize;
+    while c < 256 {
+        table[c] = !matches!(c, 0x22 | 0x3c | 0x3e | 0x7f);
+        c += 1;
+    }
+    table
+};
+
 /// Reads one URI.
 ///
 /// # Errors
 /// [`UriError`] says which part is malformed.
 pub fn parse(uri: &[u8]) -> Result<MsrpUri<'_>, UriError> {
-    if uri
+    if !uri
         .iter()
-        .any(|&c| c <= b' ' || matches!(c, 0x7f | b'<' | b'>' | b'"'))
+        .fold(true, |all, &c| all & IN_URI[usize::from(c)])
     {
         return Err(UriError::Character);
     }
@@ -69,7 +82,7 @@ pub fn parse(uri: &[u8]) -> Result<MsrpUri<'_>, UriError> {
     };
     let rest = rest.strip_prefix(b"//").ok_or(UriError::Scheme)?;
     let (hierarchy, transport) = split_once(rest, b';').ok_or(UriError::Transport)?;
-    let cut = memchr::memchr(b';', transport).unwrap_or(transport.len());
+    let cut = octets::find(transport, b';').unwrap_or(transport.len());
     let (transport, params) = transport.split_at(cut);
     if transport.is_empty() || !transport.iter().all(u8::is_ascii_alphanumeric) {
         return Err(UriError::Transport);
@@ -78,7 +91,7 @@ pub fn parse(uri: &[u8]) -> Result<MsrpUri<'_>, UriError> {
         Some((authority, session)) => (authority, Some(session)),
         None => (hierarchy, None),
     };
-    let (userinfo, host_port) = match memchr::memrchr(b'@', authority) {
+    let (userinfo, host_port) = match octets::rfind(authority, b'@') {
         Some(at) => (Some(&authority[..at]), &authority[at + 1..]),
         None => (None, authority),
     };
@@ -113,7 +126,7 @@ pub fn same(a: &[u8], b: &[u8]) -> bool {
 /// The first URI of a path.
 #[must_use]
 pub fn first_uri(path: &[u8]) -> &[u8] {
-    &path[..memchr::memchr(b' ', path).unwrap_or(path.len())]
+    &path[..octets::find(path, b' ').unwrap_or(path.len())]
 }
 
 /// The URIs of a path, in order.
@@ -128,15 +141,15 @@ pub fn session_id(uri: &[u8]) -> Option<&[u8]> {
 }
 
 fn split_once(bytes: &[u8], separator: u8) -> Option<(&[u8], &[u8])> {
-    let at = memchr::memchr(separator, bytes)?;
+    let at = octets::find(bytes, separator)?;
     Some((&bytes[..at], &bytes[at + 1..]))
 }
 
 fn split_host(host_port: &[u8]) -> Result<(&[u8], Option<u16>), UriError> {
     let host_len = if host_port.first() == Some(&b'[') {
-        memchr::memchr(b']', host_port).ok_or(UriError::Host)? + 1
+        octets::find(host_port, b']').ok_or(UriError::Host)? + 1
     } else {
-        memchr::memchr(b':', host_port).unwrap_or(host_port.len())
+        octets::find(host_port, b':').unwrap_or(host_port.len())
     };
     let (host, port) = host_port.split_at(host_len);
     if !host_is_plausible(host) {

@@ -19,6 +19,7 @@ use crate::push::options::Grouping;
 use crate::push::signalling;
 use crate::push::{Ctx, Outcome, Push, PushState, guard_after};
 use crate::reginfo::document::Document;
+use crate::registry::features::KnownLists;
 use crate::registry::{self, Class, Facts, OutcomeOptions, RegistryOptions, User, classify};
 use crate::selection::{
     self, CANDIDATES_MAX, DeviceView, Moment, Policy, QueueView, Selection, UserView, Verdict,
@@ -120,6 +121,8 @@ pub struct Campaigns {
     pub options: CampaignOptions,
     /// The document of the NOTIFY at hand.
     pub document: Document,
+    /// ICSI lists of documents before it.
+    pub lists: KnownLists,
     /// Notices of clients on their way to the senders.
     pub notices: Notices,
     queue: VecDeque<Key>,
@@ -137,6 +140,7 @@ impl Campaigns {
         Self {
             options,
             document: Document::new(),
+            lists: KnownLists::default(),
             notices: Notices::default(),
             queue: VecDeque::with_capacity(1024),
             throttled: VecDeque::new(),
@@ -365,7 +369,10 @@ impl Campaigns {
         apply_hop(parts.ctx, push, class);
         parts.state.pushes = parts.state.pushes.saturating_sub(1);
         parts.ctx.probe.pushes_ended_total += 1;
-        if !matches!(outcome, Outcome::Drained | Outcome::Cap | Outcome::PeerBye) {
+        if !matches!(
+            outcome,
+            Outcome::Drained | Outcome::Cap | Outcome::PeerBye | Outcome::NoHop
+        ) {
             parts.ctx.probe.pushes_failed_total += 1;
         }
         if let Some(device) = parts.user.device_mut(push.device)
@@ -383,7 +390,8 @@ impl Campaigns {
                 status,
                 binding,
                 required: false,
-                note: outcome.code().as_bytes(),
+                code: outcome.code(),
+                note: b"",
             };
             let followup = device.record(now, record, parts.ctx.jitter, &self.options.outcome);
             refresh = followup.refresh_subscription;
@@ -394,7 +402,13 @@ impl Campaigns {
             .post
             .mailbox_ref(user.slot)
             .is_some_and(|mailbox| !mailbox.is_empty());
-        if has_mail {
+        let held = parts.ctx.hops.held_until(now);
+        if let (true, Outcome::NoHop, Some(until)) = (has_mail, outcome, held) {
+            // Held back by what the hop asks for: offered again when that ends (OVL-4).
+            parts.ctx.probe.pushes_throttled_total += 1;
+            let until = until + parts.ctx.jitter.duration(Duration::ZERO, HELD_SPREAD);
+            parts.state.decide_at = parts.state.decide_at.min(until);
+        } else if has_mail {
             self.changed(now, user, parts.state);
         }
         self.hop_room();
@@ -501,22 +515,23 @@ pub fn launch(push: &mut Push, parts: &mut Parts<'_, '_>) -> Option<Outcome> {
         return Some(Outcome::Drained);
     };
     push.waiting_for = None;
-    push.conversation_id
-        .extend_from_slice(deposit.conversation_id);
-    push.contribution_id
-        .extend_from_slice(deposit.contribution_id);
-    push.to_uri.extend_from_slice(deposit.identity);
     let device = parts.user.device(push.device)?;
-    let Some(target) = device.target_for(deposit.identity) else {
+    let Some(target) = parts.user.target_for(push.device, deposit.identity) else {
         push.state = PushState::Ending;
         return Some(Outcome::Drained);
     };
-    push.request_uri.extend_from_slice(target.uri);
-    if target.rule.needs_instance() {
-        device.write_accept_contact(&mut push.accept_contact);
-    }
+    let user = &parts.user;
+    let ids = (deposit.conversation_id, deposit.contribution_id);
+    push.target.write(ids, deposit.identity, target.uri, |out| {
+        if target.rule.needs_instance() {
+            user.write_accept_contact(device, out);
+        }
+    });
     signalling::start(push, parts.ctx)
 }
+
+/// Over how long requests that were held back are spread.
+const HELD_SPREAD: Duration = Duration::from_millis(500);
 
 /// Longest wait for a record that is read back.
 const LOAD_MAX: Duration = Duration::from_secs(10);

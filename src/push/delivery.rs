@@ -4,6 +4,7 @@
 
 use core::time::Duration;
 
+use crate::base::octets;
 use crate::base::outbox::Destination;
 use crate::base::slab::Key;
 use crate::base::surface::{LinkId, LinkKind};
@@ -13,7 +14,7 @@ use crate::msrp::frame::{self, BindFields, Frame, OurPath, SendFields};
 use crate::msrp::session::{Evidence, Outcome as Step, SessionFailure};
 use crate::push::{Ctx, Outcome, Push, PushState, guard_after};
 use crate::sdp::{Answer, Direction, SdpError, Setup};
-use crate::store::record::{self, Record};
+use crate::store::record;
 
 /// Marks a connect token as belonging to a push's MSRP connection.
 const MSRP_TOKEN: u64 = 1 << 62;
@@ -122,19 +123,25 @@ pub fn judge(push: &Push, ctx: &Ctx<'_>, number: u64) -> Fit {
     let Some(payload) = ctx.post.cache.lookup(number) else {
         return Fit::Load;
     };
-    let Ok(Record::Deposit(deposit)) = record::decode(payload) else {
+    let Some((content_type, cpim)) = record::content_of(payload) else {
         return Fit::Load;
     };
-    let total = u64::try_from(deposit.cpim.len()).unwrap_or(u64::MAX);
+    let total = u64::try_from(cpim.len()).unwrap_or(u64::MAX);
     if push.media.max_size.is_some_and(|max| total > max) {
         return Fit::TooLarge;
     }
     if !push.media.wrapped_types.is_empty()
-        && !crate::sdp::list_covers(&push.media.wrapped_types, deposit.content_type)
+        && !crate::sdp::list_covers(&push.media.wrapped_types, media_type(content_type))
     {
         return Fit::Type;
     }
     Fit::Send { total }
+}
+
+/// A content type without its parameters.
+fn media_type(content_type: &[u8]) -> &[u8] {
+    let end = octets::find(content_type, b';').unwrap_or(content_type.len());
+    octets::trim(&content_type[..end])
 }
 
 /// Hands message `number` to the session machine. Its record is in the cache.
@@ -163,37 +170,33 @@ pub fn number_of(push: &Push, handle: u32) -> Option<u64> {
 /// the flow until it is loaded; the message's number is returned then.
 pub fn flow(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<u64> {
     let link = push.msrp_link?;
-    loop {
+    while push.session.has_chunk() {
         if ctx.out.backlog(link) >= ctx.env.options.msrp_backlog_bytes_max {
             if let Some(state) = ctx.out.lookup_mut(link) {
                 state.stalled = true;
             }
             break;
         }
-        if let Some(number) = push.inflight.last().copied()
-            && ctx.post.cache.lookup(number).is_none()
-            && push.session.has_chunk()
-        {
+        // One message is being sent at a time: the last one that was begun.
+        let number = push.inflight.last().copied()?;
+        let Some(payload) = ctx.post.cache.lookup(number) else {
             return Some(number);
-        }
-        let Some(chunk) = push.session.poll_chunk(ctx.now) else {
-            break;
         };
-        let number = number_of(push, chunk.handle).expect("the machine sends what is in flight");
-        let payload = ctx.post.cache.lookup(number).expect("checked above");
-        let Ok(Record::Deposit(deposit)) = record::decode(payload) else {
-            unreachable!("the cache holds what was checked when it was put there")
-        };
+        let chunk = push.session.poll_chunk(ctx.now)?;
+        assert!(
+            chunk.handle == handle_of(number),
+            "the machine sends what was begun last"
+        );
+        let (_, cpim) = record::content_of(payload).expect("the cache holds what was checked");
         let start = usize::try_from(chunk.start - 1).expect("bounded by the record's length");
-        let body = &deposit.cpim[start..start + chunk.len as usize];
-        let key = push.key();
+        let body = &cpim[start..start + chunk.len as usize];
         let mut sequence = chunk.sequence;
-        let mut tid = ctx.env.token(TokenKind::MsrpTransaction, key, sequence);
+        let mut tid = push.token(ctx.env, TokenKind::MsrpTransaction, sequence);
         while frame::end_line_collides(body, tid.as_bytes()) {
             sequence = push.session.renumber(sequence);
-            tid = ctx.env.token(TokenKind::MsrpTransaction, key, sequence);
+            tid = push.token(ctx.env, TokenKind::MsrpTransaction, sequence);
         }
-        let session = ctx.env.token(TokenKind::MsrpSession, key, 0);
+        let session = push.token(ctx.env, TokenKind::MsrpSession, 0);
         let mut message_id = [0; MESSAGE_ID_LEN];
         write_message_id(ctx.env.shard, number, &mut message_id);
         let fields = SendFields {
@@ -232,9 +235,8 @@ pub fn send_bind(push: &mut Push, ctx: &mut Ctx<'_>) {
     let Some(sequence) = push.session.poll_bind(ctx.now) else {
         return;
     };
-    let key = push.key();
-    let tid = ctx.env.token(TokenKind::MsrpTransaction, key, sequence);
-    let session = ctx.env.token(TokenKind::MsrpSession, key, 0);
+    let tid = push.token(ctx.env, TokenKind::MsrpTransaction, sequence);
+    let session = push.token(ctx.env, TokenKind::MsrpSession, 0);
     let fields = BindFields {
         tid: tid.as_bytes(),
         to_path: &push.media.path,
@@ -276,7 +278,12 @@ pub fn read_message_id(text: &[u8]) -> Option<u64> {
         return None;
     }
     text[1..17].iter().try_fold(0u64, |number, &c| {
-        let digit = char::from(c).to_digit(16)?;
+        let digit = match c {
+            b'0'..=b'9' => c - b'0',
+            b'a'..=b'f' => c - b'a' + 10,
+            b'A'..=b'F' => c - b'A' + 10,
+            _ => return None,
+        };
         Some(number << 4 | u64::from(digit))
     })
 }

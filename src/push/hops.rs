@@ -3,7 +3,9 @@
 //! A hop is an address of the configured list. Over TCP it has some trunk connections, used in turn;
 //! over UDP it is the shard's own socket with the hop's address. A hop that refused with 503 and
 //! `Retry-After`, or that cannot be reached, is skipped until its time has passed (RFC 3261
-//! section 21.5.4).
+//! section 21.5.4). One that asks for less by RFC 7339 gets less ([`Throttle`]). One that leaves
+//! several INVITEs in a row without any answer gets nothing but an OPTIONS now and then, until it
+//! answers one (RFC 7339 section 5.9).
 
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -12,6 +14,22 @@ use crate::base::entropy::Jitter;
 use crate::base::outbox::{Destination, Outbox};
 use crate::base::surface::{LinkId, LinkKind};
 use crate::base::time::Timestamp;
+use crate::base::token::{Minter, Token, TokenKind, TokenParts};
+use crate::sip::overload::{Feedback, Throttle};
+use crate::sip::template::{OptionsFields, Templates};
+use crate::sip::transaction::TransactionOptions;
+use crate::sip::transaction::client_non_invite::{ClientNonInvite, NonInviteAction};
+
+/// What a request asks of a hop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// A new INVITE: counted while it is open, held back under overload.
+    Invite,
+    /// Another new request: held back under overload (category 1 of RFC 7339 section 7.2).
+    New,
+    /// A request that goes whatever the hop asks for.
+    Owed,
+}
 
 /// How a hop is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,6 +57,11 @@ pub struct HopOptions {
 const RECONNECT_MAX: Duration = Duration::from_secs(30);
 /// First wait after a trunk was lost.
 const RECONNECT_MIN: Duration = Duration::from_millis(100);
+/// Unanswered INVITEs in a row after which a hop counts as silent.
+const SILENCE_MAX: u32 = 3;
+/// First and longest wait between two probes of a silent hop.
+const PROBE_MIN: Duration = Duration::from_secs(1);
+const PROBE_MAX: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 struct Trunk {
@@ -56,9 +79,38 @@ pub struct Hop {
     next: usize,
     invites_inflight: u32,
     avoid_until: Timestamp,
+    throttle: Throttle,
+    /// INVITEs in a row that nobody answered.
+    silence: u32,
+    probe: Probe,
+}
+
+/// The OPTIONS by which a silent hop is watched.
+#[derive(Debug)]
+struct Probe {
+    /// When the next one leaves; `NEVER` while the hop answers or one is under way.
+    at: Timestamp,
+    /// Probes since the hop fell silent.
+    sent: u32,
+    /// Names the probe in its branch.
+    serial: u32,
+    transaction: Option<ClientNonInvite>,
 }
 
 impl Hop {
+    const fn is_silent(&self) -> bool {
+        self.silence >= SILENCE_MAX
+    }
+
+    /// Whether it may get a new request, its transport aside.
+    fn is_open(&self, now: Timestamp) -> bool {
+        self.avoid_until <= now && !self.is_silent()
+    }
+
+    fn trunk(&self) -> Option<LinkId> {
+        self.trunks.iter().find_map(|trunk| trunk.link)
+    }
+
     /// How the hop is reached.
     #[must_use]
     pub const fn transport(&self) -> HopTransport {
@@ -98,22 +150,30 @@ impl Hops {
                 next: 0,
                 invites_inflight: 0,
                 avoid_until: Timestamp::ZERO,
+                throttle: Throttle::default(),
+                silence: 0,
+                probe: Probe {
+                    at: Timestamp::NEVER,
+                    sent: 0,
+                    serial: 0,
+                    transaction: None,
+                },
             })
             .collect();
         Self { shard, hops }
     }
 
-    /// Where a request may go now: the first hop that is up, not avoided and, for a new INVITE, has
-    /// room. The hop's index is needed to account for the INVITE.
-    pub fn pick(&mut self, now: Timestamp, is_invite: bool) -> Option<(u16, Destination)> {
-        self.pick_untried(now, is_invite, 0)
+    /// Where a request may go now: the first hop that is up, not avoided and, for a new request, takes
+    /// it. The hop's index is needed to account for an INVITE.
+    pub fn pick(&mut self, now: Timestamp, offer: Offer) -> Option<(u16, Destination)> {
+        self.pick_untried(now, offer, 0)
     }
 
     /// As [`Self::pick`], leaving out the hops whose bits are set in `tried` (NH-3).
     pub fn pick_untried(
         &mut self,
         now: Timestamp,
-        is_invite: bool,
+        offer: Offer,
         tried: u64,
     ) -> Option<(u16, Destination)> {
         let shard = self.shard;
@@ -121,9 +181,12 @@ impl Hops {
             if tried & hop_bit(index) != 0 {
                 continue;
             }
-            if hop.avoid_until > now
-                || (is_invite && hop.invites_inflight >= hop.options.invite_inflight_max)
-            {
+            let is_full = hop.invites_inflight >= hop.options.invite_inflight_max;
+            if !hop.is_open(now) || (offer == Offer::Invite && is_full) {
+                continue;
+            }
+            let is_held = |hop: &mut Hop| offer != Offer::Owed && !hop.throttle.admit(now);
+            if hop.trunk().is_none() || is_held(hop) {
                 continue;
             }
             let count = hop.trunks.len();
@@ -153,9 +216,9 @@ impl Hops {
     /// Whether any hop can take a request now.
     #[must_use]
     pub fn is_up(&self, now: Timestamp) -> bool {
-        self.hops.iter().any(|hop| {
-            hop.avoid_until <= now && hop.trunks.iter().any(|trunk| trunk.link.is_some())
-        })
+        self.hops
+            .iter()
+            .any(|hop| hop.is_open(now) && hop.trunk().is_some())
     }
 
     /// INVITEs that may be started now, over all hops that are up.
@@ -163,9 +226,7 @@ impl Hops {
     pub fn invite_room(&self, now: Timestamp) -> u32 {
         self.hops
             .iter()
-            .filter(|hop| {
-                hop.avoid_until <= now && hop.trunks.iter().any(|trunk| trunk.link.is_some())
-            })
+            .filter(|hop| hop.is_open(now) && hop.trunk().is_some())
             .map(|hop| {
                 hop.options
                     .invite_inflight_max
@@ -205,6 +266,112 @@ impl Hops {
     pub fn avoid(&mut self, index: u16, until: Timestamp) {
         if let Some(hop) = self.hops.get_mut(usize::from(index)) {
             hop.avoid_until = hop.avoid_until.max(until);
+        }
+    }
+
+    /// When a request that no hop took may be offered again: the earliest end of what a hop asked for.
+    /// `None` when none asks for less.
+    #[must_use]
+    pub fn held_until(&self, now: Timestamp) -> Option<Timestamp> {
+        self.hops
+            .iter()
+            .filter_map(|hop| hop.throttle.until(now))
+            .min()
+    }
+
+    /// A response of hop `index` carried overload parameters. True when they changed what it gets.
+    pub fn hear(&mut self, now: Timestamp, index: u16, feedback: &Feedback) -> bool {
+        self.hops
+            .get_mut(usize::from(index))
+            .is_some_and(|hop| hop.throttle.hear(now, feedback))
+    }
+
+    /// The hop a message came from.
+    #[must_use]
+    pub fn index_of(&self, from: Destination) -> Option<u16> {
+        (0u16..)
+            .zip(&self.hops)
+            .find(|(_, hop)| match from.address {
+                Some(address) => hop.options.address == address,
+                None => hop.trunks.iter().any(|trunk| trunk.link == Some(from.link)),
+            })
+            .map(|(index, _)| index)
+    }
+
+    /// Hop `index` answered something: it is not silent.
+    pub fn answered(&mut self, index: u16) {
+        if let Some(hop) = self.hops.get_mut(usize::from(index))
+            && hop.silence > 0
+        {
+            hop.silence = 0;
+            hop.probe.at = Timestamp::NEVER;
+            hop.probe.sent = 0;
+            hop.probe.transaction = None;
+        }
+    }
+
+    /// Nobody answered an INVITE by hop `index`.
+    pub fn unanswered(&mut self, now: Timestamp, index: u16) {
+        let Some(hop) = self.hops.get_mut(usize::from(index)) else {
+            return;
+        };
+        hop.silence = hop.silence.saturating_add(1);
+        if hop.silence == SILENCE_MAX {
+            hop.probe.at = now + PROBE_MIN;
+        }
+    }
+
+    /// A response to a probe, named by the parts of its branch.
+    pub fn probe_answered(&mut self, parts: TokenParts) {
+        let Ok(index) = u16::try_from(parts.key.slot) else {
+            return;
+        };
+        let is_current = self
+            .hops
+            .get(usize::from(index))
+            .is_some_and(|hop| hop.probe.serial == parts.key.generation);
+        if is_current {
+            self.answered(index);
+        }
+    }
+
+    /// Sends the probes that are due, and repeats those over datagrams.
+    pub fn probe(&mut self, now: Timestamp, out: &mut Outbox, kit: &ProbeKit<'_>) {
+        let shard = self.shard;
+        for (index, hop) in (0u32..).zip(self.hops.iter_mut()) {
+            let send = if hop.probe.at <= now {
+                hop.probe.at = Timestamp::NEVER;
+                hop.probe.serial = (hop.probe.serial + 1) & crate::base::slab::GENERATION_MASK;
+                hop.probe.sent = hop.probe.sent.saturating_add(1);
+                let mut options = kit.transaction;
+                options.reliable = hop.options.transport == HopTransport::Tcp;
+                hop.probe.transaction = Some(ClientNonInvite::start(now, &options));
+                true
+            } else {
+                hop.step_probe(now)
+            };
+            let (true, Some(link)) = (send, hop.trunk()) else {
+                continue;
+            };
+            let to = Destination {
+                shard,
+                link,
+                address: (hop.options.transport == HopTransport::Udp)
+                    .then_some(hop.options.address),
+            };
+            let name = |kind| kit.name(kind, shard, index, hop.probe.serial);
+            let (branch, tag) = (name(TokenKind::HopBranch), name(TokenKind::ServerTag));
+            let call_id = name(TokenKind::OtherCallId);
+            let uri = format_uri(hop.options.address);
+            let fields = OptionsFields {
+                request_uri: uri.as_bytes(),
+                branch: branch.as_bytes(),
+                from_tag: tag.as_bytes(),
+                to_uri: uri.as_bytes(),
+                call_id: call_id.as_bytes(),
+                cseq: 1,
+            };
+            out.send(to, |out| kit.templates.options(&fields, out));
         }
     }
 
@@ -276,6 +443,10 @@ impl Hops {
             if hop.avoid_until > now {
                 earliest = earliest.min(hop.avoid_until);
             }
+            earliest = earliest.min(hop.probe.at);
+            if let Some(transaction) = &hop.probe.transaction {
+                earliest = earliest.min(transaction.deadline());
+            }
             if hop.options.transport == HopTransport::Udp {
                 continue;
             }
@@ -294,6 +465,59 @@ impl Hops {
         let at = usize::try_from(token & 0xffff).ok()?;
         self.hops.get_mut(index)?.trunks.get_mut(at)
     }
+}
+
+impl Hop {
+    /// Moves the probe under way on; true when it is to be sent again.
+    fn step_probe(&mut self, now: Timestamp) -> bool {
+        let Some(transaction) = &mut self.probe.transaction else {
+            return false;
+        };
+        if transaction.deadline() > now {
+            return false;
+        }
+        match transaction.handle_timeout(now) {
+            NonInviteAction::Retransmit => true,
+            NonInviteAction::TimedOut
+            | NonInviteAction::TransportFailed
+            | NonInviteAction::Terminated => {
+                self.probe.transaction = None;
+                let wait = PROBE_MIN.saturating_mul(1 << self.probe.sent.min(6));
+                self.probe.at = now + wait.min(PROBE_MAX);
+                false
+            }
+            NonInviteAction::Nothing
+            | NonInviteAction::Provisional(_)
+            | NonInviteAction::Final(_) => false,
+        }
+    }
+}
+
+/// What a probe is made with.
+#[derive(Debug)]
+pub struct ProbeKit<'a> {
+    /// Mints its identifiers.
+    pub minter: &'a Minter,
+    /// Encodes it.
+    pub templates: &'a Templates,
+    /// Its timers.
+    pub transaction: TransactionOptions,
+}
+
+impl ProbeKit<'_> {
+    fn name(&self, kind: TokenKind, shard: u8, slot: u32, generation: u32) -> Token {
+        self.minter.mint(TokenParts {
+            kind,
+            shard,
+            key: crate::base::slab::Key { slot, generation },
+            sequence: 0,
+        })
+    }
+}
+
+/// Probes are rare: this may allocate.
+fn format_uri(address: SocketAddr) -> String {
+    format!("sip:{address}")
 }
 
 /// The bit of a hop in a set of hops; hops past the 64th share the last one.
@@ -349,18 +573,18 @@ mod tests {
     fn trunks_are_used_in_turn_and_full_hops_are_passed_over() {
         let mut hops = connected();
         let now = Timestamp::ZERO;
-        let (first, a) = hops.pick(now, true).unwrap();
-        let (_, b) = hops.pick(now, true).unwrap();
+        let (first, a) = hops.pick(now, Offer::Invite).unwrap();
+        let (_, b) = hops.pick(now, Offer::Invite).unwrap();
         assert_ne!(a.link, b.link);
         hops.invite_started(first);
         hops.invite_started(first);
         assert_eq!(
-            hops.pick(now, true).unwrap().0,
+            hops.pick(now, Offer::Invite).unwrap().0,
             1,
             "hop 0 has no room for an INVITE"
         );
         assert_eq!(
-            hops.pick(now, false).unwrap().0,
+            hops.pick(now, Offer::Owed).unwrap().0,
             0,
             "other requests still go there"
         );
@@ -372,8 +596,13 @@ mod tests {
         let until = Timestamp::from_millis(8000);
         hops.avoid(0, until);
         hops.avoid(0, Timestamp::from_millis(10));
-        assert_eq!(hops.pick(Timestamp::from_millis(7999), true).unwrap().0, 1);
-        assert_eq!(hops.pick(until, true).unwrap().0, 0);
+        assert_eq!(
+            hops.pick(Timestamp::from_millis(7999), Offer::Invite)
+                .unwrap()
+                .0,
+            1
+        );
+        assert_eq!(hops.pick(until, Offer::Invite).unwrap().0, 0);
     }
 
     #[test]

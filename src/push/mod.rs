@@ -19,6 +19,7 @@ pub mod notifier;
 pub mod options;
 pub mod post;
 pub mod signalling;
+pub mod target;
 
 use core::time::Duration;
 
@@ -27,7 +28,9 @@ use crate::base::outbox::{Destination, Outbox};
 use crate::base::slab::Key;
 use crate::base::surface::LinkId;
 use crate::base::time::{Timestamp, UnixMillis};
-use crate::base::token::{Minter, SEQUENCE_MODULUS, Token, TokenKind, TokenParts};
+use crate::base::token::{
+    Claim, Domain, Minter, SEQUENCE_MODULUS, Seal, Token, TokenKind, TokenParts,
+};
 use crate::metrics::probe::Probe;
 use crate::msrp::inbound::Reassembly;
 use crate::msrp::session::Session;
@@ -41,6 +44,7 @@ use crate::wheel::TimerId;
 use hops::Hops;
 use options::PushOptions;
 use post::Post;
+use target::Target;
 
 /// What never changes while a shard runs.
 #[derive(Debug)]
@@ -216,88 +220,85 @@ pub struct PeerMedia {
 }
 
 /// The state of one push. Lives in a slab slot whose buffers are reused.
+///
+/// The order of the fields is the order in memory: first what every response looks at, then what the
+/// session's agreement needs, last what only messages and rare answers touch. Thousands of pushes are
+/// under way at a time and none stays in a cache between two of its messages.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub struct Push {
     /// Where it stands.
     pub state: PushState,
+    /// What `other` carries.
+    pub other_request: OtherRequest,
+    /// Whether the push's end was reported to its campaign.
+    pub reported: bool,
+    /// Whether we sent an empty SEND to bind the connection.
+    pub bound_by_us: bool,
+    sequence: u16,
+    invite_branch: u16,
+    invite_cseq: u32,
+    ack_cseq: u32,
+    ack_branch: u16,
+    other_branch: u16,
+    other_cseq: u32,
     /// Its own key.
     pub key: Option<Key>,
     /// The user it serves.
     pub user: Option<Key>,
-    /// The device it serves (stable hash).
-    pub device: u64,
-    /// Hop of the INVITE, while it counts as in flight there.
-    pub hop: Option<u16>,
-    /// The trunk all its SIP leaves by.
-    pub trunk: Option<Destination>,
     /// When the state's own wait ends; `NEVER` when the transactions' timers are enough.
     pub guard: Timestamp,
     /// Hard end of the session (DLV-6).
     pub session_end: Timestamp,
     /// The wheel entry that covers [`Push::deadline`], and its deadline.
     pub armed: Option<(TimerId, Timestamp)>,
+    /// Seals our SIP identifiers.
+    pub sip_seal: Seal,
     /// The INVITE transaction: initial or refresh.
     pub invite: Option<ClientInvite>,
     /// CANCEL, UPDATE or BYE.
     pub other: Option<ClientNonInvite>,
-    /// What `other` carries.
-    pub other_request: OtherRequest,
-    /// The session timer.
-    pub timer: SessionTimer,
-    /// The MSRP machine.
-    pub session: Session,
-    /// The connection the session is bound to.
-    pub msrp_link: Option<LinkId>,
+    /// The trunk all its SIP leaves by.
+    pub trunk: Option<Destination>,
+    /// Hop of the INVITE, while it counts as in flight there.
+    pub hop: Option<u16>,
+    /// Hop the INVITE went to.
+    pub used_hop: Option<u16>,
+    forks: u8,
+    /// The device it serves (stable hash).
+    pub device: u64,
     /// The dialog.
     pub dialog: Dialog,
+    initial: Option<InitialMinSe>,
+    /// Whom the INVITE addresses.
+    pub target: Target,
+    /// Seals our MSRP identifiers.
+    pub msrp_seal: Seal,
+    /// Reason value of the BYE.
+    pub bye_reason: &'static str,
+    /// Hops that were tried, by index; those past 63 are not tried as alternates.
+    pub tried_hops: u64,
+    /// The session timer.
+    pub timer: SessionTimer,
+    refresh: Option<Refresh>,
+    /// The connection the session is bound to.
+    pub msrp_link: Option<LinkId>,
+    /// The record the push waits for, if any.
+    pub waiting_for: Option<u64>,
+    /// Messages judged in this session so far (DLV-6).
+    pub messages_sent: u32,
+    /// Number of the last message looked at in this session.
+    pub last_number: u64,
     /// What the peer accepts.
     pub media: PeerMedia,
     /// Messages in flight in this session.
     pub inflight: Vec<u64>,
-    /// Messages judged in this session so far (DLV-6).
-    pub messages_sent: u32,
-    /// The record the push waits for, if any.
-    pub waiting_for: Option<u64>,
-    /// Request-URI of the initial INVITE: the device's GRUU.
-    pub request_uri: Vec<u8>,
-    /// Extra Accept-Contact value for a device without GRUU; empty otherwise.
-    pub accept_contact: Vec<u8>,
-    /// To of the initial INVITE.
-    pub to_uri: Vec<u8>,
-    /// To value of the last failure, for repeated ACKs.
-    pub failed_to: Vec<u8>,
-    /// Conversation-ID of the first message.
-    pub conversation_id: Vec<u8>,
-    /// Contribution-ID of the first message.
-    pub contribution_id: Vec<u8>,
-    /// Number of the last message looked at in this session.
-    pub last_number: u64,
-    /// Whether the push's end was reported to its campaign.
-    pub reported: bool,
-    /// Whether we sent an empty SEND to bind the connection.
-    pub bound_by_us: bool,
-    /// Hop the INVITE went to.
-    pub used_hop: Option<u16>,
-    /// Our tag.
-    pub tag: Token,
-    /// Our Call-ID, left of the `@`.
-    pub call_id: Token,
+    /// The MSRP machine.
+    pub session: Session,
     /// A message of the client that is being put together.
     pub inbound: Reassembly,
-    /// Hops that were tried, by index; those past 63 are not tried as alternates.
-    pub tried_hops: u64,
-    /// Reason value of the BYE.
-    pub bye_reason: &'static str,
-    sequence: u16,
-    invite_branch: u16,
-    ack_branch: u16,
-    ack_cseq: u32,
-    other_branch: u16,
-    invite_cseq: u32,
-    other_cseq: u32,
-    initial: Option<InitialMinSe>,
-    refresh: Option<Refresh>,
-    forks: u8,
+    /// To value of the last failure, for repeated ACKs.
+    pub failed_to: Vec<u8>,
     /// Hashes of the To tags of the forks ended so far.
     fork_tags: [u64; signalling::FORKS_MAX],
 }
@@ -305,55 +306,47 @@ pub struct Push {
 impl Push {
     /// Makes the slot ready for another push; buffers keep their capacity.
     pub fn reset(&mut self, env: &Env, key: Key, user: Key, device: u64) {
-        self.tag = env.token(TokenKind::PushTag, key, 0);
-        self.call_id = env.token(TokenKind::PushCallId, key, 0);
         self.state = PushState::Loading;
+        self.other_request = OtherRequest::None;
+        self.reported = false;
+        self.bound_by_us = false;
+        self.sequence = 0;
+        self.invite_branch = 0;
+        self.invite_cseq = 0;
+        self.ack_cseq = 0;
+        self.ack_branch = 0;
+        self.other_branch = 0;
+        self.other_cseq = 0;
         self.key = Some(key);
         self.user = Some(user);
-        self.device = device;
-        self.hop = None;
-        self.trunk = None;
         self.guard = Timestamp::NEVER;
         self.session_end = Timestamp::NEVER;
+        self.sip_seal = env.minter.seal(Domain::Push, env.shard, key);
         self.invite = None;
         self.other = None;
-        self.other_request = OtherRequest::None;
-        self.timer = SessionTimer::default();
-        self.msrp_link = None;
+        self.trunk = None;
+        self.hop = None;
+        self.used_hop = None;
+        self.forks = 0;
+        self.device = device;
         self.dialog.reset();
+        self.initial = None;
+        self.target.clear();
+        self.msrp_seal = env.minter.seal(Domain::Media, env.shard, key);
+        self.bye_reason = "";
+        self.tried_hops = 0;
+        self.timer = SessionTimer::default();
+        self.refresh = None;
+        self.msrp_link = None;
+        self.waiting_for = None;
+        self.messages_sent = 0;
+        self.last_number = 0;
         self.media.path.clear();
         self.media.wrapped_types.clear();
         self.media.max_size = None;
         self.inflight.clear();
-        self.messages_sent = 0;
-        self.waiting_for = None;
-        for buffer in [
-            &mut self.request_uri,
-            &mut self.accept_contact,
-            &mut self.to_uri,
-            &mut self.failed_to,
-            &mut self.conversation_id,
-            &mut self.contribution_id,
-        ] {
-            buffer.clear();
-        }
-        self.bye_reason = "";
-        self.sequence = 0;
-        self.invite_branch = 0;
-        self.ack_branch = 0;
-        self.ack_cseq = 0;
-        self.other_branch = 0;
-        self.invite_cseq = 0;
-        self.other_cseq = 0;
-        self.initial = None;
-        self.refresh = None;
-        self.reported = false;
-        self.bound_by_us = false;
-        self.last_number = 0;
-        self.used_hop = None;
-        self.tried_hops = 0;
         self.inbound.reset();
-        self.forks = 0;
+        self.failed_to.clear();
     }
 
     /// The key of a live push.
@@ -363,6 +356,35 @@ impl Push {
     #[must_use]
     pub fn key(&self) -> Key {
         self.key.expect("a live push has its key")
+    }
+
+    /// A token of `kind` for this push.
+    ///
+    /// # Panics
+    /// For kinds that no push has, and on a slot that was never reset.
+    #[must_use]
+    pub fn token(&self, env: &Env, kind: TokenKind, sequence: u16) -> Token {
+        let seal = match kind.domain() {
+            Domain::Push => &self.sip_seal,
+            Domain::Media => &self.msrp_seal,
+            Domain::Subscription | Domain::Other => unreachable!("not a token of a push"),
+        };
+        seal.mint(TokenParts {
+            kind,
+            shard: env.shard,
+            key: self.key(),
+            sequence,
+        })
+    }
+
+    /// Whether `claim`, which names this push, is one of its tokens.
+    #[must_use]
+    pub fn confirms(&self, claim: &Claim) -> bool {
+        match claim.parts.kind.domain() {
+            Domain::Push => self.sip_seal.confirms(claim),
+            Domain::Media => self.msrp_seal.confirms(claim),
+            Domain::Subscription | Domain::Other => false,
+        }
     }
 
     /// The user of a live push.

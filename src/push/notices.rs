@@ -13,6 +13,7 @@ use crate::base::slab::{Key, Slab};
 use crate::base::time::Timestamp;
 use crate::base::token::{SEQUENCE_MODULUS, TokenKind};
 use crate::push::Ctx;
+use crate::push::hops::Offer;
 use crate::sip::template::MessageFields;
 use crate::sip::transaction::client_non_invite::{ClientNonInvite, NonInviteAction};
 use crate::wheel::TimerId;
@@ -184,7 +185,7 @@ fn refused(notice: &mut Notice, now: Timestamp) -> bool {
 /// A new transaction; without a next hop, one more wait.
 fn send(notice: &mut Notice, ctx: &mut Ctx<'_>, key: Key) {
     notice.tries += 1;
-    let Some((_, trunk)) = ctx.hops.pick(ctx.now, false) else {
+    let Some((_, trunk)) = ctx.hops.pick(ctx.now, Offer::New) else {
         notice.transaction = None;
         notice.retry_at = ctx.now + RETRY_MIN;
         return;
@@ -202,7 +203,7 @@ fn transmit(notice: &Notice, ctx: &mut Ctx<'_>, key: Key) {
     let env = ctx.env;
     let branch = env.token(TokenKind::OtherBranch, key, notice.sequence);
     let tag = env.token(TokenKind::ServerTag, key, notice.sequence);
-    let call_id = env.token(TokenKind::ChargingId, key, notice.sequence);
+    let call_id = env.token(TokenKind::OtherCallId, key, notice.sequence);
     let fields = MessageFields {
         request_uri: &notice.to,
         branch: branch.as_bytes(),

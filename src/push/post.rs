@@ -81,6 +81,15 @@ pub enum After {
     Reply(Reply),
 }
 
+/// Buffers in which a message taken in is put together.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    /// Plain text in its CPIM wrapper.
+    pub wrapped: Vec<u8>,
+    /// The CPIM as it will be delivered.
+    pub content: Vec<u8>,
+}
+
 /// A shard's messages.
 #[derive(Debug)]
 pub struct Post {
@@ -95,7 +104,7 @@ pub struct Post {
     /// A dialog for answering 2xx that no push owns.
     pub scratch_dialog: Dialog,
     /// Bytes for one message.
-    pub scratch: Vec<u8>,
+    pub scratch: Scratch,
     /// Options.
     pub options: PostOptions,
     /// Keys of the dedupe hash.
@@ -127,7 +136,7 @@ impl Post {
             cache: Cache::new(options.cache_bytes_max, keys),
             shared_links: SharedLinks::new(keys),
             scratch_dialog: Dialog::default(),
-            scratch: Vec::with_capacity(2048),
+            scratch: Scratch::default(),
             options: options.clone(),
             dedupe_keys: [keys.0[0], keys.0[1]],
             batch: StoreBatch::default(),

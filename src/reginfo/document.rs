@@ -1,7 +1,10 @@
 //! A reginfo document as rows (RFC 3680 section 5, RFC 5628 section 5). Layer 1.
 //!
-//! Texts are spans into one arena: the document itself, followed by whatever had to be decoded.
+//! The form that notifiers write is read in one pass by `quick`; whatever differs from it in any way
+//! goes through the scanner, which also finds the faults. Texts are spans into one arena: the document itself, followed by whatever had to be decoded.
 //! Everything is reused; a warm [`Document::parse`] allocates nothing.
+
+mod quick;
 
 use crate::base::limits::REGINFO_CONTACTS_MAX;
 use crate::base::span::Span;
@@ -128,6 +131,8 @@ pub struct ContactRow {
     pub cseq: Text,
     /// The contact URI, trimmed.
     pub uri: Text,
+    /// The instance id without quotes and angle brackets; empty when the contact has none.
+    pub instance: Text,
     /// The public GRUU, byte for byte, not judged.
     pub pub_gruu: Option<Text>,
     /// Whether a temporary GRUU was given.
@@ -138,13 +143,60 @@ pub struct ContactRow {
     pub params: u16,
 }
 
+impl ContactRow {
+    /// A contact of which nothing was read yet.
+    const fn before(first_param: u16) -> Self {
+        Self {
+            id: Span::EMPTY,
+            state: ContactStatus::Terminated,
+            event: None,
+            expires_s: None,
+            duration_registered_s: None,
+            q: Q_DEFAULT,
+            call_id: Span::EMPTY,
+            cseq: Span::EMPTY,
+            uri: Span::EMPTY,
+            instance: Span::EMPTY,
+            pub_gruu: None,
+            has_temp_gruu: false,
+            first_param,
+            params: 0,
+        }
+    }
+}
+
 /// One `unknown-param` element of a contact.
 #[derive(Clone, Copy, Debug)]
 pub struct ParamRow {
     /// Its `name`.
     pub name: Text,
-    /// Its text, trimmed and decoded.
+    /// Its text, trimmed and decoded. Equal long texts of one document may be one and the same.
     pub value: Text,
+    /// What it is, by its name.
+    pub kind: ParamKind,
+}
+
+/// Parameters that are told apart by name, whatever its case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParamKind {
+    /// `+g.3gpp.icsi-ref`.
+    IcsiRef,
+    /// `+sip.instance`.
+    Instance,
+    /// Any other.
+    Other,
+}
+
+impl ParamKind {
+    fn of(name: &[u8]) -> Self {
+        match name.len() {
+            13 if name == b"+sip.instance" => Self::Instance,
+            16 if name == b"+g.3gpp.icsi-ref" => Self::IcsiRef,
+            13 if name.eq_ignore_ascii_case(b"+sip.instance") => Self::Instance,
+            16 if name.eq_ignore_ascii_case(b"+g.3gpp.icsi-ref") => Self::IcsiRef,
+            _ => Self::Other,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,10 +240,14 @@ pub struct Document {
     /// Parameters of all contacts, in document order.
     pub params: Vec<ParamRow>,
     arena: Vec<u8>,
-    attributes: Attributes,
     namespaces: Vec<Binding>,
     /// Whether names without prefix are those of RFC 3680.
     plain_is_reginfo: bool,
+    /// The last long text that `quick` took.
+    last_text: Span,
+    /// Leaves everything to the scanner.
+    #[cfg(test)]
+    careful: bool,
 }
 
 impl Document {
@@ -205,12 +261,14 @@ impl Document {
     ///
     /// # Panics
     /// When `text` is of another document.
+    #[inline]
     #[must_use]
     pub fn text(&self, text: Text) -> &[u8] {
         text.slice(&self.arena)
     }
 
     /// The contacts of `registration`.
+    #[inline]
     #[must_use]
     pub fn contacts_of(&self, registration: &RegistrationRow) -> &[ContactRow] {
         let first = usize::from(registration.first_contact);
@@ -219,10 +277,17 @@ impl Document {
 
     /// The parameters of `contact` as (name, value).
     pub fn params_of(&self, contact: &ContactRow) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let first = usize::from(contact.first_param);
-        self.params[first..first + usize::from(contact.params)]
+        self.param_rows_of(contact)
             .iter()
             .map(|row| (self.text(row.name), self.text(row.value)))
+    }
+
+    /// The parameters of `contact`.
+    #[inline]
+    #[must_use]
+    pub fn param_rows_of(&self, contact: &ContactRow) -> &[ParamRow] {
+        let first = usize::from(contact.first_param);
+        &self.params[first..first + usize::from(contact.params)]
     }
 
     /// Replaces the contents by those of `bytes`.
@@ -247,30 +312,33 @@ impl Document {
         self.arena.clear();
         self.namespaces.clear();
         self.plain_is_reginfo = false;
+        self.last_text = Span::EMPTY;
     }
 
     fn read(&mut self, bytes: &[u8]) -> Result<(), ReginfoError> {
         let mut scanner = Scanner::new(bytes)?;
         self.arena.extend_from_slice(bytes);
-        let mut attributes = core::mem::take(&mut self.attributes);
-        let result = self.walk(&mut scanner, bytes, &mut attributes);
-        self.attributes = attributes;
-        result
+        self.walk(&mut scanner, bytes)
     }
 
-    fn walk(
-        &mut self,
-        scanner: &mut Scanner<'_>,
-        bytes: &[u8],
-        attributes: &mut Attributes,
-    ) -> Result<(), ReginfoError> {
+    fn walk(&mut self, scanner: &mut Scanner<'_>, bytes: &[u8]) -> Result<(), ReginfoError> {
+        let mut attributes = Attributes::default();
         let mut stack = [Element::Ignored; crate::base::limits::REGINFO_DEPTH_MAX];
         // Text of the innermost `uri` or `unknown-param`; spans of one run need no copy.
         let mut gathered = Span::EMPTY;
         let mut current = Element::Ignored;
         loop {
+            let usual = matches!(
+                current,
+                Element::Ignored | Element::Reginfo | Element::Registration
+            );
+            if usual && let Some(element) = self.take_quickly(scanner, bytes, current)? {
+                stack[scanner.depth() - 1] = element;
+                current = element;
+                continue;
+            }
             let collecting = matches!(current, Element::Uri | Element::Param);
-            match scanner.next(attributes, collecting)? {
+            match scanner.next(&mut attributes, collecting)? {
                 Event::Start { name, empty } => {
                     let depth = scanner.depth() + usize::from(empty);
                     let parent = (depth > 1).then_some(current);
@@ -541,21 +609,7 @@ impl Document {
             return Err(ReginfoError::new(ReginfoErrorKind::Limit, at));
         }
         let wrong = || ReginfoError::new(ReginfoErrorKind::Value, at);
-        let mut row = ContactRow {
-            id: Span::EMPTY,
-            state: ContactStatus::Terminated,
-            event: None,
-            expires_s: None,
-            duration_registered_s: None,
-            q: Q_DEFAULT,
-            call_id: Span::EMPTY,
-            cseq: Span::EMPTY,
-            uri: Span::EMPTY,
-            pub_gruu: None,
-            has_temp_gruu: false,
-            first_param: index(self.params.len()),
-            params: 0,
-        };
+        let mut row = ContactRow::before(index(self.params.len()));
         let (mut has_id, mut has_state) = (false, false);
         for attribute in attributes {
             let value = attribute.value.slice(bytes);
@@ -601,12 +655,17 @@ impl Document {
             return Err(ReginfoError::new(ReginfoErrorKind::Limit, at));
         }
         let name = self.required(bytes, attributes, Known::Name, at)?;
+        let kind = ParamKind::of(self.text(name));
         self.params.push(ParamRow {
             name,
             value: Span::EMPTY,
+            kind,
         });
         if let Some(contact) = self.contacts.last_mut() {
             contact.params += 1;
+            if kind == ParamKind::Instance {
+                contact.instance = Span::EMPTY;
+            }
         }
         Ok(())
     }
@@ -620,8 +679,15 @@ impl Document {
 
     fn finish_param(&mut self, gathered: Span) {
         let text = self.trimmed(gathered);
-        if let Some(param) = self.params.last_mut() {
-            param.value = text;
+        let Some(param) = self.params.last_mut() else {
+            return;
+        };
+        param.value = text;
+        if param.kind == ParamKind::Instance {
+            let instance = Span::of(&self.arena, bare_instance(self.text(text)));
+            if let Some(contact) = self.contacts.last_mut() {
+                contact.instance = instance;
+            }
         }
     }
 
@@ -654,6 +720,19 @@ impl Document {
         let start = self.arena.len();
         decode(row.value.slice(bytes), &mut self.arena)?;
         Ok(Span::new(start, self.arena.len()))
+    }
+}
+
+/// An instance id without its quotes and angle brackets.
+fn bare_instance(value: &[u8]) -> &[u8] {
+    let value = value.trim_ascii();
+    let value = match value {
+        [b'"', inner @ .., b'"'] => inner.trim_ascii(),
+        _ => value,
+    };
+    match value {
+        [b'<', inner @ .., b'>'] => inner,
+        _ => value,
     }
 }
 

@@ -254,7 +254,8 @@ impl<'a> Scanner<'a> {
                 REGINFO_BYTES_MAX,
             ));
         }
-        let brackets = screen(bytes)?;
+        screen(bytes)?;
+        let brackets = has_cdata_end(bytes);
         let mut scanner = Self {
             bytes,
             at: 0,
@@ -282,6 +283,34 @@ impl<'a> Scanner<'a> {
         self.depth
     }
 
+    /// Whether `]]>` stands anywhere: where it does, text needs a closer look.
+    pub(super) const fn has_cdata_end(&self) -> bool {
+        self.brackets
+    }
+
+    /// Goes on behind what a caller read by itself: whole elements and white space.
+    pub(super) const fn resume(&mut self, at: usize) {
+        self.at = at;
+    }
+
+    /// Goes on behind a start tag that a caller read by itself; `name` is its element's.
+    ///
+    /// # Errors
+    /// `Limit` when it is nested too deeply, `Syntax` when it is a second root.
+    pub(super) fn enter(&mut self, name: Span, at: usize) -> Result<(), ReginfoError> {
+        if self.depth == 0 && self.root_seen {
+            return self.syntax();
+        }
+        self.root_seen = true;
+        let Some(place) = self.open.get_mut(self.depth) else {
+            return self.fail(ReginfoErrorKind::Limit);
+        };
+        *place = name;
+        self.depth += 1;
+        self.at = at;
+        Ok(())
+    }
+
     fn fail<T>(&self, kind: ReginfoErrorKind) -> Result<T, ReginfoError> {
         Err(ReginfoError::new(kind, self.at))
     }
@@ -297,7 +326,7 @@ impl<'a> Scanner<'a> {
 
     /// Steps over white space. No other octet up to the blank passed the screen.
     #[inline]
-    fn skip_space(&mut self) {
+    pub(super) fn skip_space(&mut self) {
         while let Some(word) = self.word() {
             let ink = above_blank(word);
             if ink != 0 {
@@ -583,6 +612,12 @@ impl<'a> Scanner<'a> {
     /// `<?xml version=.. encoding=..?>`, at the very start or not at all (XML 1.0 section 2.8).
     fn declaration(&mut self) -> Result<(), ReginfoError> {
         let rest = &self.bytes[self.at..];
+        for usual in USUAL_DECLARATIONS {
+            if rest.starts_with(usual) {
+                self.at += usual.len();
+                return Ok(());
+            }
+        }
         if !(rest.starts_with(b"<?xml") && rest.get(5).is_some_and(|&byte| is(byte, SPACE))) {
             return Ok(());
         }
@@ -604,23 +639,44 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// Where the first `quote`, `<` or `&` stands. Most values are short: a call to memchr costs more
-/// than a few words looked at here, so it only gets the long ones.
+/// Declarations that need no look inside.
+const USUAL_DECLARATIONS: [&[u8]; 2] = [
+    b"<?xml version=\"1.0\"?>",
+    b"<?xml version=\"1.0\" encoding=\"UTF-8\"?>",
+];
+
+/// Where the first `quote`, `<` or `&` stands.
 #[inline]
-fn value_end(quote: u8, rest: &[u8]) -> Option<usize> {
-    const WORDS: usize = 4;
-    let [quotes, less, ampersand] = [quote, b'<', b'&'].map(|byte| LOW * u64::from(byte));
+pub(super) fn value_end(quote: u8, rest: &[u8]) -> Option<usize> {
+    // Either quote and the ampersand differ in one bit, which is set in both here.
+    let bit = quote ^ b'&';
+    find_end(rest, bit, quote | bit, [quote, b'&'])
+}
+
+/// Where the first `<` or `&` stands.
+#[inline]
+pub(super) fn text_end(rest: &[u8]) -> Option<usize> {
+    find_end(rest, 0, b'&', [b'&', b'&'])
+}
+
+/// Where the first `<`, or octet that is `wanted` once `bits` are set in it, stands; `same` are the
+/// octets that is. Most values are short: a call to memchr costs more than a few words looked at
+/// here, so it only gets the long ones.
+#[inline]
+fn find_end(rest: &[u8], bits: u8, wanted: u8, same: [u8; 2]) -> Option<usize> {
+    const WORDS: usize = 8;
+    let less = LOW * u64::from(b'<');
+    let (bits, wanted) = (LOW * u64::from(bits), LOW * u64::from(wanted));
     let (words, _) = rest.as_chunks::<8>();
     for (index, word) in words.iter().take(WORDS).enumerate() {
         let word = u64::from_le_bytes(*word);
-        let hits =
-            zero_bytes(word ^ quotes) | zero_bytes(word ^ less) | zero_bytes(word ^ ampersand);
+        let hits = zero_bytes((word | bits) ^ wanted) | zero_bytes(word ^ less);
         if hits != 0 {
             return Some(index * 8 + (hits.trailing_zeros() / 8) as usize);
         }
     }
     let start = words.len().min(WORDS) * 8;
-    memchr3(quote, b'<', b'&', &rest[start..]).map(|at| start + at)
+    memchr3(same[0], same[1], b'<', &rest[start..]).map(|at| start + at)
 }
 
 const LOW: u64 = 0x0101_0101_0101_0101;
@@ -657,33 +713,49 @@ fn pseudo_value(after: &[u8]) -> Option<&[u8]> {
     reason = "documents are bounded by a named limit"
 )]
 #[inline]
-const fn span(start: usize, end: usize) -> Span {
+pub(super) const fn span(start: usize, end: usize) -> Span {
     Span {
         start: start as u32,
         len: end.wrapping_sub(start) as u32,
     }
 }
 
-/// Refuses octets that are no XML characters. Answers whether a `]` occurs at all.
-fn screen(bytes: &[u8]) -> Result<bool, ReginfoError> {
+/// Whether any octet is not ASCII, and whether `rank` puts any of them below 0x1f. It should do so with
+/// controls, except for those that wrap to the top.
+#[inline]
+fn lanes(bytes: &[u8], rank: impl Fn(u8) -> u8) -> (bool, bool) {
     const STEP: usize = 32;
-    // Most documents hold no control but line ends; another one is looked into below.
-    let (mut all, mut controls) = ([0_u8; STEP], [0_u8; STEP]);
-    let suspect = |byte: u8| u8::from((byte < 0x20) & (byte != b'\n') & (byte != b'\r'));
+    let (mut all, mut least) = ([0_u8; STEP], [u8::MAX; STEP]);
     let (chunks, rest) = bytes.as_chunks::<STEP>();
     for chunk in chunks {
         for at in 0..STEP {
             all[at] |= chunk[at];
-            controls[at] |= suspect(chunk[at]);
+            least[at] = least[at].min(rank(chunk[at]));
         }
     }
-    for (at, byte) in rest.iter().enumerate() {
-        all[at] |= byte;
-        controls[at] |= suspect(*byte);
+    let (mut any, mut lowest) = (0, u8::MAX);
+    for at in 0..STEP {
+        any |= all[at];
+        lowest = lowest.min(least[at]);
     }
-    let any = |lanes: [u8; STEP]| lanes.iter().fold(0, |any, lane| any | lane);
-    let (high, control) = (any(all), any(controls) != 0);
-    if high >= 0x80 {
+    for &byte in rest {
+        any |= byte;
+        lowest = lowest.min(rank(byte));
+    }
+    (any >= 0x80, lowest < 0x1f)
+}
+
+/// Refuses octets that are no XML characters.
+fn screen(bytes: &[u8]) -> Result<(), ReginfoError> {
+    // Most documents hold no control but line feeds, some end lines with a carriage return before.
+    let (mut high, mut control) = lanes(bytes, |byte| (byte ^ b'\n').wrapping_sub(1));
+    if control {
+        (high, control) = lanes(bytes, |byte| {
+            let (feed, carriage) = (byte ^ b'\n', byte ^ b'\r');
+            feed.wrapping_sub(1).max(carriage.wrapping_sub(1))
+        });
+    }
+    if high {
         if bytes.starts_with(b"\xfe\xff") || bytes.starts_with(b"\xff\xfe") {
             return Err(ReginfoError::new(ReginfoErrorKind::Encoding, 0));
         }
@@ -705,7 +777,12 @@ fn screen(bytes: &[u8]) -> Result<bool, ReginfoError> {
             return Err(ReginfoError::new(ReginfoErrorKind::Syntax, at));
         }
     }
-    Ok(memchr(b']', bytes).is_some())
+    Ok(())
+}
+
+/// Whether `]]>` stands anywhere in `bytes`.
+fn has_cdata_end(bytes: &[u8]) -> bool {
+    memchr::memchr_iter(b']', bytes).any(|at| bytes[at..].starts_with(b"]]>"))
 }
 
 /// The character a reference at the start of `rest` stands for, and the reference's length.

@@ -13,23 +13,58 @@ pub struct Features {
 
 /// Most ICSIs a policy can accept: one bit each.
 pub const ICSIS_MAX: usize = 32;
+/// ICSI lists remembered.
+const LISTS: usize = 4;
+/// Longest ICSI list remembered, octets.
+const LIST_BYTES_MAX: usize = 1024;
+
+/// What ICSI lists said that were read lately. Phones of one network mostly show the same list, so
+/// comparing comes before reading. For one set of accepted ICSIs.
+#[derive(Debug, Default)]
+pub struct KnownLists {
+    lists: [(Vec<u8>, u32); LISTS],
+    next: usize,
+}
+
+impl KnownLists {
+    /// Bits of the `accepted` ICSIs that the list `value` has, quotes and escapes included.
+    pub fn icsi(&mut self, value: &[u8], accepted: &[Vec<u8>]) -> u32 {
+        if let Some((_, icsi)) = self.lists.iter().find(|(list, _)| list == value) {
+            return *icsi;
+        }
+        let icsi = read_icsi(value, accepted);
+        if value.len() <= LIST_BYTES_MAX {
+            let (list, known) = &mut self.lists[self.next];
+            list.clear();
+            list.extend_from_slice(value);
+            *known = icsi;
+            self.next = (self.next + 1) % LISTS;
+        }
+        icsi
+    }
+}
+
+fn read_icsi(value: &[u8], accepted: &[Vec<u8>]) -> u32 {
+    let mut found = 0;
+    for item in unquoted(value).split(|&byte| byte == b',') {
+        for (bit, icsi) in accepted.iter().take(ICSIS_MAX).enumerate() {
+            if decoded_equals(item.trim_ascii(), icsi) {
+                found |= 1 << bit;
+            }
+        }
+    }
+    found
+}
 
 impl Features {
     /// Takes one parameter into account. Repeated parameters add up.
     pub fn add(&mut self, name: &[u8], value: &[u8], accepted: &[Vec<u8>]) {
-        let list = unquoted(value);
         if name.eq_ignore_ascii_case(b"+g.3gpp.icsi-ref") {
             self.speaks = true;
-            for item in list.split(|&byte| byte == b',') {
-                for (bit, icsi) in accepted.iter().take(ICSIS_MAX).enumerate() {
-                    if decoded_equals(item.trim_ascii(), icsi) {
-                        self.icsi |= 1 << bit;
-                    }
-                }
-            }
+            self.icsi |= read_icsi(value, accepted);
         } else if name.eq_ignore_ascii_case(b"methods") {
             self.speaks = true;
-            self.refuses_invite = !list
+            self.refuses_invite = !unquoted(value)
                 .split(|&byte| byte == b',')
                 .any(|method| decoded_equals(method.trim_ascii(), b"INVITE"));
         } else if !is_plain_parameter(name) {
@@ -152,6 +187,26 @@ mod tests {
             3,
             "a repeated parameter is read as the union"
         );
+    }
+
+    // Proves: REG-7
+    #[test]
+    fn a_list_that_is_remembered_says_what_it_said_when_read() {
+        let accepted = [b"urn:a".to_vec(), b"urn:b".to_vec()];
+        let mut known = KnownLists::default();
+        for _ in 0..3 {
+            for (value, want) in [
+                ("", 0),
+                ("\"urn%3Aa\"", 1),
+                ("\"urn%3Ab\"", 2),
+                ("urn%3Ab,urn:a", 3),
+                ("urn%3Ac", 0),
+                ("URN:A", 1),
+                ("URN:B", 2),
+            ] {
+                assert_eq!(known.icsi(value.as_bytes(), &accepted), want, "{value}");
+            }
+        }
     }
 
     // Proves: SEL-5

@@ -100,10 +100,7 @@ pub(crate) struct SipUri<'a> {
 /// `None` for other schemes, more than 1 KiB, octets outside visible ASCII, `< > "` and the like,
 /// broken percent escapes, header fields, or an empty host (BAD-23).
 pub(crate) fn safe_sip_uri(uri: &[u8]) -> Option<SipUri<'_>> {
-    if uri.len() > URI_BYTES_MAX || !uri.iter().all(|&byte| is_uri_octet(byte)) {
-        return None;
-    }
-    if !escapes_are_whole(uri) {
+    if uri.len() > URI_BYTES_MAX || !is_safe_text(uri) {
         return None;
     }
     let rest = strip_scheme(uri)?;
@@ -130,30 +127,51 @@ pub(crate) fn safe_sip_uri(uri: &[u8]) -> Option<SipUri<'_>> {
 /// (RFC 5627 section 3.1; a temporary GRUU's has none).
 pub(crate) fn public_gruu(uri: &[u8]) -> Option<SipUri<'_>> {
     let parts = safe_sip_uri(uri)?;
+    has_one_gr(parts.params).then_some(parts)
+}
+
+/// Whether none of the `params` is empty, and exactly one is a `gr` with a value.
+fn has_one_gr(params: &[u8]) -> bool {
     let mut found = false;
-    for param in parts.params.split(|&byte| byte == b';') {
+    for param in params.split(|&byte| byte == b';') {
         if param.is_empty() {
-            return None;
+            return false;
         }
-        let (name, value) = match memchr::memchr(b'=', param) {
-            Some(at) => (&param[..at], &param[at + 1..]),
-            None => (param, &param[..0]),
+        let value = match param {
+            [b'g' | b'G', b'r' | b'R'] => &param[..0],
+            [b'g' | b'G', b'r' | b'R', b'=', value @ ..] => value,
+            _ => continue,
         };
-        if name.eq_ignore_ascii_case(b"gr") {
-            if found || value.is_empty() {
-                return None;
-            }
-            found = true;
+        if found || value.is_empty() {
+            return false;
         }
+        found = true;
     }
-    found.then_some(parts)
+    found
 }
 
 /// Whether `gruu` is a public GRUU of the address of record `aor` (RFC 5627: the AoR plus `gr`).
 ///
 /// For a `tel:` AoR the user part must be its number, and the host that of `home`, the user's SIP
-/// identity, when that is known.
-pub(crate) fn is_gruu_of(gruu: &[u8], aor: &[u8], home: &[u8]) -> bool {
+/// identity, when that is known. `plain` says that `aor` is a safe SIP URI without parameters: then
+/// what follows it in the GRUU is all there is to look at.
+pub(crate) fn is_gruu_of(gruu: &[u8], aor: &[u8], plain: bool, home: &[u8]) -> bool {
+    if plain && let Some([b';', params @ ..]) = gruu.strip_prefix(aor) {
+        if gruu.len() > URI_BYTES_MAX {
+            return false;
+        }
+        let (every, some) = classes_of(params);
+        // As nearly always: `gr` alone, of octets that mean nothing.
+        if let [b'g', b'r', b'=', _, ..] = params
+            && every & OCTET != 0
+            && some & !OCTET == 0
+        {
+            return true;
+        }
+        return is_safe_text(params)
+            && !params.iter().any(|byte| matches!(byte, b'?' | b'@'))
+            && has_one_gr(params);
+    }
     let Some(gruu) = public_gruu(gruu) else {
         return false;
     };
@@ -198,6 +216,43 @@ pub(crate) fn strip_prefix_ignore_case<'a>(text: &'a [u8], prefix: &[u8]) -> Opt
 pub(crate) fn strip_scheme(uri: &[u8]) -> Option<&[u8]> {
     strip_prefix_ignore_case(uri, b"sip:").or_else(|| strip_prefix_ignore_case(uri, b"sips:"))
 }
+
+/// Only octets that may stand in a URI, and whole escapes.
+fn is_safe_text(text: &[u8]) -> bool {
+    let (every, some) = classes_of(text);
+    every & OCTET != 0 && (some & ESCAPE == 0 || escapes_are_whole(text))
+}
+
+/// What all octets are, and what some are.
+fn classes_of(text: &[u8]) -> (u8, u8) {
+    text.iter().fold((OCTET, 0), |(every, some), &byte| {
+        let class = CLASSES[usize::from(byte)];
+        (every & class, some | class)
+    })
+}
+
+const OCTET: u8 = 1;
+const ESCAPE: u8 = 2;
+/// Ends a part of a URI.
+const JOINT: u8 = 4;
+
+const CLASSES: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0_u8;
+    loop {
+        if is_uri_octet(byte) {
+            table[byte as usize] = match byte {
+                b'%' => OCTET | ESCAPE,
+                b';' | b'?' | b'@' => OCTET | JOINT,
+                _ => OCTET,
+            };
+        }
+        if byte == u8::MAX {
+            break table;
+        }
+        byte += 1;
+    }
+};
 
 const fn is_uri_octet(byte: u8) -> bool {
     matches!(byte, 0x21..=0x7e)
@@ -332,12 +387,47 @@ mod tests {
             ),
         ] {
             assert_eq!(
-                is_gruu_of(gruu, aor, home),
+                is_gruu_of(gruu, aor, false, home),
                 want,
                 "{}",
                 String::from_utf8_lossy(gruu)
             );
         }
+    }
+
+    // Proves: BAD-23
+    #[test]
+    fn a_gruu_that_starts_with_its_identity_is_judged_like_any_other() {
+        let aor = b"sip:alice@ims.example";
+        for tail in [
+            ";gr=1",
+            ";GR=urn:uuid:f81d4fae",
+            ";gr=%41",
+            ";gr=%4",
+            ";gr",
+            ";gr=",
+            ";gr=1;gr=2",
+            ";gr=1;",
+            ";;gr=1",
+            ";user=phone;gr=1",
+            ";grx=1",
+            ";gr=1?a=b",
+            ";gr=a@b",
+            ";gr=a b",
+            ";gr=<1>",
+            ";gr=\u{e9}",
+            ";gr=1\r\nX: y",
+            ".evil;gr=1",
+            ":5060;gr=1",
+            "",
+            "?x;gr=1",
+        ] {
+            let gruu = [aor.as_slice(), tail.as_bytes()].concat();
+            let careful = is_gruu_of(&gruu, aor, false, b"");
+            assert_eq!(is_gruu_of(&gruu, aor, true, b""), careful, "{tail}");
+        }
+        let long = [aor.as_slice(), b";gr=", &[b'x'; 1024]].concat();
+        assert!(!is_gruu_of(&long, aor, true, b""));
     }
 
     // Proves: PUSH-a2

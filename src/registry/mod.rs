@@ -4,6 +4,7 @@
 //! [`outcome`] says what the end of a push means for a device (RSP-1..31). Not here: which devices
 //! to push to (`selection`), the messages themselves (`store`), anything on the wire.
 
+mod bindings;
 pub mod device;
 pub mod features;
 pub mod gruu;

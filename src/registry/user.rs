@@ -3,12 +3,13 @@
 use crate::base::time::Timestamp;
 use crate::base::time::UnixMillis;
 use crate::reginfo::document::{
-    ContactEvent, ContactRow, ContactStatus, Document, DocumentState, RegistrationRow,
-    RegistrationStatus,
+    ContactEvent, ContactRow, ContactStatus, Document, DocumentState, ParamKind, RegistrationRow,
+    RegistrationStatus, Text,
 };
 use crate::reginfo::subscription::Subscription;
-use crate::registry::device::{Device, Merged, Row, deadline};
-use crate::registry::features::{Features, unquoted};
+use crate::registry::bindings::{Bindings, Judge, Merged, Row};
+use crate::registry::device::{Device, Target, deadline};
+use crate::registry::features::{Features, KnownLists};
 use crate::registry::gruu::GruuPolicy;
 use crate::registry::outcome::BindingId;
 use crate::selection::Debounce;
@@ -132,14 +133,18 @@ pub struct User {
     /// `orig-ioi` of the same.
     pub orig_ioi: Vec<u8>,
     pub(crate) aliases: Vec<u64>,
+    bindings: Bindings,
+    /// Length of the identity that GRUUs of `tel:` identities were last held against; it does not
+    /// change once it is known.
+    home_len: usize,
 }
 
 impl User {
-    /// Makes this a fresh, served user. Buffers stay allocated, those of devices included.
+    /// Makes this a fresh, served user. Buffers stay allocated.
     pub fn reset(&mut self, canonical: &[u8]) {
-        for device in &mut self.devices {
-            device.reset(0);
-        }
+        self.devices.clear();
+        self.bindings.clear();
+        self.home_len = 0;
         for buffer in [
             &mut self.identity,
             &mut self.canonical,
@@ -181,15 +186,62 @@ impl User {
         self.devices.iter().any(|device| device.active)
     }
 
-    /// Merges a document that arrived at `now`.
+    fn index_of(&self, key: u64) -> Option<usize> {
+        self.devices.iter().position(|device| device.key == key)
+    }
+
+    /// Where to send a message for `aor` to the device named `key`: by that identity, else by the
+    /// first SIP identity, else by any (REG-9). Identities are compared as written, ignoring case.
+    #[must_use]
+    pub fn target_for(&self, key: u64, aor: &[u8]) -> Option<Target<'_>> {
+        self.bindings.target_for(self.index_of(key)?, aor)
+    }
+
+    /// The instance id of `device` without quotes and angle brackets; empty when it has none.
+    #[must_use]
+    pub fn instance(&self, device: &Device) -> &[u8] {
+        self.bindings.text(device.instance)
+    }
+
+    /// The contact URI of the first binding of the device named `key`; empty when it has none.
+    #[must_use]
+    pub fn contact_uri(&self, key: u64) -> &[u8] {
+        self.index_of(key)
+            .map_or(&[], |index| self.bindings.contact_uri(index))
+    }
+
+    /// Appends the Accept-Contact value that steers a request to `device` (PUSH-a2).
+    pub fn write_accept_contact(&self, device: &Device, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"*;+sip.instance=\"<");
+        out.extend_from_slice(self.instance(device));
+        out.extend_from_slice(b">\";require;explicit");
+    }
+
+    /// The next public identity from the `from`-th on that may not lead here yet, with its place for
+    /// [`User::learned`].
+    #[must_use]
+    pub fn next_unlearned(&self, from: usize) -> Option<(usize, &[u8])> {
+        self.bindings.next_unlearned(from)
+    }
+
+    /// The identity at `place` leads here, or never will.
     ///
-    /// A document out of order changes nothing. A warm merge in which no text differs allocates
+    /// # Panics
+    /// When there is none at that place.
+    pub fn learned(&mut self, place: usize) {
+        self.bindings.learned(place);
+    }
+
+    /// Merges a document that arrived at `now`. `lists` are known for the ICSIs of `options`.
+    ///
+    /// A document out of order changes nothing. A warm merge in which no text gets longer allocates
     /// nothing.
     pub fn apply(
         &mut self,
         now: Timestamp,
         document: &Document,
         options: &RegistryOptions,
+        lists: &mut KnownLists,
     ) -> Applied {
         let mut applied = Applied::default();
         match self.judge(document, options) {
@@ -205,11 +257,23 @@ impl User {
         };
         let full = document.state == DocumentState::Full;
         for device in &mut self.devices {
-            device.begin(full);
+            device.begin();
         }
+        self.bindings.begin(full);
+        let mut merge = Merge {
+            now,
+            document,
+            options,
+            lists,
+            again: self.home_len != self.identity.len(),
+            next: 0,
+            last_list: (Text::EMPTY, 0),
+        };
+        self.home_len = self.identity.len();
         for registration in &document.registrations {
-            self.apply_registration(now, document, registration, options, &mut applied);
+            self.apply_registration(&mut merge, registration, &mut applied);
         }
+        self.bindings.finish(&mut self.devices);
         for device in &mut self.devices {
             let finished = device.finish(now);
             applied.changed |= finished.changed;
@@ -240,103 +304,144 @@ impl User {
 
     fn apply_registration(
         &mut self,
-        now: Timestamp,
-        document: &Document,
+        merge: &mut Merge<'_>,
         registration: &RegistrationRow,
-        options: &RegistryOptions,
         applied: &mut Applied,
     ) {
-        let id = fnv(document.text(registration.id));
+        let document = merge.document;
+        let id = digest(document.text(registration.id));
         let active = registration.state == RegistrationStatus::Active;
         if !active {
-            for device in &mut self.devices {
-                device.drop_registration(id);
-            }
+            self.bindings.drop_registration(id, &mut self.devices);
         }
         let aor = document.text(registration.aor).trim_ascii();
-        // The contacts of a user mostly show the same features: read once, compared after.
-        let mut known = KnownFeatures::default();
+        let mut identity = None;
         for contact in document.contacts_of(registration) {
-            let mut row = row_of(now, document, contact, (options, &mut known));
-            row.registration = id;
-            row.row = mix(id, row.row);
-            row.aor = aor;
-            let alive = active && is_alive(contact);
-            self.apply_contact(row, alive, options, applied);
+            let row = mix(id, digest(document.text(contact.id)));
+            let at = self.bindings.find(row, merge.next);
+            if !(active && is_alive(contact)) {
+                if let Some(at) = at {
+                    self.bindings.remove(at, &mut self.devices);
+                }
+                continue;
+            }
+            identity = identity.or_else(|| self.bindings.identity(id, aor));
+            let merged = match identity {
+                Some(identity) => self.apply_contact(merge, contact, (row, at), identity),
+                None => Merged::Overflow,
+            };
+            match merged {
+                Merged::Done => {}
+                Merged::GruuRefused => applied.gruu_refused += 1,
+                Merged::Overflow => applied.overflow += 1,
+            }
         }
     }
 
     fn apply_contact(
         &mut self,
-        row: Row<'_>,
-        alive: bool,
-        options: &RegistryOptions,
-        applied: &mut Applied,
-    ) {
+        merge: &mut Merge<'_>,
+        contact: &ContactRow,
+        (row, mut at): (u64, Option<usize>),
+        identity: u8,
+    ) -> Merged {
+        let row = merge.row_of(row, contact);
+        let before = at.map(|at| self.bindings.device_at(at));
+        let device = self.device_of(&row, before);
+        // A row's id names one contact; notifiers reuse ids, so it may have been another device's.
+        if let Some(held) = at
+            && before != device
+        {
+            self.bindings.remove(held, &mut self.devices);
+            at = None;
+        }
+        let Some(index) = device else {
+            return Merged::Overflow;
+        };
+        let device = &mut self.devices[index];
+        if device.instance.is_empty() && !row.instance.is_empty() {
+            // The key says that it is the same instance, if written otherwise: the first form stays.
+            let Some(kept) = self.bindings.keep_instance(row.instance) else {
+                return Merged::Overflow;
+            };
+            device.instance = kept;
+        }
+        device.bound = true;
+        merge.next = at.map_or(usize::MAX, |at| at + 1);
+        let judge = Judge {
+            policy: merge.options.gruu,
+            home: &self.identity,
+            again: merge.again,
+        };
+        let place = u8::try_from(index).expect("asserted where it is defined");
+        self.bindings
+            .merge(at, &row, (place, device), identity, judge)
+    }
+
+    /// Index of the device that a row is of, which is `before` as a rule; made if need be. `None`
+    /// when it has no name or there is no place for it.
+    fn device_of(&mut self, row: &Row<'_>, before: Option<usize>) -> Option<usize> {
+        if !row.instance.is_empty() {
+            let is_it = |device: &Device| self.bindings.text(device.instance) == row.instance;
+            if before.is_some_and(|index| is_it(&self.devices[index])) {
+                return before;
+            }
+            if let Some(index) = self.devices.iter().position(is_it) {
+                return Some(index);
+            }
+        }
         let key = match (row.instance, row.uri) {
-            ([], []) => 0,
+            ([], []) => return None,
             ([], uri) => fnv(uri),
             (instance, _) => fnv_lower(instance),
         };
-        // A row's id names one contact; notifiers reuse ids, so it may have been another device's.
-        for device in &mut self.devices {
-            if !(alive && device.key == key) {
-                device.drop_row(row.row);
-            }
-        }
-        if !alive {
-            return;
-        }
-        let Some(device) = self.device_or_new(key) else {
-            applied.overflow += 1;
-            return;
-        };
-        let at = self.devices.iter().position(|held| held.key == device);
-        let Some(at) = at else {
-            return;
-        };
-        match self.devices[at].merge(&row, &self.identity, options.gruu) {
-            Merged::Done => {}
-            Merged::GruuRefused => applied.gruu_refused += 1,
-            Merged::Overflow => applied.overflow += 1,
-        }
+        self.index_of(key).or_else(|| self.new_device(key))
     }
 
-    /// Makes sure that a device named `key` is held; answers its key.
-    fn device_or_new(&mut self, key: u64) -> Option<u64> {
-        if key == 0 {
-            return None;
-        }
-        if self.device(key).is_some() {
-            return Some(key);
-        }
-        // After `reset` the vector holds blank devices: take those first.
-        if let Some(blank) = self.devices.iter_mut().find(|device| device.key == 0) {
-            blank.reset(key);
-            return Some(key);
-        }
-        if self.devices.len() >= DEVICES_EASY
-            && let Some(idle) = self
-                .devices
-                .iter_mut()
-                .find(|device| device.is_forgettable(true))
-        {
-            idle.reset(key);
-            return Some(key);
-        }
-        if self.devices.len() < DEVICES_HELD_MAX {
-            let mut device = Device::default();
-            device.reset(key);
-            self.devices.push(device);
-            return Some(key);
-        }
-        let idle = self
-            .devices
-            .iter_mut()
-            .find(|device| device.is_forgettable(false))?;
-        idle.reset(key);
-        Some(key)
+    /// A place for a device named `key`, which is not held yet.
+    fn new_device(&mut self, key: u64) -> Option<usize> {
+        let idle = |devices: &[Device], easy| {
+            devices
+                .iter()
+                .position(|device| device.is_forgettable(easy))
+        };
+        let easy = (self.devices.len() >= DEVICES_EASY)
+            .then(|| idle(&self.devices, true))
+            .flatten();
+        let index = match easy {
+            Some(index) => index,
+            None if self.devices.len() < DEVICES_HELD_MAX => {
+                self.devices.push(Device::default());
+                self.devices.len() - 1
+            }
+            None => idle(&self.devices, false)?,
+        };
+        let device = &mut self.devices[index];
+        self.bindings.drop_instance(device.instance);
+        device.reset(key);
+        Some(index)
     }
+
+    /// Addresses and capacities of its buffers, to see that a warm merge touches none.
+    #[cfg(test)]
+    pub(crate) fn buffers(&self) -> [usize; 4] {
+        self.bindings.buffers()
+    }
+}
+
+/// A merge under way.
+#[derive(Debug)]
+struct Merge<'a> {
+    now: Timestamp,
+    document: &'a Document,
+    options: &'a RegistryOptions,
+    lists: &'a mut KnownLists,
+    /// Known GRUUs are to be judged again.
+    again: bool,
+    /// Where the binding of the next row is likely to be.
+    next: usize,
+    /// The ICSI list last read, and what it said.
+    last_list: (Text, u32),
 }
 
 /// Whether the contact is bound, by state, event and remaining life (REG-4).
@@ -346,91 +451,89 @@ fn is_alive(contact: &ContactRow) -> bool {
         && contact.expires_s != Some(0)
 }
 
-/// The last long parameter value read, and what it said.
-#[derive(Debug, Default)]
-struct KnownFeatures<'a> {
-    name: &'a [u8],
-    value: &'a [u8],
-    said: Features,
-}
-
-impl<'a> KnownFeatures<'a> {
-    fn add(
-        &mut self,
-        features: &mut Features,
-        (name, value): (&'a [u8], &'a [u8]),
-        accepted: &[Vec<u8>],
-    ) {
-        if self.value.is_empty() || self.name != name || self.value != value {
-            let mut said = Features::default();
-            said.add(name, value, accepted);
-            *self = Self { name, value, said };
-        }
-        features.icsi |= self.said.icsi;
-        features.refuses_invite |= self.said.refuses_invite;
-        features.speaks |= self.said.speaks;
-    }
-}
-
-fn row_of<'a>(
-    now: Timestamp,
-    document: &'a Document,
-    contact: &ContactRow,
-    (options, known): (&RegistryOptions, &mut KnownFeatures<'a>),
-) -> Row<'a> {
-    let mut features = Features::default();
-    let mut instance: &[u8] = &[];
-    for (name, value) in document.params_of(contact) {
-        if name.eq_ignore_ascii_case(b"+sip.instance") {
-            instance = bare_instance(value);
-        } else {
-            known.add(&mut features, (name, value), &options.accepted_icsi);
+impl<'a> Merge<'a> {
+    fn row_of(&mut self, row: u64, contact: &ContactRow) -> Row<'a> {
+        let (now, document) = (self.now, self.document);
+        let call_id = digest(document.text(contact.call_id));
+        let since = core::time::Duration::from_secs(u64::from(
+            contact.duration_registered_s.unwrap_or_default(),
+        ));
+        Row {
+            row,
+            id: BindingId {
+                call_id,
+                register: mix(call_id, digest(document.text(contact.cseq))),
+            },
+            expires_at: contact
+                .expires_s
+                .map_or(Timestamp::NEVER, |s| deadline(now, s)),
+            registered_at: now - since,
+            uri: document.text(contact.uri),
+            pub_gruu: contact.pub_gruu.map(|gruu| document.text(gruu)),
+            instance: document.text(contact.instance),
+            features: self.features_of(contact),
+            q: contact.q,
+            announced: match contact.event {
+                Some(ContactEvent::Registered | ContactEvent::Created) => true,
+                Some(
+                    ContactEvent::Refreshed
+                    | ContactEvent::Shortened
+                    | ContactEvent::Expired
+                    | ContactEvent::Deactivated
+                    | ContactEvent::Probation
+                    | ContactEvent::Unregistered
+                    | ContactEvent::Rejected,
+                )
+                | None => false,
+            },
         }
     }
-    let call_id = fnv(document.text(contact.call_id));
-    let since = core::time::Duration::from_secs(u64::from(
-        contact.duration_registered_s.unwrap_or_default(),
-    ));
-    Row {
-        row: fnv(document.text(contact.id)),
-        registration: 0,
-        id: BindingId {
-            call_id,
-            register: mix(call_id, fnv(document.text(contact.cseq))),
-        },
-        expires_at: contact
-            .expires_s
-            .map_or(Timestamp::NEVER, |s| deadline(now, s)),
-        registered_at: now - since,
-        aor: &[],
-        uri: document.text(contact.uri),
-        pub_gruu: contact.pub_gruu.map(|gruu| document.text(gruu)),
-        instance,
-        features,
-        q: contact.q,
-        announced: match contact.event {
-            Some(ContactEvent::Registered | ContactEvent::Created) => true,
-            Some(
-                ContactEvent::Refreshed
-                | ContactEvent::Shortened
-                | ContactEvent::Expired
-                | ContactEvent::Deactivated
-                | ContactEvent::Probation
-                | ContactEvent::Unregistered
-                | ContactEvent::Rejected,
-            )
-            | None => false,
-        },
+
+    fn features_of(&mut self, contact: &ContactRow) -> Features {
+        let (document, accepted) = (self.document, &self.options.accepted_icsi);
+        let mut features = Features::default();
+        for param in document.param_rows_of(contact) {
+            match param.kind {
+                ParamKind::Instance => {}
+                ParamKind::IcsiRef => {
+                    features.speaks = true;
+                    if self.last_list.0 != param.value || param.value.is_empty() {
+                        let value = document.text(param.value);
+                        self.last_list = (param.value, self.lists.icsi(value, accepted));
+                    }
+                    features.icsi |= self.last_list.1;
+                }
+                ParamKind::Other => {
+                    let (name, value) = (document.text(param.name), document.text(param.value));
+                    let mut said = Features::default();
+                    said.add(name, value, accepted);
+                    features.icsi |= said.icsi;
+                    features.refuses_invite |= said.refuses_invite;
+                    features.speaks |= said.speaks;
+                }
+            }
+        }
+        features
     }
 }
 
-/// An instance id without its quotes and angle brackets.
-fn bare_instance(value: &[u8]) -> &[u8] {
-    let value = unquoted(value).trim_ascii();
-    match value {
-        [b'<', inner @ .., b'>'] => inner,
-        _ => value,
+/// A digest to compare texts by; not keyed, never zero, good within this process only.
+pub(crate) fn digest(bytes: &[u8]) -> u64 {
+    const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mut hash = (bytes.len() as u64).wrapping_mul(FACTOR);
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mut take = |word: u64| {
+        hash = (hash ^ word).wrapping_mul(FACTOR);
+        hash ^= hash >> 29;
+    };
+    for word in words {
+        take(u64::from_le_bytes(*word));
     }
+    take(
+        rest.iter()
+            .fold(0, |word, &byte| word << 8 | u64::from(byte)),
+    );
+    hash.wrapping_mul(FACTOR).max(1)
 }
 
 /// FNV-1a, 64 bits; never zero, which names no device.

@@ -168,6 +168,13 @@ impl<'a> Answer<'a> {
 
 /// Whether a list of media ranges (`*`, `type/*`, `type/subtype`) holds `wanted`.
 pub fn list_covers(list: &[u8], wanted: &[u8]) -> bool {
+    // The common list names it first and in lower case.
+    if let Some(rest) = list.strip_prefix(wanted)
+        && matches!(rest.first(), None | Some(b' ' | b';' | b'\t'))
+        && !wanted.is_empty()
+    {
+        return true;
+    }
     list.split(|&c| c == b' ' || c == b'\t').any(|entry| {
         let entry = trim(&entry[..memchr::memchr(b';', entry).unwrap_or(entry.len())]);
         match entry {

@@ -4,6 +4,7 @@ use memchr::{memchr, memmem};
 
 use super::{Direction, SdpError, Setup};
 use crate::base::limits::{MSRP_PATH_URIS_MAX, SDP_BYTES_MAX, URI_BYTES_MAX};
+use crate::base::octets;
 
 /// Most lines of a description that we judge (BAD-25); a handset writes about fifteen.
 const LINES_MAX: usize = 512;
@@ -40,16 +41,16 @@ impl<'a> Iterator for Lines<'a> {
         if self.rest.iter().all(|&c| matches!(c, b'\r' | b'\n')) {
             return None;
         }
-        let end = memchr(b'\n', self.rest).unwrap_or(self.rest.len());
-        let line = &self.rest[..end];
-        self.rest = self.rest.get(end + 1..).unwrap_or_default();
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let good = match line {
-            &[kind, b'=', ref value @ ..] if self.left > 0 && kind.is_ascii_lowercase() => {
-                // A CR or NUL inside a value would travel into our requests and logs.
-                (!value.iter().any(|&c| c == b'\r' || c == 0)).then_some(Line { kind, value })
+        let end = line_end(self.rest);
+        let good = match (end, self.rest) {
+            (Some((end, next)), &[kind, b'=', ..])
+                if end >= 2 && self.left > 0 && kind.is_ascii_lowercase() =>
+            {
+                let value = &self.rest[2..end];
+                self.rest = &self.rest[next..];
+                Some(Line { kind, value })
             }
-            _ => None,
+            (Some(_) | None, _) => None,
         };
         if let Some(line) = good {
             self.left -= 1;
@@ -57,6 +58,23 @@ impl<'a> Iterator for Lines<'a> {
         }
         self.rest = b"";
         Some(Err(SdpError::None))
+    }
+}
+
+/// Where the first line of `text` ends, and where the next one starts. A CR or NUL inside a line
+/// would travel into our requests and logs: `None`.
+#[inline]
+fn line_end(text: &[u8]) -> Option<(usize, usize)> {
+    let mut at = 0;
+    loop {
+        at += octets::find_control(&text[at..]).at;
+        match (text.get(at), text.get(at + 1)) {
+            (None, _) => return Some((at, at)),
+            (Some(b'\n'), _) | (Some(b'\r'), None) => return Some((at, at + 1)),
+            (Some(b'\r'), Some(b'\n')) => return Some((at, at + 2)),
+            (Some(b'\r' | 0), Some(_) | None) => return None,
+            (Some(_), _) => at += 1,
+        }
     }
 }
 
@@ -71,14 +89,18 @@ pub(super) struct MediaLine<'a> {
 
 impl<'a> MediaLine<'a> {
     pub(super) fn parse(value: &'a [u8]) -> Result<Self, SdpError> {
-        let mut fields = value.splitn(4, |&c| c == b' ');
+        let mut rest = value;
         let mut field = || {
-            fields
-                .next()
-                .filter(|f| !f.is_empty())
-                .ok_or(SdpError::None)
+            let end = octets::find(rest, b' ').filter(|&end| end > 0);
+            let end = end.ok_or(SdpError::None)?;
+            let field = &rest[..end];
+            rest = &rest[end + 1..];
+            Ok(field)
         };
-        let (media, port, proto, formats) = (field()?, field()?, field()?, field()?);
+        let (media, port, proto, formats) = (field()?, field()?, field()?, rest);
+        if formats.is_empty() {
+            return Err(SdpError::None);
+        }
         Ok(Self {
             media,
             port: parse_port(port).ok_or(SdpError::None)?,
@@ -138,9 +160,12 @@ impl<'a> Level<'a> {
     }
 
     fn take_attribute(&mut self, text: &'a [u8]) -> Result<(), SdpError> {
-        let colon = memchr(b':', text);
+        let colon = octets::find(text, b':');
         let (name, value) = match colon {
-            Some(at) => (&text[..at], trim(&text[at + 1..])),
+            Some(at) => {
+                let value = &text[at + 1..];
+                (&text[..at], trim(value.strip_prefix(b" ").unwrap_or(value)))
+            }
             None => (trim(text), &b""[..]),
         };
         match name {
@@ -159,12 +184,11 @@ impl<'a> Level<'a> {
                 self.cema = true;
                 Ok(())
             }
-            _ => match Direction::parse(name) {
-                Some(direction) if colon.is_none() => {
-                    once(&mut self.direction, direction, SdpError::Dir)
-                }
-                Some(_) | None => Ok(()),
+            _ if colon.is_none() => match Direction::parse(name) {
+                Some(direction) => once(&mut self.direction, direction, SdpError::Dir),
+                None => Ok(()),
             },
+            _ => Ok(()),
         }
     }
 }
@@ -212,7 +236,7 @@ pub(super) fn describe(body: &[u8]) -> Result<Description<'_>, SdpError> {
                 chosen = Some((media, Level::default()));
                 current = Level::default();
             }
-        } else if filling {
+        } else if filling && matches!(line.kind, b'a' | b'c') {
             current.take(line)?;
         }
     }
@@ -239,7 +263,7 @@ pub(super) fn sdp_part<'a>(
 ) -> Result<&'a [u8], SdpError> {
     let content_type = content_type.ok_or(SdpError::None)?;
     let essence = media_type(content_type);
-    if essence.eq_ignore_ascii_case(b"application/sdp") {
+    if octets::is_word(essence, b"application/sdp") {
         return if body.is_empty() {
             Err(SdpError::None)
         } else {
@@ -258,7 +282,7 @@ pub(super) fn sdp_part<'a>(
 
 /// The type and subtype of a Content-Type value, parameters cut.
 pub(super) fn media_type(value: &[u8]) -> &[u8] {
-    trim(&value[..memchr(b';', value).unwrap_or(value.len())])
+    trim(&value[..octets::find(value, b';').unwrap_or(value.len())])
 }
 
 fn boundary(content_type: &[u8]) -> Option<&[u8]> {
@@ -323,35 +347,68 @@ fn sdp_content(part: &[u8]) -> Option<&[u8]> {
     }
 }
 
+/// Octets that may stand in a path URI.
+const IN_URI: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut c = 0x21;
+    while c < 0x7f {
+        table[c] = true;
+        c += 1;
+    }
+    table
+};
+
+/// Octets that may stand in one behind its scheme: no userinfo, fragment, query or delimiter.
+const IN_PLAIN_URI: [bool; 256] = {
+    let mut table = IN_URI;
+    let refused = *b"@#<>\"?";
+    let mut at = 0;
+    while at < refused.len() {
+        table[refused[at] as usize] = false;
+        at += 1;
+    }
+    table
+};
+
+/// Octets of a host name or IPv4 address.
+const IN_HOST: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut c = 0_u8;
+    while c < 128 {
+        table[c as usize] = c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'_');
+        c += 1;
+    }
+    table
+};
+
+fn all_in(text: &[u8], table: &[bool; 256]) -> bool {
+    text.iter()
+        .fold(true, |all, &c| all & table[usize::from(c)])
+}
+
 /// Host and port of one plain `msrp` URI. Userinfo, fragments and `msrps` are refused (BAD-25).
 pub(super) fn path_uri(uri: &[u8]) -> Result<(&[u8], u16), SdpError> {
     let bad = SdpError::Path;
-    if uri.len() > URI_BYTES_MAX || !uri.iter().all(|c| (0x21..0x7f).contains(c)) {
+    let (scheme, rest) = uri.split_first_chunk::<7>().ok_or(bad)?;
+    if uri.len() > URI_BYTES_MAX || !octets::is_word(scheme, b"msrp://") {
         return Err(bad);
     }
-    let scheme = uri.get(..7).ok_or(bad)?;
-    if !scheme.eq_ignore_ascii_case(b"msrp://") {
+    if !all_in(rest, &IN_PLAIN_URI) {
         return Err(bad);
     }
-    let rest = &uri[7..];
-    let parameters = memchr(b';', rest).ok_or(bad)?;
-    let (address, transport) = (&rest[..parameters], &rest[parameters + 1..]);
-    let transport = &transport[..memchr(b';', transport).unwrap_or(transport.len())];
-    if !transport.eq_ignore_ascii_case(b"tcp") {
+    let slash = octets::find(rest, b'/').ok_or(bad)?;
+    let (authority, behind) = (&rest[..slash], &rest[slash + 1..]);
+    // A slash behind the first semicolon is none of the address.
+    if octets::find(authority, b';').is_some() {
         return Err(bad);
     }
-    if rest
-        .iter()
-        .any(|c| matches!(c, b'@' | b'#' | b'<' | b'>' | b'"' | b'?'))
-    {
+    let semicolon = octets::find(behind, b';').filter(|&session_len| session_len > 0);
+    let transport = &behind[semicolon.ok_or(bad)? + 1..];
+    let transport = &transport[..octets::find(transport, b';').unwrap_or(transport.len())];
+    if !octets::is_word(transport, b"tcp") {
         return Err(bad);
     }
-    let slash = memchr(b'/', address).ok_or(bad)?;
-    let (authority, session) = (&address[..slash], &address[slash + 1..]);
-    if session.is_empty() {
-        return Err(bad);
-    }
-    let colon = authority.iter().rposition(|&c| c == b':').ok_or(bad)?;
+    let colon = octets::rfind(authority, b':').ok_or(bad)?;
     let (host, port) = (&authority[..colon], &authority[colon + 1..]);
     let port = parse_port(port).filter(|&port| port != 0).ok_or(bad)?;
     if host_is_plausible(host) {
@@ -372,18 +429,21 @@ fn host_is_plausible(host: &[u8]) -> bool {
                     .iter()
                     .all(|c| c.is_ascii_hexdigit() || b":.".contains(c))
         }
-        name => name
-            .iter()
-            .all(|c| c.is_ascii_alphanumeric() || b"-._".contains(c)),
+        name => all_in(name, &IN_HOST),
     }
 }
 
 /// Checks every URI of a path; the first is the one a connection goes to.
 pub(super) fn check_path(path: &[u8]) -> Result<(), SdpError> {
     let mut count = 0;
-    for uri in path.split(|&c| c == b' ').filter(|uri| !uri.is_empty()) {
-        path_uri(uri)?;
-        count += 1;
+    let mut rest = path;
+    while !rest.is_empty() {
+        let end = octets::find(rest, b' ').unwrap_or(rest.len());
+        if end > 0 {
+            path_uri(&rest[..end])?;
+            count += 1;
+        }
+        rest = rest.get(end + 1..).unwrap_or_default();
     }
     if (1..=MSRP_PATH_URIS_MAX).contains(&count) {
         Ok(())
@@ -394,6 +454,13 @@ pub(super) fn check_path(path: &[u8]) -> Result<(), SdpError> {
 
 /// The host of `IN IP4 host` or `IN IP6 host`; multicast forms with a slash are refused.
 fn connection_host(value: &[u8]) -> Result<&[u8], SdpError> {
+    if let Some((b"IN IP4 ", host)) = value.split_first_chunk::<7>()
+        && !host.is_empty()
+        && host.len() <= HOST_BYTES_MAX
+        && all_in(host, &IN_HOST)
+    {
+        return Ok(host);
+    }
     let mut fields = value
         .split(|&c| c == b' ')
         .filter(|field| !field.is_empty());
@@ -428,6 +495,7 @@ fn parse_size(text: &[u8]) -> Option<u64> {
 }
 
 /// Without blanks at both ends.
+#[inline]
 pub(super) const fn trim(text: &[u8]) -> &[u8] {
-    text.trim_ascii()
+    octets::trim(text)
 }

@@ -7,7 +7,7 @@ use crate::base::limits;
 use crate::base::outbox::{Destination, LINK_BACKLOG_BYTES_MAX};
 use crate::base::surface::{LinkId, LinkKind, MeshBody, MeshFrame};
 use crate::base::time::Timestamp;
-use crate::base::token::TokenKind;
+use crate::base::token::{TOKEN_LEN, TokenKind};
 use crate::msrp::frame::{self as msrp_frame, Parsed, Start};
 use crate::msrp::inbound::{self, Binding, Verdict};
 use crate::msrp::uri as msrp_uri;
@@ -15,8 +15,8 @@ use crate::push::delivery;
 use crate::push::{Ctx, PushState};
 use crate::shard::{Shard, ctx};
 use crate::sip::framing::{self, Frame};
-use crate::sip::message::HeaderTable;
-use crate::sip::parser;
+use crate::sip::message::{HeaderTable, Message};
+use crate::sip::parser::{self, ParseError};
 use crate::sip::transaction::server::ServerKey;
 
 /// Octets added at a time to a partial message while its end is looked for.
@@ -149,25 +149,24 @@ impl Shard {
         bytes: &[u8],
         scanned: usize,
     ) -> Step {
+        let mut table = self.desk.headers.take().unwrap_or_default();
+        let outlined = parser::outline(bytes, &mut table);
+        if let Some(len) = outlined {
+            if let Some(origin) = self.origin_of(link, kind) {
+                let message = &bytes[..len];
+                let parsed = parser::complete(message, &mut table);
+                if let Some(error) = self.act_on(now, &origin, message, parsed) {
+                    self.refuse_malformed(now, &origin, message, error, &mut table);
+                }
+            }
+            self.desk.headers = Some(table);
+            return Step::Used(len);
+        }
+        self.desk.headers = Some(table);
         match framing::frame(bytes, scanned) {
             Ok(Frame::Message { len }) => {
-                let to = Destination {
-                    shard: self.env.shard,
-                    link,
-                    address: None,
-                };
-                let peer = self.out.lookup(link).map(|state| state.peer);
-                if let Some(peer) = peer {
-                    self.handle_sip(
-                        now,
-                        &Origin {
-                            to,
-                            kind,
-                            source: peer,
-                            transaction: None,
-                        },
-                        &bytes[..len],
-                    );
+                if let Some(origin) = self.origin_of(link, kind) {
+                    self.handle_sip(now, &origin, &bytes[..len]);
                 }
                 Step::Used(len)
             }
@@ -226,21 +225,52 @@ impl Shard {
     /// One whole SIP message.
     pub(super) fn handle_sip(&mut self, now: Timestamp, origin: &Origin, bytes: &[u8]) {
         let mut table = self.desk.headers.take().unwrap_or_default();
-        match parser::parse(bytes, &mut table) {
-            Ok(message) if message.is_request() => {
-                self.handle_request(now, origin, &message);
-            }
-            Ok(message) => {
-                let shard = self.shard_of_response(&message);
-                if shard == self.env.shard {
-                    self.handle_response(now, origin.to, &message);
-                } else {
-                    self.forward(shard, origin, bytes);
-                }
-            }
-            Err(error) => self.refuse_malformed(now, origin, bytes, error, &mut table),
+        let parsed = parser::parse(bytes, &mut table);
+        if let Some(error) = self.act_on(now, origin, bytes, parsed) {
+            self.refuse_malformed(now, origin, bytes, error, &mut table);
         }
         self.desk.headers = Some(table);
+    }
+
+    /// Hands a parsed message to what it is for; gives back why it could not be parsed.
+    fn act_on(
+        &mut self,
+        now: Timestamp,
+        origin: &Origin,
+        bytes: &[u8],
+        parsed: Result<Message<'_>, ParseError>,
+    ) -> Option<ParseError> {
+        let message = match parsed {
+            Ok(message) => message,
+            Err(error) => return Some(error),
+        };
+        if message.is_request() {
+            self.handle_request(now, origin, &message);
+            return None;
+        }
+        match self.token_of(&message) {
+            Some(parts) if parts.shard != self.env.shard => {
+                self.forward(parts.shard, origin, bytes);
+            }
+            parts => self.handle_response(now, origin.to, &message, parts),
+        }
+        None
+    }
+
+    /// Where what comes over a stream's link is from; `None` once the link is gone.
+    fn origin_of(&self, link: LinkId, kind: LinkKind) -> Option<Origin> {
+        let source = self.out.lookup(link)?.peer;
+        let to = Destination {
+            shard: self.env.shard,
+            link,
+            address: None,
+        };
+        Some(Origin {
+            to,
+            kind,
+            source,
+            transaction: None,
+        })
     }
 
     /// Passes a message to the shard that owns it.
@@ -343,7 +373,7 @@ impl Shard {
         frame: &msrp_frame::Frame<'_>,
         status: u16,
     ) {
-        let parts = self.env.minter.verify(frame.tid);
+        let parts = self.verify(frame.tid);
         let Some(parts) = parts.filter(|parts| parts.kind == TokenKind::MsrpTransaction) else {
             self.probe.msrp_rejected_total += 1;
             return;
@@ -352,10 +382,12 @@ impl Shard {
             self.probe.msrp_rejected_total += 1;
             return;
         };
-        let from_peer = msrp_uri::same(
-            msrp_uri::first_uri(frame.from_path),
-            msrp_uri::first_uri(&push.media.path),
-        );
+        // The path of the answer was checked when it came, so the same text is the same URI.
+        let from_peer = frame.from_path == push.media.path
+            || msrp_uri::same(
+                msrp_uri::first_uri(frame.from_path),
+                msrp_uri::first_uri(&push.media.path),
+            );
         if push.msrp_link != Some(link) || !from_peer {
             self.probe.msrp_rejected_total += 1;
             return;
@@ -381,8 +413,16 @@ impl Shard {
 
     /// The live push whose session the path's last URI names.
     fn session_named(&self, to_path: &[u8]) -> Option<crate::base::slab::Key> {
-        let session = msrp_uri::session_id(msrp_uri::first_uri(to_path))?;
-        let parts = self.env.minter.verify(session)?;
+        // Our URI as we write it, or else any other spelling of it.
+        let ours = to_path
+            .strip_prefix(&self.env.msrp_prefix[..])
+            .and_then(|rest| rest.split_first_chunk::<TOKEN_LEN>())
+            .filter(|(_, rest)| *rest == b";tcp");
+        let session = match ours {
+            Some((session, _)) => session,
+            None => msrp_uri::session_id(msrp_uri::first_uri(to_path))?,
+        };
+        let parts = self.verify(session)?;
         if parts.kind != TokenKind::MsrpSession {
             return None;
         }
@@ -404,6 +444,7 @@ impl Shard {
             Some(_) => Binding::Elsewhere,
             None if push.state == PushState::Binding => {
                 delivery::bind(push, &mut ctx!(self, now), link);
+                self.unwatch(link);
                 Binding::Fresh
             }
             None => Binding::Unknown,

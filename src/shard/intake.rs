@@ -1,12 +1,17 @@
 //! Intake: MESSAGE into the store, durable before 202 (REQUIREMENTS section 8).
 
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
+
+use crate::base::octets;
 use crate::base::slab::Key;
 use crate::base::time::Timestamp;
 use crate::base::time::UnixMillis;
 use crate::base::token::TokenKind;
-use crate::cpim::{self, Cpim};
+use crate::cpim::{self, Cpim, Identifiers};
 use crate::push::Env;
-use crate::push::post::{Post, Reply};
+use crate::push::post::{Post, Reply, Scratch};
 use crate::registry::device_key;
 use crate::shard::Shard;
 use crate::shard::frames::Origin;
@@ -19,6 +24,9 @@ use crate::store::op::{Deposit, DepositFlags};
 
 /// Seconds a full mailbox asks the sender to wait (INT-9).
 const FULL_RETRY_AFTER: &[u8] = b"Retry-After: 300\r\n";
+
+/// Built once: most Accept-Contact values are searched in vain.
+static INSTANCE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"+sip.instance=\"<"));
 
 /// Why a MESSAGE is not taken.
 struct Refusal {
@@ -86,10 +94,11 @@ impl Shard {
             .served_user(message.request_uri())
             .ok_or(Refusal::plain(404))?;
         self.judge_content(message)?;
-        let mut bytes = core::mem::take(&mut self.post.scratch);
-        bytes.clear();
-        let result = self.store_deposit(now, origin, message, user, &mut bytes);
-        self.post.scratch = bytes;
+        let mut scratch = core::mem::take(&mut self.post.scratch);
+        scratch.wrapped.clear();
+        scratch.content.clear();
+        let result = self.store_deposit(now, origin, message, user, &mut scratch);
+        self.post.scratch = scratch;
         if result.is_err() {
             // A user made for a message that was refused is not kept.
             self.rearm_user(user);
@@ -113,12 +122,10 @@ impl Shard {
             return Err(Refusal::plain(400));
         };
         let essence = media_type(content_type);
-        if essence.eq_ignore_ascii_case(b"application/pkcs7-mime") {
+        if octets::is_word(essence, b"application/pkcs7-mime") {
             return Err(Refusal::plain(493));
         }
-        if !essence.eq_ignore_ascii_case(b"message/cpim")
-            && !essence.eq_ignore_ascii_case(b"text/plain")
-        {
+        if !octets::is_word(essence, b"message/cpim") && !octets::is_word(essence, b"text/plain") {
             return Err(Refusal {
                 status: 415,
                 extra: TYPES,
@@ -136,15 +143,19 @@ impl Shard {
         origin: &Origin,
         message: &Message<'_>,
         user: Key,
-        content: &mut Vec<u8>,
+        scratch: &mut Scratch,
     ) -> Result<(), Refusal> {
         let wall = self.desk.wall_at(now);
         let sender = sender_of(message);
-        compose(message, sender, wall, content)?;
-        let parsed = cpim::parse(content).map_err(|error| Refusal::plain(error.sip_status()))?;
         let header = |name| message.header(name).unwrap_or_default();
-        let conversation = header(HeaderName::ConversationId);
-        let contribution = header(HeaderName::ContributionId);
+        let ids = Identifiers {
+            conversation: header(HeaderName::ConversationId),
+            contribution: header(HeaderName::ContributionId),
+            in_reply_to: header(HeaderName::InReplyToContributionId),
+        };
+        let Scratch { wrapped, content } = scratch;
+        let parsed = compose(message, sender, wall, &ids, wrapped, content)?;
+        let content = &content[..];
         let life = self.post.options.life;
         let expires_s = message.expires().and_then(Result::ok);
         let expires = life.expiry(wall, message.date(), expires_s);
@@ -162,9 +173,9 @@ impl Shard {
             flags: flags_of(&parsed),
             sender,
             imdn_message_id: parsed.find_imdn(b"Message-ID").unwrap_or_default(),
-            conversation_id: conversation,
-            contribution_id: contribution,
-            in_reply_to: header(HeaderName::InReplyToContributionId),
+            conversation_id: ids.conversation,
+            contribution_id: ids.contribution,
+            in_reply_to: ids.in_reply_to,
             target_instance: target_instance(message),
             content_type: parsed.content_type(),
             cpim: content,
@@ -264,36 +275,34 @@ impl Shard {
 }
 
 /// Puts the CPIM to be delivered into `content`: as it came plus the CPM identifiers (CPIM-5), or
-/// wrapped around plain text (CPIM-3).
-fn compose(
-    message: &Message<'_>,
+/// wrapped around plain text (CPIM-3), which is done in `wrapped`. What the headers say is read once.
+fn compose<'a>(
+    message: &Message<'a>,
     sender: &[u8],
     wall: UnixMillis,
+    ids: &Identifiers<'_>,
+    wrapped: &'a mut Vec<u8>,
     content: &mut Vec<u8>,
-) -> Result<(), Refusal> {
-    let header = |name| message.header(name).unwrap_or_default();
+) -> Result<Cpim<'a>, Refusal> {
     let refuse = |error: cpim::CpimError| Refusal::plain(error.sip_status());
-    let content_type = header(HeaderName::ContentType);
-    let ids = (
-        header(HeaderName::ConversationId),
-        header(HeaderName::ContributionId),
-        header(HeaderName::InReplyToContributionId),
-    );
-    if !media_type(content_type).eq_ignore_ascii_case(b"text/plain") {
-        return cpim::ensure_cpm_headers(message.body(), ids.0, ids.1, ids.2, content)
-            .map_err(refuse);
-    }
-    let private = message.lists(HeaderName::Privacy, b"id");
-    let fields = cpim::TextFields {
-        from: if private { cpim::ANONYMOUS } else { sender },
-        to: message.request_uri(),
-        when: message.date().unwrap_or(wall),
-        content_type,
-        content: message.body(),
+    let content_type = message.header(HeaderName::ContentType).unwrap_or_default();
+    let bytes = if octets::is_word(media_type(content_type), b"text/plain") {
+        let private = message.lists(HeaderName::Privacy, b"id");
+        let fields = cpim::TextFields {
+            from: if private { cpim::ANONYMOUS } else { sender },
+            to: message.request_uri(),
+            when: message.date().unwrap_or(wall),
+            content_type,
+            content: message.body(),
+        };
+        cpim::wrap_text(&fields, wrapped).map_err(refuse)?;
+        &wrapped[..]
+    } else {
+        message.body()
     };
-    let mut wrapped = Vec::with_capacity(message.body().len() + 256);
-    cpim::wrap_text(&fields, &mut wrapped).map_err(refuse)?;
-    cpim::ensure_cpm_headers(&wrapped, ids.0, ids.1, ids.2, content).map_err(refuse)
+    let parsed = cpim::parse(bytes).map_err(refuse)?;
+    cpim::add_identifiers(bytes, &parsed, ids, content).map_err(refuse)?;
+    Ok(parsed)
 }
 
 /// The sender: P-Asserted-Identity, believed since only trusted peers reach us; else From.
@@ -306,23 +315,22 @@ fn sender_of<'a>(message: &Message<'a>) -> &'a [u8] {
 }
 
 fn media_type(value: &[u8]) -> &[u8] {
-    let end = memchr::memchr(b';', value).unwrap_or(value.len());
-    value[..end].trim_ascii()
+    let end = octets::find(value, b';').unwrap_or(value.len());
+    octets::trim(&value[..end])
 }
 
 fn flags_of(cpim: &Cpim<'_>) -> DepositFlags {
     let mut flags = DepositFlags::empty();
-    let wanted = cpim
-        .find_imdn(b"Disposition-Notification")
-        .unwrap_or_default();
-    for item in wanted.split(|&c| c == b',') {
-        if item.trim_ascii().eq_ignore_ascii_case(b"negative-delivery") {
+    let wanted = cpim.find_imdn(b"Disposition-Notification");
+    for item in wanted.unwrap_or_default().split(|&c| c == b',') {
+        let item = octets::trim(item.strip_prefix(b" ").unwrap_or(item));
+        if octets::is_word(item, b"negative-delivery") {
             flags = flags.with(DepositFlags::IMDN_NEGATIVE);
-        } else if item.trim_ascii().eq_ignore_ascii_case(b"positive-delivery") {
+        } else if octets::is_word(item, b"positive-delivery") {
             flags = flags.with(DepositFlags::IMDN_POSITIVE);
         }
     }
-    if media_type(cpim.content_type()).eq_ignore_ascii_case(b"message/imdn+xml") {
+    if octets::is_word(media_type(cpim.content_type()), b"message/imdn+xml") {
         flags = flags.with(DepositFlags::IS_IMDN);
     }
     flags
@@ -331,7 +339,7 @@ fn flags_of(cpim: &Cpim<'_>) -> DepositFlags {
 /// Key of the only device an Accept-Contact with `+sip.instance` leaves (INT-12); zero for all.
 fn target_instance(message: &Message<'_>) -> u64 {
     for value in message.headers(HeaderName::AcceptContact) {
-        let Some(at) = memchr::memmem::find(value, b"+sip.instance=\"<") else {
+        let Some(at) = INSTANCE.find(value) else {
             continue;
         };
         let rest = &value[at + 16..];

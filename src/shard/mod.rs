@@ -23,9 +23,10 @@ use crate::base::surface::{
     Core, Input, LinkCommand, LinkEvent, LinkId, LinkKind, MeshFrame, StoreBatch, Transmit, TxBuf,
 };
 use crate::base::time::{Timestamp, UnixMillis};
+use crate::base::token::{Claim, Domain, TokenParts};
 use crate::metrics::probe::Probe;
 use crate::push::campaign::{Campaigns, UserState};
-use crate::push::hops::{self, Hops};
+use crate::push::hops::{self, Hops, ProbeKit};
 use crate::push::post::Post;
 use crate::push::{Env, Push};
 use crate::registry::Registry;
@@ -128,8 +129,14 @@ impl Core for Shard {
 
     fn advance(&mut self, now: Timestamp) {
         self.fire_timers(now);
-        self.hops.advance(now, &mut self.out);
         if self.desk.hops_at <= now {
+            self.hops.advance(now, &mut self.out);
+            let kit = ProbeKit {
+                minter: &self.env.minter,
+                templates: &self.env.templates,
+                transaction: self.env.options.transaction,
+            };
+            self.hops.probe(now, &mut self.out, &kit);
             // A hop's time of avoidance may have passed.
             self.campaigns.hop_room();
         }
@@ -247,6 +254,19 @@ impl Shard {
     /// device gets could not be recorded and would come again after the next start.
     const fn starts_nothing(&self) -> bool {
         self.desk.draining || self.post.is_failed()
+    }
+
+    /// The parts of `text` if it is a token of ours. One that names a live push is compared with what
+    /// the push keeps; only others cost a MAC.
+    fn verify(&self, text: &[u8]) -> Option<TokenParts> {
+        let claim = Claim::read(text)?;
+        if claim.parts.shard == self.env.shard
+            && matches!(claim.parts.kind.domain(), Domain::Push | Domain::Media)
+            && let Some(push) = self.pushes.lookup(claim.parts.key)
+        {
+            return push.confirms(&claim).then_some(claim.parts);
+        }
+        self.env.minter.confirm(&claim)
     }
 
     fn trusts(&self, peer: IpAddr) -> bool {

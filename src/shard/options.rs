@@ -3,6 +3,7 @@
 use core::net::IpAddr;
 use core::time::Duration;
 
+use crate::base::octets;
 use crate::base::token::Minter;
 use crate::msrp::inbound::InboundOptions;
 use crate::push::Env;
@@ -80,17 +81,30 @@ impl ShardOptions {
     /// a telephone number (the S-CSCF sends us only its own users').
     #[must_use]
     pub fn serves(&self, identity: &[u8], canonical: &[u8]) -> bool {
+        let served = |host: &[u8]| {
+            let mut domains = self.domains.iter();
+            domains.any(|domain| domain.eq_ignore_ascii_case(host))
+        };
+        // An address holds its host; only a number leaves it to the URI.
+        if let Some(at) = octets::rfind(canonical, b'@') {
+            return at > 0 && served(&canonical[at + 1..]);
+        }
+        // A number leaves its host to the URI, mostly one with nothing unusual behind the `@`.
+        if let Some(at) = octets::find(identity, b'@')
+            && let host = &identity[at + 1..]
+            && octets::find(host, b'@').is_none()
+            && octets::is_word(&identity[..4.min(at)], b"sip:")
+        {
+            let end = host.iter().position(|c| matches!(c, b':' | b';' | b'?'));
+            return at > 4 && served(&host[..end.unwrap_or(host.len())]);
+        }
         let Ok(parsed) = uri::parse(identity) else {
             return false;
         };
         if parsed.scheme == uri::Scheme::Tel {
             return canonical.starts_with(b"+");
         }
-        parsed.user.is_some()
-            && self
-                .domains
-                .iter()
-                .any(|domain| domain.eq_ignore_ascii_case(parsed.host))
+        parsed.user.is_some() && served(parsed.host)
     }
 
     /// The shard that owns the user of `canonical` (FNV-1a, so that it is stable).

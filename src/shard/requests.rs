@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 use crate::base::time::Timestamp;
-use crate::base::token::{TokenKind, TokenParts};
+use crate::base::token::{TokenKind, TokenParts, peek_shard};
 use crate::push::signalling;
 use crate::push::{Ctx, Outcome};
 use crate::shard::frames::Origin;
@@ -170,12 +170,12 @@ impl Shard {
     fn is_own_push(&self, message: &Message<'_>) -> bool {
         let call_id = message.call_id();
         let local = memchr::memchr(b'@', call_id).map_or(call_id, |at| &call_id[..at]);
-        self.env.minter.verify(local).is_some()
+        self.verify(local).is_some()
     }
 
     /// The dialog or subscription the To tag names, if it is one of ours.
     fn dialog_of(&self, message: &Message<'_>) -> Option<TokenParts> {
-        let parts = self.env.minter.verify(message.to().ok()?.tag()?)?;
+        let parts = self.verify(message.to().ok()?.tag()?)?;
         match parts.kind {
             TokenKind::PushTag => {
                 let push = self.pushes.lookup(parts.key)?;
@@ -184,8 +184,11 @@ impl Shard {
                     .ok()?
                     .tag()
                     .is_some_and(|tag| tag.eq_ignore_ascii_case(push.dialog.remote_tag()));
-                (from_peer && message.call_id().starts_with(push.call_id.as_bytes()))
-                    .then_some(parts)
+                (from_peer
+                    && message
+                        .call_id()
+                        .starts_with(push.token(&self.env, TokenKind::PushCallId, 0).as_bytes()))
+                .then_some(parts)
             }
             TokenKind::SubscribeTag => Some(parts),
             TokenKind::PushBranch
@@ -196,7 +199,10 @@ impl Shard {
             | TokenKind::SubscribeCallId
             | TokenKind::OtherBranch
             | TokenKind::ServerTag
-            | TokenKind::ChargingId => None,
+            | TokenKind::ChargingId
+            | TokenKind::SubscribeChargingId
+            | TokenKind::OtherCallId
+            | TokenKind::HopBranch => None,
         }
     }
 
@@ -205,8 +211,8 @@ impl Shard {
             return self.env.shard;
         }
         let tag = message.to().ok().and_then(|to| to.tag());
-        if let Some(parts) = tag.and_then(|tag| self.env.minter.verify(tag)) {
-            return parts.shard;
+        if let Some(shard) = tag.and_then(peek_shard) {
+            return shard;
         }
         let identity = match message.method() {
             Method::Message => message.request_uri(),
@@ -237,19 +243,6 @@ impl Shard {
         let owner = found.then(|| self.options.owner(&canonical));
         self.desk.identity = canonical;
         owner
-    }
-
-    pub(super) fn shard_of_response(&self, message: &Message<'_>) -> u8 {
-        if self.options.shards == 1 {
-            return self.env.shard;
-        }
-        message
-            .via_top()
-            .ok()
-            .and_then(|via| via.branch)
-            .and_then(|branch| branch.strip_prefix(b"z9hG4bK"))
-            .and_then(|branch| self.env.minter.verify(branch))
-            .map_or(self.env.shard, |parts| parts.shard)
     }
 
     /// Checks that hold for every method (BAD-7, BAD-9): a status, and lines for it in `extra`.
@@ -309,7 +302,7 @@ impl Shard {
             }
             return;
         }
-        let mut bytes = core::mem::take(&mut self.post.scratch);
+        let mut bytes = core::mem::take(&mut self.post.scratch.content);
         bytes.clear();
         response::respond(
             message,
@@ -326,7 +319,7 @@ impl Shard {
         }
         self.out
             .send(origin.to, |out| out.extend_from_slice(&bytes));
-        self.post.scratch = bytes;
+        self.post.scratch.content = bytes;
     }
 
     /// A tag for a response outside any dialog.
@@ -476,7 +469,7 @@ impl Shard {
             },
         );
         self.desk.lines = extra;
-        self.rearm_push(now, parts.key);
+        self.after_push(now, parts.key, None);
     }
 
     fn write_refresh_answer(&self, answer: PeerAnswer, extra: &mut Vec<u8>) -> u16 {

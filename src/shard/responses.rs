@@ -7,20 +7,23 @@ use crate::base::token::{SEQUENCE_MODULUS, TokenKind, TokenParts};
 use crate::push::Ctx;
 use crate::push::signalling::{self, StrayDialog};
 use crate::shard::{Shard, ctx};
-use crate::sip::message::{Message, Method};
+use crate::sip::message::{Message, Method, Via};
+use crate::sip::scan::{decimal_u32, find_near};
 
 /// What our branches start with (RFC 3261 section 8.1.1.7).
 const MAGIC: &[u8] = b"z9hG4bK";
 
 impl Shard {
-    /// Routes a response (TX-8, TX-9). Forged or foreign ones change nothing.
+    /// Routes a response (TX-8, TX-9); `parts` is what [`Shard::token_of`] says. Forged or foreign
+    /// ones change nothing.
     pub(super) fn handle_response(
         &mut self,
         now: Timestamp,
         from: Destination,
         message: &Message<'_>,
+        parts: Option<TokenParts>,
     ) {
-        let Some(parts) = self.owner_of(message) else {
+        let Some(parts) = parts.filter(|parts| self.is_ours(message, *parts)) else {
             self.probe.responses_forged_total += 1;
             return;
         };
@@ -28,6 +31,10 @@ impl Shard {
             TokenKind::PushBranch => self.push_response(now, from, message, parts),
             TokenKind::SubscribeBranch => self.subscribe_response(now, message, parts),
             TokenKind::OtherBranch => self.notice_response(now, message, parts),
+            TokenKind::HopBranch => {
+                self.hops.probe_answered(parts);
+                self.campaigns.hop_room();
+            }
             TokenKind::PushCallId
             | TokenKind::PushTag
             | TokenKind::MsrpSession
@@ -35,22 +42,32 @@ impl Shard {
             | TokenKind::SubscribeCallId
             | TokenKind::SubscribeTag
             | TokenKind::ServerTag
-            | TokenKind::ChargingId => self.probe.responses_forged_total += 1,
+            | TokenKind::ChargingId
+            | TokenKind::SubscribeChargingId
+            | TokenKind::OtherCallId => self.probe.responses_forged_total += 1,
         }
     }
 
-    /// The token of the top branch, if the Via is ours alone and the Call-ID matches it.
-    fn owner_of(&self, message: &Message<'_>) -> Option<TokenParts> {
-        let via = message.via_top().ok()?;
-        if message.via_count() != 1 || !self.is_our_sent_by(via.host, via.port) {
-            return None;
+    /// The token in the top Via's branch, if one of our shards made it.
+    pub(super) fn token_of(&self, message: &Message<'_>) -> Option<TokenParts> {
+        let branch = message.via_top().ok()?.branch?;
+        self.verify(branch.strip_prefix(MAGIC)?)
+    }
+
+    /// The Via is ours alone and the Call-ID is that of the branch's owner.
+    fn is_ours(&self, message: &Message<'_>, parts: TokenParts) -> bool {
+        let sent_by = |via: Via<'_>| self.is_our_sent_by(via.host, via.port);
+        if message.via_count() != 1 || !message.via_top().is_ok_and(sent_by) {
+            return false;
         }
-        let parts = self.env.minter.verify(via.branch?.strip_prefix(MAGIC)?)?;
         let call_id = message.call_id();
-        let local = &call_id[..memchr::memchr(b'@', call_id)?];
-        let matches = match parts.kind {
+        let Some(at) = find_near(call_id, b'@') else {
+            return false;
+        };
+        let local = &call_id[..at];
+        match parts.kind {
             TokenKind::PushBranch => match self.pushes.lookup(parts.key) {
-                Some(push) => local == push.call_id.as_bytes(),
+                Some(push) => local == push.token(&self.env, TokenKind::PushCallId, 0).as_bytes(),
                 None => {
                     local
                         == self
@@ -75,9 +92,11 @@ impl Shard {
             | TokenKind::SubscribeTag
             | TokenKind::OtherBranch
             | TokenKind::ServerTag
-            | TokenKind::ChargingId => true,
-        };
-        matches.then_some(parts)
+            | TokenKind::ChargingId
+            | TokenKind::SubscribeChargingId
+            | TokenKind::OtherCallId
+            | TokenKind::HopBranch => true,
+        }
     }
 
     fn is_our_sent_by(&self, host: &[u8], port: Option<u16>) -> bool {
@@ -85,14 +104,14 @@ impl Shard {
         let Some(rest) = ours.get(host.len()..) else {
             return false;
         };
-        if !ours[..host.len()].eq_ignore_ascii_case(host) {
+        let start = &ours[..host.len()];
+        if start != host && !start.eq_ignore_ascii_case(host) {
             return false;
         }
         match (rest, port) {
             ([], None | Some(5060)) => true,
             ([b':', digits @ ..], port) => {
-                let port = port.unwrap_or(5060);
-                core::str::from_utf8(digits).is_ok_and(|text| text.parse() == Ok(port))
+                decimal_u32(digits) == Some(u32::from(port.unwrap_or(5060)))
             }
             _ => false,
         }

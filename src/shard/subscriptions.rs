@@ -7,11 +7,12 @@ use crate::base::slab::Key;
 use crate::base::time::Timestamp;
 use crate::base::token::{TokenKind, TokenParts};
 use crate::push::campaign::UserState;
+use crate::push::hops::Offer;
 use crate::reginfo::subscription::{
     Action, Ended, Notify, NotifyBody, NotifyHead, NotifyState, SubscribeContext, SubscribeKind,
-    SubscribeResponse, SubscriptionState, TerminationReason,
+    SubscribeResponse, Subscription, SubscriptionState, TerminationReason,
 };
-use crate::registry::{Device, User};
+use crate::registry::User;
 use crate::shard::Shard;
 use crate::shard::frames::Origin;
 use crate::shard::requests::Reply;
@@ -77,17 +78,10 @@ impl Shard {
         if wanted && !self.hops.is_up(now) {
             entry.extra.subscribe_at = now + NO_HOP_RETRY;
         } else if wanted {
-            let mut context = SubscribeContext {
-                now,
-                jitter: &mut self.desk.jitter,
-                options: &self.options.subscribe,
-            };
-            let entry = self.registry.entry_mut(user).expect("found above");
             // It may cross the 480 to a SUBSCRIBE sent before: that answer is out of date then.
             entry.extra.subscribe.registered_meanwhile =
                 entry.user.subscription.state() == SubscriptionState::Pending;
-            let action = entry.user.subscription.registered(&mut context);
-            self.subscription_action(now, user, action);
+            self.subscription_step(now, user, Subscription::registered);
         }
         self.rearm_user(user);
     }
@@ -102,17 +96,21 @@ impl Shard {
             entry.extra.subscribe_at = now + NO_HOP_RETRY;
             return;
         }
-        let mut context = SubscribeContext {
-            now,
-            jitter: &mut self.desk.jitter,
-            options: &self.options.subscribe,
-        };
-        let action = entry.user.subscription.wanted(&mut context);
-        self.subscription_action(now, user, action);
+        self.subscription_step(now, user, Subscription::wanted);
     }
 
     /// A client is not where the registrar said: asks for full state (RSP-7).
     pub(super) fn refresh_subscription(&mut self, now: Timestamp, user: Key) {
+        self.subscription_step(now, user, Subscription::refresh);
+    }
+
+    /// Lets the user's subscription take a step, and does what it asks for.
+    fn subscription_step(
+        &mut self,
+        now: Timestamp,
+        user: Key,
+        step: impl FnOnce(&mut Subscription, &mut SubscribeContext<'_>) -> Action,
+    ) {
         let Some(entry) = self.registry.entry_mut(user) else {
             return;
         };
@@ -121,7 +119,7 @@ impl Shard {
             jitter: &mut self.desk.jitter,
             options: &self.options.subscribe,
         };
-        let action = entry.user.subscription.refresh(&mut context);
+        let action = step(&mut entry.user.subscription, &mut context);
         self.subscription_action(now, user, action);
     }
 
@@ -155,14 +153,12 @@ impl Shard {
             state.dialog.reset();
             state.requests = 0;
         }
-        let Some((_, trunk)) = self.hops.pick(now, false) else {
-            let mut context = SubscribeContext {
-                now,
-                jitter: &mut self.desk.jitter,
-                options: &self.options.subscribe,
-            };
+        let Some((_, trunk)) = self.hops.pick(now, Offer::New) else {
             // Counts as a failure of the transport; the machine tries again later.
-            let _waits = entry.user.subscription.handle_transport_error(&mut context);
+            self.subscription_step(now, user, |subscription, context| {
+                let _waits = subscription.handle_transport_error(context);
+                Action::None
+            });
             return;
         };
         state.trunk = Some(trunk);
@@ -187,7 +183,9 @@ impl Shard {
         );
         let tag = self.env.token(TokenKind::SubscribeTag, key, sequence);
         let call_id = self.env.token(TokenKind::SubscribeCallId, key, sequence);
-        let icid = self.env.token(TokenKind::ChargingId, key, sequence);
+        let icid = self
+            .env
+            .token(TokenKind::SubscribeChargingId, key, sequence);
         let in_dialog = state.in_dialog;
         let mut to_value = core::mem::take(&mut self.desk.lines);
         to_value.clear();
@@ -251,29 +249,17 @@ impl Shard {
             retry_after_s: message.retry_after(),
         };
         let user = parts.key;
-        let Some(entry) = self.registry.entry_mut(user) else {
-            return;
-        };
-        let mut context = SubscribeContext {
-            now,
-            jitter: &mut self.desk.jitter,
-            options: &self.options.subscribe,
-        };
-        let action = entry
-            .user
-            .subscription
-            .handle_response(&mut context, response);
-        let again = action == Action::Ended(Ended::NotRegistered)
-            && core::mem::take(&mut entry.extra.subscribe.registered_meanwhile);
-        self.subscription_action(now, user, action);
-        if again && let Some(entry) = self.registry.entry_mut(user) {
-            let mut context = SubscribeContext {
-                now,
-                jitter: &mut self.desk.jitter,
-                options: &self.options.subscribe,
-            };
-            let action = entry.user.subscription.registered(&mut context);
-            self.subscription_action(now, user, action);
+        let mut absent = false;
+        self.subscription_step(now, user, |subscription, context| {
+            let action = subscription.handle_response(context, response);
+            absent = action == Action::Ended(Ended::NotRegistered);
+            action
+        });
+        if absent
+            && let Some(entry) = self.registry.entry_mut(user)
+            && core::mem::take(&mut entry.extra.subscribe.registered_meanwhile)
+        {
+            self.subscription_step(now, user, Subscription::registered);
         }
         self.rearm_user(user);
     }
@@ -288,13 +274,7 @@ impl Shard {
             if entry.user.subscription.deadline() > now {
                 return;
             }
-            let mut context = SubscribeContext {
-                now,
-                jitter: &mut self.desk.jitter,
-                options: &self.options.subscribe,
-            };
-            let action = entry.user.subscription.handle_timeout(&mut context);
-            self.subscription_action(now, user, action);
+            self.subscription_step(now, user, Subscription::handle_timeout);
         }
     }
 
@@ -327,29 +307,40 @@ impl Shard {
         let parts = dialog.filter(|parts| parts.kind == TokenKind::SubscribeTag);
         let parts = parts.ok_or((481, &b""[..]))?;
         let entry = self.registry.entry_mut(parts.key).ok_or((481, &b""[..]))?;
-        let call_id = self
-            .env
-            .token(TokenKind::SubscribeCallId, parts.key, parts.sequence);
+        let env = &self.env;
+        let is_ours = |call_id: &[u8]| {
+            let ours = env.token(TokenKind::SubscribeCallId, parts.key, parts.sequence);
+            call_id.starts_with(ours.as_bytes())
+        };
         if parts.sequence != entry.user.subscription.sequence() % DIALOGS
-            || !message.call_id().starts_with(call_id.as_bytes())
+            || !entry
+                .extra
+                .subscribe
+                .dialog
+                .admits(message.call_id(), is_ours)
         {
             return Err((481, b""));
         }
         let state_value = message
             .header(HeaderName::SubscriptionState)
             .unwrap_or_default();
-        let state = Parameterized::parse(state_value);
+        let active = active_for(state_value);
+        let state = Parameterized::parse(if active.is_some() { b"" } else { state_value });
         let parsed = match state.value {
+            _ if active.is_some() => Some(NotifyState::Active),
             value if value.eq_ignore_ascii_case(b"active") => Some(NotifyState::Active),
             value if value.eq_ignore_ascii_case(b"pending") => Some(NotifyState::Pending),
             value if value.eq_ignore_ascii_case(b"terminated") => Some(NotifyState::Terminated),
             _ => None,
         };
-        let event = Parameterized::parse(message.header(HeaderName::Event).unwrap_or_default());
+        let event = message.header(HeaderName::Event).unwrap_or_default();
         let head = NotifyHead {
             from_tag: message.from_tag().unwrap_or_default(),
             cseq: message.cseq().map_or(0, |cseq| cseq.number),
-            event_is_reg: event.value.eq_ignore_ascii_case(b"reg"),
+            event_is_reg: event == b"reg"
+                || Parameterized::parse(event)
+                    .value
+                    .eq_ignore_ascii_case(b"reg"),
             state_present: parsed.is_some(),
         };
         entry
@@ -357,18 +348,18 @@ impl Shard {
             .subscription
             .admit_notify(head)
             .map_err(|status| (status, &b""[..]))?;
-        let number = |name: &[u8]| {
-            let text = core::str::from_utf8(state.params.find(name)?).ok()?;
-            text.parse().ok()
-        };
-        let reason = state.params.find(b"reason").unwrap_or_default();
-        let notify = Notify {
-            state: parsed.expect("admitted only when present"),
-            expires_s: number(b"expires"),
-            reason: TerminationReason::parse(reason),
-            retry_after_s: number(b"retry-after"),
+        let state_now = parsed.expect("admitted only when present");
+        let mut notify = Notify {
+            state: state_now,
+            expires_s: active.or_else(|| number_of(&state, b"expires")),
+            reason: TerminationReason::Unstated,
+            retry_after_s: None,
             body: NotifyBody::Empty,
         };
+        if state_now == NotifyState::Terminated {
+            notify.reason = TerminationReason::parse(state.params.find(b"reason").unwrap_or(b""));
+            notify.retry_after_s = number_of(&state, b"retry-after");
+        }
         self.apply_notify(now, origin, message, parts.key, notify)
     }
 
@@ -388,9 +379,14 @@ impl Shard {
         if !message.body().is_empty() {
             match self.read_document(message) {
                 Ok(()) => {
-                    let options = &self.campaigns.options.registry;
+                    let campaigns = &mut self.campaigns;
                     let entry = self.registry.entry_mut(key).expect("looked up before");
-                    let applied = entry.user.apply(now, &self.campaigns.document, options);
+                    let applied = entry.user.apply(
+                        now,
+                        &campaigns.document,
+                        &campaigns.options.registry,
+                        &mut campaigns.lists,
+                    );
                     decide = applied.changed || applied.new_or_rebound_devices > 0;
                     notify.body = NotifyBody::Applied {
                         needs_refresh: applied.needs_refresh,
@@ -411,14 +407,9 @@ impl Shard {
         if refused.is_none() {
             self.reply(now, origin, message, &Reply::plain(200));
         }
-        let entry = self.registry.entry_mut(key).expect("looked up before");
-        let mut context = SubscribeContext {
-            now,
-            jitter: &mut self.desk.jitter,
-            options: &self.options.subscribe,
-        };
-        let action = entry.user.subscription.handle_notify(&mut context, notify);
-        self.subscription_action(now, key, action);
+        self.subscription_step(now, key, |subscription, context| {
+            subscription.handle_notify(context, notify)
+        });
         if decide {
             let entry = self.registry.entry_mut(key).expect("looked up before");
             self.campaigns.changed(now, key, &mut entry.extra);
@@ -428,26 +419,27 @@ impl Shard {
 
     /// The other identities of the implicit set lead to the same mailbox (INT-11).
     fn learn_aliases(&mut self, key: Key) {
-        let mut names = core::mem::take(&mut self.desk.identity);
-        names.clear();
-        if let Some(entry) = self.registry.entry(key) {
-            for aor in entry.user.devices.iter().flat_map(Device::aors) {
-                let start = names.len();
-                let served = uri::canonical_identity(aor, &mut names).is_ok()
-                    && self.options.serves(aor, &names[start..])
-                    && self.options.owner(&names[start..]) == self.env.shard;
-                if served {
-                    names.push(b'\n');
-                } else {
-                    names.truncate(start);
-                }
+        let mut name = core::mem::take(&mut self.desk.identity);
+        let mut from = 0;
+        while let Some((place, aor)) = self
+            .registry
+            .user(key)
+            .and_then(|user| user.next_unlearned(from))
+        {
+            name.clear();
+            let ours = uri::canonical_identity(aor, &mut name).is_ok()
+                && self.options.serves(aor, &name)
+                && self.options.owner(&name) == self.env.shard;
+            // An identity that leads elsewhere, or one too many, stays as it is, and is tried again
+            // at the next change.
+            if (!ours || self.registry.alias(key, &name))
+                && let Some(user) = self.registry.user_mut(key)
+            {
+                user.learned(place);
             }
+            from = place + 1;
         }
-        for name in names.split(|&c| c == b'\n').filter(|name| !name.is_empty()) {
-            // An identity that leads elsewhere, or one too many, stays as it is.
-            let _known = self.registry.alias(key, name);
-        }
-        self.desk.identity = names;
+        self.desk.identity = name;
     }
 
     fn read_document(&mut self, message: &Message<'_>) -> Result<(), (u16, &'static [u8])> {
@@ -457,12 +449,9 @@ impl Shard {
         {
             return Err((415, b"Accept-Encoding: identity\r\n"));
         }
-        let content_type =
-            Parameterized::parse(message.header(HeaderName::ContentType).unwrap_or_default());
-        if !content_type
-            .value
-            .eq_ignore_ascii_case(b"application/reginfo+xml")
-        {
+        let content_type = message.header(HeaderName::ContentType).unwrap_or_default();
+        let is_reginfo = |value: &[u8]| value.eq_ignore_ascii_case(b"application/reginfo+xml");
+        if !(is_reginfo(content_type) || is_reginfo(Parameterized::parse(content_type).value)) {
             return Err((415, b"Accept: application/reginfo+xml\r\n"));
         }
         self.campaigns
@@ -470,6 +459,25 @@ impl Shard {
             .parse(message.body())
             .map_err(|_| (400, &b""[..]))
     }
+}
+
+/// The seconds of `active;expires=`, which is what a Subscription-State mostly is. `None` is anything
+/// else, not a verdict.
+fn active_for(value: &[u8]) -> Option<u32> {
+    let digits = value.strip_prefix(b"active;expires=")?;
+    if !(1..=9).contains(&digits.len()) {
+        return None;
+    }
+    digits.iter().try_fold(0, |sum, &byte| {
+        byte.is_ascii_digit()
+            .then(|| sum * 10 + u32::from(byte - b'0'))
+    })
+}
+
+/// A parameter of a Subscription-State that is a number.
+fn number_of(state: &Parameterized<'_>, name: &[u8]) -> Option<u32> {
+    let text = core::str::from_utf8(state.params.find(name)?).ok()?;
+    text.parse().ok()
 }
 
 /// `true` if nothing about the user is worth remembering. What it was sent lately is forgotten too: a

@@ -12,10 +12,11 @@ use crate::push::campaign::{self, Parts};
 use crate::push::delivery::{self, Progress};
 use crate::push::post::After;
 use crate::push::signalling;
-use crate::push::{Ctx, Outcome, PushState};
+use crate::push::{Ctx, Outcome, Push, PushState};
 use crate::shard::frames::PARTIAL_MAX;
 use crate::shard::{Shard, ctx, subscriptions};
 use crate::store::index::Fate;
+use crate::wheel::{TimerId, Wheel};
 
 /// Timers fired in one turn; the rest follow in the next.
 const TIMERS_PER_TURN: usize = 4096;
@@ -26,6 +27,38 @@ const KIND_PUSH: u64 = 0;
 const KIND_USER: u64 = 1;
 const KIND_LINK: u64 = 2;
 const KIND_NOTICE: u64 = 3;
+
+/// Makes the wheel cover the push's deadline.
+fn cover_push(wheel: &mut Wheel, push: &mut Push, key: Key) {
+    let timer = timer_key(KIND_PUSH, key.slot, key.generation);
+    let deadline = push.deadline();
+    cover(wheel, &mut push.armed, deadline, timer);
+}
+
+/// Makes the wheel cover `deadline`: an entry that fires earlier stays where it is.
+fn cover(
+    wheel: &mut Wheel,
+    armed: &mut Option<(TimerId, Timestamp)>,
+    deadline: Timestamp,
+    timer: u64,
+) {
+    if deadline.is_never() {
+        return;
+    }
+    match *armed {
+        Some((_, at)) if at <= deadline => {}
+        Some((id, _)) => {
+            assert!(wheel.rearm(id, deadline), "an armed entry is in the wheel");
+            *armed = Some((id, deadline));
+        }
+        None => {
+            let id = wheel
+                .arm(deadline, timer)
+                .expect("the wheel has an entry for each owner");
+            *armed = Some((id, deadline));
+        }
+    }
+}
 
 /// The wheel's name of a notice.
 pub(super) fn notice_timer_key(key: Key) -> u64 {
@@ -67,7 +100,7 @@ impl Shard {
         };
         push.armed = None;
         if push.deadline() > now {
-            self.rearm_push(now, key);
+            cover_push(&mut self.wheel, push, key);
             return;
         }
         let outcome = signalling::handle_timeout(push, &mut ctx!(self, now));
@@ -80,35 +113,6 @@ impl Shard {
             }
         }
         self.after_push(now, key, outcome);
-    }
-
-    /// Makes the wheel cover the push's deadline.
-    pub(super) fn rearm_push(&mut self, _now: Timestamp, key: Key) {
-        let Some(push) = self.pushes.lookup_mut(key) else {
-            return;
-        };
-        let deadline = push.deadline();
-        if deadline.is_never() {
-            return;
-        }
-        match push.armed {
-            Some((_, at)) if at <= deadline => {}
-            Some((id, _)) => {
-                assert!(
-                    self.wheel.rearm(id, deadline),
-                    "an armed entry is in the wheel"
-                );
-                push.armed = Some((id, deadline));
-            }
-            None => {
-                let timer = timer_key(KIND_PUSH, key.slot, key.generation);
-                let id = self
-                    .wheel
-                    .arm(deadline, timer)
-                    .expect("one entry per push fits");
-                push.armed = Some((id, deadline));
-            }
-        }
     }
 
     /// A session step's meaning for the messages, then whatever follows.
@@ -163,6 +167,11 @@ impl Shard {
         let Some(push) = self.pushes.lookup_mut(key) else {
             return;
         };
+        // Most inputs only move the push's own deadline: nothing of its user is touched.
+        if outcome.is_none() && push.state != PushState::Delivering && !push.is_over() {
+            cover_push(&mut self.wheel, push, key);
+            return;
+        }
         let user = push.user();
         let Some(entry) = self.registry.entry_mut(user) else {
             unreachable!("a user stays while it has pushes")
@@ -192,7 +201,7 @@ impl Shard {
             debug_assert!(push.reported, "a push ends with an outcome");
             self.pushes.remove(key);
         } else {
-            self.rearm_push(now, key);
+            cover_push(&mut self.wheel, push, key);
         }
         if refresh {
             self.refresh_subscription(now, user);
@@ -422,31 +431,29 @@ impl Shard {
             }
             return;
         }
-        match state.armed {
-            Some((_, at)) if at <= deadline => {}
-            Some((id, _)) => {
-                assert!(
-                    self.wheel.rearm(id, deadline),
-                    "an armed entry is in the wheel"
-                );
-                state.armed = Some((id, deadline));
-            }
-            None => {
-                let timer = timer_key(KIND_USER, key.slot, key.generation);
-                let id = self
-                    .wheel
-                    .arm(deadline, timer)
-                    .expect("one entry per user fits");
-                state.armed = Some((id, deadline));
-            }
-        }
+        let timer = timer_key(KIND_USER, key.slot, key.generation);
+        cover(&mut self.wheel, &mut state.armed, deadline, timer);
     }
 
     /// Watches a link that may never say anything useful.
     pub(super) fn watch_link(&mut self, now: Timestamp, link: LinkId, wait: Duration) {
         let timer = timer_key(KIND_LINK, link.slot, link.generation);
         // A full wheel leaves the link unwatched; the driver's own caps still hold.
-        let _watched = self.wheel.arm(now + wait, timer);
+        let watch = self.wheel.arm(now + wait, timer);
+        if let Some(state) = self.out.lookup_mut(link) {
+            state.watch = watch;
+        }
+    }
+
+    /// A link was bound: nothing is left to watch over, unless part of a message has come. At ten
+    /// thousand connections a second the timers would else be a hundred thousand.
+    pub(super) fn unwatch(&mut self, link: LinkId) {
+        if let Some(state) = self.out.lookup_mut(link)
+            && !state.watched
+            && let Some(id) = state.watch.take()
+        {
+            self.wheel.disarm(id);
+        }
     }
 
     pub(super) fn watch_unbound(&mut self, now: Timestamp, link: LinkId) {
@@ -462,6 +469,7 @@ impl Shard {
             return;
         };
         state.watched = false;
+        state.watch = None;
         let unbound =
             state.kind == crate::base::surface::LinkKind::MsrpInbound && state.bound.is_none();
         let since = state.partial_since;
@@ -485,16 +493,20 @@ impl Shard {
         }
     }
 
-    /// Live pushes bound to `link`.
+    /// Live pushes bound to `link`. A connection of one session names it, so that only one that many
+    /// share costs a look at every push.
     fn pushes_on(&self, link: LinkId) -> Vec<Key> {
-        self.pushes
-            .keys()
-            .filter(|&key| {
-                self.pushes
-                    .lookup(key)
-                    .is_some_and(|push| push.msrp_link == Some(link))
-            })
-            .collect()
+        let is_on = |key: &Key| {
+            let push = self.pushes.lookup(*key);
+            push.is_some_and(|push| push.msrp_link == Some(link))
+        };
+        if let Some(state) = self.out.lookup(link)
+            && state.bound_count == 1
+            && let Some(key) = state.bound.filter(is_on)
+        {
+            return vec![key];
+        }
+        self.pushes.keys().filter(is_on).collect()
     }
 
     pub(super) fn msrp_lost(&mut self, now: Timestamp, link: LinkId) {

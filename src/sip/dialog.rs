@@ -7,8 +7,9 @@
 
 use crate::base::entropy::Jitter;
 use crate::base::limits::{ROUTES_MAX, URI_BYTES_MAX};
-use crate::sip::header::HeaderName;
-use crate::sip::message::{Message, NameAddr};
+use crate::sip::header::{AddrSpans, HeaderName};
+use crate::sip::message::Message;
+use crate::sip::scan::{LWS, is, trim};
 use crate::sip::uri::{self, Scheme, Uri};
 
 #[cfg(test)]
@@ -202,7 +203,7 @@ impl Dialog {
             return Err(DialogError::BadContact);
         }
         let to = response.header(HeaderName::To).unwrap_or_default();
-        append_unfolded(to, &mut self.text);
+        append_unfolded(response, to, &mut self.text);
         self.to_end = self.position();
         self.place_tag(response.to_tag().unwrap_or_default());
         self.write_routes(response)?;
@@ -229,28 +230,40 @@ impl Dialog {
     }
 
     fn write_routes(&mut self, response: &Message<'_>) -> Result<(), DialogError> {
-        let mut routes: [&[u8]; ROUTES_MAX] = [&[]; ROUTES_MAX];
+        let mut routes = [(0_u32, 0_u32); ROUTES_MAX];
         let mut count = 0;
-        for value in response.values(HeaderName::RecordRoute) {
-            if count == ROUTES_MAX {
-                return Err(DialogError::TooManyRoutes);
+        let bytes = response.bytes();
+        let mut last = None;
+        for line in response.spans(HeaderName::RecordRoute) {
+            let mut at = line.0;
+            while let Some(start) = next_value(bytes, at, line.1) {
+                if count == ROUTES_MAX {
+                    return Err(DialogError::TooManyRoutes);
+                }
+                let route = AddrSpans::parse(bytes, start, line.1, HeaderName::RecordRoute)
+                    .map_err(|_| DialogError::BadRoute)?;
+                let uri = route.resolve(bytes).uri;
+                last = Some((usable_uri(uri).ok_or(DialogError::BadRoute)?, uri));
+                let value = trim(&bytes[start..route.end()]);
+                routes[count] = (offset(start), offset(start + value.len()));
+                count += 1;
+                at = route.end();
             }
-            routes[count] = value;
-            count += 1;
         }
         self.strict_end = self.to_end;
-        for (index, value) in routes[..count].iter().rev().enumerate() {
-            let route = NameAddr::parse(value).map_err(|_| DialogError::BadRoute)?;
-            let Some(parsed) = usable_uri(route.uri) else {
-                return Err(DialogError::BadRoute);
-            };
-            if index == 0 && parsed.param(b"lr").is_none() {
-                append_request_uri(&parsed, route.uri, &mut self.text);
-                self.strict_end = self.position();
-                continue;
-            }
+        let mut loose = &routes[..count];
+        // The last one recorded is the first on our way.
+        if let Some((parsed, uri)) = last
+            && !is_loose(&parsed)
+        {
+            append_request_uri(&parsed, uri, &mut self.text);
+            self.strict_end = self.position();
+            loose = &routes[..count - 1];
+        }
+        for (start, end) in loose.iter().rev() {
             self.text.extend_from_slice(b"Route: ");
-            append_unfolded(value, &mut self.text);
+            let value = &bytes[*start as usize..*end as usize];
+            append_unfolded(response, value, &mut self.text);
             self.text.extend_from_slice(b"\r\n");
         }
         self.routes_end = self.position();
@@ -418,12 +431,33 @@ fn append_request_uri(route: &Uri<'_>, bytes: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Appends a header value on one line.
-fn append_unfolded(value: &[u8], out: &mut Vec<u8>) {
+/// Appends a header value of `response` on one line.
+#[inline]
+fn append_unfolded(response: &Message<'_>, value: &[u8], out: &mut Vec<u8>) {
+    if response.is_unfolded() {
+        out.extend_from_slice(value);
+        return;
+    }
     out.extend(value.iter().map(|byte| match byte {
         b'\r' | b'\n' => b' ',
         other => *other,
     }));
+}
+
+/// Where the next value of the list `bytes[at..end]` starts; `None` behind the last.
+#[inline]
+fn next_value(bytes: &[u8], at: usize, end: usize) -> Option<usize> {
+    let rest = &bytes[at..end];
+    let gap = rest
+        .iter()
+        .position(|byte| *byte != b',' && !is(*byte, LWS))?;
+    Some(at + gap)
+}
+
+/// The URI carries `lr` (RFC 3261 section 16.12).
+#[inline]
+fn is_loose(route: &Uri<'_>) -> bool {
+    route.params.as_bytes().ends_with(b";lr") || route.param(b"lr").is_some()
 }
 
 fn offset(position: usize) -> u32 {

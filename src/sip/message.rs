@@ -18,7 +18,7 @@ use crate::sip::header::{
     AddrSpans, COUNT, CSeqSpans, ViaSpans, date, parse_seconds, parse_session_expires,
 };
 use crate::sip::parser::{ParseError, ParseErrorKind};
-use crate::sip::scan::{LWS, decimal_u32, is, run_len, span, split_comma, trim};
+use crate::sip::scan::{LWS, before_either, decimal_u32, is, span, split_comma, trim};
 
 /// A request method. Names are compared with case (RFC 3261 section 7.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -125,6 +125,11 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
+    /// Where the line, its name, starts.
+    pub(crate) const fn line(&self) -> usize {
+        self.line as usize
+    }
+
     pub(crate) const fn value(&self) -> (usize, usize) {
         (self.value as usize, self.end as usize)
     }
@@ -161,6 +166,8 @@ pub struct HeaderTable {
     pub(crate) body: Span,
     /// First octet after the header section.
     pub(crate) headers_end: usize,
+    /// No value holds a line end: no line is folded.
+    pub(crate) unfolded: bool,
     pub(crate) facts: Facts,
 }
 
@@ -199,6 +206,7 @@ impl HeaderTable {
             method: Method::Unknown,
             body: Span::EMPTY,
             headers_end: 0,
+            unfolded: false,
             facts: Facts::default(),
         }
     }
@@ -212,14 +220,8 @@ impl HeaderTable {
         self.method = Method::Unknown;
         self.body = Span::EMPTY;
         self.headers_end = 0;
+        self.unfolded = false;
         self.facts = Facts::default();
-    }
-
-    /// Forgets the lines, keeps the start line.
-    pub(crate) fn forget_lines(&mut self) {
-        self.count = 0;
-        self.first.fill(NONE);
-        self.headers_end = 0;
     }
 
     /// Adds a line; `false` when the table is full. Offsets are below 2^32 by the size limit.
@@ -363,6 +365,27 @@ impl<'a> Message<'a> {
             table: self.table,
             next: self.table.first(name),
         }
+    }
+
+    /// The ranges of [`Message::headers`] in [`Message::bytes`].
+    pub(crate) fn spans(&self, name: HeaderName) -> impl Iterator<Item = (usize, usize)> + use<'a> {
+        self.entries(name).map(Entry::value)
+    }
+
+    /// Every line of that name, in order.
+    pub(crate) fn entries(&self, name: HeaderName) -> impl Iterator<Item = &'a Entry> + use<'a> {
+        let table = self.table;
+        core::iter::successors(table.first(name), |entry| table.after(entry))
+    }
+
+    /// `true` when it is known that no header line is folded.
+    pub(crate) const fn is_unfolded(&self) -> bool {
+        self.table.unfolded
+    }
+
+    /// `true` when the first Via line is one value; `false` may also mean that nobody looked.
+    pub(crate) fn top_via_is_alone(&self) -> bool {
+        self.table.facts.via.is_some_and(|via| via.is_alone())
     }
 
     /// The same as [`Message::headers`]: values to copy into a response line by line, unchanged.
@@ -581,29 +604,38 @@ impl<'a> Message<'a> {
 
 /// Whether the comma list `line` holds `token`, up to parameters.
 fn line_lists(line: &[u8], token: &[u8]) -> bool {
-    let hit = |value: &[u8]| {
-        value
-            .get(..token.len())
-            .is_some_and(|text| text.eq_ignore_ascii_case(token))
-            && value
-                .get(token.len())
-                .is_none_or(|byte| matches!(byte, b',' | b';') || is(*byte, LWS))
+    let Some(first) = token.first().map(|byte| byte | 0x20) else {
+        return false;
     };
-    if memchr::memchr(b'"', line).is_some() {
-        return Values { rest: line }.any(hit);
-    }
-    // Short tokens: stepping octet by octet beats a vectorised search per element.
-    let mut rest = line;
+    // Only places that look like the first letter are looked at.
+    let mut at = 0;
     loop {
-        rest = &rest[run_len(rest, LWS)..];
-        if hit(rest) {
-            return true;
+        let rest = &line[at..];
+        let step = before_either(rest, 0x20, (first, b'"'));
+        at += step;
+        match line.get(at) {
+            None => return false,
+            Some(b'"') => break,
+            Some(_) if starts_value(&line[..at]) && is_value(&line[at..], token) => return true,
+            Some(_) => at += 1,
         }
-        let Some(comma) = rest.iter().position(|byte| *byte == b',') else {
-            return false;
-        };
-        rest = &rest[comma + 1..];
     }
+    Values { rest: line }.any(|value| is_value(value, token))
+}
+
+/// Whether a list element begins behind `before`.
+fn starts_value(before: &[u8]) -> bool {
+    let last = before.iter().rev().find(|byte| !is(**byte, LWS));
+    matches!(last, None | Some(b','))
+}
+
+/// Whether `text` begins with `token` and a delimiter.
+fn is_value(text: &[u8], token: &[u8]) -> bool {
+    text.get(..token.len())
+        .is_some_and(|text| text.eq_ignore_ascii_case(token))
+        && text
+            .get(token.len())
+            .is_none_or(|byte| matches!(byte, b',' | b';') || is(*byte, LWS))
 }
 
 fn bad(name: HeaderName) -> ParseError {

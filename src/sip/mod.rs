@@ -5,6 +5,7 @@ pub mod feature;
 pub mod framing;
 pub mod header;
 pub mod message;
+pub mod overload;
 pub mod parser;
 pub mod response;
 pub mod scan;

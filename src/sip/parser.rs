@@ -198,28 +198,62 @@ fn fail<T>(kind: ParseErrorKind, at: usize) -> Checked<T> {
 /// # Errors
 /// The message must not be acted on; [`ParseError::reject`] and [`salvage`] say what to answer.
 pub fn parse<'a>(bytes: &'a [u8], table: &'a mut HeaderTable) -> Checked<Message<'a>> {
-    table.reset();
     if bytes.len() > SIP_MESSAGE_BYTES_MAX {
         return fail(ParseErrorKind::TooLarge, SIP_MESSAGE_BYTES_MAX);
     }
-    let begin = skip_blank_lines(bytes);
-    let first = start_line(bytes, begin, table)?;
-    if !quick::header_section(bytes, first, table) {
-        table.forget_lines();
-        header_section(bytes, begin, first, table)?;
-        if !bytes[first..table.headers_end].is_ascii() {
-            check_text(bytes, table)?;
-        }
+    table.reset();
+    if !quick::head(bytes, table) {
+        careful_head(bytes, table)?;
     }
-    if !bytes[begin..first].is_ascii() {
-        check_start_text(bytes, begin, table)?;
+    complete(bytes, table)
+}
+
+/// Finds the message that a stream's buffer starts with and notes its lines; returns its octets.
+/// What is noted is for [`complete`], with just these octets.
+///
+/// `None` says nothing about the buffer: a message that is unusual or not whole is for
+/// [`frame`](crate::sip::framing::frame) and [`parse`], which give the same answer where this gives
+/// one.
+pub fn outline(buffer: &[u8], table: &mut HeaderTable) -> Option<usize> {
+    table.reset();
+    if !quick::head(buffer, table) {
+        return None;
     }
+    let entry = table.first(HeaderName::ContentLength)?;
+    let (start, end) = entry.value();
+    let body = decimal_u32(&buffer[start..end])?;
+    let len = table.headers_end + body as usize;
+    let whole = len <= buffer.len() && len <= SIP_MESSAGE_BYTES_MAX;
+    (whole && table.after(entry).is_none()).then_some(len)
+}
+
+/// Reads the message whose lines `table` holds, noted by [`outline`] from the same octets.
+///
+/// # Errors
+/// As [`parse`].
+pub fn complete<'a>(bytes: &'a [u8], table: &'a mut HeaderTable) -> Checked<Message<'a>> {
     body(bytes, table)?;
     mandatory(bytes, table)?;
     if table.start.status == 0 {
         request_checks(bytes, table)?;
     }
     Ok(Message::new(bytes, table))
+}
+
+/// Start line and header section of a message that is not ordinary.
+#[cold]
+fn careful_head(bytes: &[u8], table: &mut HeaderTable) -> Checked<()> {
+    table.reset();
+    let begin = skip_blank_lines(bytes);
+    let first = start_line(bytes, begin, table)?;
+    header_section(bytes, begin, first, table)?;
+    if !bytes[first..table.headers_end].is_ascii() {
+        check_text(bytes, table)?;
+    }
+    if !bytes[begin..first].is_ascii() {
+        check_start_text(bytes, begin, table)?;
+    }
+    Ok(())
 }
 
 /// RFC 3261 section 7.5: empty lines before the start line are ignored.

@@ -11,7 +11,7 @@ use core::net::{IpAddr, SocketAddr};
 use std::io::Write as _;
 
 use crate::base::span::Span;
-use crate::sip::message::{HeaderName, Message, Method};
+use crate::sip::message::{Entry, HeaderName, Message, Method, Via};
 use crate::sip::scan::find_near;
 
 /// Octets of a response that come neither from the request nor from the caller: the status line,
@@ -58,11 +58,7 @@ pub fn respond(
         reason
     };
     out.reserve(request.headers_len() + extra_headers.len() + body.len() + OWN_BYTES);
-    out.extend_from_slice(b"SIP/2.0 ");
-    out.extend_from_slice(Decimal::new(u64::from(status)).as_bytes());
-    out.push(b' ');
-    out.extend_from_slice(reason.as_bytes());
-    out.extend_from_slice(b"\r\n");
+    put_status_line(status, reason, out);
     copy_vias(request, source, out);
     copy_lines(request, HeaderName::From, b"From: ", out);
     copy_to(request, status, to_tag, out);
@@ -94,10 +90,28 @@ pub fn reply_address(request: &Message<'_>, source: SocketAddr) -> SocketAddr {
     }
 }
 
+fn put_status_line(status: u16, reason: &str, out: &mut Vec<u8>) {
+    if status == 200 && reason == "OK" {
+        out.extend_from_slice(b"SIP/2.0 200 OK\r\n");
+        return;
+    }
+    out.extend_from_slice(b"SIP/2.0 ");
+    out.extend_from_slice(Decimal::new(u64::from(status)).as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(reason.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
 fn copy_vias(request: &Message<'_>, source: SocketAddr, out: &mut Vec<u8>) {
-    let mut lines = request.header_lines(HeaderName::Via);
-    let top = request.values(HeaderName::Via).next();
-    if let (Some(line), Some(value)) = (lines.next(), top) {
+    let mut lines = request.entries(HeaderName::Via);
+    let Some(first) = lines.next() else {
+        return;
+    };
+    let (start, end) = first.value();
+    let line = &request.bytes()[start..end];
+    if request.top_via_is_alone() {
+        put_only_via(request, first, source, out);
+    } else if let Some(value) = request.values(HeaderName::Via).next() {
         // The first line may hold empty list elements or more values around the first.
         let span = Span::of(line, value);
         out.extend_from_slice(b"Via: ");
@@ -105,8 +119,32 @@ fn copy_vias(request: &Message<'_>, source: SocketAddr, out: &mut Vec<u8>) {
         put_unfolded(&line[span.start as usize + span.len as usize..], out);
         out.extend_from_slice(b"\r\n");
     }
-    for line in lines {
-        put_line(b"Via: ", line, out);
+    for entry in lines {
+        copy_line(request, entry, b"Via: ", out);
+    }
+}
+
+/// Writes the first Via line, which holds one value.
+fn put_only_via(request: &Message<'_>, entry: &Entry, source: SocketAddr, out: &mut Vec<u8>) {
+    if let Ok(via) = request.via_top()
+        && via.rport.is_none()
+        && via.received.is_none()
+        && !wants_received(&via, source)
+    {
+        copy_line(request, entry, b"Via: ", out);
+        return;
+    }
+    let (start, end) = entry.value();
+    out.extend_from_slice(b"Via: ");
+    put_top_via(request, &request.bytes()[start..end], source, out);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The address in sent-by is not where the request came from; a name tells only over UDP.
+fn wants_received(via: &Via<'_>, source: SocketAddr) -> bool {
+    match sent_by_address(via.host) {
+        Some(address) => address != canonical(source.ip()),
+        None => via.transport.eq_ignore_ascii_case(b"UDP"),
     }
 }
 
@@ -117,10 +155,7 @@ fn put_top_via(request: &Message<'_>, value: &[u8], source: SocketAddr, out: &mu
         return;
     };
     let asks_rport = via.rport.is_some();
-    let differs = match sent_by_address(via.host) {
-        Some(address) => address != canonical(source.ip()),
-        None => via.transport.eq_ignore_ascii_case(b"UDP"),
-    };
+    let differs = wants_received(&via, source);
     if asks_rport || via.received.is_some() {
         rewrite_parameters(value, source.port(), out);
     } else {
@@ -168,29 +203,49 @@ fn put_address(address: IpAddr, out: &mut Vec<u8>) {
 }
 
 fn copy_to(request: &Message<'_>, status: u16, to_tag: &[u8], out: &mut Vec<u8>) {
-    let Some(value) = request.header(HeaderName::To) else {
+    let Some(entry) = request.entries(HeaderName::To).next() else {
         return;
     };
-    out.extend_from_slice(b"To: ");
-    put_unfolded(value, out);
+    copy_line(request, entry, b"To: ", out);
     if status != 100 && !to_tag.is_empty() && request.to_tag().is_none() {
+        out.truncate(out.len() - 2);
         out.extend_from_slice(b";tag=");
         out.extend_from_slice(to_tag);
-    }
-    out.extend_from_slice(b"\r\n");
-}
-
-fn copy_lines(request: &Message<'_>, name: HeaderName, text: &[u8], out: &mut Vec<u8>) {
-    for line in request.header_lines(name) {
-        put_line(text, line, out);
+        out.extend_from_slice(b"\r\n");
     }
 }
 
-/// `name` with its colon and blank, the value, and a line end.
 #[inline]
-fn put_line(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
-    out.extend_from_slice(name);
-    put_unfolded(value, out);
+fn copy_lines<const N: usize>(
+    request: &Message<'_>,
+    name: HeaderName,
+    text: &[u8; N],
+    out: &mut Vec<u8>,
+) {
+    for entry in request.entries(name) {
+        copy_line(request, entry, text, out);
+    }
+}
+
+/// Copies a line: as it stands where it is written as we write it, `text` being the name with colon
+/// and blank.
+#[inline]
+fn copy_line<const N: usize>(
+    request: &Message<'_>,
+    entry: &Entry,
+    text: &[u8; N],
+    out: &mut Vec<u8>,
+) {
+    let bytes = request.bytes();
+    let (start, end) = entry.value();
+    let line = bytes.get(entry.line()..end + 2).unwrap_or_default();
+    let ours = line.starts_with(text) && line.ends_with(b"\r\n") && entry.line() + N == start;
+    if ours && request.is_unfolded() {
+        out.extend_from_slice(line);
+        return;
+    }
+    out.extend_from_slice(text);
+    put_unfolded(&bytes[start..end], out);
     out.extend_from_slice(b"\r\n");
 }
 
@@ -234,6 +289,9 @@ fn split_parameters(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// The address in sent-by; `None` for a name.
 fn sent_by_address(host: &[u8]) -> Option<IpAddr> {
+    if let Some(address) = plain_ipv4(host) {
+        return Some(address);
+    }
     // Addresses begin with a digit or a bracket and end with a digit or a bracket.
     let last = *host.last()?;
     if !(last.is_ascii_hexdigit() || last == b']') || host[0].is_ascii_alphabetic() {
@@ -245,6 +303,32 @@ fn sent_by_address(host: &[u8]) -> Option<IpAddr> {
         .and_then(|inner| inner.strip_suffix(']'))
         .unwrap_or(text);
     text.parse().ok().map(canonical)
+}
+
+/// Four numbers without leading zeros; `None` for all else.
+fn plain_ipv4(host: &[u8]) -> Option<IpAddr> {
+    let mut octets = [0_u8; 4];
+    let mut index = 0;
+    let (mut number, mut digits) = (0_u16, 0);
+    for &byte in host {
+        let digit = byte.wrapping_sub(b'0');
+        if digit < 10 {
+            // The second digit of a number must not follow a zero.
+            if digits == 3 || (digits > 0 && number == 0) {
+                return None;
+            }
+            number = number * 10 + u16::from(digit);
+            digits += 1;
+        } else if byte == b'.' && digits > 0 && index < 3 {
+            octets[index] = u8::try_from(number).ok()?;
+            index += 1;
+            (number, digits) = (0, 0);
+        } else {
+            return None;
+        }
+    }
+    octets[3] = u8::try_from(number).ok()?;
+    (index == 3 && digits > 0).then(|| IpAddr::from(octets))
 }
 
 /// An IPv4 peer seen through a dual-stack socket is that IPv4 peer.

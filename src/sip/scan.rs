@@ -4,6 +4,8 @@
 //! may be a fold; the parser has already checked that every CR and LF in the header section belongs
 //! to a line end, so the scanners treat CR, LF, SP and HTAB alike.
 
+use core::hint::black_box;
+
 use crate::base::span::Span;
 
 /// `token` characters.
@@ -106,8 +108,9 @@ pub(crate) fn run_len(bytes: &[u8], mask: u8) -> usize {
         .unwrap_or(bytes.len())
 }
 
-/// `true` for an octet outside the class, which is one of [`TOKEN`], [`URI`],
-/// [`PARAM_VALUE`] and [`WORD`] alone: what the table says, as comparisons that vectorise.
+/// `true` for an octet outside the class, which is one of [`HOST`], [`TOKEN`], [`URI`],
+/// [`URI_PARAM`], [`PARAM_VALUE`] and [`WORD`] alone: what the table says, as comparisons that
+/// vectorise.
 #[inline]
 const fn outside<const CLASS: u8>(byte: u8) -> bool {
     let blank = byte <= b' ';
@@ -116,7 +119,18 @@ const fn outside<const CLASS: u8>(byte: u8) -> bool {
         let quote = (byte == b'"') | (byte == b'\\');
         return blank | comma | quote | (byte | 2 == b'>') | (byte == 0x7f);
     }
+    if CLASS == HOST {
+        let letter = (byte | 0x20).wrapping_sub(b'a') < 26;
+        let digit = (byte.wrapping_sub(b'-') < 13) & (byte != b'/');
+        return !(letter | digit | (byte == b'_'));
+    }
     let curly = (byte >= b'{') & (byte != b'~');
+    if CLASS == URI_PARAM {
+        let quote = (byte | 1 == b'#') | (byte == b',') | (byte == b'`');
+        let colon = (byte >= b';') & (byte <= b'@');
+        let slash = (byte == b'\\') | (byte == b'^');
+        return blank | curly | quote | colon | slash;
+    }
     if CLASS == URI {
         let quote = byte | 1 == b'#';
         let bracket = (byte | 2 == b'>') | (byte | 2 == b'^');
@@ -135,24 +149,36 @@ const fn outside<const CLASS: u8>(byte: u8) -> bool {
     blank | curly | quote | bracket | comma | colon
 }
 
-/// Whether one of sixteen octets lies outside the class.
+/// A one for each of sixteen octets that lies outside the class.
+///
+/// The marks pass through a black box: else the compiler mixes finding any with finding the first
+/// and compares octet by octet.
 #[inline]
-fn any_outside<const CLASS: u8>(chunk: &[u8; 16]) -> bool {
-    chunk
-        .iter()
-        .fold(false, |any, byte| any | outside::<CLASS>(*byte))
+fn marks<const CLASS: u8>(chunk: &[u8; 16]) -> u128 {
+    let mut marks = [0_u8; 16];
+    for (mark, byte) in marks.iter_mut().zip(chunk) {
+        *mark = u8::from(outside::<CLASS>(*byte));
+    }
+    u128::from_le_bytes(black_box(marks))
 }
 
 /// As [`run_len`], for runs that are long as a rule; the class as for [`outside`].
 #[inline]
 pub(crate) fn long_run<const CLASS: u8>(bytes: &[u8]) -> usize {
+    let Some(last) = bytes.last_chunk::<16>() else {
+        return run_len(bytes, CLASS);
+    };
     let (chunks, _) = bytes.as_chunks::<16>();
-    let whole = chunks
-        .iter()
-        .position(any_outside::<CLASS>)
-        .unwrap_or(chunks.len());
-    let rest = &bytes[whole * 16..];
-    whole * 16 + run_len(rest, CLASS)
+    let mut at = 0;
+    for chunk in chunks {
+        let marks = marks::<CLASS>(chunk);
+        if marks != 0 {
+            return at + (marks.trailing_zeros() / 8) as usize;
+        }
+        at += 16;
+    }
+    // The last sixteen overlap those before; without a mark the result is the length.
+    bytes.len() - 16 + (marks::<CLASS>(last).trailing_zeros() / 8) as usize
 }
 
 /// As [`all`], for texts that are long as a rule; the class as for [`outside`].
@@ -163,33 +189,121 @@ pub(crate) fn long_all<const CLASS: u8>(bytes: &[u8]) -> bool {
     };
     // The last sixteen overlap those before.
     let (chunks, _) = bytes.as_chunks::<16>();
-    !any_outside::<CLASS>(last) && !chunks.iter().any(any_outside::<CLASS>)
+    let fine = |chunk| marks::<CLASS>(chunk) == 0;
+    fine(last) && chunks.iter().all(fine)
+}
+
+/// [`is_token`] for what is mostly letters and digits, dots and dashes.
+#[inline]
+pub(crate) fn is_long_token(bytes: &[u8]) -> bool {
+    long_all::<HOST>(bytes) || all(bytes, TOKEN)
+}
+
+/// Whether `bytes` starts with 32 letters and digits, as our own tokens do.
+#[inline]
+pub(crate) fn starts_with_token(bytes: &[u8]) -> bool {
+    let Some(chunk) = bytes.first_chunk::<32>() else {
+        return false;
+    };
+    let odd = |byte: u8| {
+        let letter = (byte | 0x20).wrapping_sub(b'a') < 26;
+        !letter & (byte.wrapping_sub(b'0') > 9)
+    };
+    let mut marks = [0_u8; 32];
+    for (mark, byte) in marks.iter_mut().zip(chunk) {
+        *mark = u8::from(odd(*byte));
+    }
+    marks == [0; 32]
+}
+
+const ONES: u64 = u64::from_le_bytes([1; 8]);
+const HIGHS: u64 = ONES << 7;
+
+/// Bit 7 of each zero octet; bits above the lowest one set may be wrong.
+#[inline]
+pub(crate) const fn zero_octets(word: u64) -> u64 {
+    word.wrapping_sub(ONES) & !word & HIGHS
+}
+
+/// Octets before the first that `marks` marks: bit 7 of an octet, of which the lowest set is right.
+#[inline]
+fn run_until(bytes: &[u8], marks: impl Fn(u64) -> u64 + Copy) -> usize {
+    let mut at = 0;
+    while let Some(pair) = bytes.get(at..).and_then(<[u8]>::first_chunk::<16>) {
+        let step = first_mark(pair, marks);
+        if step < 16 {
+            return at + step;
+        }
+        at += 16;
+    }
+    if let Some(last) = bytes.last_chunk::<16>() {
+        // They overlap those before; without a mark the result is the length.
+        return bytes.len() - 16 + first_mark(last, marks);
+    }
+    let stops = |byte: &u8| marks(u64::from(*byte) | FILL) & 0x80 != 0;
+    bytes.iter().position(stops).unwrap_or(bytes.len())
+}
+
+/// Octets before the first of sixteen that is marked.
+#[inline]
+fn first_mark(pair: &[u8; 16], marks: impl Fn(u64) -> u64) -> usize {
+    let pair = u128::from_le_bytes(*pair);
+    let (low, high) = (marks(low_half(pair)), marks(low_half(pair >> 64)));
+    if low | high == 0 {
+        return 16;
+    }
+    let (word, base) = if low == 0 { (high, 8) } else { (low, 0) };
+    base + (word.trailing_zeros() / 8) as usize
+}
+
+/// Seven octets above one that is looked at alone.
+const FILL: u64 = u64::from_le_bytes([0, b'a', b'a', b'a', b'a', b'a', b'a', b'a']);
+
+#[expect(clippy::cast_possible_truncation, reason = "half of it is wanted")]
+#[inline]
+const fn low_half(pair: u128) -> u64 {
+    pair as u64
+}
+
+/// Octets before the first that is a control character or no ASCII; DEL passes.
+#[inline]
+pub(crate) fn plain_len(bytes: &[u8]) -> usize {
+    let odd = |byte: &u8| byte.cast_signed() < 0x20;
+    // Of an octet below the blank the difference borrows; those beyond ASCII have the bit already.
+    let marks = |word: u64| (word.wrapping_sub(ONES * 0x20) | word) & HIGHS;
+    let (chunks, tail) = bytes.as_chunks::<16>();
+    let any = |chunk: &[u8; 16]| chunk.iter().fold(false, |any, byte| any | odd(byte));
+    match chunks.iter().position(any) {
+        Some(index) => index * 16 + first_mark(&chunks[index], marks),
+        None => chunks.len() * 16 + tail.iter().position(odd).unwrap_or(tail.len()),
+    }
 }
 
 /// Where `needle` stands first, for needles that are near: an inlined search costs less than the
 /// call of a better one.
 #[inline]
 pub(crate) fn find_near(bytes: &[u8], needle: u8) -> Option<usize> {
-    let (chunks, tail) = bytes.as_chunks::<16>();
-    let holds = |chunk: &[u8; 16]| {
-        chunk
-            .iter()
-            .fold(false, |any, byte| any | (*byte == needle))
-    };
-    let Some(index) = chunks.iter().position(holds) else {
-        let step = tail.iter().position(|byte| *byte == needle)?;
-        return Some(chunks.len() * 16 + step);
-    };
-    let marks = zero_octets(u128::from_le_bytes(chunks[index]) ^ (ONES * u128::from(needle)));
-    Some(index * 16 + (marks.trailing_zeros() / 8) as usize)
+    let pattern = ONES * u64::from(needle);
+    let at = run_until(bytes, |word| zero_octets(word ^ pattern));
+    (at < bytes.len()).then_some(at)
 }
 
-const ONES: u128 = u128::from_le_bytes([1; 16]);
-
-/// Bit 7 of each zero octet; bits above the lowest one set may be wrong.
+/// Octets before the first of two needles, each octet taken with the bits `fold` set.
 #[inline]
-const fn zero_octets(octets: u128) -> u128 {
-    octets.wrapping_sub(ONES) & !octets & (ONES << 7)
+pub(crate) fn before_either(bytes: &[u8], fold: u8, needles: (u8, u8)) -> usize {
+    let fold = ONES * u64::from(fold);
+    let (a, b) = (ONES * u64::from(needles.0), ONES * u64::from(needles.1));
+    run_until(bytes, |word| {
+        let word = word | fold;
+        zero_octets(word ^ a) | zero_octets(word ^ b)
+    })
+}
+
+/// The eight octets from `at` on as a number, the first lowest; `None` too near the end.
+#[inline]
+pub(crate) fn word(bytes: &[u8], at: usize) -> Option<u64> {
+    let chunk = bytes.get(at..)?.first_chunk::<8>()?;
+    Some(u64::from_le_bytes(*chunk))
 }
 
 /// `true` when `bytes` is not empty and every byte belongs to `mask`.
@@ -409,11 +523,28 @@ mod tests {
     }
 
     #[test]
+    fn plain_text_ends_at_the_first_control_or_octet_above_127() {
+        for byte in 0..=u8::MAX {
+            for at in 0..40 {
+                let mut text = [b'a'; 40];
+                text[at] = byte;
+                let plain = (b' '..0x80).contains(&byte);
+                assert_eq!(plain_len(&text), if plain { 40 } else { at }, "{byte:#x}");
+                let token = byte.is_ascii_alphanumeric() || at >= 32;
+                assert_eq!(starts_with_token(&text), token, "{byte:#x}");
+                assert!(!starts_with_token(&text[..31]));
+            }
+        }
+    }
+
+    #[test]
     fn long_runs_agree_with_the_table() {
         long_runs_agree::<TOKEN>();
         long_runs_agree::<URI>();
         long_runs_agree::<PARAM_VALUE>();
         long_runs_agree::<WORD>();
+        long_runs_agree::<HOST>();
+        long_runs_agree::<URI_PARAM>();
     }
 
     #[test]

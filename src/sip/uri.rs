@@ -5,7 +5,9 @@
 use crate::base::limits::URI_BYTES_MAX;
 use crate::sip::header::Params;
 use crate::sip::parser::{ParseError, ParseErrorKind};
-use crate::sip::scan::{Cursor, HOST, URI, URI_PARAM, USER, all, decimal_u32, is};
+use crate::sip::scan::{
+    Cursor, HOST, URI, URI_PARAM, USER, all, decimal_u32, find_near, is, long_run, run_len,
+};
 
 /// The scheme of a URI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -70,6 +72,63 @@ fn bad(at: usize) -> ParseError {
 /// `BadUri` with the offset of the defect: no scheme, an octet no URI holds (white space, angle
 /// brackets, quotes, controls, octets above 127), a broken escape, no host, a port out of range.
 pub fn parse(bytes: &[u8]) -> Result<Uri<'_>, ParseError> {
+    if let Some(uri) = parse_usual(bytes) {
+        return Ok(uri);
+    }
+    parse_any(bytes)
+}
+
+/// Reads `sip:[user@]host[:port][;parameters]` without escapes, password and headers. `None`: another
+/// form, or a defect.
+#[inline]
+fn parse_usual(bytes: &[u8]) -> Option<Uri<'_>> {
+    const START: usize = b"sip:".len();
+    if !bytes.starts_with(b"sip:") {
+        return None;
+    }
+    let mut uri = Uri::empty(Scheme::Sip);
+    let mut at = START;
+    if let Some(len) = find_near(&bytes[START..], b'@') {
+        let user = &bytes[START..START + len];
+        let plain = |byte: &u8| is(*byte, USER) && *byte != b'%';
+        if user.is_empty() || !user.iter().all(plain) {
+            return None;
+        }
+        uri.user = Some(user);
+        at += len + 1;
+    }
+    let host = &bytes[at..];
+    uri.host = &host[..long_run::<HOST>(host)];
+    at += uri.host.len();
+    if let Some(b':') = bytes.get(at) {
+        let digits = &bytes[at + 1..];
+        let len = digits.iter().take_while(|byte| byte.is_ascii_digit());
+        let len = len.count();
+        let port = u16::try_from(decimal_u32(&digits[..len])?).ok()?;
+        uri.port = Some(port).filter(|port| *port != 0);
+        uri.port?;
+        at += 1 + len;
+    }
+    let params = at;
+    while let Some(b';') = bytes.get(at) {
+        let name = run_len(&bytes[at + 1..], URI_PARAM);
+        if name == 0 {
+            return None;
+        }
+        at += 1 + name;
+        if let Some(b'=') = bytes.get(at) {
+            at += 1 + long_run::<URI_PARAM>(&bytes[at + 1..]);
+        }
+    }
+    let text = &bytes[params..];
+    if at != bytes.len() || uri.host.is_empty() || find_near(text, b'%').is_some() {
+        return None;
+    }
+    uri.params = Params::new(text);
+    Some(uri)
+}
+
+fn parse_any(bytes: &[u8]) -> Result<Uri<'_>, ParseError> {
     let colon = memchr::memchr(b':', bytes).ok_or_else(|| bad(0))?;
     let scheme = &bytes[..colon];
     let rest = colon + 1;

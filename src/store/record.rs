@@ -32,6 +32,11 @@ const _: () = assert!(
     "a record's length has 32 bits"
 );
 
+/// Octets of a deposit before its first counted field.
+const DEPOSIT_FIXED_BYTES: usize = 36;
+/// Counted fields of a deposit before the CPIM.
+const DEPOSIT_FIELDS: usize = 8;
+
 const KIND_DEPOSIT: u8 = 1;
 const KIND_MARK: u8 = 2;
 
@@ -76,15 +81,19 @@ pub enum Record<'a> {
 /// [`RecordErrorKind::TooLong`] or [`RecordErrorKind::Empty`]; `out` is then as it was.
 pub fn encode_deposit(deposit: &Deposit<'_>, out: &mut Vec<u8>) -> Result<(), RecordError> {
     let start = out.len();
-    out.extend_from_slice(&[RECORD_VERSION, KIND_DEPOSIT, deposit.flags.bits(), 0]);
-    for number in [
+    let mut fixed = [0; DEPOSIT_FIXED_BYTES];
+    let (head, numbers) = fixed.split_at_mut(4);
+    head.copy_from_slice(&[RECORD_VERSION, KIND_DEPOSIT, deposit.flags.bits(), 0]);
+    let values = [
         deposit.number,
         deposit.received.0,
         deposit.expires.0,
         deposit.target_instance,
-    ] {
-        out.extend_from_slice(&number.to_le_bytes());
+    ];
+    for (slot, value) in numbers.chunks_exact_mut(8).zip(values) {
+        slot.copy_from_slice(&value.to_le_bytes());
     }
+    out.extend_from_slice(&fixed);
     let fields = [
         deposit.user,
         deposit.identity,
@@ -198,6 +207,23 @@ pub fn decode(payload: &[u8]) -> Result<Record<'_>, RecordError> {
     } else {
         Err(error(RecordErrorKind::Trailing, reader.at))
     }
+}
+
+/// Content type and CPIM of a deposit's payload, without a look at the other fields: for payloads that
+/// [`decode`] took or [`encode_deposit`] wrote. `None` for anything that is too short, or no deposit.
+#[must_use]
+pub fn content_of(payload: &[u8]) -> Option<(&[u8], &[u8])> {
+    if payload.get(1) != Some(&KIND_DEPOSIT) {
+        return None;
+    }
+    let mut rest = payload.get(DEPOSIT_FIXED_BYTES..)?;
+    let mut content_type = &rest[..0];
+    for _ in 0..DEPOSIT_FIELDS {
+        let (len, field) = rest.split_first_chunk::<2>()?;
+        (content_type, rest) = field.split_at_checked(usize::from(u16::from_le_bytes(*len)))?;
+    }
+    let (_, cpim) = rest.split_first_chunk::<4>()?;
+    Some((content_type, cpim))
 }
 
 struct Reader<'a> {

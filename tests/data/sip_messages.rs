@@ -66,3 +66,48 @@ pub(crate) const INVITE: &[u8] = b"\
     a=setup:actpass\r\n\
     a=sendonly\r\n\
     ";
+
+/// What the first hop says to a push INVITE.
+pub(crate) const TRYING: &[u8] = b"\
+    SIP/2.0 100 Trying\r\n\
+    Via: SIP/2.0/TCP push1.home.example:5060;branch=z9hG4bKaq4tz2mxv7c3k5w6n2p5r7s2dq4wz6yb;oc=0;oc-algo=\"loss\";oc-validity=0;oc-seq=1795329600.001\r\n\
+    From: <sip:push@home.example>;tag=bq4tz2mxv7c3k5w6n2p5r7s2dq4wz6yb\r\n\
+    To: <sip:+15550123@home.example>\r\n\
+    Call-ID: cq4tz2mxv7c3k5w6n2p5r7s2dq4wz6yb@push1.home.example\r\n\
+    CSeq: 1 INVITE\r\n\
+    Content-Length: 0\r\n\
+    \r\n\
+    ";
+
+/// The answer to a BYE.
+pub(crate) const OK_BYE: &[u8] = b"\
+    SIP/2.0 200 OK\r\n\
+    Via: SIP/2.0/TCP push1.home.example:5060;branch=z9hG4bKaq4tz2mxv7c3k5w6n2p5r7s2dq4wz6yb;oc=0;oc-algo=\"loss\";oc-validity=0;oc-seq=1795329600.001\r\n\
+    From: <sip:push@home.example>;tag=bq4tz2mxv7c3k5w6n2p5r7s2dq4wz6yb\r\n\
+    To: <sip:+15550123@home.example>;tag=phone-5d2f01\r\n\
+    Call-ID: cq4tz2mxv7c3k5w6n2p5r7s2dq4wz6yb@push1.home.example\r\n\
+    CSeq: 2 BYE\r\n\
+    User-Agent: phone/1\r\n\
+    Content-Length: 0\r\n\
+    \r\n\
+    ";
+
+/// The head of a registration's NOTIFY.
+pub(crate) const NOTIFY: &[u8] = b"\
+    NOTIFY sip:push@push1.home.example:5060;transport=tcp SIP/2.0\r\n\
+    Via: SIP/2.0/TCP scscf1.home.example:5060;branch=z9hG4bK-n2p5r7s2dq4wz6yb\r\n\
+    Max-Forwards: 68\r\n\
+    From: <sip:+15550123@home.example>;tag=reg-5d2f01\r\n\
+    To: <sip:push@home.example>;tag=bq4tz2mxv7c3k5w6n2p5r7s2dq4wz6yb\r\n\
+    Call-ID: cq4tz2mxv7c3k5w6n2p5r7s2dq4wz6yb@push1.home.example\r\n\
+    CSeq: 17 NOTIFY\r\n\
+    Contact: <sip:scscf1.home.example:5060;transport=tcp>\r\n\
+    Event: reg\r\n\
+    Subscription-State: active;expires=3600\r\n\
+    P-Asserted-Identity: <sip:scscf1.home.example>\r\n\
+    P-Charging-Vector: icid-value=\"dq4tz2mxv7c3k5w6\";orig-ioi=\"home.example\"\r\n\
+    User-Agent: scscf/1\r\n\
+    Content-Type: application/reginfo+xml\r\n\
+    Content-Length: 20\r\n\
+    \r\n\
+    <reginfo></reginfo>\n";

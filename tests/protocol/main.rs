@@ -7,6 +7,7 @@ mod harness;
 mod hostile;
 mod intake;
 mod outcomes;
+mod overload;
 mod registration;
 mod signalling;
 mod timer;

@@ -36,6 +36,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("reginfo::registration", 2),
     ("reginfo::subscription", 2),
     ("sip::dialog", 2),
+    ("sip::overload", 2),
     ("sip::session_timer", 2),
     ("sip::transaction", 2),
     ("push", 3),

@@ -1,9 +1,9 @@
 //! Requests inside a push dialog: ACK, BYE, UPDATE, and CANCEL of its INVITE.
 
-use super::{Bench, Hasher, tag, via_branch};
+use super::{Bench, Hasher, ProvenForms, judge_branch, tag, via_branch, via_param};
 use crate::identity::{put_digits, read_digits};
 use crate::rules::Rule;
-use crate::scan::{Header, Message, lists, name_addr, next_in_list, param};
+use crate::scan::{Header, Message, lists, name_addr, next_in_list, param, parse_number};
 
 /// What a phone remembers of its dialog; identifiers as hashes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -36,10 +36,16 @@ pub fn phone_tag(serial: u32) -> [u8; TAG_LEN] {
     out
 }
 
+/// Parts in which requests of one form may differ: Request-URI, branch, Call-ID, From tag, To tag,
+/// CSeq number and the URI of To, about which no rule asks.
+const PARTS: usize = 7;
+
 /// Checks requests in dialogs.
 #[derive(Debug)]
 pub struct DialogCheck {
     hasher: Hasher,
+    /// Forms of message whose fixed octets were found good.
+    proven: ProvenForms<PARTS>,
     transport: &'static [u8],
     /// The route set a request must carry, in its order.
     routes: [Vec<u8>; 2],
@@ -50,43 +56,136 @@ impl DialogCheck {
     pub fn new(transport: &'static [u8], routes: [Vec<u8>; 2]) -> Self {
         Self {
             hasher: Hasher::default(),
+            proven: ProvenForms::default(),
             transport,
             routes,
         }
     }
 
     /// Judges an ACK to a 2xx and records its branch.
-    pub fn ack(&self, message: &Message<'_>, dialog: &mut Dialog, bench: &mut Bench<'_>) {
-        let branch = self.common(message, dialog, bench);
-        let number = message.cseq();
+    pub fn ack(&mut self, message: &Message<'_>, dialog: &mut Dialog, bench: &mut Bench<'_>) {
+        let before = core::mem::replace(&mut bench.clean, true);
+        let (branch, number) = match self.quick(message, dialog, bench) {
+            Some(read) => read,
+            None => {
+                let branch = self.common(message, dialog, bench);
+                let number = message.cseq();
+                let method_ok = number.is_some_and(|(_, method)| method == b"ACK");
+                bench.demand(method_ok, Rule::Dlg3, "CSeq is not <number> ACK");
+                let timer = message.count(Header::SessionExpires) == 0;
+                bench.demand(timer, Rule::Dlg3, "ACK has Session-Expires");
+                self.learn(message, bench);
+                (branch, number.map(|(number, _)| number))
+            }
+        };
         bench.demand(
-            number == Some((dialog.invite_cseq, b"ACK")),
+            number == Some(dialog.invite_cseq),
             Rule::Dlg3,
             "CSeq of the ACK is not the INVITE's",
         );
         let new = branch != dialog.branch;
         bench.demand(new, Rule::Dlg3, "ACK to a 2xx reuses the INVITE's branch");
         bench.demand(message.body.is_empty(), Rule::Dlg3, "ACK has a body");
-        let timer = message.count(Header::SessionExpires) == 0;
-        bench.demand(timer, Rule::Dlg3, "ACK has Session-Expires");
         dialog.ack_branch = branch;
+        bench.clean &= before;
     }
 
     /// Judges a BYE.
-    pub fn bye(&self, message: &Message<'_>, dialog: &mut Dialog, bench: &mut Bench<'_>) {
-        let branch = self.common(message, dialog, bench);
+    pub fn bye(&mut self, message: &Message<'_>, dialog: &mut Dialog, bench: &mut Bench<'_>) {
+        let before = core::mem::replace(&mut bench.clean, true);
+        let (branch, number) = match self.quick(message, dialog, bench) {
+            Some(read) => read,
+            None => {
+                let branch = self.common(message, dialog, bench);
+                let number = message.cseq();
+                let method_ok = number.is_some_and(|(_, method)| method == b"BYE");
+                bench.demand(method_ok, Rule::Dlg5, "CSeq is not <number> BYE");
+                supported_timer(message, bench);
+                self.learn(message, bench);
+                (branch, number.map(|(number, _)| number))
+            }
+        };
         let new = branch != dialog.branch && branch != dialog.ack_branch;
         bench.demand(new, Rule::Tx8, "BYE reuses a branch");
-        self.sequence(message, b"BYE", dialog, bench);
-        supported_timer(message, bench);
+        sequence(number, dialog, bench);
+        bench.clean &= before;
+    }
+
+    /// A request of a proven form: only what differs is judged. Gives the hash of the branch and the
+    /// CSeq number.
+    #[inline]
+    fn quick(
+        &self,
+        message: &Message<'_>,
+        dialog: &Dialog,
+        bench: &mut Bench<'_>,
+    ) -> Option<(u64, Option<u32>)> {
+        let [_, branch, call_id, from_tag, to_tag, number, _] = self.proven.parts(message)?;
+        judge_branch(branch, bench);
+        self.judge_ids(dialog, (call_id, from_tag, to_tag), bench);
+        Some((self.hasher.hash(3, branch), parse_number(number)))
+    }
+
+    /// Remembers the form of a request that broke no rule.
+    #[cold]
+    fn learn(&mut self, message: &Message<'_>, bench: &Bench<'_>) {
+        if !bench.clean || message.form == 0 {
+            return;
+        }
+        let via = message.value(Header::Via).unwrap_or(&[]);
+        let branch = via_param(via).unwrap_or(&[]);
+        let to = message.value(Header::To).unwrap_or(&[]);
+        let (to_uri, _) = name_addr(to).unwrap_or((&[], &[]));
+        let tag_of = |header| message.value(header).and_then(tag).unwrap_or(&[]);
+        let number = message.value(Header::CSeq).unwrap_or(&[]);
+        let digits = number
+            .iter()
+            .take_while(|byte| byte.is_ascii_digit())
+            .count();
+        let parts = [
+            message.target,
+            branch,
+            message.value(Header::CallId).unwrap_or(&[]),
+            tag_of(Header::From),
+            tag_of(Header::To),
+            &number[..digits],
+            to_uri,
+        ];
+        self.proven.note(message, parts);
+    }
+
+    fn judge_ids(
+        &self,
+        dialog: &Dialog,
+        (call_id, from_tag, to_tag): (&[u8], &[u8], &[u8]),
+        bench: &mut Bench<'_>,
+    ) {
+        bench.demand(
+            self.hasher.hash(1, call_id) == dialog.call_id,
+            Rule::Dlg1,
+            "Call-ID is not the dialog's",
+        );
+        bench.demand(
+            self.hasher.hash(2, from_tag) == dialog.from_tag,
+            Rule::Dlg1,
+            "From tag is not the dialog's",
+        );
+        bench.demand(
+            to_tag == phone_tag(dialog.serial),
+            Rule::Dlg1,
+            "To tag is not the one of the 2xx",
+        );
     }
 
     /// Judges an UPDATE that refreshes the session.
-    pub fn update(&self, message: &Message<'_>, dialog: &mut Dialog, bench: &mut Bench<'_>) {
+    pub fn update(&mut self, message: &Message<'_>, dialog: &mut Dialog, bench: &mut Bench<'_>) {
         let branch = self.common(message, dialog, bench);
         let new = branch != dialog.branch && branch != dialog.ack_branch;
         bench.demand(new, Rule::Tx8, "UPDATE reuses a branch");
-        self.sequence(message, b"UPDATE", dialog, bench);
+        let number = message.cseq();
+        let method_ok = number.is_some_and(|(_, method)| method == b"UPDATE");
+        bench.demand(method_ok, Rule::Dlg5, "CSeq is not <number> UPDATE");
+        sequence(number.map(|(number, _)| number), dialog, bench);
         supported_timer(message, bench);
         bench.demand(message.body.is_empty(), Rule::St9, "UPDATE with SDP");
         let expires = message.value(Header::SessionExpires);
@@ -105,7 +204,7 @@ impl DialogCheck {
     }
 
     /// Judges a CANCEL of the INVITE.
-    pub fn cancel(&self, message: &Message<'_>, dialog: &Dialog, bench: &mut Bench<'_>) {
+    pub fn cancel(&mut self, message: &Message<'_>, dialog: &Dialog, bench: &mut Bench<'_>) {
         let branch = via_branch(message, self.transport, bench).unwrap_or(&[]);
         let branch = self.hasher.hash(3, branch);
         bench.demand(
@@ -131,25 +230,12 @@ impl DialogCheck {
     /// Call-ID, tags, Via and route set; gives the hash of the branch.
     fn common(&self, message: &Message<'_>, dialog: &Dialog, bench: &mut Bench<'_>) -> u64 {
         let branch = via_branch(message, self.transport, bench).unwrap_or(&[]);
-        let call_id = message.value(Header::CallId).unwrap_or(&[]);
-        bench.demand(
-            self.hasher.hash(1, call_id) == dialog.call_id,
-            Rule::Dlg1,
-            "Call-ID is not the dialog's",
+        let ids = (
+            message.value(Header::CallId).unwrap_or(&[]),
+            message.value(Header::From).and_then(tag).unwrap_or(&[]),
+            message.value(Header::To).and_then(tag).unwrap_or(&[]),
         );
-        let from_tag = message.value(Header::From).and_then(tag).unwrap_or(&[]);
-        bench.demand(
-            self.hasher.hash(2, from_tag) == dialog.from_tag,
-            Rule::Dlg1,
-            "From tag is not the dialog's",
-        );
-        let to_tag = message.value(Header::To).and_then(tag);
-        let expected = phone_tag(dialog.serial);
-        bench.demand(
-            to_tag == Some(expected.as_slice()),
-            Rule::Dlg1,
-            "To tag is not the one of the 2xx",
-        );
+        self.judge_ids(dialog, ids, bench);
         let forwards = message.value(Header::MaxForwards) == Some(b"70");
         bench.demand(forwards, Rule::Dlg1, "Max-Forwards is not 70");
         self.route_set(message, bench);
@@ -172,24 +258,17 @@ impl DialogCheck {
             "Route is not the reversed Record-Route of the 2xx",
         );
     }
+}
 
-    fn sequence(
-        &self,
-        message: &Message<'_>,
-        method: &[u8],
-        dialog: &mut Dialog,
-        bench: &mut Bench<'_>,
-    ) {
-        let expected = dialog.last_cseq.wrapping_add(1);
-        let number = message.cseq();
-        bench.demand(
-            number == Some((expected, method)),
-            Rule::Dlg5,
-            "CSeq is not the last one plus one",
-        );
-        if let Some((number, _)) = number {
-            dialog.last_cseq = number;
-        }
+fn sequence(number: Option<u32>, dialog: &mut Dialog, bench: &mut Bench<'_>) {
+    let expected = dialog.last_cseq.wrapping_add(1);
+    bench.demand(
+        number == Some(expected),
+        Rule::Dlg5,
+        "CSeq is not the last one plus one",
+    );
+    if let Some(number) = number {
+        dialog.last_cseq = number;
     }
 }
 

@@ -3,7 +3,7 @@
 use memchr::memchr;
 
 use super::sdp::{self, DirectionLevel, OfferMould};
-use super::{Bench, Hasher, KnownGood, tag, via_branch};
+use super::{Bench, Hasher, KnownGood, ProvenForms, judge_branch, tag, via_branch};
 use crate::identity::{GruuForm, Names};
 use crate::rules::Rule;
 use crate::scan::{Header, Message, lists, name_addr, next_in_list, param, params, parse_number};
@@ -49,13 +49,21 @@ pub struct Push<'a> {
     pub path: &'a [u8],
     /// Message named by Conversation-ID and Contribution-ID, when both agree.
     pub first_message: Option<u64>,
+    /// Hashes of Call-ID, From tag, branch, icid and path, when the message was judged.
+    pub hashes: Option<[u64; 5]>,
 }
+
+/// Parts in which INVITEs of one form may differ: Request-URI, branch, From tag, URI of To, Call-ID,
+/// CSeq number, icid, Conversation-ID, Contribution-ID and Content-Length.
+const PARTS: usize = 10;
 
 /// The INVITE checker with its memory.
 #[derive(Debug)]
 pub struct InviteCheck {
     policy: Policy,
     hasher: Hasher,
+    /// Forms of message whose fixed octets were found good.
+    proven: ProvenForms<PARTS>,
     identifiers: RecentSet,
     accept_contact: KnownGood,
     contact: KnownGood,
@@ -74,6 +82,7 @@ impl InviteCheck {
         Self {
             policy,
             hasher: Hasher::default(),
+            proven: ProvenForms::default(),
             identifiers: RecentSet::new(window.saturating_mul(5)),
             accept_contact: KnownGood::default(),
             contact: KnownGood::default(),
@@ -127,6 +136,7 @@ impl InviteCheck {
             cseq: message.cseq().map_or(0, |(number, _)| number),
             path: &[],
             first_message: None,
+            hashes: None,
         })
     }
 
@@ -143,22 +153,121 @@ impl InviteCheck {
             Rule::PushA,
             "R-URI is not a public GRUU as issued",
         );
-        let mut push = Self::read_head(names, message)?;
+        let known = self.proven.parts(message);
+        let (mut push, icid) = match (known, exact) {
+            (Some(parts), Some(whose)) => self.check_parts(names, whose, parts, bench),
+            (None | Some(_), _) => self.check_all(names, message, bench)?,
+        };
         bench.demand(
             push.form == GruuForm::Sip,
             Rule::Reg9,
             "GRUU of another identity than the message was addressed to",
         );
-        push.branch = via_branch(message, self.policy.transport, bench).unwrap_or(&[]);
         self.check_transport(message, bench);
-        self.check_core(names, message, &push, bench);
+        self.check_offer(message, &mut push, bench);
+        push.hashes = Some(self.check_fresh(&push, icid, bench));
+        Some(push)
+    }
+
+    /// An INVITE of a proven form: only what differs is judged. Gives the icid, too.
+    #[inline]
+    fn check_parts<'a>(
+        &self,
+        names: &Names,
+        (user, device, form): (u32, u8, GruuForm),
+        parts: [&'a [u8]; PARTS],
+        bench: &mut Bench<'_>,
+    ) -> (Push<'a>, &'a [u8]) {
+        let [
+            _,
+            branch,
+            from_tag,
+            to_uri,
+            call_id,
+            number,
+            icid,
+            conversation,
+            contribution,
+            _,
+        ] = parts;
+        judge_branch(branch, bench);
+        bench.demand(!from_tag.is_empty(), Rule::PushL, "From has no tag");
+        let to_ok = names.read_aor(to_uri) == Some(user);
+        bench.demand(to_ok, Rule::PushL, "To is not the user's identity");
+        let cseq = parse_number(number);
+        let cseq_ok = cseq.is_some_and(|number| number < 1 << 31);
+        bench.demand(
+            cseq_ok,
+            Rule::PushL,
+            "CSeq is not <number below 2^31> INVITE",
+        );
+        let first = names.read_cpm_id(true, conversation);
+        let same = first.is_some() && first == names.read_cpm_id(false, contribution);
+        bench.demand(
+            same,
+            Rule::PushI,
+            "Conversation-ID and Contribution-ID not of one message",
+        );
+        let push = Push {
+            user,
+            device,
+            form,
+            branch,
+            from_tag,
+            call_id,
+            cseq: cseq.unwrap_or(0),
+            path: &[],
+            first_message: first.filter(|_| same),
+            hashes: None,
+        };
+        (push, icid)
+    }
+
+    /// Every rule about the header section. Gives the icid, too.
+    fn check_all<'a>(
+        &mut self,
+        names: &Names,
+        message: &Message<'a>,
+        bench: &mut Bench<'_>,
+    ) -> Option<(Push<'a>, &'a [u8])> {
+        let mut push = Self::read_head(names, message)?;
+        let before = core::mem::replace(&mut bench.clean, true);
+        push.branch = via_branch(message, self.policy.transport, bench).unwrap_or(&[]);
+        check_addressing(names, message, &push, bench);
+        self.check_core(message, bench);
         self.check_features(message, bench);
         self.check_timer(message, bench);
-        let icid = self.check_trust(message, bench);
+        self.check_trust(message, bench);
+        let icid = check_charging(message, bench);
         push.first_message = check_cpm_ids(names, message, bench);
-        self.check_offer(message, &mut push, bench);
-        self.check_fresh(&push, icid, bench);
-        Some(push)
+        let type_ok = message.count(Header::ContentType) == 1;
+        if bench.clean && type_ok && message.form != 0 {
+            self.learn(message, &push, icid);
+        }
+        bench.clean &= before;
+        Some((push, icid))
+    }
+
+    /// Remembers the form of an INVITE whose header section broke no rule.
+    #[cold]
+    fn learn(&mut self, message: &Message<'_>, push: &Push<'_>, icid: &[u8]) {
+        let value = |header| message.value(header).unwrap_or(&[]);
+        let (to_uri, _) = name_addr(value(Header::To)).unwrap_or((&[], &[]));
+        let cseq = value(Header::CSeq);
+        let digits = cseq.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let parts = [
+            message.target,
+            push.branch,
+            push.from_tag,
+            to_uri,
+            push.call_id,
+            &cseq[..digits],
+            icid,
+            value(Header::ConversationId),
+            value(Header::ContributionId),
+            value(Header::ContentLength),
+        ];
+        self.proven.note(message, parts);
     }
 
     fn check_transport(&self, message: &Message<'_>, bench: &mut Bench<'_>) {
@@ -175,13 +284,7 @@ impl InviteCheck {
         }
     }
 
-    fn check_core(
-        &mut self,
-        names: &Names,
-        message: &Message<'_>,
-        push: &Push<'_>,
-        bench: &mut Bench<'_>,
-    ) {
+    fn check_core(&mut self, message: &Message<'_>, bench: &mut Bench<'_>) {
         for header in [
             Header::From,
             Header::To,
@@ -199,29 +302,6 @@ impl InviteCheck {
             message.value(Header::MaxForwards) == Some(b"70"),
             Rule::PushL,
             "Max-Forwards is not 70",
-        );
-        let (to_uri, to_tail) = message
-            .value(Header::To)
-            .and_then(name_addr)
-            .unwrap_or((&[], &[]));
-        bench.demand(
-            names.read_aor(to_uri) == Some(push.user),
-            Rule::PushL,
-            "To is not the user's identity",
-        );
-        bench.demand(
-            param(to_tail, b"tag").is_none(),
-            Rule::PushL,
-            "To has a tag",
-        );
-        bench.demand(!push.from_tag.is_empty(), Rule::PushL, "From has no tag");
-        let cseq_ok = message
-            .cseq()
-            .is_some_and(|(number, method)| number < 1 << 31 && method == b"INVITE");
-        bench.demand(
-            cseq_ok,
-            Rule::PushL,
-            "CSeq is not <number below 2^31> INVITE",
         );
         let allow = message.value(Header::Allow).unwrap_or(&[]);
         if !self.allow.is(allow) {
@@ -400,7 +480,7 @@ impl InviteCheck {
     /// Every identifier differs from those of the pushes before.
     ///
     /// The look-ups miss the cache; side by side, the misses overlap.
-    fn check_fresh(&mut self, push: &Push<'_>, icid: &[u8], bench: &mut Bench<'_>) {
+    fn check_fresh(&mut self, push: &Push<'_>, icid: &[u8], bench: &mut Bench<'_>) -> [u64; 5] {
         let identifiers = [
             (push.call_id, Rule::Push0a, "Call-ID was used before"),
             (push.from_tag, Rule::Push0a, "From tag was used before"),
@@ -416,10 +496,10 @@ impl InviteCheck {
         for ((identifier, rule, what), fresh) in identifiers.into_iter().zip(fresh) {
             bench.demand(fresh || identifier.is_empty(), rule, what);
         }
+        hashes
     }
 
-    /// Gives the icid.
-    fn check_trust<'a>(&mut self, message: &Message<'a>, bench: &mut Bench<'_>) -> &'a [u8] {
+    fn check_trust(&mut self, message: &Message<'_>, bench: &mut Bench<'_>) {
         let identity = message.value(Header::PAssertedIdentity).unwrap_or(&[]);
         let once = message.count(Header::PAssertedIdentity) == 1;
         let good = once && (self.identity.is(identity) || name_addr(identity).is_some());
@@ -450,24 +530,6 @@ impl InviteCheck {
             Rule::Ims6,
             "access or visited network towards the client",
         );
-        let vector = message.value(Header::PChargingVector).unwrap_or(&[]);
-        let once = message.count(Header::PChargingVector) == 1;
-        let (mut icid, mut generated, mut ioi) = (&[][..], false, false);
-        for (name, value) in charging_params(vector) {
-            match name {
-                b"icid-value" => icid = value,
-                b"icid-generated-at" => generated = !value.is_empty(),
-                b"orig-ioi" => ioi = !value.is_empty(),
-                _ => {}
-            }
-        }
-        let complete = once && icid.len() > 2 && generated && ioi;
-        bench.demand(
-            complete,
-            Rule::PushK,
-            "P-Charging-Vector missing or incomplete",
-        );
-        if complete { icid } else { &[] }
     }
 
     fn check_offer<'a>(
@@ -499,6 +561,55 @@ impl InviteCheck {
         }
         bench.clean &= before;
     }
+}
+
+/// To, From tag and CSeq.
+fn check_addressing(names: &Names, message: &Message<'_>, push: &Push<'_>, bench: &mut Bench<'_>) {
+    let (to_uri, to_tail) = message
+        .value(Header::To)
+        .and_then(name_addr)
+        .unwrap_or((&[], &[]));
+    bench.demand(
+        names.read_aor(to_uri) == Some(push.user),
+        Rule::PushL,
+        "To is not the user's identity",
+    );
+    bench.demand(
+        param(to_tail, b"tag").is_none(),
+        Rule::PushL,
+        "To has a tag",
+    );
+    bench.demand(!push.from_tag.is_empty(), Rule::PushL, "From has no tag");
+    let cseq_ok = message
+        .cseq()
+        .is_some_and(|(number, method)| number < 1 << 31 && method == b"INVITE");
+    bench.demand(
+        cseq_ok,
+        Rule::PushL,
+        "CSeq is not <number below 2^31> INVITE",
+    );
+}
+
+/// P-Charging-Vector; gives the icid.
+fn check_charging<'a>(message: &Message<'a>, bench: &mut Bench<'_>) -> &'a [u8] {
+    let vector = message.value(Header::PChargingVector).unwrap_or(&[]);
+    let once = message.count(Header::PChargingVector) == 1;
+    let (mut icid, mut generated, mut ioi) = (&[][..], false, false);
+    for (name, value) in charging_params(vector) {
+        match name {
+            b"icid-value" => icid = value,
+            b"icid-generated-at" => generated = !value.is_empty(),
+            b"orig-ioi" => ioi = !value.is_empty(),
+            _ => {}
+        }
+    }
+    let complete = once && icid.len() > 2 && generated && ioi;
+    bench.demand(
+        complete,
+        Rule::PushK,
+        "P-Charging-Vector missing or incomplete",
+    );
+    if complete { icid } else { &[] }
 }
 
 /// Whether a feature value is quoted and percent-encoded, and whether it holds the ICSI.

@@ -9,7 +9,7 @@ pub mod sdp;
 pub mod subscribe;
 
 use crate::rules::{Rule, Violations};
-use crate::scan::{Header, Message};
+use crate::scan::{Header, Message, Span};
 
 /// Where a check reports: the rule broken and the message at fault.
 #[derive(Debug)]
@@ -66,6 +66,57 @@ impl KnownGood {
     }
 }
 
+/// Forms of message ([`Message::form`]) in which every rule about fixed octets was found kept.
+///
+/// Two messages of one form have the same fixed octets, so a rule that reads only those needs to be
+/// applied once. The `N` parts in which they differ lie at the same places, and are judged in every
+/// message. A form that differs anywhere else is never proven.
+#[derive(Debug)]
+pub struct ProvenForms<const N: usize> {
+    forms: [u32; PROVEN_MAX],
+    spans: [[Span; N]; PROVEN_MAX],
+    next: usize,
+}
+
+/// Proven forms remembered.
+const PROVEN_MAX: usize = 8;
+
+impl<const N: usize> Default for ProvenForms<N> {
+    fn default() -> Self {
+        Self {
+            forms: [0; PROVEN_MAX],
+            spans: [[(0, 0); N]; PROVEN_MAX],
+            next: 0,
+        }
+    }
+}
+
+impl<const N: usize> ProvenForms<N> {
+    /// The parts that differ, when `message` is of a proven form.
+    #[inline]
+    pub fn parts<'a>(&self, message: &Message<'a>) -> Option<[&'a [u8]; N]> {
+        if message.form == 0 {
+            return None;
+        }
+        let index = self.forms.iter().position(|&form| form == message.form)?;
+        Some(self.spans[index].map(|span| message.part(span)))
+    }
+
+    /// Notes that every rule was found kept in a message with these parts.
+    pub fn note(&mut self, message: &Message<'_>, parts: [&[u8]; N]) {
+        let spans = parts.map(|part| message.span(part));
+        let covered = message
+            .free
+            .iter()
+            .all(|&(from, to)| spans.iter().any(|&(start, end)| start <= from && to <= end));
+        if message.form != 0 && covered {
+            self.forms[self.next] = message.form;
+            self.spans[self.next] = spans;
+            self.next = (self.next + 1) % PROVEN_MAX;
+        }
+    }
+}
+
 /// Hashes identifiers of the peer with fixed keys: the same within a run, cheap.
 #[derive(Clone, Debug)]
 pub struct Hasher(ahash::RandomState);
@@ -110,18 +161,29 @@ pub fn via_branch<'a>(
         Rule::Nh4,
         "Via does not name the transport in use",
     );
-    let tail = memchr::memchr(b';', via).map_or(&[][..], |at| &via[at..]);
+    let branch = via_param(via).unwrap_or(&[]);
+    judge_branch(branch, bench);
+    Some(branch)
+}
+
+/// The branch of a Via value.
+pub fn via_param(via: &[u8]) -> Option<&[u8]> {
+    let tail = &via[memchr::memchr(b';', via)?..];
     // The branch is nearly always the first parameter.
-    let branch = match tail.strip_prefix(b";branch=") {
-        Some(rest) => &rest[..memchr::memchr(b';', rest).unwrap_or(rest.len())],
-        None => crate::scan::param(tail, b"branch").unwrap_or(&[]),
-    };
+    match tail.strip_prefix(b";branch=") {
+        Some(rest) => Some(&rest[..memchr::memchr(b';', rest).unwrap_or(rest.len())]),
+        None => crate::scan::param(tail, b"branch"),
+    }
+}
+
+/// Whether a branch is as TX-8 wants it.
+#[inline]
+pub fn judge_branch(branch: &[u8], bench: &mut Bench<'_>) {
     bench.demand(
         branch.starts_with(b"z9hG4bK") && branch.len() > 8,
         Rule::Tx8,
         "branch does not start with z9hG4bK",
     );
-    Some(branch)
 }
 
 /// The tag of a From or To value.

@@ -350,7 +350,7 @@ fn judge_dialog(text: &str, bye: bool) -> Vec<Rule> {
         b"<sip:mt@127.0.0.1:5070;transport=tcp;lr>".to_vec(),
         b"<sip:mt@pcscf1.ims.example.net:5060;lr>".to_vec(),
     ];
-    let checker = DialogCheck::new(b"TCP", routes);
+    let mut checker = DialogCheck::new(b"TCP", routes);
     let mut violations = Violations::default();
     let mut table = Table::default();
     let Scanned::Message(message, _) = scan(text.as_bytes(), &mut table) else {

@@ -2,8 +2,9 @@
 
 use std::collections::VecDeque;
 
-use super::{LINK_BYTES_MAX, Random, World};
-use crate::scenario::{Arrivals, Kind, Setup};
+use super::{LINK_BYTES_MAX, World};
+use crate::arrivals::Plan;
+use crate::scenario::{Kind, Late, Setup};
 use crate::stats::Stage;
 
 /// A step of a run, in its order.
@@ -43,6 +44,8 @@ impl Step {
     }
 }
 
+/// Triggers whose answers the client waits for that [`Stage::TriggerToInviteUncorrected`] imagines.
+const LANES: u32 = 1;
 /// Time a run stays to see late duplicates, nanoseconds.
 const SETTLE: u64 = 300_000_000;
 /// Final answers to deposits told apart in the report.
@@ -71,9 +74,16 @@ pub struct Director {
     ready: VecDeque<u32>,
     /// Triggers by deadline.
     watched: VecDeque<(u64, u32, u32)>,
-    /// Intended time of the next trigger of an open loop.
-    next_due: u64,
-    random: Random,
+    /// When the triggers of an open loop are due.
+    plan: Plan,
+    /// When the next deposit of a paced deposit step is due.
+    deposit_due: u64,
+    /// Triggers outstanding whose answers a waiting client would wait for.
+    lanes: u32,
+    /// Somebody changed the rate by hand.
+    pub scaled: bool,
+    /// Somebody ended the measured step by hand.
+    cut_short: bool,
     progress: (u64, u64),
     settle_from: Option<u64>,
 }
@@ -92,11 +102,19 @@ impl Director {
             cursor: 0,
             ready: VecDeque::with_capacity(setup.users as usize),
             watched: VecDeque::new(),
-            next_due: 0,
-            random: Random::new(setup.seed ^ 0x7269_6e67),
+            plan: Plan::new(setup),
+            deposit_due: 0,
+            lanes: 0,
+            scaled: false,
+            cut_short: false,
             progress: (0, 0),
             settle_from: None,
         }
+    }
+
+    /// An answer came that the imagined client waited for.
+    pub(super) fn lane_done(&mut self) {
+        self.lanes = self.lanes.saturating_sub(1);
     }
 
     /// A user's trigger has completed.
@@ -158,12 +176,32 @@ impl World {
 
     /// When the next trigger of an open loop is due.
     pub fn next_due(&self) -> Option<u64> {
-        let open_loop = match self.director.step {
-            Step::Warmup | Step::Measure | Step::Register => self.setup.rate.is_some(),
-            Step::Deposit => self.setup.deposit_rate.is_some(),
-            Step::Connect | Step::Drain | Step::Sweep | Step::Done => false,
-        };
-        open_loop.then_some(self.director.next_due)
+        match self.director.step {
+            Step::Warmup if !self.paced_warmup() => None,
+            Step::Register if !self.paced_wave() => None,
+            Step::Warmup | Step::Measure | Step::Register => {
+                self.setup.open_loop().then(|| self.director.plan.due())
+            }
+            Step::Deposit => self.setup.deposit_rate.map(|_| self.director.deposit_due),
+            Step::Connect | Step::Drain | Step::Sweep | Step::Done => None,
+        }
+    }
+
+    /// Pushes per second the schedule asks for now; nothing in a closed loop.
+    pub fn offered(&self) -> Option<f64> {
+        let paced = self.setup.rate.is_some();
+        paced.then(|| self.director.plan.rate_at(self.now))
+    }
+
+    /// Multiplies the load of an open loop from now on.
+    pub fn scale(&mut self, factor: f64) {
+        self.director.plan.scale(factor);
+        self.director.scaled = true;
+    }
+
+    /// Ends the measured step now.
+    pub fn cut_short(&mut self) {
+        self.director.cut_short = true;
     }
 
     fn enter(&mut self, step: Step) {
@@ -174,8 +212,13 @@ impl World {
         director.cursor = 0;
         director.settle_from = None;
         director.progress.1 = self.now;
-        if step != Step::Measure || self.setup.rate.is_none() {
-            director.next_due = self.now;
+        director.deposit_due = self.now;
+        let measured = step == self.setup.kind.measured();
+        let keep = step == Step::Measure && self.setup.rate.is_some();
+        director.plan.start(self.now, measured, keep);
+        if measured {
+            let totals = self.totals(0, 0);
+            self.timeline.start(self.now, totals);
         }
         match step {
             Step::Measure => self.latencies.reset(),
@@ -204,11 +247,11 @@ impl World {
         {
             let due = match self.setup.deposit_rate {
                 Some(rate) => {
-                    let due = self.director.next_due;
+                    let due = self.director.deposit_due;
                     if due > self.now {
                         break;
                     }
-                    self.director.next_due = due + (1e9 / rate) as u64;
+                    self.director.deposit_due = due + (1e9 / rate) as u64;
                     due
                 }
                 None => self.now,
@@ -226,10 +269,10 @@ impl World {
     /// The registration wave, or the sweep: every user once.
     fn pump_list(&mut self) {
         let sweep = self.director.step == Step::Sweep;
+        let open_loop = self.paced_wave() && !sweep;
         let total = u64::from(self.setup.users);
-        while self.director.cursor < total && self.may_trigger() {
+        while self.director.cursor < total && self.may_trigger(open_loop) {
             let user = self.director.cursor as u32;
-            let open_loop = self.setup.rate.is_some() && !sweep;
             let Some(due) = self.due(open_loop, self.users[user as usize].devices, u64::MAX) else {
                 break;
             };
@@ -257,37 +300,94 @@ impl World {
         }
     }
 
+    /// Whether users register at the times of the schedule.
+    fn paced_wave(&self) -> bool {
+        self.setup.rate.is_some()
+            || (self.setup.open_loop() && self.setup.kind.measured() == Step::Register)
+    }
+
+    /// Whether the load before measuring is paced as the measured load is.
+    fn paced_warmup(&self) -> bool {
+        self.setup.rate.is_some()
+    }
+
     fn pump_triggers(&mut self, end: u64, next: Step) {
-        let open_loop = self.setup.rate.is_some();
-        while self.may_trigger() {
-            let Some(&user) = self.director.ready.front() else {
-                break;
-            };
-            if !open_loop && self.now >= end {
-                break;
-            }
-            let Some(due) = self.due(open_loop, self.users[user as usize].devices, end) else {
-                break;
-            };
-            self.director.ready.pop_front();
-            self.counters.triggers_due += 1;
-            self.latencies.record(Stage::SendLag, due, self.now);
-            self.trigger(user, due);
+        let measuring = next == Step::Drain;
+        let end = if self.director.cut_short {
+            end.min(self.now)
+        } else {
+            end
+        };
+        if self.setup.open_loop() && (measuring || self.paced_warmup()) {
+            self.pump_open(end);
+        } else if !self.setup.open_loop() {
+            self.pump_closed(end);
         }
         if self.now >= end {
-            self.count_missed(open_loop, end);
+            if self.setup.open_loop() && (measuring || self.paced_warmup()) {
+                self.count_missed(end);
+            }
             self.enter(next);
         }
     }
 
-    /// Slots of an open loop that fell due and were not used: never silently dropped.
-    fn count_missed(&mut self, open_loop: bool, end: u64) {
-        if !open_loop {
-            return;
-        }
-        while self.director.next_due < end {
+    /// A trigger for each idle user as long as fewer are outstanding than wanted.
+    fn pump_closed(&mut self, end: u64) {
+        while self.now < end && self.may_trigger(false) {
+            let Some(user) = self.director.ready.pop_front() else {
+                break;
+            };
             self.counters.triggers_due += 1;
-            self.step_due(self.setup.devices.0);
+            self.latencies.record(Stage::SendLag, self.now, self.now);
+            self.trigger(user, self.now);
+        }
+    }
+
+    /// Every trigger that is due by now, in the order and at the times of the schedule.
+    fn pump_open(&mut self, end: u64) {
+        let bound = seconds(self.setup.late_bound_ms / 1e3);
+        loop {
+            let due = self.director.plan.due();
+            if due > self.now || due >= end || !self.may_trigger(true) {
+                return;
+            }
+            self.counters.triggers_due += 1;
+            if self.setup.late == Late::Skip && self.now - due > bound {
+                self.counters.missed_late += 1;
+                self.director.plan.step(self.setup.devices.0);
+                continue;
+            }
+            let Some(user) = self.next_user() else {
+                self.counters.missed_no_user += 1;
+                self.director.plan.step(self.setup.devices.0);
+                continue;
+            };
+            self.director.plan.step(self.users[user as usize].devices);
+            self.latencies.record(Stage::SendLag, due, self.now);
+            self.trigger(user, due);
+        }
+    }
+
+    /// The user the schedule names, or the one that was idle longest; `None` when there is none.
+    fn next_user(&mut self) -> Option<u32> {
+        match self.director.plan.user() {
+            Some(user) => {
+                let idle = self.users[user as usize].open == 0;
+                let at = idle
+                    .then(|| self.director.ready.iter().position(|&ready| ready == user))
+                    .flatten()?;
+                self.director.ready.remove(at)
+            }
+            None => self.director.ready.pop_front(),
+        }
+    }
+
+    /// Slots of an open loop that fell due and were not used: never silently dropped.
+    fn count_missed(&mut self, end: u64) {
+        while self.director.plan.due() < end {
+            self.counters.triggers_due += 1;
+            self.counters.missed_late += 1;
+            self.director.plan.step(self.setup.devices.0);
         }
     }
 
@@ -329,6 +429,10 @@ impl World {
             return false;
         }
         entry.trigger = entry.trigger.wrapping_add(1);
+        if !entry.lane && self.director.lanes < LANES {
+            entry.lane = true;
+            self.director.lanes += 1;
+        }
         self.director.open += 1;
         self.director
             .watched
@@ -341,29 +445,20 @@ impl World {
         if !open_loop {
             return Some(self.now);
         }
-        let due = self.director.next_due;
+        let due = self.director.plan.due();
         if due > self.now || due >= end {
             return None;
         }
-        self.step_due(pushes);
+        self.director.plan.step(pushes);
         Some(due)
     }
 
-    fn step_due(&mut self, pushes: u8) {
-        let mean = 1e9 * f64::from(pushes) / self.setup.rate.unwrap_or(1.0);
-        let step = match self.setup.arrivals {
-            Arrivals::Constant => mean,
-            Arrivals::Poisson => -mean * (1.0 - self.director.random.unit()).ln(),
-        };
-        self.director.next_due += (step as u64).max(1);
-    }
-
-    fn may_trigger(&self) -> bool {
+    fn may_trigger(&self, open_loop: bool) -> bool {
         let room = self
             .engine_links
             .iter()
             .all(|&link| self.outbox.peek(link).buffer.len() < LINK_BYTES_MAX);
-        room && (self.setup.rate.is_some() || self.director.open < self.setup.users_in_flight)
+        room && (open_loop || self.director.open < self.setup.users_in_flight)
     }
 
     /// Takes triggers whose time is over off the count, so that one loss does not hold the rest.
@@ -377,6 +472,9 @@ impl World {
             self.director.watched.pop_front();
             if live {
                 entry.open = 0;
+                if core::mem::take(&mut entry.lane) {
+                    self.director.lanes -= 1;
+                }
                 let first = entry.first_device as usize;
                 for device in &mut self.devices[first..first + usize::from(entry.devices)] {
                     device.pending = false;

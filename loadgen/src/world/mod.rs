@@ -20,13 +20,14 @@ use crate::rules::{Rule, Violations};
 use crate::scan::{Header, Message, Method, Scanned, Table, scan};
 use crate::scenario::{Check, Kind, Setup};
 use crate::stats::{Counters, Latencies};
+use crate::timeline::{Timeline, Totals};
 
 pub use director::{Director, Step};
 
 /// No link.
 pub const NO_LINK: LinkId = LinkId::MAX;
 /// Octets queued on one link above which the director holds back.
-pub const LINK_BYTES_MAX: usize = 8 * 1024 * 1024;
+pub const LINK_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Where a phone stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -94,6 +95,8 @@ pub struct User {
     open: u8,
     /// Counts triggers, to tell a stalled one from its successor.
     trigger: u32,
+    /// A client that waits for answers would wait for this one.
+    lane: bool,
 }
 
 /// Everything.
@@ -120,6 +123,8 @@ pub struct World {
     pub counters: Counters,
     /// Time of this turn, nanoseconds of the run.
     pub now: u64,
+    /// The measured step over time.
+    pub timeline: Timeline,
     /// The schedule.
     pub director: Director,
     engine_links: Vec<LinkId>,
@@ -169,6 +174,7 @@ impl World {
             latencies: Latencies::default(),
             counters: Counters::default(),
             now: 0,
+            timeline: Timeline::default(),
             director: Director::new(&setup),
             engine_links: Vec::new(),
             notify_links: Vec::new(),
@@ -183,6 +189,19 @@ impl World {
             names,
             forms,
             setup,
+        }
+    }
+
+    /// Counts for the timeline.
+    pub fn totals(&self, engine_ns: u64, own_ns: u64) -> Totals {
+        let counters = &self.counters;
+        Totals {
+            due: counters.triggers_due,
+            sent: counters.triggers_sent,
+            invites: counters.invites,
+            pushes: counters.pushes,
+            engine_ns,
+            own_ns,
         }
     }
 

@@ -32,12 +32,22 @@ impl World {
             return;
         };
         self.counters.invites += 1;
+        let [call_id, from_tag, branch, _, path] = push.hashes.unwrap_or_else(|| {
+            let of = |salt, bytes| self.hasher.hash(salt, bytes);
+            [
+                of(1, push.call_id),
+                of(2, push.from_tag),
+                of(3, push.branch),
+                0,
+                of(5, push.path),
+            ]
+        });
         let dialog = Dialog {
-            call_id: self.hasher.hash(1, push.call_id),
-            from_tag: self.hasher.hash(2, push.from_tag),
-            branch: self.hasher.hash(3, push.branch),
+            call_id,
+            from_tag,
+            branch,
             ack_branch: 0,
-            path: self.hasher.hash(5, push.path),
+            path,
             invite_cseq: push.cseq,
             last_cseq: push.cseq,
             serial: self.next_serial(),
@@ -76,11 +86,16 @@ impl World {
         device.owed = user.accepted;
         device.answered_at = self.now;
         if device.pending {
+            let (due, sent) = (device.trigger_due, device.trigger_sent);
+            self.latencies.record(Stage::TriggerToInvite, due, self.now);
             self.latencies
-                .record(Stage::TriggerToInvite, device.trigger_due, self.now);
-            let sent = device.trigger_sent;
-            self.latencies
-                .record(Stage::TriggerToInviteUncorrected, sent, self.now);
+                .record(Stage::TriggerToInviteFromSend, sent, self.now);
+            self.timeline.latency(due, self.now.saturating_sub(due));
+            if core::mem::take(&mut self.users[push.user as usize].lane) {
+                self.director.lane_done();
+                self.latencies
+                    .record(Stage::TriggerToInviteUncorrected, sent, self.now);
+            }
         }
         let answer = if self.accepting {
             self.setup.phone.answer(push.device)

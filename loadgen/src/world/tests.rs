@@ -146,8 +146,18 @@ fn judges_the_order_of_requests_in_a_push() {
 
 /// CPU time of this thread, nanoseconds: the machine may be shared.
 fn thread_time() -> u128 {
+    if std::env::var_os("PUSHES").is_some() {
+        // Counted by a profiler, which need not know this clock.
+        return 0;
+    }
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     time.tv_sec as u128 * 1_000_000_000 + time.tv_nsec as u128
+}
+
+/// One turn, with a name that a profiler can be told to count.
+#[inline(never)]
+fn counted(world: &mut World, link: LinkId, text: &str) {
+    world.handle_sip(link, text.as_bytes()).unwrap();
 }
 
 /// CPU of the state machine alone; run by hand in release mode.
@@ -159,7 +169,7 @@ fn cost_per_push() {
     bed.drain();
     let link = bed.link;
     let (mut invites, mut acks, mut byes) = (0u128, 0u128, 0u128);
-    let total = 400_000u32;
+    let total = std::env::var("PUSHES").map_or(400_000u32, |text| text.parse().unwrap());
     for start in (0..total).step_by(BATCH as usize) {
         let whose = |n: u32| (n / 4 % 20_000, (n % 4) as u8);
         let range = start + 1..start + 1 + BATCH;
@@ -168,7 +178,7 @@ fn cost_per_push() {
             .map(|n| invite(n, whose(n).0, whose(n).1))
             .collect();
         let clock = thread_time();
-        bed.world.handle_sip(link, text.as_bytes()).unwrap();
+        counted(&mut bed.world, link, &text);
         invites += thread_time() - clock;
         bed.drain();
         for (method, cseq, spent) in [("ACK", 1, &mut acks), ("BYE", 2, &mut byes)] {
@@ -177,7 +187,7 @@ fn cost_per_push() {
                 .map(|n| in_dialog(method, cseq, n, whose(n).0, whose(n).1))
                 .collect();
             let clock = thread_time();
-            bed.world.handle_sip(link, text.as_bytes()).unwrap();
+            counted(&mut bed.world, link, &text);
             *spent += thread_time() - clock;
             bed.drain();
         }

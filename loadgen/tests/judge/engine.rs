@@ -126,6 +126,8 @@ struct State {
     online: BTreeMap<String, (Vec<String>, String)>,
     /// Devices with a push going on.
     busy: BTreeSet<String>,
+    /// Devices whose binding was shown again meanwhile.
+    again: BTreeSet<String>,
     pushes: BTreeMap<String, Push>,
     /// Call-ID by our MSRP session id.
     sessions: BTreeMap<String, String>,
@@ -147,6 +149,7 @@ impl Default for State {
             mail: BTreeMap::new(),
             online: BTreeMap::new(),
             busy: BTreeSet::new(),
+            again: BTreeSet::new(),
             pushes: BTreeMap::new(),
             sessions: BTreeMap::new(),
             counter: 0,
@@ -284,7 +287,7 @@ impl State {
             return;
         };
         self.busy.remove(&push.gruu);
-        if !push.declined {
+        if self.again.remove(&push.gruu) || !push.declined {
             self.push_user(&push.user);
         }
     }
@@ -359,6 +362,9 @@ impl State {
             .skip(1)
             .map(|rest| rest[..rest.find('"').unwrap()].to_owned())
             .collect();
+        for gruu in gruus.iter().filter(|gruu| self.busy.contains(*gruu)) {
+            self.again.insert(gruu.clone());
+        }
         self.online.insert(user.clone(), (gruus, scscf));
         self.push_user(&user);
     }

@@ -12,6 +12,7 @@
 
 mod blaster;
 mod engine;
+mod validity;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -47,6 +48,12 @@ fn judge(name: &str, fault: Fault, args: &[&str]) -> (i32, Value) {
     let text = std::fs::read_to_string(&path).unwrap_or_default();
     let _ = std::fs::remove_file(&path);
     (code, serde_json::from_str(&text).unwrap_or(Value::Null))
+}
+
+/// Runs the judge with these arguments and gives its exit code.
+fn command(args: &[&str]) -> i32 {
+    let all = ["volley-loadgen"].iter().chain(args);
+    volley_loadgen::cli_main(all.map(OsString::from).collect())
 }
 
 fn broken(report: &Value) -> Vec<&str> {
@@ -124,6 +131,8 @@ fn steady_mode_pushes_each_deposit_to_registered_users() {
         "400",
         "--lag-bound-ms",
         "200",
+        "--pressure-bound",
+        "1",
     ];
     let (code, report) = judge("steady", Fault::None, &args);
     assert_eq!(report["broken"], Value::Array(Vec::new()), "{report:#}");
@@ -149,6 +158,8 @@ fn an_open_loop_measures_from_the_intended_time() {
         "400",
         "--lag-bound-ms",
         "200",
+        "--pressure-bound",
+        "1",
         "--objective",
         "p50_trigger_to_invite_ms=0.000001",
     ];
@@ -225,14 +236,7 @@ fn misbehaviour_in_the_dialog_trips_its_rule() {
 
 #[test]
 fn wrong_usage_and_an_absent_engine_have_their_exit_codes() {
-    let run = |args: &[&str]| {
-        let all = ["volley-loadgen"]
-            .iter()
-            .chain(args)
-            .map(OsString::from)
-            .collect();
-        volley_loadgen::cli_main(all)
-    };
+    let run = command;
     assert_eq!(run(&["run"]), 2);
     assert_eq!(run(&["run", "--engine", "nonsense"]), 2);
     assert_eq!(

@@ -301,3 +301,202 @@ fn option_env_dir() -> Option<std::path::PathBuf> {
         .ok()
         .map(std::path::PathBuf::from)
 }
+
+/// What a document says, in full.
+fn said(document: &Document, verdict: Result<(), ReginfoError>) -> String {
+    let mut out = format!("{verdict:?} {} {:?}\n", document.version, document.state);
+    for registration in &document.registrations {
+        let (aor, id) = (
+            text(document, registration.aor),
+            text(document, registration.id),
+        );
+        out += &format!("{aor} {id} {:?}\n", registration.state);
+        for contact in document.contacts_of(registration) {
+            let part = |span| text(document, span);
+            out += &format!(
+                "  {} {:?} {:?} {:?} {:?} {} {} {} {} {} {:?} {}\n",
+                part(contact.id),
+                contact.state,
+                contact.event,
+                contact.expires_s,
+                contact.duration_registered_s,
+                contact.q,
+                part(contact.call_id),
+                part(contact.cseq),
+                part(contact.uri),
+                part(contact.instance),
+                contact.pub_gruu.map(part),
+                contact.has_temp_gruu,
+            );
+            for row in document.param_rows_of(contact) {
+                out += &format!(
+                    "    {} {} {:?}\n",
+                    part(row.name),
+                    part(row.value),
+                    row.kind
+                );
+            }
+        }
+    }
+    out
+}
+
+/// Documents of the usual form and just beside it.
+fn near_usual() -> Vec<String> {
+    let contact = "<contact id=\"1\" state=\"active\" event=\"registered\" expires=\"7\" q=\"0.5\" \
+         duration-registered=\"3\" callid=\"a@b\" cseq=\"1\"><uri> sip:a@h </uri>\
+         <unknown-param name=\"+sip.instance\">\"&lt;urn:x&gt;\"</unknown-param>\
+         <unknown-param name=\"audio\"/>\
+         <gr:temp-gruu uri=\"sip:t@h;gr\" first-cseq=\"5\"/>\
+         <gr:pub-gruu uri=\"sip:a@h;gr=1\"/></contact>";
+    let mut all = vec![one(contact), one(&format!("{contact}\n\t {contact}"))];
+    for (from, to) in [
+        (" id=", " id=\"0\" id="),
+        ("active\" event", "passive\" event"),
+        ("\"7\"", "\"7x\""),
+        ("\"7\"", "'7'"),
+        ("a@b", "a&amp;b"),
+        ("a@b", "a<b"),
+        ("a@b", ""),
+        (" cseq", "  cseq"),
+        ("\"1\"><uri", "\"1\" ><uri"),
+        ("<uri>", "<uri x=\"1\">"),
+        ("<uri>", "<uri xmlns=\"other\">"),
+        ("</uri>", "</uri ></uri>"),
+        ("</uri>", "</uri >"),
+        ("sip:a@h ", "sip:a@h&amp; "),
+        ("sip:a@h ", "<!-- c -->sip:a@h"),
+        ("&lt;urn:x", "&lt;<b/>urn:x"),
+        ("&lt;urn:x&gt;", "&lt;urn:x&gt"),
+        ("&lt;urn:x&gt;", "&lt;&gt;"),
+        ("\"&lt;urn:x&gt;\"", " &lt;urn:y&gt; "),
+        ("\"&lt;urn:x&gt;\"", "urn:y"),
+        ("+sip.instance", "+SIP.Instance"),
+        (
+            "<unknown-param name=\"audio\"/>",
+            "<unknown-param name=\"+sip.instance\"/>",
+        ),
+        (
+            "<unknown-param name=\"audio\"/>",
+            "<unknown-param name=\"a\">x]]></unknown-param>",
+        ),
+        ("<gr:temp", "<gx:temp"),
+        ("<gr:pub", "<pub"),
+        ("</contact>", "</contact"),
+        ("<contact", "<contact xmlns:gr=\"other\""),
+        (
+            "event=\"registered\"",
+            "event=\"unheard-of\" retry-after=\"5\"",
+        ),
+        ("aor=", "aor=\"\" aor="),
+        ("aor=\"sip:a@h\"", ""),
+        (" state=\"active\">", " state=\"active\" xmlns=\"other\">"),
+        ("<registration", "<other/><registration"),
+        ("<reginfo", "<reginfo xmlns:gr=\"other\""),
+        ("<reginfo", "<reginfo xmlns:x=\"a\" xmlns:y=\"b\""),
+        ("<reginfo", "<reginfo xmlns:x=\"other\""),
+        ("<reginfo", "<!-- c --><reginfo"),
+        ("<reginfo", "<?xml version=\"1.0\"?>\n<reginfo"),
+        ("xmlns=", "xmlns:p="),
+        ("version=\"7\"", "version=\" 7\""),
+        ("version=\"7\"", "version=\"7\" version=\"8\""),
+        ("version=\"7\"", ""),
+        ("\"full\"", "\"partial\""),
+        ("\"full\"", "\"empty\""),
+        ("expires=\"7\"", "expires=\"4294967296\""),
+        ("expires=\"7\"", "expires=\"\""),
+        ("registered=\"3\"", "registered=\"3s\""),
+        ("sip:a@h;gr=1", "sip:a@h;gr=urn:x"),
+        ("sip:a@h;gr=1", "sip:a@h;gr=urn:x&amp;"),
+        ("sip:a@h;gr=1", "sip:a@h;gr=urn:xy"),
+        (
+            "</reginfo>",
+            "</reginfo><reginfo xmlns=\"urn:ietf:params:xml:ns:reginfo\" version=\"1\" state=\"full\"></reginfo>",
+        ),
+    ] {
+        let base = one(contact);
+        assert!(base.contains(from), "{from}");
+        all.push(base.replacen(from, to, 1));
+    }
+    all
+}
+
+// Proves: REG-6, REG-11, BAD-22
+#[test]
+fn the_quick_reader_says_what_the_careful_one_says() {
+    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = move |bound: usize| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        usize::try_from(seed % bound as u64).unwrap()
+    };
+    let mut quick = Document::new();
+    let mut careful = Document::new();
+    careful.careful = true;
+    let mut compare = |bytes: &[u8]| {
+        let verdict = quick.parse(bytes);
+        let quickly = said(&quick, verdict);
+        let verdict = careful.parse(bytes);
+        // Where a fault stands may be told differently; that it is one may not.
+        let carefully = said(&careful, verdict);
+        assert_eq!(quickly, carefully, "{}", String::from_utf8_lossy(bytes));
+        verdict.is_ok()
+    };
+    let mut bases: Vec<Vec<u8>> = near_usual().into_iter().map(String::into_bytes).collect();
+    bases.push(TWO_DEVICES.to_vec());
+    for base in &bases {
+        compare(base);
+    }
+    let pieces: [&[u8]; 12] = [
+        b"<",
+        b">",
+        b"&",
+        b"\"",
+        b" ",
+        b"&lt;",
+        b"/>",
+        b"<uri>",
+        b"</contact>",
+        b"]]>",
+        b"x:",
+        b"'",
+    ];
+    let (mut taken, rounds) = (0, 30_000);
+    for round in 0..rounds {
+        let mut bytes = bases[round % bases.len()].clone();
+        for _ in 0..=next(2) {
+            let at = next(bytes.len());
+            match next(4) {
+                0 => bytes[at] = u8::try_from(next(128)).unwrap(),
+                1 => drop(bytes.splice(at..at, pieces[next(pieces.len())].iter().copied())),
+                2 => drop(bytes.drain(at..(at + 1 + next(12)).min(bytes.len()))),
+                _ => {
+                    let from = next(bytes.len());
+                    let piece = bytes[from..(from + next(60)).min(bytes.len())].to_vec();
+                    drop(bytes.splice(at..at, piece));
+                }
+            }
+            if bytes.is_empty() {
+                bytes.push(b'<');
+            }
+        }
+        taken += usize::from(compare(&bytes));
+    }
+    assert!(taken > rounds / 20 && taken < rounds, "{taken}");
+}
+
+#[test]
+fn the_usual_form_is_read_quickly() {
+    let mut document = Document::new();
+    document.parse(TWO_DEVICES).unwrap();
+    // Equal long texts are one only if the quick reader took them.
+    let icsi: Vec<_> = document
+        .params
+        .iter()
+        .filter(|row| row.kind == ParamKind::IcsiRef)
+        .map(|row| row.value)
+        .collect();
+    assert_eq!(icsi.len(), 4);
+    assert!(icsi.iter().all(|value| *value == icsi[0]));
+}

@@ -12,6 +12,7 @@ struct World {
     options: RegistryOptions,
     now: Timestamp,
     document: Document,
+    lists: KnownLists,
     xml: String,
 }
 
@@ -25,6 +26,7 @@ impl World {
             options: RegistryOptions::default(),
             now: Timestamp::from_millis(1_000_000),
             document: Document::new(),
+            lists: KnownLists::default(),
             xml: String::new(),
         }
     }
@@ -61,8 +63,9 @@ impl World {
                 "later" => self.now = self.now + core::time::Duration::from_secs(seconds(words[1])),
                 "outcome" => self.outcome(words[1], words[2].parse().unwrap()),
                 "target" => {
-                    let device = self.user.device(fnv_lower(words[1].as_bytes())).unwrap();
-                    let target = device.target_for(words[2].as_bytes());
+                    let key = fnv_lower(words[1].as_bytes());
+                    assert!(self.user.device(key).is_some());
+                    let target = self.user.target_for(key, words[2].as_bytes());
                     out += &target.map_or_else(
                         || "none\n".to_owned(),
                         |target| {
@@ -107,6 +110,7 @@ impl World {
             status,
             binding: device.binding,
             required: false,
+            code: "",
             note: b"",
         };
         let _ = device.record(
@@ -119,7 +123,9 @@ impl World {
 
     fn apply(&mut self) -> String {
         self.document.parse(self.xml.as_bytes()).unwrap();
-        let applied = self.user.apply(self.now, &self.document, &self.options);
+        let applied = self
+            .user
+            .apply(self.now, &self.document, &self.options, &mut self.lists);
         if let Some(discarded) = applied.discarded {
             return format!("discarded {discarded:?}\n");
         }
@@ -142,8 +148,8 @@ impl World {
         }
         out += "\n";
         for device in self.user.devices.iter().filter(|device| device.key != 0) {
-            let name = match device.instance() {
-                [] => device.contact_uri(),
+            let name = match self.user.instance(device) {
+                [] => self.user.contact_uri(device.key),
                 instance => instance,
             };
             let left = device.expires_at.since(self.now).as_secs();
@@ -244,6 +250,7 @@ fn two_devices_under_two_identities_are_two_devices() {
         Timestamp::from_millis(1),
         &document,
         &RegistryOptions::default(),
+        &mut KnownLists::default(),
     );
     assert_eq!(
         (applied.active_devices, applied.new_or_rebound_devices),
@@ -253,24 +260,26 @@ fn two_devices_under_two_identities_are_two_devices() {
     let device = &user.devices[0];
     assert_eq!(device.features.icsi, 3);
     let sip = b"sip:+15550100@ims.example.net;gr=urn:uuid:f81d4fae-7dec-11d0-a765-00a0c91e6bf6";
+    let gruu_for = |aor: &[u8]| user.target_for(device.key, aor).map(|target| target.uri);
     assert_eq!(
-        device.gruu_for(b"sip:+15550100@ims.example.net"),
+        gruu_for(b"sip:+15550100@ims.example.net"),
         Some(sip.as_slice())
     );
     assert_eq!(
-        device.gruu_for(b"sip:unknown@ims.example.net"),
+        gruu_for(b"sip:unknown@ims.example.net"),
         Some(sip.as_slice())
     );
     let tel = b"sip:+15550100@ims.example.net;user=phone;\
         gr=urn:uuid:f81d4fae-7dec-11d0-a765-00a0c91e6bf6";
-    assert_eq!(device.gruu_for(b"tel:+15550100"), Some(tel.as_slice()));
+    assert_eq!(gruu_for(b"tel:+15550100"), Some(tel.as_slice()));
 }
 
 #[test]
 fn a_warm_merge_moves_no_buffer() {
     let (mut user, mut document) = two_devices();
+    let mut lists = KnownLists::default();
     let options = RegistryOptions::default();
-    let _ = user.apply(Timestamp::from_millis(1), &document, &options);
+    let _ = user.apply(Timestamp::from_millis(1), &document, &options, &mut lists);
     let parse = |document: &mut Document, version: u8| {
         let text = core::str::from_utf8(TWO_DEVICES)
             .unwrap()
@@ -288,14 +297,102 @@ fn a_warm_merge_moves_no_buffer() {
         )
     };
     let rows = parse(&mut document, 0);
-    let before: Vec<_> = user.devices.iter().map(Device::buffers).collect();
+    let before = user.buffers();
     for version in 1..10 {
         assert_eq!(parse(&mut document, version), rows);
-        let applied = user.apply(Timestamp::from_millis(2), &document, &options);
+        let applied = user.apply(Timestamp::from_millis(2), &document, &options, &mut lists);
         assert!(applied.changed && applied.discarded.is_none());
-        let after: Vec<_> = user.devices.iter().map(Device::buffers).collect();
-        assert_eq!(after, before, "text, bindings and their capacity stay");
+        assert_eq!(
+            user.buffers(),
+            before,
+            "text, bindings and their capacity stay"
+        );
     }
+}
+
+// Proves: BAD-23
+#[test]
+fn a_gruu_taken_before_the_home_was_known_is_judged_again() {
+    let mut world = World::new();
+    world.user.identity.clear();
+    let document = |version: u32| {
+        format!(
+            "doc {version} full\nreg r tel:+1555\ncon 1 active created expires=60 instance=urn:x \
+             gruu=sip:+1555@evil.example;user=phone;gr=urn:x\n"
+        )
+    };
+    let said = world.step(&document(0));
+    assert!(said.contains("urn:x pub-gruu"), "{said}");
+    world
+        .user
+        .identity
+        .extend_from_slice(b"sip:+1555@ims.example");
+    let said = world.step(&document(1));
+    assert!(
+        said.contains("refused=1") && said.contains("urn:x none"),
+        "{said}"
+    );
+}
+
+// Proves: BAD-22, REG-6
+#[test]
+fn texts_that_change_at_each_document_are_kept_apart_and_packed() {
+    let mut world = World::new();
+    let uri =
+        |round: usize, n: usize| format!("sip:{}@192.0.2.{n}", "x".repeat((round * 7 + n) % 90));
+    for round in 0..200 {
+        let mut document = format!("doc {round} full\nreg r sip:alice@ims.example\n");
+        for n in (0..5).filter(|n| (round + n) % 7 != 0) {
+            document += &format!(
+                "con c{n} active registered callid={round} expires=60 instance=urn:x{n} uri={} \
+                 gruu=sip:alice@ims.example;gr={}{n}\n",
+                uri(round, n),
+                "g".repeat((round + n) % 50 + 1),
+            );
+        }
+        let said = world.step(&document);
+        assert!(
+            !said.contains("overflow") && !said.contains("refused"),
+            "{said}"
+        );
+        for n in (0..5).filter(|n| (round + n) % 7 != 0) {
+            let key = fnv_lower(format!("urn:x{n}").as_bytes());
+            let target = world.user.target_for(key, b"").unwrap().uri;
+            let want = format!(
+                "sip:alice@ims.example;gr={}{n}",
+                "g".repeat((round + n) % 50 + 1)
+            );
+            assert_eq!(target, want.as_bytes());
+            assert_eq!(world.user.contact_uri(key), uri(round, n).as_bytes());
+            let device = world.user.device(key).unwrap();
+            assert_eq!(world.user.instance(device), format!("urn:x{n}").as_bytes());
+        }
+        assert!(world.user.buffers()[1] <= 8192, "the text is packed");
+    }
+}
+
+// Proves: BAD-22
+#[test]
+fn identities_and_bindings_are_bounded() {
+    let mut world = World::new();
+    let mut overflows = 0;
+    for round in 0..300 {
+        let said = world.step(&format!(
+            "doc {round} partial\nreg r{round} sip:alice{}@ims.example\ncon c{round} active \
+             created expires=60 instance=urn:x uri=sip:192.0.2.1\n",
+            round % 70
+        ));
+        overflows += usize::from(said.contains("overflow=1"));
+    }
+    assert_eq!(overflows, 300 - 32, "one place for each registration");
+    // A full document has room beside what it replaces.
+    let mut document = String::from("doc 300 full\n");
+    for n in 0..32 {
+        document +=
+            &format!("reg q{n} sip:alice{n}@ims.example\ncon c{n} active created instance=urn:x\n");
+    }
+    let said = world.step(&document);
+    assert!(!said.contains("overflow"), "{said}");
 }
 
 // Proves: RSP-17
@@ -303,13 +400,19 @@ fn a_warm_merge_moves_no_buffer() {
 fn three_unmatched_480s_drop_require() {
     let (mut user, document) = two_devices();
     let now = Timestamp::from_millis(1);
-    let _ = user.apply(now, &document, &RegistryOptions::default());
+    let _ = user.apply(
+        now,
+        &document,
+        &RegistryOptions::default(),
+        &mut KnownLists::default(),
+    );
     let device = &mut user.devices[0];
     let outcome = Outcome {
         class: classify(480, None, Facts::default()),
         status: 480,
         binding: device.binding,
         required: true,
+        code: "",
         note: b"Warning text",
     };
     let options = OutcomeOptions::default();
@@ -329,7 +432,12 @@ fn three_unmatched_480s_drop_require() {
 fn a_failure_of_an_old_registration_does_not_hold_the_new_one() {
     let (mut user, document) = two_devices();
     let now = Timestamp::from_millis(1);
-    let _ = user.apply(now, &document, &RegistryOptions::default());
+    let _ = user.apply(
+        now,
+        &document,
+        &RegistryOptions::default(),
+        &mut KnownLists::default(),
+    );
     let device = &mut user.devices[0];
     let old = BindingId {
         call_id: 1,
@@ -340,6 +448,7 @@ fn a_failure_of_an_old_registration_does_not_hold_the_new_one() {
         status: 404,
         binding: old,
         required: false,
+        code: "",
         note: b"",
     };
     let followup = device.record(
@@ -403,12 +512,15 @@ fn hostile_corpus_makes_only_sound_devices_reachable() {
         if world.document.parse(&bytes).is_err() {
             continue;
         }
-        let applied = world.user.apply(world.now, &world.document, &world.options);
+        let applied =
+            world
+                .user
+                .apply(world.now, &world.document, &world.options, &mut world.lists);
         let reachable = world
             .user
             .devices
             .iter()
-            .filter(|device| device.gruu_for(b"").is_some())
+            .filter(|device| world.user.target_for(device.key, b"").is_some())
             .count();
         let want = usize::from(verdict != "reject" && !unreachable.contains(&name));
         assert_eq!(reachable, want, "{name}");

@@ -1,4 +1,4 @@
-//! Header names: an enum, and a perfect hash over the first sixteen characters.
+//! Header names: an enum, and a perfect hash over the first sixteen characters, read as two words.
 
 /// Declares the enum, its spellings and its compact forms in one place, in alphabetical order.
 macro_rules! header_names {
@@ -101,18 +101,21 @@ header_names! {
 /// Distinct values of [`HeaderName`], `Other` included.
 pub(crate) const COUNT: usize = ALL.len();
 const NONE: u8 = 0xff;
-/// Octets of a name that are hashed and compared at once.
+/// Octets of a name that are hashed.
 const WIDE: usize = 16;
 /// Folds letters to lower case and leaves the hyphen alone.
-const FOLD: u128 = u128::from_le_bytes([0x20; WIDE]);
+const FOLD: u64 = u64::from_le_bytes([0x20; 8]);
 
-/// A name in lower case: its first sixteen octets (zeros behind a shorter one), and its last sixteen
-/// when it is longer.
+/// A known name in lower case, in the slot of its hash: its first sixteen octets (zeros behind a
+/// shorter one), and its last sixteen when it is longer. Zeros throughout in an empty slot.
 #[derive(Clone, Copy)]
-struct Folded {
-    head: u128,
-    tail: u128,
-    len: usize,
+struct Slot {
+    /// Octets 0 to 7, lowest first.
+    low: u64,
+    /// Octets 8 to 15.
+    high: u64,
+    len: u8,
+    name: HeaderName,
 }
 
 const fn fold(text: &[u8], from: usize) -> u128 {
@@ -125,32 +128,25 @@ const fn fold(text: &[u8], from: usize) -> u128 {
     u128::from_le_bytes(folded)
 }
 
-const fn folded_names() -> [Folded; COUNT] {
-    let mut names = [Folded {
-        head: 0,
-        tail: 0,
-        len: 0,
-    }; COUNT];
+/// The last sixteen octets of each longer name, in lower case.
+const fn folded_tails() -> [u128; COUNT] {
+    let mut tails = [0; COUNT];
     let mut at = 0;
     while at < COUNT {
         let text = TEXT[at].as_bytes();
         assert!(text.len() <= 2 * WIDE, "head and tail cover a name");
-        names[at] = Folded {
-            head: fold(text, 0),
-            tail: fold(text, text.len().saturating_sub(WIDE)),
-            len: text.len(),
-        };
+        tails[at] = fold(text, text.len().saturating_sub(WIDE));
         at += 1;
     }
-    names
+    tails
 }
 
-/// What the octets of a name of some length leave of sixteen.
-const fn kept() -> [u128; WIDE + 1] {
-    let mut masks = [0; WIDE + 1];
+/// What the octets of a name of some length leave of eight.
+const fn kept() -> [u64; 9] {
+    let mut masks = [0; 9];
     let mut len = 1;
-    while len <= WIDE {
-        masks[len] = u128::MAX >> ((WIDE - len) * 8);
+    while len <= 8 {
+        masks[len] = u64::MAX >> ((8 - len) * 8);
         len += 1;
     }
     masks
@@ -158,26 +154,37 @@ const fn kept() -> [u128; WIDE + 1] {
 
 /// The slot of a name by its first sixteen octets; the factor makes the slots of all known names
 /// distinct.
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "two halves and a top octet"
-)]
+#[expect(clippy::cast_possible_truncation, reason = "a top octet")]
 #[inline]
-const fn slot(head: u128) -> u8 {
-    let mixed = head as u64 ^ ((head >> 64) as u64) << 1;
+const fn slot(low: u64, high: u64) -> u8 {
+    let mixed = low ^ high << 1;
     (mixed.wrapping_mul(0x11ad_e27c_875e_25e1) >> 56) as u8
 }
 
-const fn slots() -> [u8; 256] {
-    let mut table = [NONE; 256];
+#[expect(clippy::cast_possible_truncation, reason = "two halves")]
+const fn slots() -> [Slot; 256] {
+    let mut table = [Slot {
+        low: 0,
+        high: 0,
+        len: 0,
+        name: HeaderName::Other,
+    }; 256];
     let mut at = 0;
     while at + 1 < COUNT {
-        let key = slot(FOLDED[at].head) as usize;
+        let text = TEXT[at].as_bytes();
+        let head = fold(text, 0);
+        let (low, high) = (head as u64, (head >> 64) as u64);
+        let key = slot(low, high) as usize;
         assert!(
-            table[key] == NONE,
+            table[key].len == 0,
             "two names share a slot: choose another factor"
         );
-        table[key] = at.to_le_bytes()[0];
+        table[key] = Slot {
+            low,
+            high,
+            len: text.len().to_le_bytes()[0],
+            name: ALL[at],
+        };
         at += 1;
     }
     table
@@ -197,9 +204,9 @@ const fn compact_slots() -> [u8; 32] {
     table
 }
 
-static FOLDED: [Folded; COUNT] = folded_names();
-static KEPT: [u128; WIDE + 1] = kept();
-static SLOTS: [u8; 256] = slots();
+static TAILS: [u128; COUNT] = folded_tails();
+static KEPT: [u64; 9] = kept();
+static SLOTS: [Slot; 256] = slots();
 static COMPACT_SLOTS: [u8; 32] = compact_slots();
 
 #[inline]
@@ -229,20 +236,36 @@ impl HeaderName {
     /// count.
     ///
     /// Besides the other case, CR passes for a hyphen, and the parser lets none into a name.
+    #[expect(clippy::cast_possible_truncation, reason = "two halves")]
     #[inline]
     pub(crate) fn lookup_in(bytes: &[u8], len: usize) -> Self {
+        let head = wide(bytes);
+        if len <= 8 {
+            return Self::lookup_short(head as u64, len, bytes);
+        }
+        let low = head as u64 | FOLD;
+        let high = ((head >> 64) as u64 | FOLD) & KEPT[(len - 8).min(8)];
+        let known = &SLOTS[usize::from(slot(low, high))];
+        let same = known.low == low && known.high == high && usize::from(known.len) == len;
+        // The last sixteen octets of a longer name overlap its first.
+        if same && (len <= WIDE || is_tail(&bytes[len - WIDE..], known.name)) {
+            known.name
+        } else {
+            Self::Other
+        }
+    }
+
+    /// As [`HeaderName::lookup_in`] for a name of at most eight octets; `head` holds the first eight
+    /// of `bytes`.
+    #[inline]
+    pub(crate) fn lookup_short(head: u64, len: usize, bytes: &[u8]) -> Self {
         if len < 2 {
             return Self::compact(&bytes[..len]);
         }
-        let head = (wide(bytes) | FOLD) & KEPT[len.min(WIDE)];
-        let index = usize::from(SLOTS[usize::from(slot(head))]);
-        let Some(known) = FOLDED.get(index) else {
-            return Self::Other;
-        };
-        let same = known.head == head && known.len == len;
-        // The last sixteen octets of a longer name overlap its first.
-        if same && (len <= WIDE || wide(&bytes[len - WIDE..]) | FOLD == known.tail) {
-            ALL[index]
+        let low = (head | FOLD) & KEPT[len.min(8)];
+        let known = &SLOTS[usize::from(slot(low, 0))];
+        if known.low == low && known.high == 0 {
+            known.name
         } else {
             Self::Other
         }
@@ -270,6 +293,12 @@ impl HeaderName {
     pub(crate) const fn index(self) -> usize {
         self as usize
     }
+}
+
+/// Whether the last sixteen octets of a name, which `tail` starts with, are those of `name`.
+#[inline]
+fn is_tail(tail: &[u8], name: HeaderName) -> bool {
+    wide(tail) | u128::from_le_bytes([0x20; WIDE]) == TAILS[name.index()]
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use crate::base::span::Span;
 use crate::base::time::UnixMillis;
 use crate::sip::header::params::Params;
 use crate::sip::message::Method;
-use crate::sip::scan::{Cursor, TOKEN, decimal_u32, decimal_u64, end_of_quoted, trim};
+use crate::sip::scan::{Cursor, TOKEN, decimal_u32, decimal_u64, end_of_quoted, span, trim};
 
 /// CSeq: the number (below 2^31, RFC 3261 section 8.1.1.5) and the method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,9 @@ pub(crate) struct CSeqSpans {
 
 /// Reads `bytes[start..end]`; `None` for a defect or a number of 2^31 or more.
 pub(crate) fn parse_cseq(bytes: &[u8], start: usize, end: usize) -> Option<CSeqSpans> {
+    if let Some(spans) = usual_cseq(bytes.get(start..end)?, start) {
+        return Some(spans);
+    }
     let mut cursor = Cursor::new(bytes, start, end);
     let digits = cursor.run(TOKEN);
     let number = decimal_u32(digits.slice(bytes)).filter(|number| *number < 1 << 31)?;
@@ -41,6 +44,32 @@ pub(crate) fn parse_cseq(bytes: &[u8], start: usize, end: usize) -> Option<CSeqS
         number,
         method: Method::lookup(method_span.slice(bytes)),
         method_span,
+    })
+}
+
+/// Up to eight digits, a blank, a method we know; `value` starts at `start`.
+#[inline]
+fn usual_cseq(value: &[u8], start: usize) -> Option<CSeqSpans> {
+    let mut number = 0;
+    let mut at = 0;
+    while let Some(byte) = value.get(at).filter(|byte| byte.is_ascii_digit()) {
+        number = number * 10 + u32::from(byte - b'0');
+        at += 1;
+        if at > 8 {
+            return None;
+        }
+    }
+    let [b' ', name @ ..] = value.get(at..)? else {
+        return None;
+    };
+    let method = Method::lookup(name);
+    if at == 0 || method == Method::Unknown {
+        return None;
+    }
+    Some(CSeqSpans {
+        number,
+        method,
+        method_span: span(start + at + 1, start + value.len()),
     })
 }
 
@@ -79,6 +108,20 @@ pub(crate) fn parse_seconds(value: &[u8]) -> Option<u32> {
 
 /// RFC 4028 section 4. `None` for a bad number or an unknown refresher.
 pub(crate) fn parse_session_expires(value: &[u8]) -> Option<SessionExpires> {
+    let digits = value.len().saturating_sub(b";refresher=uac".len());
+    let (number, who) = value.split_at(digits);
+    let refresher = match who {
+        b";refresher=uac" => Some(Refresher::Uac),
+        b";refresher=uas" => Some(Refresher::Uas),
+        [..] => None,
+    };
+    // Nearly everybody writes it so; all else is read with care.
+    if let (Some(interval_s), Some(_)) = (decimal_u32(number), refresher) {
+        return Some(SessionExpires {
+            interval_s,
+            refresher,
+        });
+    }
     let interval_s = parse_seconds(value)?;
     let start = memchr::memchr(b';', value).unwrap_or(value.len());
     let refresher = match Params::new(&value[start..]).find(b"refresher") {

@@ -1,104 +1,152 @@
-//! The header section of an ordinary message: no folds, no NUL, nothing above 127.
+//! The head of an ordinary message, start line and header lines: no folds, no tabs, no other control
+//! characters, nothing above 127.
 //!
-//! One vectorised search a line finds its end; one pass over the whole, which the compiler turns
-//! into vector code, then proves that there was nothing but CRLF at line ends. Whatever is out of
-//! the ordinary is left to the careful reader next door, which also finds the words for a refusal;
-//! both note the same for the same octets.
+//! One pass: sixteen octets at a step it looks for the first control character, which in an ordinary
+//! message is the CR of the line's end, so that finding the lines proves that they are ordinary; the
+//! colon and the name come from the same words. Whatever is out of the ordinary is left to the
+//! careful reader next door, which also finds the words for a refusal; both note the same for the
+//! same octets.
 
 use crate::base::limits::SIP_LINE_BYTES_MAX;
 use crate::sip::header::HeaderName;
-use crate::sip::message::HeaderTable;
-use crate::sip::scan::{LWS, find_near, is, is_token, span};
+use crate::sip::message::{HeaderTable, Method};
+use crate::sip::scan::{find_near, is_token, plain_len, span, word, zero_octets};
 
-/// Reads the header lines from `first` on. `false`: not ordinary; the table then holds some lines.
-pub(super) fn header_section(bytes: &[u8], first: usize, table: &mut HeaderTable) -> bool {
-    // A section within this limit has no line beyond it.
-    let bytes = &bytes[..bytes.len().min(first + SIP_LINE_BYTES_MAX)];
-    let mut start = first;
+/// Reads start line and header lines. `false`: not ordinary, or not whole; the table then holds some
+/// of it.
+pub(super) fn head(bytes: &[u8], table: &mut HeaderTable) -> bool {
+    // A head within this limit has no line beyond it.
+    let bytes = &bytes[..bytes.len().min(SIP_LINE_BYTES_MAX)];
+    let end = plain_len(bytes);
+    if !ends_line(bytes, end) || !start_line(&bytes[..end], table) {
+        return false;
+    }
+    let mut start = end + 2;
     loop {
-        let rest = &bytes[start..];
-        let Some(len) = find_near(rest, b'\n') else {
+        let Some(rest) = bytes.get(start..) else {
             return false;
         };
-        if len < 2 {
-            table.headers_end = start + len + 1;
-            return len == 1 && is_ordinary(&bytes[first..table.headers_end]);
-        }
-        if !header_line(bytes, start, start + len - 1, table) {
+        let len = plain_len(rest);
+        if !ends_line(rest, len) {
             return false;
         }
-        start += len + 1;
-    }
-}
-
-/// Each CR is followed by LF, each LF preceded by CR, and there is no NUL and nothing above 127.
-/// `section` ends in LF.
-fn is_ordinary(section: &[u8]) -> bool {
-    const STEP: usize = 32;
-    // The top bit tells: of an octet above 127, of the predecessor of zero, of all ones.
-    let odd = |byte: u8, next: u8| {
-        let stray = (byte == b'\r') ^ (next == b'\n');
-        byte | byte.wrapping_sub(1) | u8::from(stray) << 7
-    };
-    let nexts = &section[1..];
-    let (chunks, rest) = section[..nexts.len()].as_chunks::<STEP>();
-    let (next_chunks, next_rest) = nexts.as_chunks::<STEP>();
-    let mut found = [0_u8; STEP];
-    for (chunk, next) in chunks.iter().zip(next_chunks) {
-        for at in 0..STEP {
-            found[at] |= odd(chunk[at], next[at]);
+        if len == 0 {
+            table.headers_end = start + 2;
+            table.unfolded = true;
+            return true;
         }
+        if !header_line(rest, start, len, table) {
+            return false;
+        }
+        start += len + 2;
     }
-    let mut last = 0;
-    for (byte, next) in rest.iter().zip(next_rest) {
-        last |= odd(*byte, *next);
-    }
-    let found = found.iter().fold(last, |all, lane| all | lane);
-    found < 0x80 && section[0] != b'\n'
 }
 
-/// Notes the line `bytes[start..end]`; `false` when it is a fold, has no colon, its name is no
-/// token, or the table is full.
+/// CRLF stands at `at`.
 #[inline]
-fn header_line(bytes: &[u8], start: usize, end: usize, table: &mut HeaderTable) -> bool {
-    let rest = &bytes[start..];
-    let line = &rest[..end - start];
-    let Some(colon) = colon(rest).filter(|colon| *colon < line.len()) else {
+fn ends_line(bytes: &[u8], at: usize) -> bool {
+    matches!(bytes.get(at..), Some([b'\r', b'\n', ..]))
+}
+
+/// Notes a start line in the usual form.
+#[inline]
+fn start_line(line: &[u8], table: &mut HeaderTable) -> bool {
+    if let [b'S', b'I', b'P', b'/', rest @ ..] = line {
+        return status_line(rest, line.len(), table);
+    }
+    request_line(line, table)
+}
+
+/// Notes what follows `SIP/` in a status line of `len` octets.
+#[inline]
+fn status_line(rest: &[u8], len: usize, table: &mut HeaderTable) -> bool {
+    let [b'2', b'.', b'0', b' ', a, b, c, reason @ ..] = rest else {
         return false;
     };
-    let name = HeaderName::lookup_in(rest, colon);
+    let [a, b, c] = [a, b, c].map(|digit| digit.wrapping_sub(b'0'));
+    let digits = a.wrapping_sub(1) < 6 && b < 10 && c < 10;
+    if !digits || !matches!(reason.first(), None | Some(b' ')) {
+        return false;
+    }
+    table.start.status = u16::from(a) * 100 + u16::from(b) * 10 + u16::from(c);
+    table.start.text = span(12.min(len), len);
+    true
+}
+
+fn request_line(line: &[u8], table: &mut HeaderTable) -> bool {
+    const VERSION: &[u8] = b" SIP/2.0";
+    let Some(head) = line.strip_suffix(VERSION) else {
+        return false;
+    };
+    let Some(method) = head.iter().position(|byte| *byte == b' ') else {
+        return false;
+    };
+    let uri = method + 1;
+    table.method = Method::lookup(&head[..method]);
+    if table.method == Method::Unknown || uri == head.len() {
+        return false;
+    }
+    table.start.text = span(0, method);
+    table.start.uri = span(uri, head.len());
+    find_near(&head[uri..], b' ').is_none()
+}
+
+/// Notes the line that `rest` starts with, `len` octets at `start`; `false` when it is a fold, has no
+/// colon, its name is no token, or the table is full.
+#[inline]
+fn header_line(rest: &[u8], start: usize, len: usize, table: &mut HeaderTable) -> bool {
+    let Some((name, colon)) = name(rest) else {
+        return false;
+    };
+    let Some(value) = rest.get(colon + 1..len) else {
+        return false;
+    };
     if name == HeaderName::Other && !is_token(&rest[..colon]) {
         return false;
     }
-    let mut value = colon + 1;
-    let mut value_end = line.len();
-    while value < line.len() && is(line[value], LWS) {
-        value += 1;
+    let mut value = value;
+    while let [b' ', kept @ ..] = value {
+        value = kept;
     }
-    while value < value_end && is(line[value_end - 1], LWS) {
-        value_end -= 1;
+    let at = len - value.len();
+    while let [kept @ .., b' '] = value {
+        value = kept;
     }
-    table.push(name, start, colon, span(start + value, start + value_end))
+    let at = start + at;
+    table.push(name, start, colon, span(at, at + value.len()))
 }
 
-/// The first colon. Names are short: eight octets at a step find it.
+/// The name before the first colon, and where the colon is.
 #[inline]
-fn colon(rest: &[u8]) -> Option<usize> {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = ONES << 7;
+fn name(rest: &[u8]) -> Option<(HeaderName, usize)> {
+    let head = word(rest, 0).unwrap_or_default();
+    let marks = colons(head);
+    if marks != 0 {
+        let len = (marks.trailing_zeros() / 8) as usize;
+        return Some((HeaderName::lookup_short(head, len, rest), len));
+    }
+    let colon = long_colon(rest)?;
+    Some((HeaderName::lookup_in(rest, colon), colon))
+}
+
+/// Bit 7 of each octet that is a colon; those above the lowest set may be wrong.
+#[inline]
+const fn colons(word: u64) -> u64 {
+    zero_octets(word ^ u64::from_le_bytes([b':'; 8]))
+}
+
+/// The first colon, looked for eight octets at a step.
+#[inline]
+fn long_colon(rest: &[u8]) -> Option<usize> {
     let (words, tail) = rest.as_chunks::<8>();
     let mut marks = 0;
-    let word = words.iter().position(|word| {
-        // A zero octet marks a colon; the lowest mark is exact.
-        let word = u64::from_le_bytes(*word) ^ (ONES * b':' as u64);
-        marks = word.wrapping_sub(ONES) & !word & HIGH;
+    let found = words.iter().position(|word| {
+        marks = colons(u64::from_le_bytes(*word));
         marks != 0
     });
-    match word {
-        Some(index) => Some(index * 8 + (marks.trailing_zeros() / 8) as usize),
-        None => {
-            let step = tail.iter().position(|byte| *byte == b':')?;
-            Some(words.len() * 8 + step)
-        }
+    if let Some(index) = found {
+        return Some(index * 8 + (marks.trailing_zeros() / 8) as usize);
     }
+    let step = tail.iter().position(|byte| *byte == b':')?;
+    Some(words.len() * 8 + step)
 }

@@ -464,23 +464,23 @@ fn the_scanner_finds_the_same_lines_as_a_naive_splitter() {
 }
 
 /// xorshift64*: the tests' own random numbers.
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         (self.next() % bound as u64) as usize
     }
 }
 
 /// One to four random edits with bytes the grammar cares about.
-fn mutate(random: &mut Random, bytes: &mut Vec<u8>) {
+pub(crate) fn mutate(random: &mut Random, bytes: &mut Vec<u8>) {
     const SPICE: &[u8] = b"\r\n\0 \t:;,<>\"\\=@[]?/%+*aZ09\x7f\x80\xff\xc3";
     for _ in 0..=random.below(4) {
         let at = random.below(bytes.len().max(1)).min(bytes.len());
@@ -590,6 +590,14 @@ fn assert_only_folds(value: &[u8]) {
     }
 }
 
+const SEEDS: [&[u8]; 5] = [
+    messages::OK_INVITE,
+    messages::INVITE,
+    messages::TRYING,
+    messages::OK_BYE,
+    messages::NOTIFY,
+];
+
 /// The same octets by the careful reader alone.
 fn carefully(bytes: &[u8], table: &mut HeaderTable) -> Result<(), ParseErrorKind> {
     table.reset();
@@ -605,21 +613,21 @@ fn the_quick_reader_notes_what_the_careful_one_notes() {
     let mut taken = 0;
     let mut random = Random(0x5eed_0002);
     for round in 0..20_000 {
-        let mut bytes = [messages::OK_INVITE, messages::INVITE][round % 2].to_vec();
-        if round % 16 > 1 {
+        let mut bytes = SEEDS[round % SEEDS.len()].to_vec();
+        if round % 16 > 4 {
             mutate(&mut random, &mut bytes);
         }
         let expected = carefully(&bytes, &mut careful);
         quick.reset();
-        let Ok(first) = start_line(&bytes, 0, &mut quick) else {
-            continue;
-        };
-        if !quick::header_section(&bytes, first, &mut quick) {
+        if !quick::head(&bytes, &mut quick) {
             continue;
         }
         taken += 1;
         assert_eq!(expected, Ok(()), "{}", String::from_utf8_lossy(&bytes));
         assert_eq!(quick.headers_end, careful.headers_end);
+        let start = |table: &HeaderTable| (table.start.status, table.start.text, table.start.uri);
+        assert_eq!(start(&quick), start(&careful));
+        assert!(quick.start.status != 0 || quick.method == careful.method);
         let lines = |table: &HeaderTable| -> Vec<_> {
             let line = |entry: &crate::sip::message::Entry| (entry.name, entry.value());
             table.entries().iter().map(line).collect()
@@ -627,4 +635,47 @@ fn the_quick_reader_notes_what_the_careful_one_notes() {
         assert_eq!(lines(&quick), lines(&careful));
     }
     assert!(taken > 2_500, "ordinary messages are taken, {taken} were");
+}
+
+#[test]
+fn what_is_outlined_is_framed_and_parsed_alike_by_the_slow_way() {
+    use crate::sip::framing::{Frame, frame};
+    let (mut quick, mut slow) = (HeaderTable::new(), HeaderTable::new());
+    let mut random = Random(0x5eed_0003);
+    let (mut taken, mut refused) = (0, 0);
+    for round in 0..20_000 {
+        let mut bytes = SEEDS[round % SEEDS.len()].to_vec();
+        if round % 16 > 4 {
+            mutate(&mut random, &mut bytes);
+        }
+        bytes.extend_from_slice(SEEDS[random.below(SEEDS.len())]);
+        bytes.truncate(bytes.len() - random.below(9));
+        let Some(len) = outline(&bytes, &mut quick) else {
+            continue;
+        };
+        taken += 1;
+        assert_eq!(frame(&bytes, 0), Ok(Frame::Message { len }));
+        let message = complete(&bytes[..len], &mut quick).map(|message| read_all(&message));
+        refused += usize::from(message.is_err());
+        let expected = parse(&bytes[..len], &mut slow).map(|message| read_all(&message));
+        assert_eq!(message, expected, "{}", String::from_utf8_lossy(&bytes));
+    }
+    assert!(taken > 4_000, "ordinary messages are taken, {taken} were");
+    assert!(refused > 200, "outlines may prove bad, {refused} did");
+}
+
+#[test]
+fn half_a_message_has_no_outline() {
+    let mut table = HeaderTable::new();
+    for seed in SEEDS {
+        assert_eq!(outline(seed, &mut table), Some(seed.len()));
+        for len in 0..seed.len() {
+            assert_eq!(outline(&seed[..len], &mut table), None, "{len}");
+        }
+    }
+    let text = "OPTIONS sip:b@x.example SIP/2.0\r\n";
+    for lines in ["", "Content-Length: 0\r\nl: 0\r\n", "Content-Length: x\r\n"] {
+        let bytes = request(text.trim_end(), lines);
+        assert_eq!(outline(&bytes, &mut table), None, "{lines}");
+    }
 }

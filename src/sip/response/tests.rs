@@ -316,3 +316,33 @@ fn mutated_requests_add_no_lines_to_responses() {
     }
     assert!(answered > 1_000, "{answered}");
 }
+
+#[test]
+fn addresses_read_as_the_standard_library_reads_them() {
+    let mut text = *b"192.0.2.10:";
+    for at in 0..11 {
+        for byte in *b"0129.:a[" {
+            let kept = text[at];
+            text[at] = byte;
+            for end in 0..=11 {
+                let host = &text[..end];
+                let oracle = core::str::from_utf8(host).unwrap().parse().ok();
+                let found = plain_ipv4(host);
+                let expected = oracle.filter(IpAddr::is_ipv4);
+                assert_eq!(found, expected, "{}", String::from_utf8_lossy(host));
+            }
+            text[at] = kept;
+        }
+    }
+    for host in [
+        "256.1.1.1",
+        "1.1.1",
+        "1.1.1.1.1",
+        "01.1.1.1",
+        "1..1.1",
+        "0.0.0.0",
+    ] {
+        let oracle = host.parse::<IpAddr>().ok();
+        assert_eq!(plain_ipv4(host.as_bytes()), oracle, "{host}");
+    }
+}

@@ -4,6 +4,7 @@
 )]
 
 use super::*;
+use crate::sip::parser::tests::{Random, mutate};
 
 fn key(text: &str) -> Option<(IdentityKind, String)> {
     let mut out = Vec::new();
@@ -239,4 +240,31 @@ fn no_mutation_panics_and_what_parses_is_printable() {
         }
     }
     assert!(accepted > 1_000, "{accepted}");
+}
+
+#[test]
+fn the_usual_form_reads_as_all_others_do() {
+    let seeds: [&[u8]; 4] = [
+        b"sip:+15550123@home.example;gr=urn:uuid:0f3c2b1a-7dec-11d0-a765-00a0c91e0001",
+        b"sip:core.home.example:5060;transport=tcp;lr",
+        b"sip:a@192.0.2.1",
+        b"sip:push@push1.home.example:5060;x=1=2",
+    ];
+    let mut random = Random(0x5eed_0006);
+    let mut taken = 0;
+    for round in 0..40_000 {
+        let mut bytes = seeds[round % seeds.len()].to_vec();
+        mutate(&mut random, &mut bytes);
+        let Some(uri) = parse_usual(&bytes) else {
+            continue;
+        };
+        taken += 1;
+        assert_eq!(
+            Ok(uri),
+            parse_any(&bytes),
+            "{}",
+            String::from_utf8_lossy(&bytes)
+        );
+    }
+    assert!(taken > 5_000, "{taken} in the usual form");
 }

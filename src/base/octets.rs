@@ -1,0 +1,221 @@
+//! Looking for octets over short distances, eight at a time in one register.
+//!
+//! Header lines, URIs and SDP attributes are shorter than what a call of the vectorised search costs
+//! before it looks at anything. For distances beyond some fifty octets `memchr` is the better tool.
+
+const ONES: u64 = u64::from_le_bytes([1; 8]);
+const HIGH: u64 = ONES << 7;
+
+/// Offset of the first `needle`.
+#[inline]
+#[must_use]
+pub fn find(bytes: &[u8], needle: u8) -> Option<usize> {
+    let pattern = ONES * u64::from(needle);
+    let (words, tail) = bytes.as_chunks::<8>();
+    let mut at = 0;
+    for word in words {
+        let marks = zeros(u64::from_le_bytes(*word) ^ pattern);
+        if marks != 0 {
+            return Some(at + first(marks));
+        }
+        at += 8;
+    }
+    for &c in tail {
+        if c == needle {
+            return Some(at);
+        }
+        at += 1;
+    }
+    None
+}
+
+/// Offset of the last `needle`.
+#[inline]
+#[must_use]
+pub fn rfind(bytes: &[u8], needle: u8) -> Option<usize> {
+    bytes.iter().rposition(|&c| c == needle)
+}
+
+/// What [`find_control`] saw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Controls {
+    /// Offset of the first octet below 0x20 or equal to 0x7f, or the length.
+    pub at: usize,
+    /// False when some octet before `at`, or shortly behind it, is not ASCII.
+    pub ascii: bool,
+}
+
+/// Looks for the first control character.
+#[inline]
+#[must_use]
+pub fn find_control(bytes: &[u8]) -> Controls {
+    let (words, tail) = bytes.as_chunks::<8>();
+    let (mut at, mut seen) = (0, 0);
+    for word in words {
+        let word = u64::from_le_bytes(*word);
+        seen |= word;
+        let marks = below_space(word) | zeros(word ^ (ONES * 0x7f));
+        if marks != 0 {
+            return Controls {
+                at: at + first(marks),
+                ascii: seen & HIGH == 0,
+            };
+        }
+        at += 8;
+    }
+    for &c in tail {
+        if c < b' ' || c == 0x7f {
+            break;
+        }
+        seen |= u64::from(c);
+        at += 1;
+    }
+    Controls {
+        at,
+        ascii: seen & HIGH == 0,
+    }
+}
+
+/// Offset of the first octet up to and including the space, or the length.
+#[inline]
+#[must_use]
+pub fn find_blank(bytes: &[u8]) -> usize {
+    let (words, tail) = bytes.as_chunks::<8>();
+    let mut at = 0;
+    for word in words {
+        let word = u64::from_le_bytes(*word);
+        let marks = word.wrapping_sub(ONES * 0x21) & !word & HIGH;
+        if marks != 0 {
+            return at + first(marks);
+        }
+        at += 8;
+    }
+    at + tail.iter().take_while(|&&c| c > b' ').count()
+}
+
+/// Whether `a` and `b` are equal, for texts whose lengths are known to be short.
+#[inline]
+#[must_use]
+pub fn same(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a == b)
+}
+
+/// `text` without the white space of ASCII at both ends: mostly there is none.
+#[inline]
+#[must_use]
+pub const fn trim(text: &[u8]) -> &[u8] {
+    match text {
+        [first, .., last] if *first > b' ' && *last > b' ' => text,
+        [..] => text.trim_ascii(),
+    }
+}
+
+/// `true` when `bytes` equals `lower`, which holds no upper-case letter, but for the case of letters.
+#[inline]
+#[must_use]
+pub fn is_word<const N: usize>(bytes: &[u8], lower: &[u8; N]) -> bool {
+    let Some((bytes, [])) = bytes.split_first_chunk::<N>() else {
+        return false;
+    };
+    let differs = |c: u8, l: u8| (c | u8::from(c.wrapping_sub(b'A') < 26) << 5) ^ l;
+    let mut at = 0;
+    let mut differences = 0;
+    while at < N {
+        differences |= differs(bytes[at], lower[at]);
+        at += 1;
+    }
+    differences == 0
+}
+
+/// Bit 7 of each zero octet; bits above the lowest one set may be wrong.
+#[inline]
+const fn zeros(octets: u64) -> u64 {
+    octets.wrapping_sub(ONES) & !octets & HIGH
+}
+
+/// Bit 7 of each octet below 0x20; bits above the lowest one set may be wrong.
+#[inline]
+const fn below_space(octets: u64) -> u64 {
+    octets.wrapping_sub(ONES * 0x20) & !octets & HIGH
+}
+
+/// The octet of the lowest mark.
+#[inline]
+const fn first(marks: u64) -> usize {
+    (marks.trailing_zeros() / 8) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_octet_is_found_at_every_place() {
+        for len in 0..40 {
+            for at in 0..len {
+                for needle in 0..=u8::MAX {
+                    let mut text = vec![needle.wrapping_add(1); len];
+                    text[at] = needle;
+                    assert_eq!(find(&text, needle), Some(at));
+                    assert_eq!(rfind(&text, needle), Some(at));
+                    text[at] = needle.wrapping_add(3);
+                    assert_eq!(find(&text, needle), None);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_control_is_found_and_what_is_not_ascii_is_told() {
+        let plain = |c: u8| c >= b' ' && c != 0x7f;
+        for len in 0..24_usize {
+            for at in 0..len {
+                for c in 0..=u8::MAX {
+                    for filler in [b'a', 0xff, 0x80, 0x20, 0x7e] {
+                        let mut text = vec![filler; len];
+                        text[at] = c;
+                        let found = find_control(&text);
+                        let want = text.iter().position(|&c| !plain(c)).unwrap_or(len);
+                        assert_eq!(found.at, want);
+                        let blank = text.iter().position(|&c| c <= b' ').unwrap_or(len);
+                        assert_eq!(find_blank(&text), blank);
+                        assert!(text[..want].is_ascii() || !found.ascii);
+                        assert!(!text.is_ascii() || found.ascii);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn trimming_is_that_of_the_library() {
+        for text in [
+            &b""[..],
+            b" ",
+            b"a",
+            b" a",
+            b"a\t",
+            b"ab",
+            b"a b",
+            b"\x0ca b\r\n",
+            b"\x0b",
+            b"\x01\x01",
+        ] {
+            assert_eq!(trim(text), text.trim_ascii());
+        }
+    }
+
+    #[test]
+    fn words_compare_without_case() {
+        assert!(is_word(b"Accept-TYPES", b"accept-types"));
+        assert!(!is_word(b"accept-typez", b"accept-types"));
+        assert!(!is_word(b"accept-type", b"accept-types"));
+        assert!(!is_word(b"accept\rtypes", b"accept-types"));
+        for c in 0..=u8::MAX {
+            for l in (0..=u8::MAX).filter(|l| !l.is_ascii_uppercase()) {
+                assert_eq!(is_word(&[c], &[l]), c.to_ascii_lowercase() == l);
+            }
+        }
+        assert!(same(b"abc", b"abc") && !same(b"abc", b"abd") && !same(b"ab", b"abc"));
+    }
+}

@@ -1,0 +1,490 @@
+//! The SIP side of a push: INVITE, ACK, CANCEL, refresh, BYE (layer 3).
+//!
+//! Every request is encoded again from the push's state when it has to be repeated: the same state
+//! gives the same octets, so nothing is kept for retransmission.
+
+mod answers;
+mod refresh;
+mod transmit;
+
+use core::time::Duration;
+
+use crate::base::outbox::Destination;
+use crate::base::time::Timestamp;
+use crate::push::hops::{Offer, hop_bit};
+use crate::push::{Ctx, OtherRequest, Outcome, Push, PushState, guard_after};
+use crate::registry::outcome::RETRY_AFTER_MAX;
+use crate::sip::message::{HeaderName, Message};
+use crate::sip::overload::Feedback;
+use crate::sip::session_timer::{InitialMinSe, InitialRetry};
+use crate::sip::transaction::TransactionOptions;
+use crate::sip::transaction::client_invite::{CancelAction, ClientInvite, InviteAction};
+use crate::sip::transaction::client_non_invite::{ClientNonInvite, NonInviteAction};
+
+pub use answers::{LATE, StrayDialog, end_stray_2xx};
+pub use refresh::peer_refreshed;
+
+/// Second and later dialogs of one INVITE that are answered with ACK and BYE (BAD-20).
+pub(super) const FORKS_MAX: usize = 8;
+
+/// Reason values of the BYE (RFC 3326).
+mod reason {
+    pub(super) const DRAINED: &str = r#"SIP;cause=200;text="deferred queue drained""#;
+    pub(super) const ANSWER: &str = r#"SIP;cause=488;text="answer not acceptable""#;
+    pub(super) const REFRESH: &str = r#"SIP;cause=481;text="refresh failed""#;
+    pub(super) const MEDIA: &str = r#"SIP;cause=500;text="message session failed""#;
+    pub(super) const NO_ANSWER: &str = r#"SIP;cause=408;text="no answer""#;
+    pub(super) const FORK: &str = r#"SIP;cause=482;text="answered elsewhere""#;
+    pub(super) const CAP: &str = r#"SIP;cause=200;text="session limit""#;
+}
+
+/// Sends the initial INVITE. The push has its URIs and identifiers filled in.
+///
+/// `Some(NoHop)` when no hop can take it; the push is over then.
+pub fn start(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<Outcome> {
+    let Some((hop, trunk)) = ctx.hops.pick(ctx.now, Offer::Invite) else {
+        push.state = PushState::Ending;
+        push.guard = Timestamp::NEVER;
+        return Some(Outcome::NoHop);
+    };
+    take_hop(push, ctx, hop, trunk);
+    push.initial = Some(InitialMinSe::new(&ctx.env.options.timer));
+    send_new_invite(push, ctx);
+    None
+}
+
+fn take_hop(push: &mut Push, ctx: &mut Ctx<'_>, hop: u16, trunk: Destination) {
+    ctx.hops.invite_started(hop);
+    push.hop = Some(hop);
+    push.used_hop = Some(hop);
+    push.tried_hops |= hop_bit(hop);
+    push.trunk = Some(trunk);
+}
+
+/// The hop failed, not the client: the same request once more by the next hop of the list, as a new
+/// transaction with the same Call-ID, tag and CSeq (NH-3). False when no other hop is up.
+fn try_next_hop(push: &mut Push, ctx: &mut Ctx<'_>) -> bool {
+    let Some((hop, trunk)) = ctx
+        .hops
+        .pick_untried(ctx.now, Offer::Invite, push.tried_hops)
+    else {
+        return false;
+    };
+    release_hop(push, ctx);
+    take_hop(push, ctx, hop, trunk);
+    start_invite(push, ctx);
+    true
+}
+
+/// A new INVITE transaction: the first, or the retry after a 422.
+fn send_new_invite(push: &mut Push, ctx: &mut Ctx<'_>) {
+    push.invite_cseq = push.dialog.next_cseq();
+    start_invite(push, ctx);
+}
+
+fn start_invite(push: &mut Push, ctx: &mut Ctx<'_>) {
+    let options = transaction_options(push, ctx);
+    push.invite_branch = push.next_sequence();
+    push.invite = Some(ClientInvite::start(ctx.now, &options));
+    push.state = PushState::Calling;
+    push.guard = Timestamp::NEVER;
+    ctx.probe.invites_sent_total += 1;
+    transmit::invite(push, ctx);
+}
+
+/// A response whose branch named this push; `sequence` tells which transaction it is for.
+pub fn handle_response(
+    push: &mut Push,
+    ctx: &mut Ctx<'_>,
+    message: &Message<'_>,
+    sequence: u16,
+) -> Option<Outcome> {
+    let Ok(cseq) = message.cseq() else {
+        ctx.probe.responses_stray_total += 1;
+        return None;
+    };
+    let status = message.status();
+    if let Some(hop) = push.used_hop {
+        ctx.hops.answered(hop);
+        if let Some(feedback) = Feedback::of(message)
+            && ctx.hops.hear(ctx.now, hop, &feedback)
+        {
+            ctx.probe.overload_feedback_total += 1;
+        }
+    }
+    match cseq.method_bytes {
+        // A 2xx counts also on the branch of a hop that was given up for the next: it is the same
+        // INVITE, and the device waits for its ACK.
+        b"INVITE"
+            if cseq.number == push.invite_cseq
+                && (sequence == push.invite_branch || (200..300).contains(&status)) =>
+        {
+            handle_invite_response(push, ctx, message, status)
+        }
+        b"CANCEL"
+            if push.other_request == OtherRequest::Cancel && sequence == push.invite_branch =>
+        {
+            other_response(push, ctx, message, status)
+        }
+        b"BYE" | b"UPDATE" if sequence == push.other_branch && cseq.number == push.other_cseq => {
+            other_response(push, ctx, message, status)
+        }
+        _ => {
+            ctx.probe.responses_stray_total += 1;
+            None
+        }
+    }
+}
+
+fn handle_invite_response(
+    push: &mut Push,
+    ctx: &mut Ctx<'_>,
+    message: &Message<'_>,
+    status: u16,
+) -> Option<Outcome> {
+    let Some(invite) = &mut push.invite else {
+        // The transaction is gone; only a 2xx still needs an answer.
+        if (200..300).contains(&status) {
+            return answers::accepted(push, ctx, message);
+        }
+        ctx.probe.responses_stray_total += 1;
+        return None;
+    };
+    let action = invite.handle_response(ctx.now, status);
+    match action {
+        InviteAction::Nothing => None,
+        InviteAction::Provisional(_) => {
+            if push.state == PushState::Calling && push.guard.is_never() {
+                push.guard = guard_after(ctx.now, ctx.env.options.t_answer);
+            }
+            None
+        }
+        // The CANCEL was waiting for this (RFC 3261 section 9.1).
+        InviteAction::Cancel(_) => {
+            cancel(push, ctx);
+            None
+        }
+        InviteAction::Accepted(_) => answers::accepted(push, ctx, message),
+        InviteAction::Failed(status) => {
+            let to_value = message.header(HeaderName::To).unwrap_or_default();
+            transmit::failure_ack(push, ctx, to_value);
+            if push.trunk.is_some_and(|trunk| trunk.address.is_some()) {
+                push.failed_to.clear();
+                push.failed_to.extend_from_slice(to_value);
+            }
+            failed(push, ctx, message, status)
+        }
+        InviteAction::Reack => {
+            ctx.probe.retransmissions_total += 1;
+            let to_value = core::mem::take(&mut push.failed_to);
+            transmit::failure_ack(push, ctx, &to_value);
+            push.failed_to = to_value;
+            None
+        }
+        InviteAction::Retransmit
+        | InviteAction::TimedOut
+        | InviteAction::TransportFailed
+        | InviteAction::Terminated => {
+            push.invite = None;
+            None
+        }
+    }
+}
+
+/// A final failure of the initial INVITE or of a refresh by re-INVITE.
+fn failed(
+    push: &mut Push,
+    ctx: &mut Ctx<'_>,
+    message: &Message<'_>,
+    status: u16,
+) -> Option<Outcome> {
+    // Over a reliable transport the transaction ends here (Timer D is zero); a push that kept it
+    // would never be over.
+    if push.trunk.is_some_and(|trunk| trunk.address.is_none()) {
+        push.invite = None;
+    }
+    if push.has_session() {
+        return refresh::refresh_failed(push, ctx, Some(message), status);
+    }
+    if push.state == PushState::Calling && status == 422 && retry_after_422(push, ctx, message) {
+        return None;
+    }
+    if push.state == PushState::Calling && matches!(status, 502..=504) {
+        if let (503, Some(hop), Some(hold_s)) = (status, push.used_hop, message.retry_after()) {
+            let hold = Duration::from_secs(u64::from(hold_s)).min(RETRY_AFTER_MAX);
+            ctx.hops.avoid(hop, ctx.now + hold);
+        }
+        if try_next_hop(push, ctx) {
+            return None;
+        }
+    }
+    release_hop(push, ctx);
+    ctx.probe.invites_failed_total += 1;
+    let cancelled = push.state == PushState::Cancelling;
+    push.state = PushState::Ending;
+    push.guard = Timestamp::NEVER;
+    if cancelled {
+        return Some(Outcome::NoAnswer);
+    }
+    Some(Outcome::Status {
+        status,
+        retry_after_s: message.retry_after(),
+    })
+}
+
+/// 422: once more with a larger interval, in the same Call-ID (ST-2, ST-3).
+fn retry_after_422(push: &mut Push, ctx: &mut Ctx<'_>, message: &Message<'_>) -> bool {
+    let min_se_s = message.min_se().and_then(Result::ok);
+    let Some(initial) = &mut push.initial else {
+        return false;
+    };
+    match initial.handle_422(min_se_s, &ctx.env.options.timer) {
+        InitialRetry::Retry => {
+            send_new_invite(push, ctx);
+            true
+        }
+        InitialRetry::GiveUp => false,
+    }
+}
+
+fn release_hop(push: &mut Push, ctx: &mut Ctx<'_>) {
+    if let Some(hop) = push.hop.take() {
+        ctx.hops.invite_ended(hop);
+    }
+}
+
+/// Sends BYE and leaves the session. The dialog counts as ended from here (DLG-8).
+pub fn bye(push: &mut Push, ctx: &mut Ctx<'_>, reason: &'static str) {
+    let options = transaction_options(push, ctx);
+    push.bye_reason = reason;
+    push.other_branch = push.next_sequence();
+    push.other_cseq = push.dialog.next_cseq();
+    push.other_request = OtherRequest::Bye;
+    push.other = Some(ClientNonInvite::start(ctx.now, &options));
+    push.state = PushState::Ending;
+    push.guard = Timestamp::NEVER;
+    push.session_end = Timestamp::NEVER;
+    ctx.probe.byes_sent_total += 1;
+    transmit::other(push, ctx);
+}
+
+/// Ends a session whose queue has drained (DLV-5).
+pub fn bye_drained(push: &mut Push, ctx: &mut Ctx<'_>) {
+    bye(push, ctx, reason::DRAINED);
+}
+
+/// Ends a session whose MSRP side failed.
+pub fn bye_media(push: &mut Push, ctx: &mut Ctx<'_>) {
+    bye(push, ctx, reason::MEDIA);
+}
+
+fn cancel(push: &mut Push, ctx: &mut Ctx<'_>) {
+    let options = transaction_options(push, ctx);
+    push.other_request = OtherRequest::Cancel;
+    push.other = Some(ClientNonInvite::start(ctx.now, &options));
+    ctx.probe.cancels_sent_total += 1;
+    transmit::other(push, ctx);
+}
+
+fn other_response(
+    push: &mut Push,
+    ctx: &mut Ctx<'_>,
+    message: &Message<'_>,
+    status: u16,
+) -> Option<Outcome> {
+    let Some(other) = &mut push.other else {
+        ctx.probe.responses_stray_total += 1;
+        return None;
+    };
+    match other.handle_response(ctx.now, status) {
+        NonInviteAction::Final(status) => {
+            let reliable = push.trunk.is_some_and(|trunk| trunk.address.is_none());
+            match push.other_request {
+                OtherRequest::Update => {
+                    push.other = None;
+                    push.other_request = OtherRequest::None;
+                    if (200..300).contains(&status) {
+                        refresh::refreshed(push, ctx, message);
+                        return None;
+                    }
+                    return refresh::refresh_failed(push, ctx, Some(message), status);
+                }
+                // Over UDP the transaction stays for Timer K, to absorb repeats.
+                OtherRequest::Bye | OtherRequest::Cancel | OtherRequest::None => {
+                    if reliable {
+                        push.other = None;
+                    }
+                }
+            }
+            None
+        }
+        NonInviteAction::Terminated => {
+            push.other = None;
+            None
+        }
+        NonInviteAction::Nothing
+        | NonInviteAction::Provisional(_)
+        | NonInviteAction::Retransmit
+        | NonInviteAction::TransportFailed
+        | NonInviteAction::TimedOut => None,
+    }
+}
+
+/// Everything whose time has come at `ctx.now`.
+pub fn handle_timeout(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<Outcome> {
+    let now = ctx.now;
+    if push
+        .invite
+        .as_ref()
+        .is_some_and(|invite| invite.deadline() <= now)
+        && let Some(outcome) = invite_timeout(push, ctx)
+    {
+        return Some(outcome);
+    }
+    if push
+        .other
+        .as_ref()
+        .is_some_and(|other| other.deadline() <= now)
+        && let Some(outcome) = other_timeout(push, ctx)
+    {
+        return Some(outcome);
+    }
+    if push.guard <= now {
+        push.guard = Timestamp::NEVER;
+        if let Some(outcome) = guard_fired(push, ctx) {
+            return Some(outcome);
+        }
+    }
+    if push.has_session() && push.session_end <= now {
+        bye(push, ctx, reason::CAP);
+        return Some(Outcome::Cap);
+    }
+    if push.has_session() && push.timer.deadline() <= now {
+        return refresh::session_timer_fired(push, ctx);
+    }
+    None
+}
+
+fn invite_timeout(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<Outcome> {
+    let invite = push.invite.as_mut().expect("checked by the caller");
+    match invite.handle_timeout(ctx.now) {
+        InviteAction::Retransmit => {
+            ctx.probe.retransmissions_total += 1;
+            if push.has_dialog() {
+                transmit::reinvite(push, ctx)
+            } else {
+                transmit::invite(push, ctx)
+            }
+            None
+        }
+        InviteAction::TimedOut | InviteAction::TransportFailed => {
+            push.invite = None;
+            if push.has_session() {
+                return refresh::refresh_failed(push, ctx, None, 408);
+            }
+            if let (true, Some(hop)) = (push.state == PushState::Calling, push.used_hop) {
+                ctx.hops.unanswered(ctx.now, hop);
+            }
+            if push.state == PushState::Calling && try_next_hop(push, ctx) {
+                return None;
+            }
+            release_hop(push, ctx);
+            ctx.probe.invites_failed_total += 1;
+            let cancelled = push.state == PushState::Cancelling;
+            push.state = PushState::Ending;
+            push.guard = Timestamp::NEVER;
+            let outcome = if cancelled {
+                Outcome::NoAnswer
+            } else {
+                Outcome::Status {
+                    status: 408,
+                    retry_after_s: None,
+                }
+            };
+            Some(outcome)
+        }
+        InviteAction::Terminated => {
+            push.invite = None;
+            None
+        }
+        InviteAction::Nothing
+        | InviteAction::Provisional(_)
+        | InviteAction::Cancel(_)
+        | InviteAction::Accepted(_)
+        | InviteAction::Failed(_)
+        | InviteAction::Reack => None,
+    }
+}
+
+fn other_timeout(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<Outcome> {
+    let other = push.other.as_mut().expect("checked by the caller");
+    match other.handle_timeout(ctx.now) {
+        NonInviteAction::Retransmit => {
+            ctx.probe.retransmissions_total += 1;
+            transmit::other(push, ctx);
+            None
+        }
+        NonInviteAction::TimedOut | NonInviteAction::TransportFailed => {
+            push.other = None;
+            if push.other_request == OtherRequest::Update {
+                push.other_request = OtherRequest::None;
+                return refresh::refresh_failed(push, ctx, None, 408);
+            }
+            None
+        }
+        NonInviteAction::Terminated => {
+            push.other = None;
+            None
+        }
+        NonInviteAction::Nothing | NonInviteAction::Provisional(_) | NonInviteAction::Final(_) => {
+            None
+        }
+    }
+}
+
+/// The state's own wait is over.
+fn guard_fired(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<Outcome> {
+    match push.state {
+        PushState::Calling => {
+            push.state = PushState::Cancelling;
+            let invite = push.invite.as_mut()?;
+            if invite.cancel(ctx.now) == CancelAction::Send {
+                cancel(push, ctx);
+            }
+            None
+        }
+        PushState::Connecting => {
+            bye_media(push, ctx);
+            Some(Outcome::MsrpConnect)
+        }
+        PushState::Binding => {
+            bye_media(push, ctx);
+            Some(Outcome::MsrpBind)
+        }
+        // The linger is over and nothing came.
+        PushState::Delivering => {
+            bye_drained(push, ctx);
+            Some(Outcome::Drained)
+        }
+        PushState::Loading => {
+            push.state = PushState::Ending;
+            Some(Outcome::Drained)
+        }
+        PushState::Free | PushState::Cancelling | PushState::Ending => None,
+    }
+}
+
+fn transaction_options(push: &Push, ctx: &Ctx<'_>) -> TransactionOptions {
+    let mut options = ctx.env.options.transaction;
+    options.reliable = push.trunk.is_some_and(|trunk| trunk.address.is_none());
+    options
+}
+
+/// The peer sent BYE: the dialog is over, our INVITE transaction aside.
+pub fn ended_by_peer(push: &mut Push) {
+    push.state = PushState::Ending;
+    push.guard = Timestamp::NEVER;
+    push.session_end = Timestamp::NEVER;
+    push.other = None;
+    push.other_request = OtherRequest::None;
+}

@@ -1,0 +1,171 @@
+//! Encoding of a push's requests, each from the state alone, so that a repeat has the same octets.
+
+use crate::base::outbox::Destination;
+use crate::base::token::{Token, TokenKind};
+use crate::push::hops::Offer;
+use crate::push::signalling::reason;
+use crate::push::{Ctx, Env, OtherRequest, Push};
+use crate::sip::template::{AckFields, CancelFields, DialogFields, InviteFields};
+
+/// The trunk of the push; another one when its connection is gone (NH-9).
+pub(super) fn way_out(push: &Push, ctx: &mut Ctx<'_>) -> Destination {
+    let trunk = push.trunk.expect("a push that sends has its trunk");
+    if ctx.out.lookup(trunk.link).is_some() {
+        return trunk;
+    }
+    ctx.hops
+        .pick(ctx.now, Offer::Owed)
+        .map_or(trunk, |(_, other)| other)
+}
+
+/// Appends one request to the push's trunk. What a full or lost link does not take is dropped and
+/// counted: its transaction repeats it or runs out.
+pub(super) fn transmit(push: &Push, ctx: &mut Ctx<'_>, encode: impl FnOnce(&Env, &mut Vec<u8>)) {
+    let trunk = way_out(push, ctx);
+    let env = ctx.env;
+    if !ctx.out.send(trunk, |out| encode(env, out)) {
+        ctx.probe.output_dropped_total += 1;
+    }
+}
+
+/// `o=` session id: unique per dialog while the slot and generation are (SDP-2).
+fn sdp_session(push: &Push) -> u64 {
+    let key = push.key();
+    u64::from(key.generation) << 26 | u64::from(key.slot)
+}
+
+/// The identifiers of one request.
+pub(super) struct Names {
+    branch: Token,
+    tag: Token,
+    call_id: Token,
+}
+
+impl Names {
+    pub(super) fn new(push: &Push, ctx: &Ctx<'_>, sequence: u16) -> Self {
+        Self {
+            branch: push.token(ctx.env, TokenKind::PushBranch, sequence),
+            tag: push.token(ctx.env, TokenKind::PushTag, 0),
+            call_id: push.token(ctx.env, TokenKind::PushCallId, 0),
+        }
+    }
+
+    /// The fields that all requests inside the dialog share.
+    pub(super) fn in_dialog<'a>(&'a self, push: &'a Push, cseq: u32) -> DialogFields<'a> {
+        DialogFields {
+            request_uri: push.dialog.request_uri(),
+            branch: self.branch.as_bytes(),
+            route_lines: push.dialog.route_lines(),
+            from_tag: self.tag.as_bytes(),
+            to_value: push.dialog.to_value(),
+            call_id: self.call_id.as_bytes(),
+            cseq,
+            sdp_session: sdp_session(push),
+            sdp_version: 1,
+            ..DialogFields::default()
+        }
+    }
+}
+
+pub(super) fn invite(push: &Push, ctx: &mut Ctx<'_>) {
+    let names = Names::new(push, ctx, push.invite_branch);
+    let icid = push.token(ctx.env, TokenKind::ChargingId, 0);
+    let msrp = push.token(ctx.env, TokenKind::MsrpSession, 0);
+    let fields = InviteFields {
+        request_uri: push.target.request_uri(),
+        branch: names.branch.as_bytes(),
+        from_tag: names.tag.as_bytes(),
+        to_uri: push.target.to_uri(),
+        call_id: names.call_id.as_bytes(),
+        cseq: push.invite_cseq,
+        icid: icid.as_bytes(),
+        session_expires_s: push.initial.and_then(|initial| initial.session_expires_s),
+        min_se: push.initial.and_then(|initial| initial.min_se_s),
+        conversation_id: push.target.conversation_id(),
+        contribution_id: push.target.contribution_id(),
+        sdp_session: sdp_session(push),
+        sdp_version: 1,
+        msrp_session: msrp.as_bytes(),
+        extra_accept_contact: push.target.accept_contact(),
+        extra_headers: b"",
+    };
+    transmit(push, ctx, |env, out| env.templates.invite(&fields, out));
+}
+
+pub(super) fn reinvite(push: &Push, ctx: &mut Ctx<'_>) {
+    let names = Names::new(push, ctx, push.invite_branch);
+    let msrp = push.token(ctx.env, TokenKind::MsrpSession, 0);
+    let mut fields = names.in_dialog(push, push.invite_cseq);
+    fields.msrp_session = msrp.as_bytes();
+    put_refresh(push, &mut fields);
+    transmit(push, ctx, |env, out| env.templates.reinvite(&fields, out));
+}
+
+pub(super) fn ack(push: &Push, ctx: &mut Ctx<'_>) {
+    let names = Names::new(push, ctx, push.ack_branch);
+    let fields = names.in_dialog(push, push.invite_cseq);
+    ctx.probe.acks_sent_total += 1;
+    transmit(push, ctx, |env, out| env.templates.ack(&fields, out));
+}
+
+/// ACK to a failure: the INVITE's own branch, Request-URI and route (RFC 3261 section 17.1.1.3).
+pub(super) fn failure_ack(push: &Push, ctx: &mut Ctx<'_>, to_value: &[u8]) {
+    failure_ack_with(push, ctx, to_value, push.invite_branch);
+}
+
+/// The same with another branch, for an answer that makes no dialog.
+pub(super) fn failure_ack_with(push: &Push, ctx: &mut Ctx<'_>, to_value: &[u8], sequence: u16) {
+    let names = Names::new(push, ctx, sequence);
+    let dialog = push.has_dialog().then_some(&push.dialog);
+    let fields = AckFields {
+        request_uri: dialog.map_or(push.target.request_uri(), |dialog| dialog.request_uri()),
+        branch: names.branch.as_bytes(),
+        route_lines: dialog.map(|dialog| dialog.route_lines()),
+        from_tag: names.tag.as_bytes(),
+        to_value,
+        call_id: names.call_id.as_bytes(),
+        cseq: push.invite_cseq,
+    };
+    transmit(push, ctx, |env, out| {
+        env.templates.ack_failure(&fields, out)
+    });
+}
+
+/// The request that `other` carries.
+pub(super) fn other(push: &Push, ctx: &mut Ctx<'_>) {
+    match push.other_request {
+        OtherRequest::None => {}
+        OtherRequest::Cancel => {
+            let names = Names::new(push, ctx, push.invite_branch);
+            let fields = CancelFields {
+                request_uri: push.target.request_uri(),
+                branch: names.branch.as_bytes(),
+                from_tag: names.tag.as_bytes(),
+                to_uri: push.target.to_uri(),
+                call_id: names.call_id.as_bytes(),
+                cseq: push.invite_cseq,
+                reason: reason::NO_ANSWER.as_bytes(),
+            };
+            transmit(push, ctx, |env, out| env.templates.cancel(&fields, out));
+        }
+        OtherRequest::Bye => {
+            let names = Names::new(push, ctx, push.other_branch);
+            let mut fields = names.in_dialog(push, push.other_cseq);
+            fields.reason = push.bye_reason.as_bytes();
+            transmit(push, ctx, |env, out| env.templates.bye(&fields, out));
+        }
+        OtherRequest::Update => {
+            let names = Names::new(push, ctx, push.other_branch);
+            let mut fields = names.in_dialog(push, push.other_cseq);
+            put_refresh(push, &mut fields);
+            transmit(push, ctx, |env, out| env.templates.update(&fields, out));
+        }
+    }
+}
+
+fn put_refresh(push: &Push, fields: &mut DialogFields<'_>) {
+    if let Some(refresh) = &push.refresh {
+        fields.session_expires = Some((refresh.session_expires_s, refresh.refresher));
+        fields.min_se = refresh.min_se_s;
+    }
+}

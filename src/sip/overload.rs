@@ -1,0 +1,297 @@
+//! Overload control as a client: how many new requests a next hop wants (RFC 7339, RFC 7415).
+//! Layer 2.
+//!
+//! A hop says in the Via of its responses how much less it wants (`loss`, a share in percent) or how
+//! much at most (`rate`, requests a second), for how long, and in which order its words came. Only
+//! new requests are held back; those inside a dialog, and repeats, always go.
+//!
+//! Under `loss` the share is kept exactly by carrying the remainder from request to request, not by
+//! dice: of any hundred requests with `oc=40` sixty go. Under `rate` a leaky bucket with room for
+//! [`BURST`] requests decides.
+//!
+//! Owner: a next hop. Not here: what becomes of a request that was held back.
+
+use core::time::Duration;
+
+use crate::base::time::Timestamp;
+use crate::sip::header::Params;
+use crate::sip::message::Message;
+
+/// Requests that may leave at once under `rate` (the tolerance of RFC 7415 section 3.5.1).
+const BURST: u32 = 4;
+/// How long feedback holds when it does not say (RFC 7339 section 4.3).
+const VALIDITY_DEFAULT: Duration = Duration::from_millis(500);
+/// Feedback is believed for an hour at most, whatever it says.
+const VALIDITY_MAX: Duration = Duration::from_secs(3600);
+
+/// What our own Via ends in: both algorithms, no value (OVL-1).
+const OFFER: &[u8] = b";oc;oc-algo=\"loss,rate\"";
+
+/// What a hop asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Demand {
+    /// Leave out this share of new requests, 0 to 100 percent.
+    Loss(u8),
+    /// Send at most so many new requests a second.
+    Rate(u32),
+}
+
+/// Overload parameters of one response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Feedback {
+    /// What is asked for.
+    pub demand: Demand,
+    /// How long; zero ends overload control.
+    pub validity: Duration,
+    /// Orders feedback: whole and fractional part of `oc-seq`, the latter in hundred-thousandths.
+    pub sequence: (u64, u32),
+}
+
+impl Feedback {
+    /// What the top Via of a response to a request of ours says.
+    #[must_use]
+    pub fn of(message: &Message<'_>) -> Option<Self> {
+        let params = message.via_top().ok()?.params;
+        // Nearly always it is what we wrote.
+        if params.as_bytes().ends_with(OFFER) {
+            return None;
+        }
+        Self::read(params)
+    }
+
+    /// Reads the parameters of the top Via of a response. `None` when the hop takes no part (`oc`
+    /// without a value is our own offer come back) or what it says cannot be read.
+    #[must_use]
+    pub fn read(params: Params<'_>) -> Option<Self> {
+        let mut oc = None;
+        let mut is_rate = false;
+        let mut validity = VALIDITY_DEFAULT;
+        let mut sequence = None;
+        for param in params {
+            let value = param.unquoted();
+            if param.name.eq_ignore_ascii_case(b"oc") {
+                oc = Some(number(value)?);
+            } else if param.name.eq_ignore_ascii_case(b"oc-algo") {
+                is_rate = value.eq_ignore_ascii_case(b"rate");
+                if !is_rate && !value.eq_ignore_ascii_case(b"loss") {
+                    return None;
+                }
+            } else if param.name.eq_ignore_ascii_case(b"oc-validity") {
+                validity = Duration::from_millis(number(value)?).min(VALIDITY_MAX);
+            } else if param.name.eq_ignore_ascii_case(b"oc-seq") {
+                sequence = Some(read_sequence(value)?);
+            }
+        }
+        let oc = oc?;
+        let demand = if is_rate {
+            Demand::Rate(u32::try_from(oc).unwrap_or(u32::MAX))
+        } else {
+            Demand::Loss(u8::try_from(oc).ok().filter(|&share| share <= 100)?)
+        };
+        Some(Self {
+            demand,
+            validity,
+            sequence: sequence?,
+        })
+    }
+}
+
+/// Digits only, at most 18 of them.
+fn number(text: &[u8]) -> Option<u64> {
+    if text.is_empty() || text.len() > 18 || !text.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    Some(
+        text.iter()
+            .fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')),
+    )
+}
+
+/// `1*12DIGIT "." 1*5DIGIT`, as RFC 7339 section 9 writes it.
+fn read_sequence(text: &[u8]) -> Option<(u64, u32)> {
+    let dot = text.iter().position(|&c| c == b'.')?;
+    let (whole, fraction) = (&text[..dot], &text[dot + 1..]);
+    if whole.len() > 12 || fraction.len() > 5 {
+        return None;
+    }
+    let scale = 10u64.pow(5 - u32::try_from(fraction.len()).ok()?);
+    let fraction = u32::try_from(number(fraction)? * scale).ok()?;
+    Some((number(whole)?, fraction))
+}
+
+/// What a next hop asked for last, and how far it has been followed.
+#[derive(Clone, Copy, Debug)]
+pub struct Throttle {
+    demand: Demand,
+    /// The demand holds until then.
+    until: Timestamp,
+    sequence: Option<(u64, u32)>,
+    /// Under `loss`: hundredths of a request that may go already.
+    credit: u8,
+    /// Under `rate`: when the bucket is empty again.
+    empty_at: Timestamp,
+}
+
+impl Default for Throttle {
+    fn default() -> Self {
+        Self {
+            demand: Demand::Loss(0),
+            until: Timestamp::ZERO,
+            sequence: None,
+            credit: 0,
+            empty_at: Timestamp::ZERO,
+        }
+    }
+}
+
+impl Throttle {
+    /// Takes feedback in; older feedback than the last is ignored (RFC 7339 section 5.4). True when
+    /// it counted.
+    pub fn hear(&mut self, now: Timestamp, feedback: &Feedback) -> bool {
+        if self.sequence.is_some_and(|last| feedback.sequence <= last) {
+            return false;
+        }
+        self.sequence = Some(feedback.sequence);
+        if self.demand != feedback.demand || self.until <= now {
+            self.credit = 0;
+            self.empty_at = now;
+        }
+        self.demand = feedback.demand;
+        self.until = if feedback.validity.is_zero() {
+            Timestamp::ZERO
+        } else {
+            now + feedback.validity
+        };
+        true
+    }
+
+    /// The end of what the hop asked for, while it lasts.
+    #[must_use]
+    pub fn until(&self, now: Timestamp) -> Option<Timestamp> {
+        (self.until > now).then_some(self.until)
+    }
+
+    /// Whether one more new request may leave now; if so, it counts.
+    pub fn admit(&mut self, now: Timestamp) -> bool {
+        if self.until <= now {
+            return true;
+        }
+        match self.demand {
+            Demand::Loss(share) => {
+                self.credit += 100 - share;
+                let goes = self.credit >= 100;
+                if goes {
+                    self.credit -= 100;
+                }
+                goes
+            }
+            Demand::Rate(0) => false,
+            Demand::Rate(per_second) => {
+                let each = Duration::from_secs(1) / per_second;
+                let goes = self.empty_at <= now + each * (BURST - 1);
+                if goes {
+                    self.empty_at = self.empty_at.max(now) + each;
+                }
+                goes
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn feedback(demand: Demand, validity_ms: u64, sequence: u64) -> Feedback {
+        Feedback {
+            demand,
+            validity: Duration::from_millis(validity_ms),
+            sequence: (sequence, 0),
+        }
+    }
+
+    fn admitted(throttle: &mut Throttle, now: Timestamp, of: u32) -> u32 {
+        (0..of).map(|_| u32::from(throttle.admit(now))).sum()
+    }
+
+    // Proves: OVL-2
+    #[test]
+    fn feedback_is_read_with_its_defaults_and_refused_when_unreadable() {
+        let read = |text: &str| Feedback::read(Params::new(text.as_bytes()));
+        assert_eq!(
+            read(";branch=z9hG4bK1;oc=40;oc-algo=\"loss\";oc-validity=2000;oc-seq=1795329601.250"),
+            Some(Feedback {
+                demand: Demand::Loss(40),
+                validity: Duration::from_secs(2),
+                sequence: (1_795_329_601, 25_000),
+            })
+        );
+        assert_eq!(
+            read(";OC=150;oc-algo=\"rate\";oc-seq=1.5"),
+            Some(Feedback {
+                demand: Demand::Rate(150),
+                validity: VALIDITY_DEFAULT,
+                sequence: (1, 50_000),
+            })
+        );
+        for bad in [
+            ";oc;oc-algo=\"loss,rate\"",
+            ";oc=101;oc-seq=1.1",
+            ";oc=40",
+            ";oc=4x;oc-seq=1.1",
+            ";oc=40;oc-seq=11",
+            ";oc=40;oc-seq=1.123456",
+            ";oc=40;oc-algo=\"magic\";oc-seq=1.1",
+            "",
+        ] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
+    }
+
+    // Proves: OVL-3
+    #[test]
+    fn loss_lets_the_exact_share_through() {
+        for share in [0, 1, 33, 40, 99, 100] {
+            let mut throttle = Throttle::default();
+            throttle.hear(Timestamp::ZERO, &feedback(Demand::Loss(share), 2000, 1));
+            let went = admitted(&mut throttle, Timestamp::from_millis(1), 1000);
+            assert_eq!(went, 10 * u32::from(100 - share), "loss {share}");
+        }
+    }
+
+    // Proves: OVL-3
+    #[test]
+    fn rate_is_a_leaky_bucket() {
+        let mut throttle = Throttle::default();
+        throttle.hear(Timestamp::ZERO, &feedback(Demand::Rate(100), 60_000, 1));
+        assert_eq!(admitted(&mut throttle, Timestamp::ZERO, 50), BURST);
+        let went: u32 = (1..=1000)
+            .map(|ms| admitted(&mut throttle, Timestamp::from_millis(ms), 3))
+            .sum();
+        assert!((98..=102).contains(&went), "{went} in a second");
+        throttle.hear(Timestamp::ZERO, &feedback(Demand::Rate(0), 60_000, 2));
+        assert_eq!(admitted(&mut throttle, Timestamp::from_millis(9000), 50), 0);
+    }
+
+    // Proves: OVL-2
+    #[test]
+    fn only_newer_feedback_counts_and_its_end_is_kept() {
+        let mut throttle = Throttle::default();
+        let now = Timestamp::from_millis(1000);
+        assert!(throttle.hear(now, &feedback(Demand::Loss(100), 2000, 5)));
+        assert!(!throttle.hear(now, &feedback(Demand::Loss(0), 2000, 5)));
+        assert!(!throttle.hear(now, &feedback(Demand::Loss(0), 2000, 4)));
+        assert_eq!(admitted(&mut throttle, Timestamp::from_millis(2999), 10), 0);
+        assert_eq!(throttle.until(now), Some(Timestamp::from_millis(3000)));
+        assert_eq!(
+            admitted(&mut throttle, Timestamp::from_millis(3000), 10),
+            10
+        );
+        assert!(throttle.hear(now, &feedback(Demand::Loss(100), 2000, 6)));
+        assert!(
+            throttle.hear(now, &feedback(Demand::Loss(50), 0, 7)),
+            "zero ends it"
+        );
+        assert_eq!(admitted(&mut throttle, now, 10), 10);
+    }
+}

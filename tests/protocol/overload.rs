@@ -1,0 +1,172 @@
+//! Next hops that ask for less, or say nothing at all (RFC 7339).
+
+use crate::harness::script::{Contact, PHONE_A, response};
+use crate::harness::text::Sip;
+use crate::harness::{Bench, options};
+
+/// A bench that may push to many devices at once, and `n` contacts.
+fn crowd(n: usize) -> (Bench, Vec<Contact>) {
+    let mut options = options();
+    options.campaign.policy.devices_max = 32;
+    let contact = |at: usize| {
+        let urn = format!("urn:uuid:f81d4fae-7dec-11d0-a765-00a0c91e6{at:03}");
+        Contact::of(Box::leak(urn.into_boxed_str()))
+    };
+    (Bench::with(options), (0..n).map(contact).collect())
+}
+
+/// Answers with `oc` in the Via.
+fn reply_with_overload(bench: &mut Bench, request: &Sip, status: &str, oc: &str) {
+    let text = response(request, status, "peer", "", "");
+    let offer = ";oc;oc-algo=\"loss,rate\"";
+    assert!(
+        text.contains(offer),
+        "OVL-1: every request offers overload control"
+    );
+    bench.sip_in(&text.replace(offer, oc));
+}
+
+fn invites(bench: &mut Bench) -> usize {
+    let sent = bench.take_sip();
+    sent.iter()
+        .filter(|message| message.what() == "INVITE")
+        .count()
+}
+
+/// The first device rings and its hop asks for `oc`; then twenty more register.
+fn twenty_after(oc: &str) -> Bench {
+    let (mut bench, contacts) = crowd(21);
+    bench.deposit("hello");
+    let mut notifier = bench.subscribed(&contacts[..1]);
+    let first = bench.expect("INVITE");
+    reply_with_overload(&mut bench, &first, "180 Ringing", oc);
+    bench.run_ms(300);
+    bench.notify(&mut notifier, "full", &contacts);
+    bench
+}
+
+// Proves: OVL-1, OVL-2, OVL-3, OVL-4
+#[test]
+fn of_twenty_new_invites_a_loss_of_forty_percent_sends_twelve_and_the_rest_later() {
+    let mut bench = twenty_after(";oc=40;oc-algo=\"loss\";oc-validity=2000;oc-seq=1795329601.250");
+    assert_eq!(invites(&mut bench), 12);
+    assert_eq!(bench.counter("pushes_throttled_total"), 8);
+    assert_eq!(
+        bench.counter("pushes_failed_total"),
+        0,
+        "waiting is no failure"
+    );
+    bench.run_ms(1500);
+    assert_eq!(invites(&mut bench), 0, "they wait until the feedback ends");
+    bench.run_s(2);
+    assert_eq!(invites(&mut bench), 8);
+}
+
+// Proves: OVL-2, OVL-3
+#[test]
+fn a_rate_of_zero_sends_nothing_and_validity_zero_ends_it() {
+    let mut bench = twenty_after(";oc=0;oc-algo=\"rate\";oc-validity=60000;oc-seq=5.1");
+    bench.run_s(3);
+    assert_eq!(invites(&mut bench), 0);
+    bench.run_s(60);
+    assert_eq!(invites(&mut bench), 20, "the feedback ended");
+}
+
+// Proves: OVL-2
+#[test]
+fn stale_feedback_changes_nothing() {
+    let (mut bench, contacts) = crowd(3);
+    bench.deposit("hello");
+    let mut notifier = bench.subscribed(&contacts[..1]);
+    let first = bench.expect("INVITE");
+    reply_with_overload(
+        &mut bench,
+        &first,
+        "180 Ringing",
+        ";oc=0;oc-algo=\"loss\";oc-seq=9.1",
+    );
+    reply_with_overload(
+        &mut bench,
+        &first,
+        "180 Ringing",
+        ";oc=100;oc-algo=\"loss\";oc-validity=60000;oc-seq=8.9",
+    );
+    bench.run_ms(300);
+    bench.notify(&mut notifier, "full", &contacts);
+    assert_eq!(invites(&mut bench), 2);
+    assert_eq!(bench.counter("overload_feedback_total"), 1);
+}
+
+// Proves: OVL-3
+#[test]
+fn requests_in_a_dialog_are_never_held_back() {
+    let mut bench = Bench::new();
+    let (invite, _) = bench.invited();
+    reply_with_overload(
+        &mut bench,
+        &invite,
+        "180 Ringing",
+        ";oc=100;oc-algo=\"loss\";oc-validity=60000;oc-seq=1.1",
+    );
+    let mut answer = crate::harness::script::Answer::active();
+    answer.sdp = answer.sdp.replace("m=message 2855", "m=message 0");
+    bench.accept(&invite, &answer);
+    bench.expect("BYE");
+}
+
+// Proves: OVL-5
+#[test]
+fn a_silent_hop_is_probed_with_growing_waits_and_used_again_once_it_answers() {
+    let (mut bench, contacts) = crowd(3);
+    bench.deposit("hello");
+    bench.subscribed(&contacts);
+    assert_eq!(invites(&mut bench), 3);
+    let silent_at = {
+        bench.run_s(31);
+        bench.expect_quiet();
+        bench.run_s(2);
+        bench.now
+    };
+    let probe = bench.expect("OPTIONS");
+    assert!(bench.passed_ms(silent_at) < 2500);
+    // Not answered: 32 s for its transaction, then a longer wait than the first.
+    bench.run_s(33);
+    bench.expect_quiet();
+    bench.run_s(3);
+    let second = bench.expect("OPTIONS");
+    assert_ne!(probe.branch(), second.branch());
+    bench.run_s(33);
+    bench.expect_quiet();
+    bench.run_s(5);
+    let third = bench.expect("OPTIONS");
+    assert!(third.at.since(second.at) > second.at.since(probe.at));
+    bench.run_s(1);
+    bench.expect_quiet();
+    bench.reply(&third, "200 OK", "");
+    bench.run_s(60);
+    assert_eq!(invites(&mut bench), 3, "traffic resumes");
+    // The answer to an old probe means nothing now.
+    bench.reply(&probe, "200 OK", "");
+    bench.expect_quiet();
+}
+
+// Proves: OVL-5
+#[test]
+fn one_that_answers_now_and_then_is_not_silent() {
+    let mut bench = Bench::new();
+    bench.deposit("hello");
+    let mut notifier = bench.subscribed(&[Contact::of(PHONE_A)]);
+    for round in 0..4 {
+        let invite = bench.expect("INVITE");
+        if round == 2 {
+            bench.reply(&invite, "486 Busy Here", "");
+            bench.expect("ACK");
+        }
+        bench.run_s(40);
+        let mut contact = Contact::of(PHONE_A);
+        contact.call_id = format!("again{round}");
+        bench.notify(&mut notifier, "partial", &[contact]);
+        bench.run_s(1);
+    }
+    bench.expect("INVITE");
+}
