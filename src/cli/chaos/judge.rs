@@ -177,6 +177,8 @@ impl Judge {
     pub(super) fn end(&mut self) {
         self.ledger.ended(self.epoch, now());
         self.alive = false;
+        // Connections that nobody has accepted yet are its, too.
+        self.play(Duration::from_millis(200));
         let until = now() + Duration::from_millis(500);
         while !self.links.is_empty() && now() < until {
             self.step(Duration::from_millis(20));

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 /// A REPORT this long before the end of a process must have become a mark: what comes again after it
 /// was repeated without need.
-pub(super) const MARK_WITHIN: Duration = Duration::from_secs(2);
+pub(super) const MARK_WITHIN: Duration = Duration::from_secs(5);
 
 /// One message.
 #[derive(Clone, Debug, Default)]

@@ -535,6 +535,11 @@ impl Journal {
         let epoch = outcome.recovered.epoch + 1;
         let current = outcome.newest + 1;
         cut_tail(directory, outcome.before).await?;
+        // Of no use, and no longer protected: segments it needs may be reclaimed from now on. The
+        // removal is durable with the segment made below.
+        if outcome.checkpoint.is_none() {
+            std::fs::remove_file(directory.join(checkpoint::NAME)).ok();
+        }
         // First, so that a full disk has room for the segment this life begins with.
         for &number in &outcome.empty {
             let path = segment::path(directory, number);
