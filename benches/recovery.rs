@@ -21,7 +21,10 @@ use volley::shard::{Shard, ShardSeed};
 use volley::store::op::Deposit;
 use volley::store::record;
 
-#[expect(dead_code, reason = "the options of the tests' shards are all that is needed here")]
+#[expect(
+    dead_code,
+    reason = "the options of the tests' shards are all that is needed here"
+)]
 #[path = "../tests/protocol/harness/mod.rs"]
 mod harness;
 
@@ -69,8 +72,13 @@ fn shard() -> Shard {
         identifier_key: [7; 16],
         stream: [9; 32],
     };
-    Shard::new(options, seed, Timestamp::ZERO, UnixMillis(1_800_000_000_000))
-        .expect("the options of the tests compile")
+    Shard::new(
+        options,
+        seed,
+        Timestamp::ZERO,
+        UnixMillis(1_800_000_000_000),
+    )
+    .expect("the options of the tests compile")
 }
 
 async fn open(place: &Path) -> (Shard, Journal) {
@@ -198,13 +206,21 @@ async fn checkpoint(place: PathBuf) {
 }
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|at| at != "--bench").collect();
+    let arguments: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|at| at != "--bench")
+        .collect();
     let Some((step, place)) = arguments.first().zip(arguments.get(1)) else {
         println!("give a step and a directory; see the head of benches/recovery.rs");
         return;
     };
     let place = std::path::absolute(place).expect("a path");
-    let number = |at: usize, or: u64| arguments.get(at).and_then(|at| at.parse().ok()).unwrap_or(or);
+    let number = |at: usize, or: u64| {
+        arguments
+            .get(at)
+            .and_then(|at| at.parse().ok())
+            .unwrap_or(or)
+    };
     let (messages, users) = (number(2, 5_000_000), number(3, 1_000_000));
     let step = step.clone();
     let builder = LocalExecutorBuilder::new(Placement::Unbound).io_memory(2 << 20);

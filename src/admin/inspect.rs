@@ -150,14 +150,15 @@ impl Recovery for Replay {
                     let keys: Vec<u64> = user.devices().collect();
                     let owner = owner(user.canonical);
                     for entry in user.entries() {
-                        let decided = keys.iter().take(32).enumerate().filter_map(|(slot, &key)| {
-                            let bit = |bits: u32| bits >> slot & 1 == 1;
-                            match (bit(entry.delivered), bit(entry.refused)) {
-                                (true, _) => Some((key, Fate::Delivered)),
-                                (false, true) => Some((key, Fate::Refused)),
-                                (false, false) => None,
-                            }
-                        });
+                        let decided =
+                            keys.iter().take(32).enumerate().filter_map(|(slot, &key)| {
+                                let bit = |bits: u32| bits >> slot & 1 == 1;
+                                match (bit(entry.delivered), bit(entry.refused)) {
+                                    (true, _) => Some((key, Fate::Delivered)),
+                                    (false, true) => Some((key, Fate::Refused)),
+                                    (false, false) => None,
+                                }
+                            });
                         let held = Held {
                             at: entry.location,
                             expires_s: entry.expires_s,

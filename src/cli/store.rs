@@ -31,7 +31,12 @@ pub(super) struct Store {
     #[command(subcommand)]
     verb: Verb,
     /// The store's directory (`store.dir`), or that of one shard in it.
-    #[arg(long, value_name = "DIR", global = true, default_value = "/var/lib/volley")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        global = true,
+        default_value = "/var/lib/volley"
+    )]
     dir: PathBuf,
     /// Results as JSON, a line per shard.
     #[arg(long, global = true)]
@@ -245,7 +250,10 @@ fn shards(dir: &Path) -> Result<Vec<(PathBuf, u32)>, String> {
     }
     let entries = std::fs::read_dir(dir);
     let entries = entries.map_err(|error| {
-        format!("{}: {error}; name the store's directory with --dir", dir.display())
+        format!(
+            "{}: {error}; name the store's directory with --dir",
+            dir.display()
+        )
     })?;
     let mut found: Vec<(PathBuf, u32)> = entries
         .map_while(Result::ok)
@@ -411,10 +419,18 @@ fn from_json(line: &str) -> Option<(u64, Vec<Vec<u8>>)> {
     };
     let mut payloads = vec![Vec::new()];
     record::encode_deposit(&deposit, &mut payloads[0]).ok()?;
-    let lists = [("delivered_to", Fate::Delivered), ("refused_by", Fate::Refused)];
+    let lists = [
+        ("delivered_to", Fate::Delivered),
+        ("refused_by", Fate::Refused),
+    ];
     for (name, fate) in lists {
         for device in value.get(name)?.as_array()? {
-            let mark = mark(&user, deposit.number, (key(device)?, fate), deposit.received);
+            let mark = mark(
+                &user,
+                deposit.number,
+                (key(device)?, fate),
+                deposit.received,
+            );
             payloads.push(mark?);
         }
     }

@@ -223,7 +223,9 @@ impl Post {
         record::encode_mark(mark, &mut self.batch.bytes).expect("a stored identity fits a mark");
         let removes = match mark.kind {
             MarkKind::Removed { reason } if removes => Some(reason),
-            MarkKind::Delivered { .. } | MarkKind::Refused { .. } | MarkKind::Removed { .. } => None,
+            MarkKind::Delivered { .. } | MarkKind::Refused { .. } | MarkKind::Removed { .. } => {
+                None
+            }
         };
         self.leaving += usize::from(removes.is_some());
         self.push_append(start, After::Mark { of, removes });
@@ -280,6 +282,19 @@ impl Post {
             self.batch.reads.push((number, location));
         }
         self.waiters.push((number, push));
+    }
+
+    /// A push that waits for `number`, which goes on waiting.
+    #[must_use]
+    pub fn waiter(&self, number: u64) -> Option<Key> {
+        let found = self.waiters.iter().find(|&&(at, _)| at == number);
+        found.map(|&(_, push)| push)
+    }
+
+    /// Asks for the record of `number` again for those who wait; always true.
+    pub fn read(&mut self, number: u64, location: Location) -> bool {
+        self.batch.reads.push((number, location));
+        true
     }
 
     /// Whether a record that could not be read is to be asked for again.

@@ -88,7 +88,9 @@ impl Shard {
                     found.has_checkpoint = true;
                     let users = usize::try_from(start.users).unwrap_or(usize::MAX);
                     self.registry.reserve(users);
-                    self.post.mailboxes.reserve_exact(users.min(self.options.users_max));
+                    self.post
+                        .mailboxes
+                        .reserve_exact(users.min(self.options.users_max));
                 }
                 Ok(Item::Segment(segment)) => self.post.segments.load(&segment),
                 Ok(Item::User(saved)) => {

@@ -273,6 +273,9 @@ impl Shard {
         }
         for &(number, start, end) in &done.loaded {
             let payload = &done.bytes[start as usize..end as usize];
+            if payload.is_empty() && self.read_again(number) {
+                continue;
+            }
             self.post.loaded(number, payload);
             while let Some(key) = self.post.take_waiter(number) {
                 self.loaded(now, key, number);
@@ -349,18 +352,26 @@ impl Shard {
         self.after_push(now, key, None);
     }
 
-    /// A record could not be read back: tries again, a few times; then this device does without the
-    /// message until the next start, so that those behind it are not held up.
-    fn unreadable(&mut self, now: Timestamp, key: Key, number: u64) {
+    /// A record could not be read back: asks for it again, a few times, on behalf of those who wait.
+    fn read_again(&mut self, number: u64) -> bool {
         self.probe.store_unreadable_total += 1;
+        let waiter = self.post.waiter(number);
+        let user = waiter
+            .and_then(|key| self.pushes.lookup(key))
+            .map(Push::user);
+        let entry = user
+            .and_then(|user| self.post.mailbox_ref(user.slot))
+            .and_then(|mailbox| mailbox.lookup(number));
+        let Some(location) = entry.and_then(|entry| entry.location()) else {
+            return false;
+        };
+        self.post.may_try_again(number) && self.post.read(number, location)
+    }
+
+    /// A record cannot be read back: this device does without the message until the next start, so
+    /// that those behind it are not held up.
+    fn unreadable(&mut self, now: Timestamp, key: Key, number: u64) {
         let push = self.pushes.lookup_mut(key).expect("the caller found it");
-        let mailbox = self.post.mailbox(push.user().slot);
-        let location = mailbox.lookup(number).and_then(|entry| entry.location());
-        if let Some(location) = location
-            && self.post.may_try_again(number)
-        {
-            return self.post.load(number, location, key);
-        }
         let mailbox = self.post.mailbox(push.user().slot);
         // No record of it: the next start tries again.
         mailbox.mark(number, push.device, Fate::Refused);

@@ -762,10 +762,7 @@ impl World {
 
 /// Whether a record is a deposit.
 fn is_deposit(payload: &[u8]) -> bool {
-    matches!(
-        record::decode(payload),
-        Ok(record::Record::Deposit(_))
-    )
+    matches!(record::decode(payload), Ok(record::Record::Deposit(_)))
 }
 
 /// The number in the mark that a deposit's record carries, if it is one.

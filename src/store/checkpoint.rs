@@ -177,7 +177,10 @@ pub fn put_segment(segment: u32, kept: bool, marks: &[u32], out: &mut Vec<u8>) {
     out.push(SEGMENTS);
     out.extend_from_slice(&segment.to_le_bytes());
     out.push(u8::from(kept));
-    put_count(u32::try_from(marks.len()).expect("fewer than segments"), out);
+    put_count(
+        u32::try_from(marks.len()).expect("fewer than segments"),
+        out,
+    );
     for mark in marks {
         out.extend_from_slice(&mark.to_le_bytes());
     }
@@ -394,7 +397,10 @@ mod tests {
         let Item::User(user) = found[1] else {
             panic!("{:?}", found[1])
         };
-        assert_eq!((user.canonical, user.identity), (&b"+1"[..], &b"sip:+1@x"[..]));
+        assert_eq!(
+            (user.canonical, user.identity),
+            (&b"+1"[..], &b"sip:+1@x"[..])
+        );
         assert_eq!(user.devices().collect::<Vec<_>>(), [10, 11]);
         assert_eq!(user.recent().collect::<Vec<_>>(), [(5, 6)]);
         assert_eq!(user.entries().collect::<Vec<_>>(), [entry]);
@@ -418,7 +424,11 @@ mod tests {
         let cuts = (1..piece.len())
             .filter(|&cut| items(&piece[..cut]).any(|item| item.is_err()))
             .count();
-        assert_eq!(cuts, piece.len() - 1 - 2, "all but the two at an item's end");
+        assert_eq!(
+            cuts,
+            piece.len() - 1 - 2,
+            "all but the two at an item's end"
+        );
         for at in 0..piece.len() {
             for value in [0, 1, 0x7f, 0xff] {
                 let mut changed = piece.clone();

@@ -48,10 +48,17 @@ fn a_store_is_told_about_verified_copied_and_compacted_and_a_live_one_is_refused
     filled(&directory, COUNT);
     let dir = directory.store();
     let (code, stats) = store(&["stats"], &dir);
-    assert_eq!((code, &stats["pending_messages"]), (Some(0), &Value::from(COUNT)));
+    assert_eq!(
+        (code, &stats["pending_messages"]),
+        (Some(0), &Value::from(COUNT))
+    );
     assert_eq!(stats["users"], COUNT);
     let (code, verify) = store(&["verify"], &dir);
-    assert_eq!((code, &verify["fine"]), (Some(0), &Value::Bool(true)), "{verify}");
+    assert_eq!(
+        (code, &verify["fine"]),
+        (Some(0), &Value::Bool(true)),
+        "{verify}"
+    );
     // A copy by way of JSON lines is the same store.
     let exported = volley()
         .args(["store", "export", "--dir"])
@@ -66,11 +73,19 @@ fn a_store_is_told_about_verified_copied_and_compacted_and_a_live_one_is_refused
     let copy = directory.0.join("copy");
     let path = file.to_str().unwrap();
     let (code, import) = store(&["import", path], &copy);
-    assert_eq!((code, &import["imported"]), (Some(0), &Value::from(COUNT)), "{import}");
+    assert_eq!(
+        (code, &import["imported"]),
+        (Some(0), &Value::from(COUNT)),
+        "{import}"
+    );
     let (_, again) = store(&["import", path], &copy);
     assert_eq!(again["already_there"], COUNT, "{again}");
     let (code, compact) = store(&["compact"], &copy);
-    assert_eq!((code, &compact["messages"]), (Some(0), &Value::from(COUNT)), "{compact}");
+    assert_eq!(
+        (code, &compact["messages"]),
+        (Some(0), &Value::from(COUNT)),
+        "{compact}"
+    );
     assert_eq!(store(&["verify"], &copy).0, Some(0));
     let exported = volley()
         .args(["store", "export", "--dir"])
@@ -112,7 +127,11 @@ fn verify_tells_of_a_flipped_bit() {
     bytes[at] ^= 1;
     fs::write(&segment, bytes).unwrap();
     let (code, verify) = store(&["verify"], &directory.store());
-    assert_eq!((code, &verify["fine"]), (Some(3), &Value::Bool(false)), "{verify}");
+    assert_eq!(
+        (code, &verify["fine"]),
+        (Some(3), &Value::Bool(false)),
+        "{verify}"
+    );
     assert_eq!(verify["damaged_places"], 1, "{verify}");
 }
 
@@ -146,21 +165,42 @@ fn chaos(arguments: &[&str]) -> Value {
 fn fifteen_kills_under_load_lose_nothing_acknowledged_and_repeat_only_what_was_fresh() {
     let rows = chaos(&["--kills", "15", "--round-ms", "600", "--seed", "15"]);
     let row = &rows[0];
-    assert_eq!((&row["rounds"], &row["lost"]), (&Value::from(15), &Value::from(0)));
+    assert_eq!(
+        (&row["rounds"], &row["lost"]),
+        (&Value::from(15), &Value::from(0))
+    );
     assert!(row["acknowledged"].as_u64().unwrap() > 100, "{row}");
 }
 
 #[cfg(feature = "demo")]
 #[test]
 fn a_drain_under_load_and_a_process_that_was_stopped_lose_nothing() {
-    let rows = chaos(&["--kills", "0", "--terms", "2", "--stops", "1", "--round-ms", "400"]);
+    let rows = chaos(&[
+        "--kills",
+        "0",
+        "--terms",
+        "2",
+        "--stops",
+        "1",
+        "--round-ms",
+        "400",
+    ]);
     assert_eq!(rows.as_array().unwrap().len(), 2);
 }
 
 #[cfg(feature = "demo")]
 #[test]
 fn cuts_of_power_and_a_full_disk_lose_nothing() {
-    let rows = chaos(&["--kills", "0", "--power-cuts", "2", "--full-disks", "1", "--round-ms", "400"]);
+    let rows = chaos(&[
+        "--kills",
+        "0",
+        "--power-cuts",
+        "2",
+        "--full-disks",
+        "1",
+        "--round-ms",
+        "400",
+    ]);
     for row in rows.as_array().unwrap() {
         if let Some(why) = row["skipped"].as_str() {
             println!("SKIPPED: {}: {why}", row["fault"]);

@@ -33,11 +33,16 @@ pub(super) struct Disk {
 
 fn run(command: &mut Command) -> Result<(), String> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let output = command.output().map_err(|error| format!("{name}: {error}"))?;
+    let output = command
+        .output()
+        .map_err(|error| format!("{name}: {error}"))?;
     if output.status.success() {
         return Ok(());
     }
-    Err(format!("{name}: {}", String::from_utf8_lossy(&output.stderr).trim()))
+    Err(format!(
+        "{name}: {}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    ))
 }
 
 fn shown(error: &io::Error) -> String {

@@ -121,7 +121,10 @@ fn watch(number: u64, kind: Kind, stream: TcpStream, sender: &SyncSender<Event>)
         }
         let mut part = vec![0; 64 << 10];
         while let Ok(len @ 1..) = reader.read(&mut part) {
-            if sender.send(Event::Bytes(number, part[..len].to_vec())).is_err() {
+            if sender
+                .send(Event::Bytes(number, part[..len].to_vec()))
+                .is_err()
+            {
                 return;
             }
         }
@@ -334,7 +337,12 @@ impl Judge {
             self.trunk
         );
         self.write(number, &message.answer("200 OK", &extra, ""));
-        let aor = message.uri().split(';').next().unwrap_or_default().to_owned();
+        let aor = message
+            .uri()
+            .split(';')
+            .next()
+            .unwrap_or_default()
+            .to_owned();
         let absent = self.dice.below(100) < self.absent_percent;
         let body = if absent {
             format!(
@@ -343,7 +351,11 @@ impl Judge {
                  state=\"init\"/></reginfo>"
             )
         } else {
-            let user = aor.trim_start_matches("sip:+").split('@').next().unwrap_or_default();
+            let user = aor
+                .trim_start_matches("sip:+")
+                .split('@')
+                .next()
+                .unwrap_or_default();
             let instance = format!("urn:uuid:{user:0>8.8}-0000-4000-8000-{user:0>12}");
             format!(
                 "<?xml version=\"1.0\"?>\n<reginfo xmlns=\"urn:ietf:params:xml:ns:reginfo\" \
@@ -373,7 +385,11 @@ impl Judge {
              CSeq: {cseq} NOTIFY\r\nContact: <sip:127.0.0.1:{port};transport=tcp>\r\nEvent: reg\r\n\
              Subscription-State: active;expires=3600\r\n\
              Content-Type: application/reginfo+xml\r\nContent-Length: {}\r\n\r\n{body}",
-            message.header("To").split(";tag=").next().unwrap_or_default(),
+            message
+                .header("To")
+                .split(";tag=")
+                .next()
+                .unwrap_or_default(),
             message.header("From"),
             body.len(),
             port = self.trunk
@@ -383,7 +399,10 @@ impl Judge {
 
     fn invite(&mut self, number: u64, message: &Sip) {
         let session = message.header("Call-ID").to_owned();
-        let session: String = session.chars().filter(char::is_ascii_alphanumeric).collect();
+        let session: String = session
+            .chars()
+            .filter(char::is_ascii_alphanumeric)
+            .collect();
         let media = self.media;
         let sdp = format!(
             "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n\
@@ -427,12 +446,18 @@ impl Judge {
             "MSRP {report} REPORT\r\nTo-Path: {from}\r\nFrom-Path: {to}\r\nMessage-ID: {id}\r\n\
              Byte-Range: 1-{len}/{len}\r\nStatus: 000 200 OK\r\n-------{report}$\r\n"
         ));
-        let epoch = self.links.get(&number).map_or(self.epoch, |link| link.epoch);
+        let epoch = self
+            .links
+            .get(&number)
+            .map_or(self.epoch, |link| link.epoch);
         let reported = self.write(number, answer.as_bytes()).then(now);
         let text = String::from_utf8_lossy(&whole).into_owned();
-        let named = text
-            .lines()
-            .find_map(|line| line.strip_prefix("imdn.Message-ID: id-")?.trim().parse().ok());
+        let named = text.lines().find_map(|line| {
+            line.strip_prefix("imdn.Message-ID: id-")?
+                .trim()
+                .parse()
+                .ok()
+        });
         match named {
             Some(message) => {
                 let same = find(&whole, words(message).as_bytes()).is_some();
@@ -450,7 +475,10 @@ impl Judge {
 fn words(number: u64) -> String {
     let mut text = format!("message {number}:");
     for step in 0..20 {
-        text.push_str(&format!(" {:08x}", number.wrapping_mul(2_654_435_761 + step) as u32));
+        text.push_str(&format!(
+            " {:08x}",
+            number.wrapping_mul(2_654_435_761 + step) as u32
+        ));
     }
     text
 }

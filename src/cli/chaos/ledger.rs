@@ -54,9 +54,17 @@ impl Ledger {
     }
 
     /// A phone has a message whole.
-    pub(super) fn received(&mut self, number: u64, same: bool, epoch: u32, reported: Option<Instant>) {
+    pub(super) fn received(
+        &mut self,
+        number: u64,
+        same: bool,
+        epoch: u32,
+        reported: Option<Instant>,
+    ) {
         if !same {
-            self.broken(format!("message {number} came under another Message-ID or altered"));
+            self.broken(format!(
+                "message {number} came under another Message-ID or altered"
+            ));
         }
         let Some(letter) = self.letters.get_mut(&number) else {
             return self.broken(format!("a phone got message {number} that nobody sent"));
@@ -145,12 +153,19 @@ mod tests {
         ledger.ended(1, start + Duration::from_millis(5));
         ledger.received(1, true, 2, None);
         ledger.received(2, true, 2, Some(start));
-        assert_eq!(ledger.violations, [""; 0], "a crash may repeat what was fresh");
+        assert_eq!(
+            ledger.violations, [""; 0],
+            "a crash may repeat what was fresh"
+        );
         ledger.ended(2, start + 2 * MARK_WITHIN);
         ledger.received(2, true, 3, None);
         assert_eq!(ledger.violations.len(), 1, "the report was old enough");
         ledger.received(2, true, 3, None);
-        assert_eq!(ledger.violations.len(), 3, "twice from one process, and the old report");
+        assert_eq!(
+            ledger.violations.len(),
+            3,
+            "twice from one process, and the old report"
+        );
         ledger.received(3, false, 3, None);
         assert_eq!(ledger.violations.len(), 4, "altered");
         assert_eq!(ledger.lost(), [4]);

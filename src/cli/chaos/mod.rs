@@ -137,7 +137,9 @@ impl Engine {
     }
 
     fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw);
+        let pid = i32::try_from(self.process.id())
+            .ok()
+            .and_then(Pid::from_raw);
         if let Some(pid) = pid {
             let _ = kill_process(pid, signal);
         }
@@ -296,7 +298,9 @@ impl Campaign<'_> {
         let judge = &mut self.judge;
         let code = engine.wait(&mut |step| judge.play(step))?;
         if code != Some(0) {
-            self.judge.ledger.broken(format!("the last engine ended with {code:?}"));
+            self.judge
+                .ledger
+                .broken(format!("the last engine ended with {code:?}"));
         }
         self.judge.end();
         let own = std::env::current_exe().map_err(|error| error.to_string())?;
@@ -307,7 +311,9 @@ impl Campaign<'_> {
             .map_err(|error| error.to_string())?;
         if !verify.status.success() {
             let said = String::from_utf8_lossy(&verify.stdout).into_owned();
-            self.judge.ledger.broken(format!("volley store verify: {said}"));
+            self.judge
+                .ledger
+                .broken(format!("volley store verify: {said}"));
         }
         Ok(())
     }
@@ -452,7 +458,10 @@ fn table_row(row: &Value) -> String {
     let violations = row["violations"].as_array().map_or(0, Vec::len);
     text.push_str(&format!(" {violations} |"));
     for what in row["violations"].as_array().into_iter().flatten() {
-        text.push_str(&format!("\n  BROKEN: {}", what.as_str().unwrap_or_default()));
+        text.push_str(&format!(
+            "\n  BROKEN: {}",
+            what.as_str().unwrap_or_default()
+        ));
     }
     text
 }

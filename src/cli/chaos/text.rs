@@ -4,14 +4,20 @@
 #[derive(Debug)]
 pub(super) struct Sip {
     head: String,
-    #[cfg_attr(not(test), expect(dead_code, reason = "bodies of SIP are for the tests"))]
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "bodies of SIP are for the tests")
+    )]
     pub(super) body: String,
 }
 
 impl Sip {
     /// Takes the first whole message off `bytes`.
     pub(super) fn take(bytes: &mut Vec<u8>) -> Option<Self> {
-        let blank = bytes.iter().take_while(|byte| b"\r\n".contains(byte)).count();
+        let blank = bytes
+            .iter()
+            .take_while(|byte| b"\r\n".contains(byte))
+            .count();
         bytes.drain(..blank);
         let end = find(bytes, b"\r\n\r\n")? + 4;
         let head = String::from_utf8_lossy(bytes.get(..end)?).into_owned();
@@ -55,7 +61,11 @@ impl Sip {
             out.push_str("\r\n");
         }
         let to = self.header("To");
-        let tag = if to.contains(";tag=") { "" } else { ";tag=judge" };
+        let tag = if to.contains(";tag=") {
+            ""
+        } else {
+            ";tag=judge"
+        };
         let (from, call_id) = (self.header("From"), self.header("Call-ID"));
         let cseq = self.header("CSeq");
         out.push_str(&format!(
@@ -132,20 +142,27 @@ mod tests {
 
     #[test]
     fn messages_and_frames_are_taken_whole_and_in_order() {
-        let text = "MESSAGE sip:a SIP/2.0\r\nVia: x\r\nTo: <sip:a>\r\nContent-Length: 3\r\n\r\nabcSIP";
+        let text =
+            "MESSAGE sip:a SIP/2.0\r\nVia: x\r\nTo: <sip:a>\r\nContent-Length: 3\r\n\r\nabcSIP";
         let mut bytes = text.as_bytes().to_vec();
         let cut = bytes.len() - 3;
         let mut part = bytes[..cut - 1].to_vec();
         assert!(Sip::take(&mut part).is_none());
         let sip = Sip::take(&mut bytes).unwrap();
-        assert_eq!((sip.method(), sip.uri(), sip.body.as_str()), ("MESSAGE", "sip:a", "abc"));
+        assert_eq!(
+            (sip.method(), sip.uri(), sip.body.as_str()),
+            ("MESSAGE", "sip:a", "abc")
+        );
         assert_eq!(bytes, b"SIP");
         let answer = String::from_utf8(sip.answer("202 Accepted", "", "")).unwrap();
         assert!(answer.contains("Via: x\r\n") && answer.contains("To: <sip:a>;tag=judge"));
         let text = "MSRP t1 SEND\r\nMessage-ID: m\r\nByte-Range: 1-2/2\r\n\r\nhi\r\n-------t1$\r\n";
         let mut bytes = text.as_bytes().to_vec();
         let frame = Frame::take(&mut bytes).unwrap();
-        assert_eq!((frame.method.as_str(), frame.body.as_slice()), ("SEND", &b"hi"[..]));
+        assert_eq!(
+            (frame.method.as_str(), frame.body.as_slice()),
+            ("SEND", &b"hi"[..])
+        );
         assert_eq!((frame.header("message-id"), frame.flag), ("m", b'$'));
         assert!(bytes.is_empty());
     }

@@ -98,6 +98,8 @@ pub(crate) async fn run(shared: Rc<Shared>) {
             Ok(None) | Err(_) => {
                 state.checkpoint_at = state.written_to;
                 drop(state);
+                // Dead segments need not wait for it any more.
+                shared.chores.notify();
                 std::fs::remove_file(shared.directory.join(ASIDE)).ok();
             }
         }
@@ -221,8 +223,14 @@ impl Writer {
     }
 
     fn put(&mut self, kind: Kind, epoch: u64, payload: &[u8]) -> io::Result<()> {
-        append(&mut self.pending, self.at, self.serial, (kind, epoch), payload)
-            .ok_or_else(|| io::Error::from(io::ErrorKind::FileTooLarge))
+        append(
+            &mut self.pending,
+            self.at,
+            self.serial,
+            (kind, epoch),
+            payload,
+        )
+        .ok_or_else(|| io::Error::from(io::ErrorKind::FileTooLarge))
     }
 
     /// Writes what is pending: whole blocks, or all with zeros behind it when it is the last; then
@@ -377,9 +385,9 @@ impl Scan {
             if rest.len() < len as usize {
                 break Step::More;
             }
-            let serial = *self
-                .serial
-                .get_or_insert_with(|| format::claimed_place(rest).map_or(0, |at| format::split(at).0));
+            let serial = *self.serial.get_or_insert_with(|| {
+                format::claimed_place(rest).map_or(0, |at| format::split(at).0)
+            });
             let offset = u32::try_from(self.at + taken as u64).unwrap_or(u32::MAX);
             let Some(found) = format::read(rest, format::position(serial, offset)) else {
                 break Step::Bad;

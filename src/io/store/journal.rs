@@ -310,7 +310,10 @@ impl State {
 
     /// The number the next spare would have, while one is missing.
     pub(crate) fn missing_spare(&self, target: u32) -> Option<u32> {
-        let last = self.spares.back().map_or(self.current, |&(number, _)| number);
+        let last = self
+            .spares
+            .back()
+            .map_or(self.current, |&(number, _)| number);
         (last < self.current.saturating_add(target)).then(|| last + 1)
     }
 

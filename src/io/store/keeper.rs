@@ -102,10 +102,7 @@ async fn make(shared: &Shared, number: u32) {
     match made {
         Ok(file) => {
             state.spares.push_back((number, file));
-            if state
-                .missing_spare(shared.options.spare_segments)
-                .is_none()
-            {
+            if state.missing_spare(shared.options.spare_segments).is_none() {
                 state.set_space_low(false);
             }
         }

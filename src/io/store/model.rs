@@ -109,7 +109,10 @@ impl Life {
         let mut gathered = Vec::new();
         for number in first..first + count {
             let payload = payload(number, dice);
-            if !self.group.push(StoreTicket(number), &payload, self.epoch, SIZES) {
+            if !self
+                .group
+                .push(StoreTicket(number), &payload, self.epoch, SIZES)
+            {
                 break;
             }
             gathered.push(payload);
@@ -189,14 +192,23 @@ fn thousands_of_cuts_lose_nothing_acknowledged_and_bring_back_nothing_that_was_n
             // Nothing acknowledged is lost or altered; of the group under way there may be some.
             let (found, outcome) = read_back(&mut image.clone());
             let recovered = &outcome.recovered;
-            assert_eq!(recovered.damaged_places, 0, "a cut is no damage: {recovered:?}");
+            assert_eq!(
+                recovered.damaged_places, 0,
+                "a cut is no damage: {recovered:?}"
+            );
             torn += usize::from(recovered.torn.is_some());
             let payloads: Vec<_> = found.into_iter().map(|(_, payload)| payload).collect();
             let (old, new) = payloads.split_at(acknowledged.len().min(payloads.len()));
-            assert!(old == acknowledged, "what was acknowledged is there, in order");
+            assert!(
+                old == acknowledged,
+                "what was acknowledged is there, in order"
+            );
             let mut rest = fresh.iter();
             for payload in new {
-                assert!(rest.any(|was| was == payload), "nothing that was not written");
+                assert!(
+                    rest.any(|was| was == payload),
+                    "nothing that was not written"
+                );
                 survived += 1;
             }
             // What survived is as good as acknowledged: it must not vanish later.
@@ -246,10 +258,16 @@ fn thousands_of_flipped_bits_in_every_kind_of_record_are_told_and_none_is_delive
             *kinds.entry(kind).or_insert(0) += 1;
             let what = format!("{kind} in segment {segment} at {at}");
             let recovered = &outcome.recovered;
-            assert!(recovered.damaged_places > 0, "{what} is told: {recovered:?}");
+            assert!(
+                recovered.damaged_places > 0,
+                "{what} is told: {recovered:?}"
+            );
             let mut expected = all.iter();
             for record in &found {
-                assert!(expected.any(|was| was == record), "{what}: nothing altered, in order");
+                assert!(
+                    expected.any(|was| was == record),
+                    "{what}: nothing altered, in order"
+                );
             }
             let missing = all.len() - found.len();
             let most = usize::from(kind == "record" || kind == "header");
@@ -325,11 +343,17 @@ fn a_thousand_flipped_bits_in_a_checkpoint_make_it_unusable() {
         let zeros = is_padding(&pieces, at);
         let end = checkpoint::read_image(&flipped, &mut seen);
         assert!(zeros || end.is_none(), "octet {at}");
-        assert!(pieces.starts_with(&seen.0), "octet {at}: only what was written is handed out");
+        assert!(
+            pieces.starts_with(&seen.0),
+            "octet {at}: only what was written is handed out"
+        );
     }
     for cut in (0..used).step_by(7) {
         let mut seen = Pieces::default();
-        assert!(checkpoint::read_image(&bytes[..cut], &mut seen).is_none(), "cut at {cut}");
+        assert!(
+            checkpoint::read_image(&bytes[..cut], &mut seen).is_none(),
+            "cut at {cut}"
+        );
     }
 }
 

@@ -161,7 +161,10 @@ impl Rewriter {
     ///
     /// # Errors
     /// [`JournalError::Stopped`] when the store cannot be written.
-    pub async fn read(&mut self, places: &[Location]) -> Result<Vec<Option<Vec<u8>>>, JournalError> {
+    pub async fn read(
+        &mut self,
+        places: &[Location],
+    ) -> Result<Vec<Option<Vec<u8>>>, JournalError> {
         let mut found = vec![None; places.len()];
         let mut left = places.len();
         self.submit().await?;

@@ -171,7 +171,9 @@ pub(crate) async fn scan<S: Source>(
         recovered,
         expected: floor,
     };
-    let reached = last.map_or(0, |(number, commit): (u32, u32)| format::position(number, commit));
+    let reached = last.map_or(0, |(number, commit): (u32, u32)| {
+        format::position(number, commit)
+    });
     if floor > 0 && reached < floor && scan.is_last_group_before(&bytes, last, floor) {
         // The checkpoint knows more than the journal: its end is gone.
         scan.damage(floor_segment, floor_offset);
@@ -188,7 +190,9 @@ pub(crate) async fn scan<S: Source>(
                 BLOCK
             };
             scan.segment(number, &bytes, (number == last).then_some(commit), from);
-            if number > floor_segment && before == (scan.recovered.records, scan.recovered.damaged_places) {
+            if number > floor_segment
+                && before == (scan.recovered.records, scan.recovered.damaged_places)
+            {
                 empty.push(number);
             }
             scan.recovered.segments += 1;
@@ -343,9 +347,8 @@ impl Scan<'_> {
             .get(at as usize..)
             .and_then(|rest| format::read(rest, format::position(number, at)));
         let commit = found.as_ref().and_then(format::as_commit);
-        commit.is_none_or(|commit| {
-            format::position(number, at.saturating_add(commit.bytes)) < floor
-        })
+        commit
+            .is_none_or(|commit| format::position(number, at.saturating_add(commit.bytes)) < floor)
     }
 
     /// Whether the segment of `position` is still there: groups of reclaimed ones are no loss.

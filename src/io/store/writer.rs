@@ -75,10 +75,7 @@ fn decide(shared: &Shared, state: &State) -> Next {
     } else {
         shared.options.commit_age
     };
-    match longest
-        .checked_sub(age)
-        .filter(|rest| !rest.is_zero())
-    {
+    match longest.checked_sub(age).filter(|rest| !rest.is_zero()) {
         Some(rest) => Next::Gather(rest),
         None => Next::Commit,
     }

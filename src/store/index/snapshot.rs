@@ -123,7 +123,11 @@ impl Mailbox {
             let segment = entry.location().map(|at| at.segment);
             segment.is_none_or(|segment| present.binary_search(&segment).is_ok())
         });
-        self.bytes = self.entries.iter().map(|entry| u64::from(entry.bytes)).sum();
+        self.bytes = self
+            .entries
+            .iter()
+            .map(|entry| u64::from(entry.bytes))
+            .sum();
         before - self.entries.len()
     }
 
@@ -144,8 +148,7 @@ impl SegmentTable {
         self.row(at.segment).kept = true;
     }
 
-    /// Recovery is over and only the segments in `present`, ascending, exist: forgets the others.
-    /// Returns how many live deposits were in those, which are lost.
+    /// Recovery is over and the segments in `present`, ascending, exist: forgets all others. Returns how many live deposits were in those, which are lost.
     pub fn forget_absent(&mut self, present: &[u32]) -> u64 {
         let is_absent = |segment: u32| present.binary_search(&segment).is_err();
         let mut lost = 0;
@@ -155,6 +158,10 @@ impl SegmentTable {
             }
         }
         self.rows.retain(|row| !is_absent(row.segment));
+        // Told dead before the checkpoint, and still there: to be told again.
+        for &segment in present {
+            self.row(segment);
+        }
         for row in &mut self.rows {
             row.marks.retain(|&segment| !is_absent(segment));
         }

@@ -834,7 +834,11 @@ fn on_a_full_disk_marks_are_still_written_and_then_the_journal_waits_instead_of_
             client.settle().await;
             marks += 1;
         }
-        assert_eq!(client.stored.len(), deposits + marks, "marks are still durable");
+        assert_eq!(
+            client.stored.len(),
+            deposits + marks,
+            "marks are still durable"
+        );
         // Until that is used up, too: then it waits.
         let mut waited = false;
         for _ in 0..200 {
@@ -853,7 +857,11 @@ fn on_a_full_disk_marks_are_still_written_and_then_the_journal_waits_instead_of_
         client.batch.dead_segments.extend(&dead);
         assert!(client.journal.submit(&mut client.batch));
         client.settle().await;
-        assert_eq!(client.space_low, Some(false), "and then deposits are taken again");
+        assert_eq!(
+            client.space_low,
+            Some(false),
+            "and then deposits are taken again"
+        );
         assert_eq!(client.stored.len() as u64 + 1, client.next);
         let stored = client.stored.clone();
         client.journal.close().await;
