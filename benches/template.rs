@@ -24,6 +24,8 @@ const FIELDS: InviteFields<'_> = InviteFields {
     sdp_session: 3_973_000_001,
     sdp_version: 1,
     msrp_session: b"efghijklmnopqrstuvwxyz234567abcd",
+    no_require: false,
+    related_icid: b"",
     extra_accept_contact: b"",
     extra_headers: b"",
 };

@@ -140,6 +140,8 @@ fn profile(config: &Config, addresses: &ShardAddresses) -> Profile {
         icid_generated_at: host.clone(),
         orig_ioi: config.identity.orig_ioi.clone().unwrap_or(domain),
         oc: config.sip.overload_control,
+        accept_require: config.push.accept_require,
+        accept_explicit: config.push.accept_explicit,
         session_expires_s: Some(config.push.session_expires_s).filter(|&interval| interval > 0),
         msrp_host: msrp_host(config, addresses.msrp),
         msrp_port: addresses.msrp.port(),
@@ -246,9 +248,11 @@ fn post_options(config: &Config) -> PostOptions {
         life: LifeOptions {
             default_life_s: store.default_life_s,
             max_life_s: store.max_life_s,
+            notice_life_s: store.notice_life_s,
             ..LifeOptions::default()
         },
         cache_bytes_max: store.cache_mib << 20,
+        charging: config.push.charging,
         ..PostOptions::default()
     }
 }

@@ -196,6 +196,12 @@ pub struct Push {
     pub accept_hop_ack: bool,
     /// Wait for a report after the last 200, milliseconds.
     pub report_wait_ms: u64,
+    /// Demand the feature of the client (`require` in Accept-Contact), until three 480 in a row.
+    pub accept_require: bool,
+    /// The same for `explicit`.
+    pub accept_explicit: bool,
+    /// Repeat a message's charging identifier and addresses in its push.
+    pub charging: bool,
 }
 
 impl Default for Push {
@@ -209,6 +215,9 @@ impl Default for Push {
             grouping: Grouping::User,
             accept_hop_ack: true,
             report_wait_ms: 10_000,
+            accept_require: false,
+            accept_explicit: false,
+            charging: false,
         }
     }
 }
@@ -344,6 +353,8 @@ pub struct Store {
     pub default_life_s: u32,
     /// Longest life, seconds.
     pub max_life_s: u32,
+    /// Longest life of a message that is itself a notice, seconds.
+    pub notice_life_s: u32,
     /// Largest pager-mode body, octets.
     pub pager_max: usize,
 }
@@ -361,6 +372,7 @@ impl Default for Store {
             quota_bytes: 8 * 1024 * 1024,
             default_life_s: 7 * 86_400,
             max_life_s: 30 * 86_400,
+            notice_life_s: 2 * 86_400,
             pager_max: 1300,
         }
     }

@@ -79,6 +79,10 @@ probe! {
     deposits_total,
     /// MESSAGEs recognised as repeats and answered 202 without a second copy.
     deposits_duplicate_total,
+    /// MESSAGEs refused with 503 because the store is behind; counted among those refused, too.
+    deposits_overload_total,
+    /// NOTIFYs answered unread in a turn that had too many; full state is asked for later.
+    notifies_postponed_total,
     /// MESSAGEs refused.
     deposits_rejected_total,
     /// Of these, refused because the store had failed or its disk was full.
@@ -101,6 +105,22 @@ probe! {
     delivered_hop_ack_total,
     /// (message, device) pairs refused.
     refused_total,
+    /// Of these, `M-TOO-LARGE-FOR-DEVICE`.
+    refused_too_large_total,
+    /// Of these, `M-TYPE`.
+    refused_type_total,
+    /// Of these, `M-REJ-400`.
+    refused_400_total,
+    /// Of these, `M-REJ-403`.
+    refused_403_total,
+    /// Of these, `M-REJ-413`.
+    refused_413_total,
+    /// Of these, `M-REJ-415`.
+    refused_415_total,
+    /// Of these, `M-REJ-423`.
+    refused_423_total,
+    /// Of these, `M-POISON`: the device lost three sessions in a row over the message.
+    refused_poison_total,
     /// Messages removed because every selected device has them.
     messages_completed_total,
     /// Messages expired.
@@ -121,8 +141,12 @@ probe! {
     overload_feedback_total,
     /// Pushes that waited because a next hop asked for less.
     pushes_throttled_total,
-    /// Notices of clients sent to senders, repeated tries included.
+    /// Notices sent to senders, repeated tries included.
     notices_sent_total,
+    /// Notices of our own, about messages whose life ended.
+    notices_failed_total,
+    /// Notices of our own that were owed and could not be made or taken.
+    notices_dropped_total,
     /// Timers fired.
     timers_fired_total,
 }

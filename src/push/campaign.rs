@@ -12,20 +12,22 @@ use crate::base::outbox::Destination;
 use crate::base::slab::{Key, Slab};
 use crate::base::surface::LinkKind;
 use crate::base::time::Timestamp;
+use crate::imdn::{self, Ending, Requested};
 use crate::push::delivery::{self, Fit, Progress};
 use crate::push::notices::Notices;
 use crate::push::notifier::NotifierDialog;
 use crate::push::options::Grouping;
+use crate::push::reason::MessageReason;
 use crate::push::signalling;
-use crate::push::{Ctx, Outcome, Push, PushState, guard_after};
+use crate::push::{Ctx, INFLIGHT_MAX, Outcome, Push, PushState, guard_after};
 use crate::reginfo::document::Document;
 use crate::registry::features::KnownLists;
 use crate::registry::{self, Class, Facts, OutcomeOptions, RegistryOptions, User, classify};
 use crate::selection::{
     self, CANDIDATES_MAX, DeviceView, Moment, Policy, QueueView, Selection, UserView, Verdict,
 };
-use crate::store::index::{Fate, Goal, Mailbox, Marked};
-use crate::store::op::{Evidence, Mark, MarkKind, RemovalReason};
+use crate::store::index::{Entry, Fate, Goal, Mailbox, Marked};
+use crate::store::op::{DepositFlags, Evidence, Mark, MarkKind, NOTICE_NUMBERS, RemovalReason};
 use crate::store::record::{self, Record};
 use crate::wheel::TimerId;
 
@@ -63,8 +65,10 @@ pub struct UserState {
     pub retry_at: Timestamp,
     /// Pushes whose outcome is open; the user stays while there are any.
     pub pushes: u32,
-    /// When to ask the registrar after a restart.
+    /// When to ask the registrar after a restart, or for what was not read.
     pub subscribe_at: Timestamp,
+    /// A NOTIFY was acknowledged unread: full state is to be asked for (SUB-9).
+    pub dirty: bool,
     /// The subscription's requests.
     pub subscribe: SubscribeState,
 }
@@ -80,6 +84,7 @@ impl Default for UserState {
             retry_at: Timestamp::NEVER,
             pushes: 0,
             subscribe_at: Timestamp::NEVER,
+            dirty: false,
             subscribe: SubscribeState::default(),
         }
     }
@@ -296,8 +301,10 @@ impl Campaigns {
                 }
                 (number, Fate::Delivered, MarkKind::Delivered { device, by })
             }
-            Progress::Refused { number, status } => {
+            Progress::Refused { number, reason } => {
                 parts.ctx.probe.refused_total += 1;
+                *reason.counter(parts.ctx.probe) += 1;
+                let status = reason.status();
                 (number, Fate::Refused, MarkKind::Refused { device, status })
             }
         };
@@ -336,10 +343,17 @@ impl Campaigns {
         }
     }
 
-    /// Removes messages whose life has ended (LIFE-3).
-    pub fn expire(&mut self, parts: &mut Parts<'_, '_>, user: Key) {
+    /// Removes messages whose life has ended (LIFE-3), but for those in transfer, whose numbers are
+    /// `moving`. A sender who asked for it is told, once the removal is durable (IMDN-4).
+    pub fn expire(&mut self, parts: &mut Parts<'_, '_>, user: Key, moving: &[u64]) {
         let now_s = seconds(parts.ctx);
-        while let Some(entry) = parts.ctx.post.mailbox(user.slot).poll_expired(now_s) {
+        let is_moving = |number| moving.contains(&number);
+        while let Some(entry) = parts
+            .ctx
+            .post
+            .mailbox(user.slot)
+            .poll_expired_unless(now_s, is_moving)
+        {
             let location = entry.location().expect("only durable messages expire");
             let mark = Mark {
                 user: &parts.user.canonical,
@@ -349,10 +363,31 @@ impl Campaigns {
                     reason: RemovalReason::Expired,
                 },
             };
-            parts.ctx.post.append_mark(&mark, location, true);
-            parts.ctx.post.cache.remove(entry.number());
+            if owes_notice(&entry) {
+                parts.ctx.post.append_expired(&mark, location);
+            } else {
+                parts.ctx.post.append_mark(&mark, location, true);
+                parts.ctx.post.cache.remove(entry.number());
+            }
             parts.ctx.post.count(false);
             parts.ctx.probe.messages_expired_total += 1;
+        }
+    }
+
+    /// The session of `push` lost its connection: counts that against what was in transfer. The message
+    /// during which it happened once too often is refused for this device, so that the rest gets
+    /// through (BAD-30).
+    pub fn blame(&mut self, parts: &mut Parts<'_, '_>, push: &Push) {
+        let Some(device) = parts.user.device_mut(push.device) else {
+            return;
+        };
+        let losses = device.losses.get_or_insert_default();
+        if let Some(number) = losses.lost_during(&push.inflight) {
+            let progress = Progress::Refused {
+                number,
+                reason: MessageReason::Poison,
+            };
+            self.record(parts, push.user(), push.device, progress);
         }
     }
 
@@ -376,6 +411,9 @@ impl Campaigns {
             && device.pushing == push.key
         {
             device.pushing = None;
+            if matches!(outcome, Outcome::Drained | Outcome::Cap) {
+                device.losses = None;
+            }
             let status = if let Outcome::Status { status, .. } = outcome {
                 status
             } else {
@@ -386,7 +424,7 @@ impl Campaigns {
                 class,
                 status,
                 binding,
-                required: false,
+                required: parts.ctx.env.templates.demands_features() && !push.no_require,
                 code: outcome.code(),
                 note: b"",
             };
@@ -422,6 +460,23 @@ pub struct Parts<'a, 'b> {
     pub state: &'a mut UserState,
     /// The turn.
     pub ctx: &'a mut Ctx<'b>,
+}
+
+/// Whether the sender of a message that expired is told (IMDN-4, IMDN-7). One that a device has was
+/// not lost, whatever other devices missed.
+fn owes_notice(entry: &Entry) -> bool {
+    let flags = entry.flags();
+    let ending = if entry.is_delivered() {
+        Ending::Delivered
+    } else {
+        Ending::Expired
+    };
+    let requested = Requested {
+        negative_delivery: flags.contains(DepositFlags::IMDN_NEGATIVE),
+        ..Requested::default()
+    };
+    let is_notice = flags.contains(DepositFlags::IS_IMDN);
+    imdn::notice_due(requested, ending, is_notice, false).is_some()
 }
 
 fn seconds(ctx: &Ctx<'_>) -> u32 {
@@ -519,6 +574,10 @@ pub fn launch(push: &mut Push, parts: &mut Parts<'_, '_>) -> Option<Outcome> {
     };
     let user = &parts.user;
     let ids = (deposit.conversation_id, deposit.contribution_id);
+    push.careful = device.losses.is_some();
+    push.no_require = device.no_require;
+    push.urgent = deposit.flags.contains(DepositFlags::PRIORITY);
+    push.target.repeat(deposit.related_icid, deposit.lines);
     push.target.write(ids, deposit.identity, target.uri, |out| {
         if target.rule.needs_instance() {
             user.write_accept_contact(device, out);
@@ -548,7 +607,8 @@ pub fn pump(
         if let Some(number) = delivery::flow(push, parts.ctx) {
             return wait_for(push, parts, number);
         }
-        if !push.session.can_start() || push.inflight.len() >= crate::push::INFLIGHT_MAX {
+        let inflight_max = if push.careful { 1 } else { INFLIGHT_MAX };
+        if !push.session.can_start() || push.inflight.len() >= inflight_max {
             return None;
         }
         let limit = match parts.ctx.env.options.grouping {
@@ -559,9 +619,7 @@ pub fn pump(
         let next = (push.messages_sent < limit)
             .then(|| {
                 let mailbox = parts.ctx.post.mailbox_ref(user.slot)?;
-                mailbox
-                    .next_pending(device, push.last_number, now_s)
-                    .map(|entry| entry.number())
+                next_number(push, mailbox, now_s)
             })
             .flatten();
         let Some(number) = next else {
@@ -571,27 +629,39 @@ pub fn pump(
             Fit::Load => return wait_for(push, parts, number),
             Fit::Send { total } => {
                 push.guard = Timestamp::NEVER;
-                push.last_number = number;
+                push.looked_at(number);
                 delivery::begin(push, number, total);
             }
             // Not in this session and not for this device: the others may still take it.
             Fit::TooLarge => {
-                push.last_number = number;
+                push.looked_at(number);
                 let progress = Progress::Refused {
                     number,
-                    status: 413,
+                    reason: MessageReason::TooLarge,
                 };
                 campaigns.record(parts, user, device, progress);
             }
             Fit::Type => {
-                push.last_number = number;
+                push.looked_at(number);
                 let progress = Progress::Refused {
                     number,
-                    status: 415,
+                    reason: MessageReason::Type,
                 };
                 campaigns.record(parts, user, device, progress);
             }
         }
+    }
+}
+
+/// The next message of the session: in order of intake, notices after all others (LIFE-4, AMB-19).
+fn next_number(push: &Push, mailbox: &Mailbox, now_s: u32) -> Option<u64> {
+    let after = |number| {
+        let next = mailbox.next_pending(push.device, number, now_s);
+        next.map(Entry::number)
+    };
+    match after(push.last_number) {
+        Some(number) if number >= NOTICE_NUMBERS => after(push.last_notice),
+        next => next,
     }
 }
 

@@ -12,6 +12,7 @@ use crate::base::time::Timestamp;
 use crate::base::token::TokenKind;
 use crate::msrp::frame::{self, BindFields, Frame, OurPath, SendFields};
 use crate::msrp::session::{Evidence, Outcome as Step, SessionFailure};
+use crate::push::reason::MessageReason;
 use crate::push::{Ctx, Outcome, Push, PushState, guard_after};
 use crate::sdp::{Answer, Direction, SdpError, Setup};
 use crate::store::record;
@@ -308,8 +309,8 @@ pub enum Progress {
     Refused {
         /// Which one.
         number: u64,
-        /// The status it used.
-        status: u16,
+        /// Why (SEL-6).
+        reason: MessageReason,
     },
     /// This attempt at the message failed; it stays pending.
     Failed {
@@ -329,7 +330,10 @@ pub fn progress(push: &mut Push, step: Step) -> Progress {
             None => Progress::None,
         },
         Step::MessageRefused { handle, status } => match take(push, handle) {
-            Some(number) => Progress::Refused { number, status },
+            Some(number) => Progress::Refused {
+                number,
+                reason: MessageReason::Rejected(status),
+            },
             None => Progress::None,
         },
         // Our mistake or the peer's: the message is stopped, the others go on (MSRP-11, MSRP-15).
@@ -337,7 +341,10 @@ pub fn progress(push: &mut Push, step: Step) -> Progress {
             handle,
             status: status @ (400 | 423),
         } => match take(push, handle) {
-            Some(number) => Progress::Refused { number, status },
+            Some(number) => Progress::Refused {
+                number,
+                reason: MessageReason::Rejected(status),
+            },
             None => Progress::None,
         },
         Step::MessageFailed { handle, .. } | Step::Unconfirmed { handle } => {

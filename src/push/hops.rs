@@ -25,6 +25,8 @@ use crate::sip::transaction::client_non_invite::{ClientNonInvite, NonInviteActio
 pub enum Offer {
     /// A new INVITE: counted while it is open, held back under overload.
     Invite,
+    /// A new INVITE with priority: counted, but not held back (category 2 of RFC 7339 section 7.2).
+    Priority,
     /// Another new request: held back under overload (category 1 of RFC 7339 section 7.2).
     New,
     /// A request that goes whatever the hop asks for.
@@ -182,10 +184,11 @@ impl Hops {
                 continue;
             }
             let is_full = hop.invites_inflight >= hop.options.invite_inflight_max;
-            if !hop.is_open(now) || (offer == Offer::Invite && is_full) {
+            if !hop.is_open(now) || (matches!(offer, Offer::Invite | Offer::Priority) && is_full) {
                 continue;
             }
-            let is_held = |hop: &mut Hop| offer != Offer::Owed && !hop.throttle.admit(now);
+            let is_exempt = matches!(offer, Offer::Owed | Offer::Priority);
+            let is_held = |hop: &mut Hop| !is_exempt && !hop.throttle.admit(now);
             if hop.trunk().is_none() || is_held(hop) {
                 continue;
             }

@@ -18,6 +18,7 @@ pub mod notices;
 pub mod notifier;
 pub mod options;
 pub mod post;
+pub mod reason;
 pub mod signalling;
 pub mod target;
 
@@ -40,6 +41,7 @@ use crate::sip::session_timer::{InitialMinSe, Refresh, SessionTimer};
 use crate::sip::template::Templates;
 use crate::sip::transaction::client_invite::{ClientInvite, ClientInviteState};
 use crate::sip::transaction::client_non_invite::ClientNonInvite;
+use crate::store::op::NOTICE_NUMBERS;
 use crate::wheel::TimerId;
 use hops::Hops;
 use options::PushOptions;
@@ -287,8 +289,16 @@ pub struct Push {
     pub waiting_for: Option<u64>,
     /// Messages judged in this session so far (DLV-6).
     pub messages_sent: u32,
+    /// Send one message at a time: sessions of this device were lost lately (BAD-30).
+    pub careful: bool,
+    /// Leave `require` and `explicit` out of the INVITE (RSP-17).
+    pub no_require: bool,
+    /// Its INVITE goes whatever a hop's overload control asks for (OVL-11).
+    pub urgent: bool,
     /// Number of the last message looked at in this session.
     pub last_number: u64,
+    /// The same among messages that are notices themselves, which come after the others (IMDN-7).
+    pub last_notice: u64,
     /// What the peer accepts.
     pub media: PeerMedia,
     /// Messages in flight in this session.
@@ -340,7 +350,11 @@ impl Push {
         self.msrp_link = None;
         self.waiting_for = None;
         self.messages_sent = 0;
+        self.careful = false;
+        self.no_require = false;
+        self.urgent = false;
         self.last_number = 0;
+        self.last_notice = NOTICE_NUMBERS;
         self.media.path.clear();
         self.media.wrapped_types.clear();
         self.media.max_size = None;
@@ -448,6 +462,15 @@ impl Push {
     #[must_use]
     pub const fn is_refreshing(&self) -> bool {
         self.refresh.is_some()
+    }
+
+    /// Message `number` was looked at in this session and is not looked at again.
+    pub const fn looked_at(&mut self, number: u64) {
+        if number < NOTICE_NUMBERS {
+            self.last_number = number;
+        } else {
+            self.last_notice = number;
+        }
     }
 
     fn next_sequence(&mut self) -> u16 {

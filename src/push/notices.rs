@@ -3,8 +3,8 @@
 //! A disposition notification that a client sent in its push session is passed on as it came
 //! (IMDN-9), on the client's behalf, by the originating route. A refused MESSAGE is sent anew with
 //! growing waits, five times at most (IMDN-8). Notices live in memory only: the client's own report
-//! is the evidence, a lost notice costs the sender an indication.
-//! Not here: notices of our own (IMDN-4).
+//! is the evidence, a lost notice costs the sender an indication. Notices of our own go the same way
+//! (IMDN-4); what they say is the shard's to write.
 
 use core::time::Duration;
 
@@ -32,6 +32,8 @@ pub struct Notice {
     pub armed: Option<(TimerId, Timestamp)>,
     from: Vec<u8>,
     to: Vec<u8>,
+    conversation_id: Vec<u8>,
+    contribution_id: Vec<u8>,
     content_type: Vec<u8>,
     body: Vec<u8>,
     trunk: Option<Destination>,
@@ -58,6 +60,10 @@ pub struct NoticeParts<'a> {
     pub from: &'a [u8],
     /// The sender of the message it is about.
     pub to: &'a [u8],
+    /// Conversation-ID of that message; empty leaves it out.
+    pub conversation_id: &'a [u8],
+    /// Contribution-ID of the notice; empty leaves it out.
+    pub contribution_id: &'a [u8],
     /// Type of the body, as the client sent it.
     pub content_type: &'a [u8],
     /// The body, as the client sent it.
@@ -90,6 +96,12 @@ impl Notices {
         self.slots.len()
     }
 
+    /// `true` when one more can be taken.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.slots.len() < NOTICES_MAX
+    }
+
     /// `true` when none is on its way.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -102,6 +114,8 @@ impl Notices {
         for (buffer, bytes) in [
             (&mut notice.from, parts.from),
             (&mut notice.to, parts.to),
+            (&mut notice.conversation_id, parts.conversation_id),
+            (&mut notice.contribution_id, parts.contribution_id),
             (&mut notice.content_type, parts.content_type),
             (&mut notice.body, parts.body),
         ] {
@@ -213,8 +227,8 @@ fn transmit(notice: &Notice, ctx: &mut Ctx<'_>, key: Key) {
         call_id: call_id.as_bytes(),
         cseq: 1,
         asserted_identity: &notice.from,
-        conversation_id: b"",
-        contribution_id: b"",
+        conversation_id: &notice.conversation_id,
+        contribution_id: &notice.contribution_id,
         extra_headers: b"",
         content_type: &notice.content_type,
         body: &notice.body,

@@ -5,17 +5,20 @@
 //! those written or read lately are also in a cache of bounded size.
 
 use core::net::SocketAddr;
+use core::time::Duration;
 use std::collections::VecDeque;
 
 use crate::base::map::{Map, MapKeys, new_map};
 use crate::base::outbox::Destination;
 use crate::base::slab::Key;
 use crate::base::surface::{LinkId, Location, StoreBatch, StoreTicket};
-use crate::base::time::UnixMillis;
+use crate::base::time::{Timestamp, UnixMillis};
 use crate::sip::dialog::Dialog;
 use crate::sip::transaction::server::ServerKey;
 use crate::store::index::{Mailbox, Quota, SegmentTable};
-use crate::store::op::{Deposit, Ledger, LifeOptions, Mark, MarkKind, RemovalReason};
+use crate::store::op::{
+    Deposit, Ledger, LifeOptions, Mark, MarkKind, NOTICE_NUMBERS, RemovalReason,
+};
 use crate::store::record::{self, RecordError};
 
 /// Times a record that cannot be read is asked for.
@@ -34,6 +37,10 @@ pub struct PostOptions {
     pub cache_bytes_max: usize,
     /// Records written but not yet durable above which intake holds back.
     pub unsettled_max: usize,
+    /// Longest wait of a deposit for the store before further ones are refused (OVL-7).
+    pub store_delay_max: Duration,
+    /// Keep a message's charging identifier and addresses, and repeat them in its push (IMS-4, IMS-5).
+    pub charging: bool,
 }
 
 impl Default for PostOptions {
@@ -43,9 +50,16 @@ impl Default for PostOptions {
             life: LifeOptions::default(),
             cache_bytes_max: 64 * 1024 * 1024,
             unsettled_max: 65_536,
+            store_delay_max: Duration::from_secs(10),
+            charging: false,
         }
     }
 }
+
+/// Notices owed at one time; further ones are lost and counted.
+pub const OWED_MAX: usize = 65_536;
+/// Records read back for notices at one time.
+const READING_MAX: usize = 64;
 
 /// A response that waits for a record.
 #[derive(Debug)]
@@ -69,6 +83,8 @@ pub enum After {
         number: u64,
         /// The 202.
         reply: Option<Reply>,
+        /// When it was appended.
+        since: Timestamp,
     },
     /// A mark on the deposit at `of`.
     Mark {
@@ -76,6 +92,13 @@ pub enum After {
         of: Location,
         /// Why the mark removes it, if it does.
         removes: Option<RemovalReason>,
+    },
+    /// The mark that ends the life of the message at `of`, whose sender is owed a notice (IMDN-4).
+    Expired {
+        /// Where the deposit lies.
+        of: Location,
+        /// The message.
+        number: u64,
     },
     /// Only a reply, to a repeat of a deposit that is still being written.
     Reply(Reply),
@@ -88,6 +111,8 @@ pub struct Scratch {
     pub wrapped: Vec<u8>,
     /// The CPIM as it will be delivered.
     pub content: Vec<u8>,
+    /// Header lines that the push repeats.
+    pub lines: Vec<u8>,
 }
 
 /// A shard's messages.
@@ -117,6 +142,10 @@ pub struct Post {
     waiters: Vec<(u64, Key)>,
     /// Records that could not be read, and how often that was tried.
     unreadable: VecDeque<(u64, u8)>,
+    /// Messages whose end their senders are to be told, and the places of their deposits.
+    owed: VecDeque<(u64, Location)>,
+    /// Of these, those whose records are being read.
+    reading: Vec<(u64, Location)>,
     next_ticket: u64,
     next_number: u64,
     pending: usize,
@@ -144,6 +173,8 @@ impl Post {
             spare: Vec::new(),
             waiters: Vec::new(),
             unreadable: VecDeque::new(),
+            owed: VecDeque::new(),
+            reading: Vec::new(),
             next_ticket: 1,
             // A million messages a millisecond would be needed to catch up with the clock.
             next_number: (wall.0 << 20).max(1),
@@ -170,16 +201,65 @@ impl Post {
         self.mailboxes.get(slot as usize)
     }
 
-    /// A number for a new message: larger than every earlier one.
-    pub const fn take_number(&mut self) -> u64 {
+    /// A number for a new message: larger than every earlier one of its kind; those of notices are
+    /// larger than all others ([`NOTICE_NUMBERS`]).
+    pub const fn take_number(&mut self, is_notice: bool) -> u64 {
         let number = self.next_number;
         self.next_number += 1;
-        number
+        if is_notice {
+            number | NOTICE_NUMBERS
+        } else {
+            number
+        }
     }
 
-    /// Recovery saw `number`: later ones must be larger.
+    /// Recovery saw `number`: later ones must be larger. Numbers of notices count without their bit.
     pub fn saw_number(&mut self, number: u64) {
+        let number = number & !NOTICE_NUMBERS;
         self.next_number = self.next_number.max(number + 1);
+    }
+
+    /// The life of message `number` ended durably and its sender is owed a notice: keeps in mind what it
+    /// is made of. False when too many are owed; the notice is lost then.
+    pub fn owe(&mut self, number: u64, of: Location) -> bool {
+        let has_room = self.owed.len() < OWED_MAX;
+        if has_room {
+            self.owed.push_back((number, of));
+        }
+        has_room
+    }
+
+    /// The next notice whose message is in memory; asks for the records of those whose is not, a few at
+    /// a time.
+    pub fn poll_owed(&mut self) -> Option<(u64, Location)> {
+        while let Some(&(number, of)) = self.owed.front() {
+            if self.cache.lookup(number).is_none() {
+                if self.reading.len() >= READING_MAX {
+                    return None;
+                }
+                self.reading.push((number, of));
+                self.batch.reads.push((number, of));
+                self.owed.pop_front();
+                continue;
+            }
+            return self.owed.pop_front();
+        }
+        None
+    }
+
+    /// A record came back: whether a notice waited for it, and where it lies.
+    pub fn take_reading(&mut self, number: u64) -> Option<Location> {
+        let at = self
+            .reading
+            .iter()
+            .position(|&(reading, _)| reading == number)?;
+        Some(self.reading.swap_remove(at).1)
+    }
+
+    /// Notices owed to senders.
+    #[must_use]
+    pub fn owed(&self) -> usize {
+        self.owed.len() + self.reading.len()
     }
 
     /// Appends a deposit; `reply` goes out once it is durable.
@@ -188,6 +268,7 @@ impl Post {
     /// When a field of the deposit is longer than a record may hold; nothing was appended.
     pub fn append_deposit(
         &mut self,
+        since: Timestamp,
         user: Key,
         deposit: &Deposit<'_>,
         reply: Option<Reply>,
@@ -205,6 +286,7 @@ impl Post {
                 user,
                 number: deposit.number,
                 reply,
+                since,
             },
         );
         Ok(())
@@ -229,6 +311,22 @@ impl Post {
         };
         self.leaving += usize::from(removes.is_some());
         self.push_append(start, After::Mark { of, removes });
+    }
+
+    /// As [`Self::append_mark`] for the end of message `number`, of which its sender is to be told once
+    /// the mark is durable: the mark is the evidence that it was told, at most once (LIFE-3).
+    ///
+    /// # Panics
+    /// When the mark does not encode: its user is an identity that was stored before.
+    pub fn append_expired(&mut self, mark: &Mark<'_>, of: Location) {
+        if self.failed {
+            return;
+        }
+        self.leaving += 1;
+        let start = self.batch.bytes.len();
+        record::encode_mark(mark, &mut self.batch.bytes).expect("a stored identity fits a mark");
+        let number = mark.number;
+        self.push_append(start, After::Expired { of, number });
     }
 
     fn push_append(&mut self, start: usize, after: After) {
@@ -349,6 +447,20 @@ impl Post {
     #[must_use]
     pub fn room(&self) -> usize {
         self.options.unsettled_max.saturating_sub(self.after.len())
+    }
+
+    /// `true` when the store is so far behind that new messages are better refused: half of the records
+    /// it may owe are outstanding, or a deposit has waited for longer than it should (OVL-7). What
+    /// needs no record is still served then, and there is room for marks.
+    #[must_use]
+    pub fn is_behind(&self, now: Timestamp) -> bool {
+        let is_late = match self.after.front() {
+            Some((_, After::Deposit { since, .. })) => {
+                now.since(*since) > self.options.store_delay_max
+            }
+            Some(_) | None => false,
+        };
+        is_late || self.after.len() >= self.options.unsettled_max / 2
     }
 
     /// `true` when nothing waits for the store.
@@ -616,10 +728,12 @@ mod tests {
             cpim: b"x",
             ..Deposit::default()
         };
-        let (one, two) = (post.take_number(), post.take_number());
+        let (one, two) = (post.take_number(false), post.take_number(false));
+        assert!(post.take_number(true) > post.take_number(false));
         assert!(two > one);
-        post.append_deposit(user, &deposit(one), None).unwrap();
-        post.append_deposit(user, &deposit(two), None).unwrap();
+        let now = Timestamp::from_millis(1);
+        post.append_deposit(now, user, &deposit(one), None).unwrap();
+        post.append_deposit(now, user, &deposit(two), None).unwrap();
         assert!(post.take_after(StoreTicket(0)).is_none());
         assert!(
             matches!(post.take_after(StoreTicket(1)), Some(After::Deposit { number, .. }) if number == one)

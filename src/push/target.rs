@@ -19,6 +19,9 @@ const PARTS: usize = Part::AcceptContact as usize + 1;
 pub struct Target {
     text: Vec<u8>,
     ends: [u32; PARTS],
+    /// What few messages have: the related charging identifier, then header lines.
+    rare: Vec<u8>,
+    icid_end: u32,
 }
 
 impl Target {
@@ -26,6 +29,32 @@ impl Target {
     pub fn clear(&mut self) {
         self.text.clear();
         self.ends = [0; PARTS];
+        self.rare.clear();
+        self.icid_end = 0;
+    }
+
+    /// Writes what the INVITE repeats of its first message: the charging identifier, and whole header
+    /// lines.
+    ///
+    /// # Panics
+    /// When they have 4 GiB or more; they come from messages of bounded size.
+    pub fn repeat(&mut self, related_icid: &[u8], lines: &[u8]) {
+        self.rare.clear();
+        self.rare.extend_from_slice(related_icid);
+        self.icid_end = offset(self.rare.len());
+        self.rare.extend_from_slice(lines);
+    }
+
+    /// `icid-value` of the first message (IMS-4); mostly empty.
+    #[must_use]
+    pub fn related_icid(&self) -> &[u8] {
+        &self.rare[..self.icid_end as usize]
+    }
+
+    /// Header lines with CRLF repeated from the first message (IMS-5, OVL-11); mostly empty.
+    #[must_use]
+    pub fn lines(&self) -> &[u8] {
+        &self.rare[self.icid_end as usize..]
     }
 
     /// Writes all parts; `accept_contact` appends an extra Accept-Contact value, or nothing.
@@ -116,7 +145,14 @@ mod tests {
             (&b"t"[..], &b""[..])
         );
         assert_eq!(target.accept_contact(), b"");
+        target.repeat(b"icid", b"X: y\r\n");
+        assert_eq!(target.related_icid(), b"icid");
+        assert_eq!(target.lines(), b"X: y\r\n");
         target.clear();
+        assert_eq!(
+            (target.related_icid(), target.lines()),
+            (&b""[..], &b""[..])
+        );
         assert_eq!(target.to_uri(), b"");
     }
 }

@@ -13,6 +13,7 @@ use crate::base::time::Timestamp;
 use crate::registry::bindings::{Binding, Short};
 use crate::registry::features::Features;
 use crate::registry::gruu::GruuRule;
+use crate::registry::losses::Losses;
 use crate::registry::outcome::{BindingId, Change, Class, DeviceState, OutcomeOptions};
 
 /// Longest note kept of a peer's Reason or Warning, octets (RSP-32).
@@ -77,6 +78,8 @@ pub struct Device {
     pub roaming: Option<bool>,
     /// Send no `require`/`explicit` to it (RSP-17).
     pub no_require: bool,
+    /// Messages over which its sessions were lost lately, until a session ends well (BAD-30).
+    pub losses: Option<Box<Losses>>,
     /// The end of its last attempt.
     pub last: LastOutcome,
     no_match: u8,
@@ -267,7 +270,10 @@ impl Device {
             let before = self.history;
             self.history = before.after_registration(now, self.change);
             released = self.history != before;
-            self.no_match = 0;
+            // A mere refresh of the registration says nothing new about what it matches (RSP-17).
+            if self.change.restarted || self.change.reappeared {
+                self.no_match = 0;
+            }
         }
         let new = self.change.reappeared || self.change.restarted || self.announced;
         Finished {

@@ -8,6 +8,7 @@ mod bindings;
 pub mod device;
 pub mod features;
 pub mod gruu;
+pub mod losses;
 pub mod outcome;
 pub mod user;
 

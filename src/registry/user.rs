@@ -29,6 +29,8 @@ pub struct RegistryOptions {
     /// Read a full document with the version already known. Registrars exist whose version stays 0;
     /// for a true duplicate it changes nothing. Default true.
     pub full_at_equal_version: bool,
+    /// Documents read in one turn; further ones are acknowledged unread and asked for again (SUB-9).
+    pub documents_per_turn: u32,
 }
 
 impl Default for RegistryOptions {
@@ -40,6 +42,7 @@ impl Default for RegistryOptions {
             ],
             gruu: GruuPolicy::Strict,
             full_at_equal_version: true,
+            documents_per_turn: 4096,
         }
     }
 }

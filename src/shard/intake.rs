@@ -25,6 +25,11 @@ use crate::store::op::{Deposit, DepositFlags};
 /// Seconds a full mailbox asks the sender to wait (INT-9).
 const FULL_RETRY_AFTER: &[u8] = b"Retry-After: 300\r\n";
 
+/// Longest header lines a push repeats of its message, octets.
+const REPEATED_BYTES_MAX: usize = 2048;
+/// Longest charging identifier kept, octets.
+const ICID_BYTES_MAX: usize = 256;
+
 /// Built once: most Accept-Contact values are searched in vain.
 static INSTANCE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"+sip.instance=\"<"));
 
@@ -90,6 +95,11 @@ impl Shard {
         if self.post.room() == 0 || self.desk.draining {
             return Err(Refusal::plain(503));
         }
+        // Without Retry-After: a sender that obeyed it would avoid us for all users (AMB-10).
+        if self.post.is_behind(now) {
+            self.probe.deposits_overload_total += 1;
+            return Err(Refusal::plain(503));
+        }
         let user = self
             .served_user(message.request_uri())
             .ok_or(Refusal::plain(404))?;
@@ -97,6 +107,7 @@ impl Shard {
         let mut scratch = core::mem::take(&mut self.post.scratch);
         scratch.wrapped.clear();
         scratch.content.clear();
+        scratch.lines.clear();
         let result = self.store_deposit(now, origin, message, user, &mut scratch);
         self.post.scratch = scratch;
         if result.is_err() {
@@ -153,13 +164,24 @@ impl Shard {
             contribution: header(HeaderName::ContributionId),
             in_reply_to: header(HeaderName::InReplyToContributionId),
         };
-        let Scratch { wrapped, content } = scratch;
+        let Scratch {
+            wrapped,
+            content,
+            lines,
+        } = scratch;
         let parsed = compose(message, sender, wall, &ids, wrapped, content)?;
         let content = &content[..];
+        let related_icid = repeated_in_push(message, self.post.options.charging, lines);
+        let mut flags = flags_of(&parsed, message);
+        if !related_icid.is_empty() || !lines.is_empty() {
+            flags = flags.with(DepositFlags::RARE_FIELDS);
+        }
+        let is_notice = flags.contains(DepositFlags::IS_IMDN);
         let life = self.post.options.life;
+        let life = if is_notice { life.of_notices() } else { life };
         let expires_s = message.expires().and_then(Result::ok);
         let expires = life.expiry(wall, message.date(), expires_s);
-        let number = self.post.take_number();
+        let number = self.post.take_number(is_notice);
         let entry = self.registry.entry_mut(user).expect("found above");
         if entry.user.identity.is_empty() {
             write_identity(message.request_uri(), &mut entry.user.identity);
@@ -170,57 +192,36 @@ impl Shard {
             number,
             received: wall,
             expires,
-            flags: flags_of(&parsed),
+            flags,
             sender,
             imdn_message_id: parsed.find_imdn(b"Message-ID").unwrap_or_default(),
             conversation_id: ids.conversation,
             contribution_id: ids.contribution,
             in_reply_to: ids.in_reply_to,
+            related_icid,
+            lines,
             target_instance: target_instance(message),
             content_type: parsed.content_type(),
             cpim: content,
         };
-        let new = NewEntry {
-            number,
-            dedupe: deposit.dedupe(self.post.dedupe_keys),
-            expires_s: u32::try_from(expires.as_secs()).unwrap_or(u32::MAX),
-            bytes: u32::try_from(content.len()).unwrap_or(u32::MAX),
-            target: deposit.target_instance,
-            flags: deposit.flags,
+        let arrival = Arrival {
+            now,
+            origin,
+            message,
+            user,
         };
-        let quota = self.post.options.quota;
-        let now_s = u32::try_from(wall.as_secs()).unwrap_or(u32::MAX);
-        let admission = self.post.mailbox(user.slot).admit(&quota, now_s, &new);
-        match admission {
-            Admission::Accepted => {
-                let reply = accepted(&mut self.post, &self.env, origin, message, number);
-                if self
-                    .post
-                    .append_deposit(user, &deposit, Some(reply))
-                    .is_err()
-                {
-                    self.post.mailbox(user.slot).cancel(number);
-                    return Err(Refusal::plain(400));
-                }
-            }
-            Admission::Repeat { durable: false, .. } => {
-                self.probe.deposits_duplicate_total += 1;
-                let reply = accepted(&mut self.post, &self.env, origin, message, number);
-                self.post.reply_after_all(reply);
-            }
-            Admission::Repeat { durable: true, .. } | Admission::RepeatOfRemoved => {
-                self.probe.deposits_duplicate_total += 1;
-                let reply = accepted(&mut self.post, &self.env, origin, message, number);
-                self.send_reply(now, reply);
-            }
-            Admission::Full => {
-                return Err(Refusal {
-                    status: 480,
-                    extra: FULL_RETRY_AFTER,
-                });
-            }
+        match admit(&mut self.post, &self.env, &arrival, &deposit)? {
+            Taken::Stored => {}
+            Taken::Repeat(reply) => self.repeated(now, reply),
         }
         Ok(())
+    }
+
+    fn repeated(&mut self, now: Timestamp, reply: Option<Reply>) {
+        self.probe.deposits_duplicate_total += 1;
+        if let Some(reply) = reply {
+            self.send_reply(now, reply);
+        }
     }
 
     /// A deposit became durable: push it at once to a user who is there (INT-10), or find out
@@ -274,6 +275,74 @@ impl Shard {
     }
 }
 
+/// A message with where it came from and whom it is for.
+struct Arrival<'a> {
+    now: Timestamp,
+    origin: &'a Origin,
+    message: &'a Message<'a>,
+    user: Key,
+}
+
+/// What became of a message that was not refused.
+enum Taken {
+    /// It is being written; its 202 follows.
+    Stored,
+    /// It is here already, or was: its 202 goes now, unless it waits with that of the first.
+    Repeat(Option<Reply>),
+}
+
+/// Gives `deposit` its place and has it written, unless it is a repeat or there is no room.
+fn admit(
+    post: &mut Post,
+    env: &Env,
+    arrival: &Arrival<'_>,
+    deposit: &Deposit<'_>,
+) -> Result<Taken, Refusal> {
+    let &Arrival {
+        now,
+        origin,
+        message,
+        user,
+    } = arrival;
+    let number = deposit.number;
+    let new = NewEntry {
+        number,
+        dedupe: deposit.dedupe(post.dedupe_keys),
+        expires_s: u32::try_from(deposit.expires.as_secs()).unwrap_or(u32::MAX),
+        bytes: u32::try_from(deposit.cpim.len()).unwrap_or(u32::MAX),
+        target: deposit.target_instance,
+        flags: deposit.flags,
+    };
+    let quota = post.options.quota;
+    let now_s = u32::try_from(deposit.received.as_secs()).unwrap_or(u32::MAX);
+    match post.mailbox(user.slot).admit(&quota, now_s, &new) {
+        Admission::Accepted => {
+            let reply = accepted(post, env, origin, message, number);
+            if post
+                .append_deposit(now, user, deposit, Some(reply))
+                .is_err()
+            {
+                post.mailbox(user.slot).cancel(number);
+                return Err(Refusal::plain(400));
+            }
+            Ok(Taken::Stored)
+        }
+        Admission::Repeat { durable: false, .. } => {
+            let reply = accepted(post, env, origin, message, number);
+            post.reply_after_all(reply);
+            Ok(Taken::Repeat(None))
+        }
+        Admission::Repeat { durable: true, .. } | Admission::RepeatOfRemoved => {
+            let reply = accepted(post, env, origin, message, number);
+            Ok(Taken::Repeat(Some(reply)))
+        }
+        Admission::Full => Err(Refusal {
+            status: 480,
+            extra: FULL_RETRY_AFTER,
+        }),
+    }
+}
+
 /// Puts the CPIM to be delivered into `content`: as it came plus the CPM identifiers (CPIM-5), or
 /// wrapped around plain text (CPIM-3), which is done in `wrapped`. What the headers say is read once.
 fn compose<'a>(
@@ -314,13 +383,67 @@ fn sender_of<'a>(message: &Message<'a>) -> &'a [u8] {
         .map_or(&b""[..], |address| address.uri)
 }
 
+/// What the push repeats of a message: header lines into `lines`, and the charging identifier. Values
+/// that would not stand in one line are left out, and so is what is longer than anybody needs.
+fn repeated_in_push<'a>(message: &Message<'a>, charging: bool, lines: &mut Vec<u8>) -> &'a [u8] {
+    let names: [(HeaderName, &[u8], bool); 2] = [
+        (HeaderName::ResourcePriority, b"Resource-Priority: ", true),
+        (
+            HeaderName::PChargingFunctionAddresses,
+            b"P-Charging-Function-Addresses: ",
+            charging,
+        ),
+    ];
+    for (name, text, wanted) in names {
+        if !wanted {
+            continue;
+        }
+        for value in message.header_lines(name).filter(|value| is_plain(value)) {
+            if lines.len() + value.len() > REPEATED_BYTES_MAX {
+                break;
+            }
+            lines.extend_from_slice(text);
+            lines.extend_from_slice(value);
+            lines.extend_from_slice(b"\r\n");
+        }
+    }
+    if !charging {
+        return b"";
+    }
+    let vector = message.parameterized(HeaderName::PChargingVector);
+    let icid = vector.and_then(|vector| {
+        let value = vector.value;
+        let at = octets::find(value, b'=')?;
+        octets::is_word(octets::trim(&value[..at]), b"icid-value")
+            .then(|| octets::trim(&value[at + 1..]))
+    });
+    let icid = icid.unwrap_or_default();
+    let icid = icid
+        .strip_prefix(b"\"")
+        .and_then(|icid| icid.strip_suffix(b"\""))
+        .unwrap_or(icid);
+    let is_fit = icid.len() <= ICID_BYTES_MAX
+        && is_plain(icid)
+        && !icid.contains(&b'"')
+        && !icid.contains(&b'\\');
+    if is_fit { icid } else { b"" }
+}
+
+/// Whether a header value can be repeated as it is: one line, no control characters.
+fn is_plain(value: &[u8]) -> bool {
+    !value.is_empty() && value.iter().all(|&c| c == b'\t' || !c.is_ascii_control())
+}
+
 fn media_type(value: &[u8]) -> &[u8] {
     let end = octets::find(value, b';').unwrap_or(value.len());
     octets::trim(&value[..end])
 }
 
-fn flags_of(cpim: &Cpim<'_>) -> DepositFlags {
+fn flags_of(cpim: &Cpim<'_>, message: &Message<'_>) -> DepositFlags {
     let mut flags = DepositFlags::empty();
+    if message.header(HeaderName::ResourcePriority).is_some() {
+        flags = flags.with(DepositFlags::PRIORITY);
+    }
     let wanted = cpim.find_imdn(b"Disposition-Notification");
     for item in wanted.unwrap_or_default().split(|&c| c == b',') {
         let item = octets::trim(item.strip_prefix(b" ").unwrap_or(item));

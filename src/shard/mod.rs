@@ -65,11 +65,16 @@ struct Desk {
     /// Buffers that are lent out within a turn.
     started: Vec<Key>,
     open: Vec<Key>,
+    numbers: Vec<u64>,
     identity: Vec<u8>,
     lines: Vec<u8>,
     jitter: Jitter,
     headers: Option<Box<HeaderTable>>,
     draining: bool,
+    /// Documents read in the turn of this moment.
+    documents: (Timestamp, u32),
+    /// When the next user whose NOTIFY was not read asks for full state.
+    dirty_at: Timestamp,
     next_tag: u64,
 }
 
@@ -216,11 +221,14 @@ impl Shard {
                 hops_at: now,
                 started: Vec::with_capacity(64),
                 open: Vec::with_capacity(64),
+                numbers: Vec::new(),
                 identity: Vec::with_capacity(256),
                 lines: Vec::with_capacity(1024),
                 jitter: Jitter::new(stream.next_u64()),
                 headers: Some(Box::default()),
                 draining: false,
+                documents: (now, 0),
+                dirty_at: now,
                 next_tag: 0,
             },
             probe: Probe::default(),

@@ -1,13 +1,14 @@
 //! Disposition notifications that clients send in their push sessions: taken, counted as evidence
-//! and passed on to the senders (IMDN-9, MSRP-21, MSRP-24, MSRP-25).
+//! and passed on to the senders (IMDN-9, MSRP-21, MSRP-24, MSRP-25); and those of our own about
+//! messages whose life ended (IMDN-4, IMDN-6).
 
 use crate::base::outbox::Destination;
 use crate::base::slab::Key;
-use crate::base::surface::LinkId;
-use crate::base::time::Timestamp;
+use crate::base::surface::{LinkId, Location};
+use crate::base::time::{Timestamp, UnixMillis};
 use crate::base::token::{TokenKind, TokenParts};
 use crate::cpim;
-use crate::imdn::{self, ImdnStatus};
+use crate::imdn::{self, ImdnStatus, NoticeFields, NoticeStatus};
 use crate::msrp::frame::{self, Frame, OurPath, ReportFields};
 use crate::msrp::inbound::{Collected, whole_range};
 use crate::push::delivery;
@@ -16,6 +17,7 @@ use crate::push::{Ctx, Push};
 use crate::shard::{Shard, ctx, timers};
 use crate::sip::message::{Message, Method};
 use crate::sip::uri;
+use crate::store::op::Deposit;
 use crate::store::record::{self, Record};
 
 /// Longest content type passed on, octets.
@@ -90,6 +92,8 @@ impl Shard {
         let parts = NoticeParts {
             from: &entry.user.identity,
             to,
+            conversation_id: b"",
+            contribution_id: b"",
             content_type,
             body,
         };
@@ -112,6 +116,74 @@ impl Shard {
         let step = push.session.confirm(delivery::handle_of(number));
         let progress = delivery::progress(push, step);
         self.after_progress(now, key, progress);
+    }
+
+    /// The removal of an expired message is durable: its sender may be told now.
+    pub(super) fn owe_notice(&mut self, now: Timestamp, number: u64, of: Location) {
+        if !self.post.owe(number, of) {
+            self.probe.notices_dropped_total += 1;
+            self.forget_expired(number, of);
+        }
+        self.pay_notices(now);
+    }
+
+    /// Sends notices of our own while there is room for them.
+    fn pay_notices(&mut self, now: Timestamp) {
+        while self.campaigns.notices.has_room()
+            && let Some((number, of)) = self.post.poll_owed()
+        {
+            self.send_failed(now, number);
+            self.forget_expired(number, of);
+        }
+    }
+
+    /// A record came back that a notice waited for.
+    pub(super) fn read_for_notice(&mut self, now: Timestamp, number: u64) {
+        if let Some(of) = self.post.take_reading(number) {
+            // Unreadable or pushed out again: the notice is lost rather than asked for for ever.
+            self.send_failed(now, number);
+            self.forget_expired(number, of);
+            self.pay_notices(now);
+        }
+    }
+
+    /// The deposit was needed for its notice only.
+    fn forget_expired(&mut self, number: u64, of: Location) {
+        self.post.cache.remove(number);
+        self.post.segments.dead(of);
+    }
+
+    /// Tells the sender of message `number` that it was not delivered (IMDN-4): a CPIM of our own from
+    /// its recipient, by the originating route, in the same conversation.
+    fn send_failed(&mut self, now: Timestamp, number: u64) {
+        let id = self.server_tag();
+        let mut text = core::mem::take(&mut self.desk.lines);
+        text.clear();
+        // A copy: sending may need the cache. Ends of messages that owe a notice are rare.
+        let payload = self.post.cache.lookup(number).map(<[u8]>::to_vec);
+        let record = payload.as_deref().map(record::decode);
+        let mut started = None;
+        if let Some(Ok(Record::Deposit(deposit))) = record
+            && write_failed(&deposit, self.desk.wall_at(now), id.as_bytes(), &mut text)
+        {
+            let parts = NoticeParts {
+                from: deposit.identity,
+                to: deposit.sender,
+                conversation_id: deposit.conversation_id,
+                contribution_id: id.as_bytes(),
+                content_type: b"message/cpim",
+                body: &text,
+            };
+            started = self.campaigns.notices.start(&mut ctx!(self, now), &parts);
+        }
+        self.desk.lines = text;
+        match started {
+            Some(notice) => {
+                self.probe.notices_failed_total += 1;
+                self.rearm_notice(notice);
+            }
+            None => self.probe.notices_dropped_total += 1,
+        }
     }
 
     fn report_notice(&mut self, link: LinkId, key: Key, sent: &Frame<'_>, bytes: &[u8]) {
@@ -156,7 +228,7 @@ impl Shard {
         let mut ctx = ctx!(self, now);
         let notices = &mut self.campaigns.notices;
         let done = notices.handle_response(&mut ctx, parts.key, parts.sequence, status);
-        self.settle_notice(parts.key, done);
+        self.settle_notice(now, parts.key, done);
     }
 
     pub(super) fn notice_timer(&mut self, now: Timestamp, key: Key) {
@@ -167,10 +239,10 @@ impl Shard {
         let due = notice.deadline() <= now;
         let mut ctx = ctx!(self, now);
         let done = due && self.campaigns.notices.handle_timeout(&mut ctx, key);
-        self.settle_notice(key, done);
+        self.settle_notice(now, key, done);
     }
 
-    fn settle_notice(&mut self, key: Key, done: bool) {
+    fn settle_notice(&mut self, now: Timestamp, key: Key, done: bool) {
         if !done {
             return self.rearm_notice(key);
         }
@@ -180,6 +252,7 @@ impl Shard {
             self.wheel.disarm(id);
         }
         self.campaigns.notices.remove(key);
+        self.pay_notices(now);
     }
 
     fn rearm_notice(&mut self, key: Key) {
@@ -205,4 +278,37 @@ impl Shard {
             }
         }
     }
+}
+
+/// The text of a `failed` notice about `deposit`, as CPIM. False when there is nobody to tell or nothing
+/// to name the message by.
+fn write_failed(deposit: &Deposit<'_>, now: UnixMillis, id: &[u8], out: &mut Vec<u8>) -> bool {
+    let Ok(parsed) = cpim::parse(deposit.cpim) else {
+        return false;
+    };
+    if deposit.imdn_message_id.is_empty() || uri::parse(deposit.sender).is_err() {
+        return false;
+    }
+    let mut received = Vec::new();
+    let message_datetime = parsed.find_core(b"DateTime").unwrap_or_else(|| {
+        cpim::datetime::encode(deposit.received, &mut received);
+        &received
+    });
+    let recipient = parsed.find_core(b"To").and_then(cpim::address_uri);
+    let recipient_uri = recipient.unwrap_or(deposit.identity);
+    let original = parsed.find_imdn(b"Original-To");
+    let original = original.map(|value| cpim::address_uri(value).unwrap_or(value));
+    let fields = NoticeFields {
+        from: deposit.identity,
+        to: deposit.sender,
+        now,
+        notice_id: id,
+        message_id: deposit.imdn_message_id,
+        message_datetime,
+        recipient_uri,
+        original_recipient_uri: original.unwrap_or(recipient_uri),
+        status: NoticeStatus::Failed,
+    };
+    imdn::encode_failed(&fields, out);
+    true
 }

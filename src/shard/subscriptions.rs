@@ -1,6 +1,7 @@
 //! Registration: third-party REGISTER, SUBSCRIBE to the registration state, NOTIFY (REQUIREMENTS
 //! section 9.1).
 
+use core::time::Duration;
 use std::io::Write as _;
 
 use crate::base::slab::Key;
@@ -24,7 +25,9 @@ use crate::sip::uri;
 /// Dialogs of one user that identifiers tell apart; they come one after the other.
 const DIALOGS: u16 = 128;
 /// Wait before asking again whether a next hop is up.
-const NO_HOP_RETRY: core::time::Duration = core::time::Duration::from_millis(200);
+const NO_HOP_RETRY: Duration = Duration::from_millis(200);
+/// Shortest wait before full state is asked for in place of a NOTIFY that was not read.
+const POSTPONED: Duration = Duration::from_secs(1);
 
 impl Shard {
     /// Third-party REGISTER: something changed for this user (ISC-1). What, a NOTIFY will tell.
@@ -376,7 +379,9 @@ impl Shard {
         let entry = self.registry.entry_mut(key).expect("looked up before");
         // The dialog comes with the first NOTIFY; later ones may move its target (SUB-4).
         entry.extra.subscribe.dialog.establish(message);
-        if !message.body().is_empty() {
+        if !message.body().is_empty() && self.postpones(now) {
+            self.postpone(now, key);
+        } else if !message.body().is_empty() {
             match self.read_document(message) {
                 Ok(()) => {
                     let campaigns = &mut self.campaigns;
@@ -415,6 +420,33 @@ impl Shard {
             self.campaigns.changed(now, key, &mut entry.extra);
         }
         refused.map_or(Ok(()), Err)
+    }
+
+    /// Whether this turn has read as many documents as it may. A NOTIFY is never refused for want of
+    /// time: the refusals there are would end the subscription (SUB-9).
+    fn postpones(&mut self, now: Timestamp) -> bool {
+        let (turn, read) = &mut self.desk.documents;
+        if *turn != now {
+            (*turn, *read) = (now, 0);
+        }
+        *read += 1;
+        *read > self.campaigns.options.registry.documents_per_turn
+    }
+
+    /// Plans to ask for full state, at the pace of subscriptions after a restart.
+    fn postpone(&mut self, now: Timestamp, key: Key) {
+        self.probe.notifies_postponed_total += 1;
+        let pace = Duration::from_secs(1) / self.options.subscribe_pace_per_s.max(1);
+        let at = self.desk.dirty_at.max(now + POSTPONED);
+        let entry = self.registry.entry_mut(key).expect("looked up before");
+        // The versions missed are no gap to ask about a second time.
+        entry.user.registration.restart();
+        let state = &mut entry.extra;
+        if !state.dirty {
+            state.dirty = true;
+            state.subscribe_at = state.subscribe_at.min(at);
+            self.desk.dirty_at = at + pace;
+        }
     }
 
     /// The other identities of the implicit set lead to the same mailbox (INT-11).

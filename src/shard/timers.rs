@@ -16,6 +16,7 @@ use crate::push::{Ctx, Outcome, Push, PushState};
 use crate::shard::frames::PARTIAL_MAX;
 use crate::shard::{Shard, ctx, subscriptions};
 use crate::store::index::Fate;
+use crate::store::op::RemovalReason;
 use crate::wheel::{TimerId, Wheel};
 
 /// Timers fired in one turn; the rest follow in the next.
@@ -191,6 +192,9 @@ impl Shard {
             if push.other.is_none() {
                 delivery::unbind(push, parts.ctx);
             }
+            if outcome == Outcome::MsrpLost {
+                self.campaigns.blame(&mut parts, push);
+            }
             push.inflight.clear();
             push.reported = true;
             refresh = self.campaigns.finish(&mut parts, push, outcome);
@@ -289,6 +293,7 @@ impl Shard {
             while let Some(key) = self.post.take_waiter(number) {
                 self.loaded(now, key, number);
             }
+            self.read_for_notice(now, number);
         }
     }
 
@@ -304,6 +309,7 @@ impl Shard {
                 user,
                 number,
                 reply,
+                since: _,
             } => {
                 let mailbox = self.post.mailbox(user.slot);
                 let Some(location) = location else {
@@ -332,6 +338,12 @@ impl Shard {
                     self.post.segments.dead(of);
                     self.post.gone(reason);
                 }
+            }
+            After::Expired { of, number } => {
+                let Some(location) = location else { return };
+                self.post.segments.mark(location, Some(of));
+                self.post.gone(RemovalReason::Expired);
+                self.owe_notice(now, number, of);
             }
             After::Reply(reply) => {
                 if location.is_some() {
@@ -404,17 +416,33 @@ impl Shard {
             entry.extra.retry_at = Timestamp::NEVER;
             self.campaigns.changed(now, key, &mut entry.extra);
         }
+        let mut moving = core::mem::take(&mut self.desk.numbers);
+        for push in entry
+            .user
+            .devices
+            .iter()
+            .filter_map(|device| device.pushing)
+        {
+            let push = self.pushes.lookup(push);
+            moving.extend(push.into_iter().flat_map(|push| &push.inflight));
+        }
         let mut ctx = ctx!(self, now);
         let mut parts = Parts {
             user: &mut entry.user,
             state: &mut entry.extra,
             ctx: &mut ctx,
         };
-        self.campaigns.expire(&mut parts, key);
+        self.campaigns.expire(&mut parts, key, &moving);
+        moving.clear();
+        self.desk.numbers = moving;
         let ask = entry.extra.subscribe_at <= now;
         if ask {
             entry.extra.subscribe_at = Timestamp::NEVER;
-            self.want_subscription(now, key);
+            if core::mem::take(&mut entry.extra.dirty) {
+                self.refresh_subscription(now, key);
+            } else {
+                self.want_subscription(now, key);
+            }
         }
         self.subscription_timer(now, key);
         self.rearm_user(key);

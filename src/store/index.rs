@@ -21,6 +21,9 @@ pub const MAILBOX_DEVICES_MAX: usize = 32;
 /// Messages that left a mailbox whose repeats are still recognised (INT-4).
 pub const RECENT_MAX: usize = 16;
 
+/// Seconds until an expired message that is in transfer is looked at again.
+pub const RECHECK_S: u32 = 10;
+
 /// Set in `Entry::bits` once the deposit is durable.
 const DURABLE: u8 = 0x80;
 const _: () = assert!(
@@ -349,18 +352,37 @@ impl Mailbox {
     /// Takes out one message whose life ended, oldest first; `None` when there is none. Each comes
     /// out once (LIFE-3). A message still in flight waits until it is durable.
     pub fn poll_expired(&mut self, now_s: u32) -> Option<Entry> {
+        self.poll_expired_unless(now_s, |_| false)
+    }
+
+    /// As [`Self::poll_expired`], leaving alone messages whose number `is_moving`: they are in transfer
+    /// and may finish (LIFE-2). Those are looked at again [`RECHECK_S`] later.
+    pub fn poll_expired_unless(
+        &mut self,
+        now_s: u32,
+        is_moving: impl Fn(u64) -> bool,
+    ) -> Option<Entry> {
         if now_s < self.earliest_s {
             return None;
         }
-        let due = |entry: &Entry| entry.location().is_some() && entry.expires_s <= now_s;
+        let due = |entry: &Entry| {
+            entry.location().is_some() && entry.expires_s <= now_s && !is_moving(entry.number)
+        };
         if let Some(at) = self.entries.iter().position(due) {
             return Some(self.take_and_remember(at));
         }
+        let again = |entry: &Entry| {
+            if entry.expires_s <= now_s {
+                now_s.saturating_add(RECHECK_S)
+            } else {
+                entry.expires_s
+            }
+        };
         let durable = self
             .entries
             .iter()
             .filter(|entry| entry.location().is_some());
-        self.earliest_s = durable.map(Entry::expires_s).min().unwrap_or(u32::MAX);
+        self.earliest_s = durable.map(again).min().unwrap_or(u32::MAX);
         None
     }
 

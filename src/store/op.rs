@@ -22,8 +22,12 @@ impl DepositFlags {
     pub const IS_IMDN: Self = Self(4);
     /// Taken in by large message mode (INT-13).
     pub const LARGE_MODE: Self = Self(8);
+    /// The record has [`Deposit::related_icid`] and [`Deposit::lines`].
+    pub const RARE_FIELDS: Self = Self(16);
+    /// It came with Resource-Priority (OVL-11).
+    pub const PRIORITY: Self = Self(32);
     /// Every bit that has a meaning.
-    pub const ALL: Self = Self(15);
+    pub const ALL: Self = Self(63);
 
     /// No flag set.
     #[must_use]
@@ -85,6 +89,11 @@ pub struct Deposit<'a> {
     pub contribution_id: &'a [u8],
     /// `InReplyTo-Contribution-ID`.
     pub in_reply_to: &'a [u8],
+    /// `icid-value` of the message, for charging (IMS-4). Recorded with [`DepositFlags::RARE_FIELDS`].
+    pub related_icid: &'a [u8],
+    /// Header lines, each with CRLF, that its push repeats (IMS-5, OVL-11). Recorded with
+    /// [`DepositFlags::RARE_FIELDS`].
+    pub lines: &'a [u8],
     /// Key of the only device that may get it (INT-12), or zero for every device.
     pub target_instance: u64,
     /// Content type of the part the CPIM wraps, matched with a peer's `accept-wrapped-types`.
@@ -192,6 +201,9 @@ impl Ledger {
         }
     }
 }
+/// Set in the number of a message that is itself a notice: notices come after every other message of a
+/// mailbox (IMDN-7, AMB-19). The clock's part of a number stays far below.
+pub const NOTICE_NUMBERS: u64 = 1 << 63;
 
 /// What became of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -237,6 +249,8 @@ pub struct LifeOptions {
     pub default_life_s: u32,
     /// Longest life after receipt, seconds. Default: 30 days.
     pub max_life_s: u32,
+    /// Longest life of a message that is itself a notice, seconds (IMDN-7). Default: 2 days.
+    pub notice_life_s: u32,
     /// How far in the future a `Date` is believed, seconds. Default: 60.
     pub future_max_s: u32,
 }
@@ -246,12 +260,23 @@ impl Default for LifeOptions {
         Self {
             default_life_s: 7 * 86_400,
             max_life_s: 30 * 86_400,
+            notice_life_s: 2 * 86_400,
             future_max_s: 60,
         }
     }
 }
 
 impl LifeOptions {
+    /// The bounds for messages that are notices themselves (IMDN-7).
+    #[must_use]
+    pub fn of_notices(self) -> Self {
+        Self {
+            default_life_s: self.default_life_s.min(self.notice_life_s),
+            max_life_s: self.max_life_s.min(self.notice_life_s),
+            ..self
+        }
+    }
+
     /// When a message received at `received` expires (LIFE-1; RFC 3428 section 7).
     ///
     /// `date` and `expires_s` are the sender's `Date` and `Expires`. May lie before `received`: then

@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! Deposit  01 01 flags:u8 00 number:u64 received:u64 expires:u64 target:u64
+//!          [related-icid lines]  with the flag RARE_FIELDS only
 //!          user identity sender imdn conversation contribution in-reply-to type  (u16 length each)
 //!          cpim (u32 length)
 //! Mark     01 02 what:u8 detail:u8 status:u16 number:u64 at:u64 device:u64 user (u16 length)
@@ -21,7 +22,7 @@ pub const FIELD_BYTES_MAX: usize = 4096;
 /// Longest body of a deposit, octets.
 pub const BODY_BYTES_MAX: usize = SIP_MESSAGE_BYTES_MAX;
 /// Longest payload either kind can have, octets.
-pub const RECORD_BYTES_MAX: usize = 36 + 8 * (2 + FIELD_BYTES_MAX) + 4 + BODY_BYTES_MAX;
+pub const RECORD_BYTES_MAX: usize = 36 + 10 * (2 + FIELD_BYTES_MAX) + 4 + BODY_BYTES_MAX;
 
 const _: () = assert!(
     FIELD_BYTES_MAX <= u16::MAX as usize,
@@ -36,6 +37,8 @@ const _: () = assert!(
 const DEPOSIT_FIXED_BYTES: usize = 36;
 /// Counted fields of a deposit before the CPIM.
 const DEPOSIT_FIELDS: usize = 8;
+/// Counted fields before these that few deposits have.
+const RARE_FIELDS: usize = 2;
 
 const KIND_DEPOSIT: u8 = 1;
 const KIND_MARK: u8 = 2;
@@ -105,6 +108,10 @@ pub fn encode_deposit(deposit: &Deposit<'_>, out: &mut Vec<u8>) -> Result<(), Re
         deposit.content_type,
     ];
     let mut result = Ok(());
+    if deposit.flags.contains(DepositFlags::RARE_FIELDS) {
+        result = put_field(deposit.related_icid, false, start, out)
+            .and_then(|()| put_field(deposit.lines, false, start, out));
+    }
     for (index, field) in fields.into_iter().enumerate() {
         result = result.and_then(|()| put_field(field, index < 2, start, out));
     }
@@ -218,7 +225,9 @@ pub fn content_of(payload: &[u8]) -> Option<(&[u8], &[u8])> {
     }
     let mut rest = payload.get(DEPOSIT_FIXED_BYTES..)?;
     let mut content_type = &rest[..0];
-    for _ in 0..DEPOSIT_FIELDS {
+    let rare = payload[2] & DepositFlags::RARE_FIELDS.bits() != 0;
+    let fields = DEPOSIT_FIELDS + if rare { RARE_FIELDS } else { 0 };
+    for _ in 0..fields {
         let (len, field) = rest.split_first_chunk::<2>()?;
         (content_type, rest) = field.split_at_checked(usize::from(u16::from_le_bytes(*len)))?;
     }
@@ -278,6 +287,7 @@ impl<'a> Reader<'a> {
         let [flags, zero] = self.take()?;
         let flags = DepositFlags::from_bits(flags).filter(|_| zero == 0);
         let flags = flags.ok_or_else(|| error(RecordErrorKind::BadValue, 2))?;
+        let is_rare = flags.contains(DepositFlags::RARE_FIELDS);
         // Fields are read in the order they are written here.
         Ok(Deposit {
             flags,
@@ -285,6 +295,8 @@ impl<'a> Reader<'a> {
             received: UnixMillis(self.number()?),
             expires: UnixMillis(self.number()?),
             target_instance: self.number()?,
+            related_icid: if is_rare { self.field()? } else { b"" },
+            lines: if is_rare { self.field()? } else { b"" },
             user: self.required()?,
             identity: self.required()?,
             sender: self.field()?,

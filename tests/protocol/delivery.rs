@@ -29,7 +29,7 @@ fn a_send_nobody_answers_ends_the_session_after_30_s() {
     assert_eq!(bench.messages(), 1);
 }
 
-// Proves: DLV-2, MSRP-10
+// Proves: DLV-2, MSRP-10, AMB-3
 #[test]
 fn the_next_hops_200_counts_only_after_a_wait() {
     let mut bench = session_with(Bench::new(), &["hello"]);
@@ -556,7 +556,7 @@ fn notice(id: &str) -> String {
     ))
 }
 
-// Proves: IMDN-9, IMDN-3, DLV-2, MSRP-24, MSRP-25
+// Proves: IMDN-9, IMDN-3, DLV-2, MSRP-24, MSRP-25, AMB-17
 #[test]
 fn a_notice_of_the_phone_is_evidence_and_goes_to_the_sender() {
     for cuts in [&[][..], &[100, 250][..]] {

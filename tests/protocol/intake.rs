@@ -52,7 +52,7 @@ fn large_message_mode_is_not_served() {
     assert!(answer.has("Warning"));
 }
 
-// Proves: INT-3, SUB-8
+// Proves: INT-3, SUB-8, AMB-12
 #[test]
 fn the_202_waits_for_the_store() {
     let mut bench = Bench::new();
@@ -66,7 +66,7 @@ fn the_202_waits_for_the_store() {
     bench.expect("SUBSCRIBE");
 }
 
-// Proves: INT-3, INT-9
+// Proves: INT-3, INT-9, AMB-10
 #[test]
 fn a_store_that_fails_turns_the_202_into_a_503() {
     let mut bench = Bench::new();
@@ -405,7 +405,7 @@ fn an_unknown_extension_that_is_required_is_refused() {
     assert_eq!(bench.messages(), 0);
 }
 
-// Proves: BAD-6
+// Proves: BAD-6, AMB-9
 #[test]
 fn our_own_push_that_comes_back_is_a_loop() {
     let mut bench = Bench::new();

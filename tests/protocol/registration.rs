@@ -26,7 +26,7 @@ fn register(bench: &mut Bench, expires: u32) {
     bench.expect("200");
 }
 
-// Proves: ISC-4
+// Proves: ISC-4, AMB-5
 #[test]
 fn a_registration_without_mail_asks_nobody() {
     let mut bench = Bench::new();
@@ -344,7 +344,7 @@ fn a_burst_of_notifies_makes_one_push_at_once() {
     assert!(bench.counter("decisions_total") <= 3);
 }
 
-// Proves: SEL-4, DLV-3
+// Proves: SEL-4, DLV-3, AMB-1
 #[test]
 fn a_phone_that_appears_while_the_message_is_there_gets_it_too() {
     let (mut bench, subscribe) = asked();
@@ -391,7 +391,7 @@ fn contacts_that_are_gone_are_not_pushed_to() {
     }
 }
 
-// Proves: REG-10, PUSH-a2, SEL-6
+// Proves: REG-10, PUSH-a2, SEL-6, AMB-6
 #[test]
 fn a_phone_without_public_gruu_is_not_pushed_to() {
     let (mut bench, subscribe) = asked();

@@ -45,7 +45,7 @@ fn a_phone_without_session_timer_is_refreshed_as_asked() {
     assert!((855..=900).contains(&after), "{after} s");
 }
 
-// Proves: ST-5, ST-13
+// Proves: ST-5, ST-13, AMB-18
 #[test]
 fn a_phone_that_should_refresh_and_does_not_gets_a_bye_in_time() {
     let (mut bench, session) = idle_session(Some("90;refresher=uas"), UPDATES);

@@ -42,7 +42,7 @@ mod reason {
 ///
 /// `Some(NoHop)` when no hop can take it; the push is over then.
 pub fn start(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<Outcome> {
-    let Some((hop, trunk)) = ctx.hops.pick(ctx.now, Offer::Invite) else {
+    let Some((hop, trunk)) = ctx.hops.pick(ctx.now, offer_of(push)) else {
         push.state = PushState::Ending;
         push.guard = Timestamp::NEVER;
         return Some(Outcome::NoHop);
@@ -51,6 +51,14 @@ pub fn start(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<Outcome> {
     push.initial = Some(InitialMinSe::new(&ctx.env.options.timer));
     send_new_invite(push, ctx);
     None
+}
+
+const fn offer_of(push: &Push) -> Offer {
+    if push.urgent {
+        Offer::Priority
+    } else {
+        Offer::Invite
+    }
 }
 
 fn take_hop(push: &mut Push, ctx: &mut Ctx<'_>, hop: u16, trunk: Destination) {
@@ -66,7 +74,7 @@ fn take_hop(push: &mut Push, ctx: &mut Ctx<'_>, hop: u16, trunk: Destination) {
 fn try_next_hop(push: &mut Push, ctx: &mut Ctx<'_>) -> bool {
     let Some((hop, trunk)) = ctx
         .hops
-        .pick_untried(ctx.now, Offer::Invite, push.tried_hops)
+        .pick_untried(ctx.now, offer_of(push), push.tried_hops)
     else {
         return false;
     };

@@ -86,8 +86,10 @@ pub(super) fn invite(push: &Push, ctx: &mut Ctx<'_>) {
         sdp_session: sdp_session(push),
         sdp_version: 1,
         msrp_session: msrp.as_bytes(),
+        no_require: push.no_require,
+        related_icid: push.target.related_icid(),
         extra_accept_contact: push.target.accept_contact(),
-        extra_headers: b"",
+        extra_headers: push.target.lines(),
     };
     transmit(push, ctx, |env, out| env.templates.invite(&fields, out));
 }

@@ -118,7 +118,7 @@ fn waits(state: DeviceState) -> Duration {
     state.until(NOW).since(NOW)
 }
 
-// Proves: RSP-9, RSP-21, RSP-24, RSP-25
+// Proves: RSP-9, RSP-21, RSP-24, RSP-25, AMB-11
 #[test]
 fn backoff_doubles_from_thirty_seconds_to_an_hour_within_a_fifth() {
     let mut state = DeviceState::Ready;

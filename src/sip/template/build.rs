@@ -42,6 +42,7 @@ pub(super) fn usual_widths(profile: &Profile) -> Vec<(Slot, usize)> {
         (Slot::Icid, TOKEN_LEN),
         (Slot::MinSe, 0),
         (Slot::MsrpSession, TOKEN_LEN),
+        (Slot::RelatedIcid, 0),
         (Slot::SessionExpires, session_expires),
     ]
 }
@@ -289,9 +290,9 @@ impl<'p> Builder<'p> {
             let (host, ioi) = (&self.profile.icid_generated_at, &self.profile.orig_ioi);
             self.text("P-Charging-Vector: icid-value=\"");
             self.hole(Slot::Icid);
-            self.text(&format!(
-                "\";icid-generated-at={host};orig-ioi=\"{ioi}\"\r\n"
-            ));
+            self.text(&format!("\";icid-generated-at={host};orig-ioi=\"{ioi}\""));
+            self.optional(Slot::RelatedIcid, ";related-icid=\"", "\"");
+            self.text("\r\n");
         }
     }
 

@@ -29,6 +29,7 @@ pub(super) enum Slot {
     MsrpSession,
     Origin,
     Reason,
+    RelatedIcid,
     RequestUri,
     RouteLines,
     SessionExpires,
@@ -129,7 +130,7 @@ pub(super) struct Program {
 }
 
 /// Most parts of a vectored message.
-pub(super) const PARTS_MAX: usize = 48;
+pub(super) const PARTS_MAX: usize = 56;
 
 impl Program {
     /// Compiles `head` (through the blank line) and `body`, with a fast program for `expected`.

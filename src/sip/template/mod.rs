@@ -55,6 +55,10 @@ pub struct InviteFields<'a> {
     pub sdp_version: u32,
     /// Session-id of our MSRP URI, at least 80 random bits (SDP-4).
     pub msrp_session: &'a [u8],
+    /// Leave `require` and `explicit` out of Accept-Contact (RSP-17).
+    pub no_require: bool,
+    /// `related-icid` of P-Charging-Vector (IMS-4); empty leaves it out.
+    pub related_icid: &'a [u8],
     /// A second Accept-Contact value (PUSH-a2); empty for none.
     pub extra_accept_contact: &'a [u8],
     /// Complete lines with CRLF before Content-Type, such as Referred-By of a handset dialect;
@@ -282,6 +286,8 @@ pub struct Templates {
     bye: Program,
     cancel: Program,
     invite: Program,
+    /// The same without `require` and `explicit`; `None` when the profile has neither.
+    invite_unrequired: Option<Program>,
     message: Program,
     options: Program,
     reinvite: Program,
@@ -313,6 +319,14 @@ impl Templates {
             bye: program(build::bye(profile)),
             cancel: program(build::cancel(profile)),
             invite: program(build::invite(profile)),
+            invite_unrequired: (profile.accept_require || profile.accept_explicit).then(|| {
+                let mild = Profile {
+                    accept_require: false,
+                    accept_explicit: false,
+                    ..profile.clone()
+                };
+                program(build::invite(&mild))
+            }),
             message: program(build::message(profile)),
             options: program(build::options(profile)),
             reinvite: program(build::reinvite(profile)),
@@ -324,10 +338,23 @@ impl Templates {
         })
     }
 
+    /// Whether an initial INVITE demands its features of the client: `require` or `explicit`.
+    #[must_use]
+    pub const fn demands_features(&self) -> bool {
+        self.invite_unrequired.is_some()
+    }
+
+    fn invite_program(&self, f: &InviteFields<'_>) -> &Program {
+        match &self.invite_unrequired {
+            Some(mild) if f.no_require => mild,
+            Some(_) | None => &self.invite,
+        }
+    }
+
     /// Appends an initial INVITE.
     pub fn invite(&self, f: &InviteFields<'_>, out: &mut Vec<u8>) {
         let mut numbers = Numbers::new();
-        self.invite
+        self.invite_program(f)
             .encode(&self.invite_values(f, &mut numbers), out);
     }
 
@@ -341,7 +368,7 @@ impl Templates {
     ) {
         scratch.0 = Numbers::new();
         let values = self.invite_values(f, &mut scratch.0);
-        parts.len = self.invite.parts(&values, &mut parts.parts);
+        parts.len = self.invite_program(f).parts(&values, &mut parts.parts);
     }
 
     #[inline]
@@ -372,6 +399,7 @@ impl Templates {
             .set(Slot::CallId, f.call_id)
             .set(Slot::Cseq, numbers.cseq.as_bytes())
             .set(Slot::Icid, f.icid)
+            .set(Slot::RelatedIcid, f.related_icid)
             .set(Slot::SessionExpires, session_expires)
             .set(Slot::MinSe, numbers.min_se.as_bytes())
             .set(Slot::ConversationId, f.conversation_id)

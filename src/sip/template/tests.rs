@@ -50,6 +50,8 @@ fn invite_f1() -> InviteFields<'static> {
         sdp_session: 3_973_000_001,
         sdp_version: 1,
         msrp_session: b"k9Qv3tZs1mXbW7aEoR2y",
+        no_require: false,
+        related_icid: b"",
         extra_accept_contact: b"",
         extra_headers: b"",
     }
@@ -131,7 +133,7 @@ fn text_of(fields: &InviteFields<'_>, edit: impl FnOnce(&mut Profile)) -> String
 
 // Proves: PUSH-0a, PUSH-a, PUSH-b, PUSH-b1, PUSH-c, PUSH-d, PUSH-e, PUSH-f, PUSH-f1, PUSH-f2, PUSH-f3
 // Proves: PUSH-g, PUSH-h, PUSH-i, PUSH-j, PUSH-k, PUSH-l, OVL-1, IMS-1
-// Proves: SDP-1, SDP-2, SDP-3, SDP-4, SDP-5, SDP-6, SDP-8, SDP-9, SDP-10, MSRP-28
+// Proves: SDP-1, SDP-2, SDP-3, SDP-4, SDP-5, SDP-6, SDP-8, SDP-9, SDP-10, MSRP-28, AMB-7, AMB-16
 #[test]
 fn initial_invites_equal_the_worked_flows() {
     let templates = templates();
@@ -554,7 +556,7 @@ fn optional_headers_leave_no_trace_when_absent() {
     assert!(text.contains("\r\nSupported: timer\r\nContent-Type: application/sdp\r\n"));
 }
 
-// Proves: PUSH-a2, PUSH-b1, PUSH-b2
+// Proves: PUSH-a2, PUSH-b1, PUSH-b2, AMB-14
 #[test]
 fn accept_contact_follows_the_profile_and_the_device() {
     let base = invite_f1();
@@ -583,7 +585,7 @@ fn accept_contact_follows_the_profile_and_the_device() {
     ));
 }
 
-// Proves: PUSH-g.i/ii, SDP-7, SDP-8, SDP-9, SDP-10, SDP-1, SDP-3
+// Proves: PUSH-g.i/ii, SDP-7, SDP-8, SDP-9, SDP-10, SDP-1, SDP-3, AMB-13
 #[test]
 fn the_offer_follows_the_profile() {
     let base = invite_f1();

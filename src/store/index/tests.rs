@@ -174,7 +174,7 @@ fn an_expired_message_is_not_pending_and_comes_out_once() {
     assert_eq!((mailbox.len(), mailbox.next_expiry_s()), (1, Some(200)));
 }
 
-// Proves: DLV-3
+// Proves: DLV-3, AMB-1
 #[test]
 fn a_message_leaves_by_goal() {
     // Fates of devices 1 and 2 (D delivered, R refused, - nothing), selected, any, each-selected.

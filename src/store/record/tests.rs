@@ -13,6 +13,8 @@ fn sample() -> Deposit<'static> {
         conversation_id: b"cv",
         contribution_id: b"ct",
         in_reply_to: b"",
+        related_icid: b"",
+        lines: b"",
         target_instance: 0xAA,
         content_type: b"text/plain",
         cpim: b"From: <sip:a@x>\r\n\r\nhello",
@@ -167,6 +169,9 @@ fn the_longest_record_fits_its_bound() {
         conversation_id: &field,
         contribution_id: &field,
         in_reply_to: &field,
+        related_icid: &field,
+        lines: &field,
+        flags: DepositFlags::RARE_FIELDS,
         content_type: &field,
         cpim: &body,
         ..sample()
@@ -178,12 +183,39 @@ fn the_longest_record_fits_its_bound() {
 }
 
 #[test]
+fn few_deposits_have_fields_more_and_the_others_pay_nothing_for_them() {
+    let (mut plain, mut rare) = (Vec::new(), Vec::new());
+    let odd = Deposit {
+        related_icid: b"icid",
+        lines: b"X: y\r\n",
+        ..sample()
+    };
+    encode_deposit(&sample(), &mut plain).unwrap();
+    let mut unflagged = Vec::new();
+    encode_deposit(&odd, &mut unflagged).unwrap();
+    assert_eq!(plain, unflagged, "the flag decides");
+    let odd = Deposit {
+        flags: odd.flags.with(DepositFlags::RARE_FIELDS),
+        ..odd
+    };
+    encode_deposit(&odd, &mut rare).unwrap();
+    assert_eq!(rare.len(), plain.len() + 2 + 4 + 2 + 6);
+    assert_eq!(decode(&rare), Ok(Record::Deposit(odd)));
+    for payload in [&plain, &rare] {
+        assert_eq!(content_of(payload), Some((odd.content_type, odd.cpim)));
+    }
+}
+
+#[test]
 fn every_cut_and_every_extra_octet_is_refused() {
     let mut deposit = Vec::new();
     encode_deposit(&sample(), &mut deposit).unwrap();
+    let mut rare = Vec::new();
+    let flags = DepositFlags::RARE_FIELDS;
+    encode_deposit(&Deposit { flags, ..sample() }, &mut rare).unwrap();
     let mut small = Vec::new();
     encode_mark(&mark(KINDS[0]), &mut small).unwrap();
-    for bytes in [&mut deposit, &mut small] {
+    for bytes in [&mut deposit, &mut rare, &mut small] {
         for cut in 0..bytes.len() {
             let error = decode(&bytes[..cut]).unwrap_err();
             assert_eq!(error.kind, RecordErrorKind::Truncated, "cut at {cut}");
