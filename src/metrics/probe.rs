@@ -41,6 +41,12 @@ probe! {
     byes_received_total,
     /// Session refreshes sent.
     refreshes_sent_total,
+    /// New offers of ours inside a dialog, because an anchor does not know CEMA.
+    reoffers_sent_total,
+    /// Offers of peers inside a dialog, answered.
+    offers_answered_total,
+    /// Offers of peers inside a dialog, refused.
+    offers_refused_total,
     /// Pushes that ended.
     pushes_ended_total,
     /// Pushes that ended without a session.

@@ -599,7 +599,7 @@ pub fn pump(
     campaigns: &mut Campaigns,
     parts: &mut Parts<'_, '_>,
 ) -> Option<Outcome> {
-    if push.state != PushState::Delivering {
+    if push.state != PushState::Delivering || push.is_paused() {
         return None;
     }
     let (user, device) = (push.user(), push.device);

@@ -2,6 +2,7 @@
 //!
 //! The session machine decides what may be sent; this part finds the bytes and the connection.
 
+use core::net::SocketAddr;
 use core::time::Duration;
 
 use crate::base::octets;
@@ -14,16 +15,22 @@ use crate::msrp::frame::{self, BindFields, Frame, OurPath, SendFields};
 use crate::msrp::session::{Evidence, Outcome as Step, SessionFailure};
 use crate::push::reason::MessageReason;
 use crate::push::{Ctx, Outcome, Push, PushState, guard_after};
-use crate::sdp::{Answer, Direction, SdpError, Setup};
+use crate::sdp::{Answer, Direction, Role, SdpError, Setup};
 use crate::store::record;
 
 /// Marks a connect token as belonging to a push's MSRP connection.
 const MSRP_TOKEN: u64 = 1 << 62;
 
-/// The connect token of `key`'s MSRP connection.
+/// The connect token of `key`'s MSRP connection after `moves` others.
 #[must_use]
-pub const fn connect_token(key: Key) -> u64 {
-    MSRP_TOKEN | (key.slot as u64) << 28 | key.generation as u64
+pub const fn connect_token(key: Key, moves: u8) -> u64 {
+    MSRP_TOKEN | (moves as u64) << 54 | (key.slot as u64) << 28 | key.generation as u64
+}
+
+/// Which connection of its push a token asked for.
+#[must_use]
+pub fn moves_of_token(token: u64) -> u8 {
+    u8::try_from(token >> 54 & 0xff).expect("masked to 8 bits")
 }
 
 /// The push a connect token belongs to.
@@ -44,27 +51,60 @@ pub fn attach(push: &mut Push, ctx: &mut Ctx<'_>, answer: &Answer<'_>) -> Result
     if answer.direction == Direction::Inactive {
         return Err(SdpError::Dir);
     }
+    take_media(push, answer);
+    push.session.reset(&ctx.env.options.session);
+    let role = if answer.setup == Some(Setup::Active) {
+        Role::Wait
+    } else {
+        Role::Connect
+    };
+    open(push, ctx, answer, role)
+}
+
+fn take_media(push: &mut Push, answer: &Answer<'_>) {
+    push.media.path.clear();
     push.media.path.extend_from_slice(answer.path);
     // Inside the wrapper a type may be that either list names (RFC 4975 section 8.6).
+    let allowed = &mut push.media.wrapped_types;
+    allowed.clear();
     if let Some(wrapped) = answer.accept_wrapped_types {
-        let allowed = &mut push.media.wrapped_types;
         allowed.extend_from_slice(wrapped);
         allowed.push(b' ');
         allowed.extend_from_slice(answer.accept_types);
     }
     push.media.max_size = answer.max_size;
-    push.session.reset(&ctx.env.options.session);
-    if answer.setup == Some(Setup::Active) {
+}
+
+/// Where to connect to, if we may.
+fn reachable(ctx: &Ctx<'_>, answer: &Answer<'_>) -> Result<SocketAddr, SdpError> {
+    let address = answer.connect_address()?;
+    if crate::sdp::address_allowed(address, ctx.env.options.media_guard) {
+        Ok(address)
+    } else {
+        Err(SdpError::Addr)
+    }
+}
+
+/// Waits for the peer's connection, or makes ours.
+fn open(
+    push: &mut Push,
+    ctx: &mut Ctx<'_>,
+    answer: &Answer<'_>,
+    role: Role,
+) -> Result<(), SdpError> {
+    if role == Role::Wait {
         push.state = PushState::Binding;
         push.guard = guard_after(ctx.now, ctx.env.options.await_connection);
         return Ok(());
     }
-    let address = answer.connect_address()?;
-    if !crate::sdp::address_allowed(address, ctx.env.options.media_guard) {
-        return Err(SdpError::Addr);
-    }
+    let address = reachable(ctx, answer)?;
     push.state = PushState::Connecting;
     push.guard = guard_after(ctx.now, ctx.env.options.connect + Duration::from_secs(1));
+    let mut moves = 0;
+    if let Some(session) = &mut push.negotiation {
+        session.connect_to = Some(address);
+        moves = session.moves;
+    }
     if ctx.env.options.msrp_reuse {
         if let Some(link) = ctx.post.shared_links.open(address) {
             bind(push, ctx, link);
@@ -75,9 +115,79 @@ pub fn attach(push: &mut Push, ctx: &mut Ctx<'_>, answer: &Answer<'_>) -> Result
         }
     }
     ctx.probe.msrp_connects_total += 1;
-    ctx.out
-        .connect(connect_token(push.key()), LinkKind::MsrpOutbound, address);
+    let token = connect_token(push.key(), moves);
+    ctx.out.connect(token, LinkKind::MsrpOutbound, address);
     Ok(())
+}
+
+/// Whether a new description of the peer leaves the connection, or the wait for it, as it is.
+fn keeps_connection(push: &Push, answer: &Answer<'_>, role: Role) -> bool {
+    let connects = push.state == PushState::Connecting;
+    push.media.path == answer.path
+        && (push.msrp_link.is_some() || connects == (role == Role::Connect))
+}
+
+/// Whether [`renew`] would succeed.
+///
+/// # Errors
+/// As [`renew`].
+pub fn can_renew(
+    push: &Push,
+    ctx: &Ctx<'_>,
+    answer: &Answer<'_>,
+    role: Role,
+) -> Result<(), SdpError> {
+    if role == Role::Wait || keeps_connection(push, answer, role) {
+        return Ok(());
+    }
+    reachable(ctx, answer).map(drop)
+}
+
+/// Takes over a new description of a session that is agreed. Another path is another MSRP session
+/// (RFC 4975 section 8.2): its connection is made anew, and what was under way is sent again there.
+///
+/// # Errors
+/// When we are to connect to an address that cannot be used (SDP-21); nothing is changed then.
+pub fn renew(
+    push: &mut Push,
+    ctx: &mut Ctx<'_>,
+    answer: &Answer<'_>,
+    role: Role,
+) -> Result<(), SdpError> {
+    can_renew(push, ctx, answer, role)?;
+    let kept = keeps_connection(push, answer, role);
+    take_media(push, answer);
+    if kept {
+        if push.state == PushState::Binding {
+            push.guard = guard_after(ctx.now, ctx.env.options.await_connection);
+        }
+        return Ok(());
+    }
+    unbind(push, ctx);
+    push.inflight.clear();
+    push.last_number = 0;
+    push.waiting_for = None;
+    push.bound_by_us = false;
+    push.inbound.reset();
+    push.session.reset(&ctx.env.options.session);
+    if let Some(session) = &mut push.negotiation {
+        session.moves = session.moves.wrapping_add(1);
+    }
+    open(push, ctx, answer, role)
+}
+
+/// Whether a connection to `peer`, asked for as connect number `moves`, is the one the push waits for.
+#[must_use]
+pub fn awaits(push: &Push, moves: u8, peer: Option<SocketAddr>) -> bool {
+    let Some(expected) = &push.negotiation else {
+        return push.state == PushState::Connecting;
+    };
+    let same_place = match (peer, expected.connect_to) {
+        // A shared connection was asked for by another push, perhaps.
+        (Some(peer), Some(to)) => peer == to,
+        (Some(_), None) | (None, _) => expected.moves == moves,
+    };
+    push.state == PushState::Connecting && same_place
 }
 
 /// The session has its connection: from here messages may flow.

@@ -14,6 +14,7 @@
 pub mod campaign;
 pub mod delivery;
 pub mod hops;
+pub mod negotiation;
 pub mod notices;
 pub mod notifier;
 pub mod options;
@@ -22,6 +23,7 @@ pub mod reason;
 pub mod signalling;
 pub mod target;
 
+use core::net::IpAddr;
 use core::time::Duration;
 
 use crate::base::entropy::Jitter;
@@ -35,7 +37,7 @@ use crate::base::token::{
 use crate::metrics::probe::Probe;
 use crate::msrp::inbound::Reassembly;
 use crate::msrp::session::Session;
-use crate::sdp::SdpError;
+use crate::sdp::{SdpError, Setup};
 use crate::sip::dialog::Dialog;
 use crate::sip::session_timer::{InitialMinSe, Refresh, SessionTimer};
 use crate::sip::template::Templates;
@@ -44,6 +46,7 @@ use crate::sip::transaction::client_non_invite::ClientNonInvite;
 use crate::store::op::NOTICE_NUMBERS;
 use crate::wheel::TimerId;
 use hops::Hops;
+use negotiation::{Negotiation, OwnOffer};
 use options::PushOptions;
 use post::Post;
 use target::Target;
@@ -69,6 +72,29 @@ pub struct Env {
     pub contact_line: Vec<u8>,
     /// `Route` line of requests outside a dialog.
     pub route_line: Vec<u8>,
+    /// What our descriptions of a session say.
+    pub media: OwnMedia,
+}
+
+/// The part of our session descriptions that is the same for all pushes.
+#[derive(Debug)]
+pub struct OwnMedia {
+    /// Where we listen for MSRP.
+    pub host: IpAddr,
+    /// The same, the port.
+    pub port: u16,
+    /// Value of `a=accept-types`.
+    pub accept_types: Vec<u8>,
+    /// Value of `a=accept-wrapped-types`.
+    pub accept_wrapped_types: Vec<u8>,
+    /// Value of `a=max-size`, octets.
+    pub max_size: Option<u64>,
+    /// Whether we offer `a=msrp-cema`.
+    pub cema: bool,
+    /// What our offer says on who connects.
+    pub setup: Setup,
+    /// `Allow` and `Supported` lines of a 2xx inside a dialog.
+    pub allow_lines: Vec<u8>,
 }
 
 impl Env {
@@ -267,6 +293,8 @@ pub struct Push {
     /// Hop the INVITE went to.
     pub used_hop: Option<u16>,
     forks: u8,
+    /// What only sessions have that are described again.
+    pub negotiation: Option<Box<Negotiation>>,
     /// The device it serves (stable hash).
     pub device: u64,
     /// The dialog.
@@ -338,6 +366,7 @@ impl Push {
         self.hop = None;
         self.used_hop = None;
         self.forks = 0;
+        self.negotiation = None;
         self.device = device;
         self.dialog.reset();
         self.initial = None;
@@ -420,6 +449,9 @@ impl Push {
         if let Some(other) = &self.other {
             earliest = earliest.min(other.deadline());
         }
+        if let Some(session) = &self.negotiation {
+            earliest = earliest.min(session.deadline());
+        }
         match self.state {
             PushState::Connecting | PushState::Binding | PushState::Delivering => earliest
                 .min(self.timer.deadline())
@@ -440,7 +472,13 @@ impl Push {
             .invite
             .as_ref()
             .is_none_or(|invite| invite.state() == ClientInviteState::Accepted);
-        self.state == PushState::Ending && invite_over && self.other.is_none()
+        self.state == PushState::Ending
+            && invite_over
+            && self.other.is_none()
+            && self
+                .negotiation
+                .as_ref()
+                .is_none_or(|session| session.answering.is_none())
     }
 
     /// `true` while a session is agreed and not yet being ended.
@@ -471,6 +509,30 @@ impl Push {
         } else {
             self.last_notice = number;
         }
+    }
+
+    /// `true` while an offer of ours that is no refresh waits for its answer.
+    #[must_use]
+    pub fn is_offering(&self) -> bool {
+        self.negotiation
+            .as_ref()
+            .is_some_and(|session| session.offer == OwnOffer::InFlight)
+    }
+
+    /// `true` while our 2xx to an INVITE of the peer is not acknowledged.
+    #[must_use]
+    pub fn awaits_ack(&self) -> bool {
+        self.negotiation
+            .as_ref()
+            .is_some_and(|session| session.awaits_ack())
+    }
+
+    /// `true` while the peer has the stream inactive.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.negotiation
+            .as_ref()
+            .is_some_and(|session| session.paused)
     }
 
     fn next_sequence(&mut self) -> u16 {

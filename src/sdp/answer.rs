@@ -145,7 +145,10 @@ impl<'a> Answer<'a> {
     /// c= and m= but not the path, and the peer is to find us by its view of our path (SDP-16).
     #[must_use]
     pub fn needs_cema_fallback(&self, offered: Setup) -> bool {
-        if self.cema || self.has_relay() || self.role(offered) != Ok(Role::Wait) {
+        if self.cema || self.role(offered) != Ok(Role::Wait) || self.path_names_media() {
+            return false;
+        }
+        if self.has_relay() {
             return false;
         }
         let Ok((host, port)) = path_uri(self.first_path_uri()) else {
@@ -157,6 +160,23 @@ impl<'a> Answer<'a> {
         };
         // Port 9 of an active peer is a placeholder (RFC 6135 section 4.2), not a change.
         !same_host || (port != self.port && self.port != 9)
+    }
+
+    /// Whether the path starts with what c= and m= say, as nearly every path does. The port 9 of an
+    /// active peer is not compared.
+    fn path_names_media(&self) -> bool {
+        let Some(rest) = self.path.strip_prefix(b"msrp://") else {
+            return false;
+        };
+        let Some((b":", port)) = rest
+            .strip_prefix(self.host)
+            .and_then(|rest| rest.split_at_checked(1))
+        else {
+            return false;
+        };
+        let digits = port.iter().take(6).take_while(|c| c.is_ascii_digit());
+        let port = digits.fold(0_u32, |port, digit| port * 10 + u32::from(digit - b'0'));
+        self.port == 9 || port == u32::from(self.port)
     }
 
     fn path_uris(&self) -> impl Iterator<Item = &'a [u8]> {

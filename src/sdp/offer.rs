@@ -3,7 +3,7 @@
 use core::net::IpAddr;
 
 use super::answer::list_covers;
-use super::scan::{Line, Lines, MediaLine, check_path, describe, sdp_part};
+use super::scan::{Line, Lines, MediaLine, check_path, describe, media_type, sdp_part};
 use super::{Answer, Direction, SdpError, Setup};
 
 /// Our side of the session, for the answer's text.
@@ -65,6 +65,33 @@ pub fn answer_offer<'a>(
     out: &mut Vec<u8>,
 ) -> Result<OfferAnswer<'a>, SdpError> {
     let text = sdp_part(body, content_type)?;
+    let answer = judge(text)?;
+    write_answer(text, local, answer.outcome, out);
+    Ok(answer)
+}
+
+/// What [`answer_offer`] would say, without the answer's text.
+///
+/// # Errors
+/// The offer cannot be answered: 488 is due.
+pub fn judge_offer<'a>(
+    body: &'a [u8],
+    content_type: Option<&[u8]>,
+) -> Result<OfferAnswer<'a>, SdpError> {
+    judge(sdp_part(body, content_type)?)
+}
+
+/// Whether a body of this type can be an offer at all; else 415 is due.
+#[must_use]
+pub fn may_hold_sdp(content_type: &[u8]) -> bool {
+    let essence = media_type(content_type);
+    essence.eq_ignore_ascii_case(b"application/sdp")
+        || essence
+            .get(..10)
+            .is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/"))
+}
+
+fn judge(text: &[u8]) -> Result<OfferAnswer<'_>, SdpError> {
     let sdp = describe(text)?;
     if !sdp.media.is_message() {
         return Err(SdpError::Proto);
@@ -96,7 +123,6 @@ pub fn answer_offer<'a>(
         };
         (outcome, Some(peer))
     };
-    write_answer(text, local, outcome, out);
     Ok(OfferAnswer { outcome, peer })
 }
 

@@ -5,6 +5,7 @@
 //! for, and when it wakes. Not here: what the part does with it.
 
 mod frames;
+mod in_dialog;
 mod intake;
 mod notices;
 pub mod recover;

@@ -6,11 +6,11 @@ use core::time::Duration;
 use crate::base::octets;
 use crate::base::token::Minter;
 use crate::msrp::inbound::InboundOptions;
-use crate::push::Env;
 use crate::push::campaign::CampaignOptions;
 use crate::push::hops::HopOptions;
 use crate::push::options::PushOptions;
 use crate::push::post::PostOptions;
+use crate::push::{Env, OwnMedia};
 use crate::reginfo::subscription::SubscribeOptions;
 use crate::sip::template::{Profile, ProfileError, Templates};
 use crate::sip::transaction::server::ServerOptions;
@@ -138,6 +138,17 @@ impl ShardOptions {
             )
             .into_bytes(),
             route_line: format!("Route: {}\r\n", profile.route).into_bytes(),
+            media: OwnMedia {
+                host: profile.msrp_host,
+                port: profile.msrp_port,
+                accept_types: profile.accept_types.clone().into_bytes(),
+                accept_wrapped_types: profile.accept_wrapped_types.clone().into_bytes(),
+                max_size: profile.max_size,
+                cema: profile.cema,
+                setup: profile.setup,
+                allow_lines: format!("Allow: {}\r\nSupported: timer\r\n", profile.allow)
+                    .into_bytes(),
+            },
             shard: self.shard,
             minter: Minter::new(identifier_key),
             templates: Templates::compile(&self.profile)?,

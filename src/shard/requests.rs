@@ -1,18 +1,13 @@
 //! Requests: who owns them, what is wrong with them, and the answer.
 
-use std::io::Write as _;
-
 use crate::base::time::Timestamp;
 use crate::base::token::{TokenKind, TokenParts, peek_shard};
-use crate::push::signalling;
-use crate::push::{Ctx, Outcome};
+use crate::shard::Shard;
 use crate::shard::frames::Origin;
-use crate::shard::{Shard, ctx};
 use crate::sip::framing::FrameError;
-use crate::sip::message::{HeaderName, HeaderTable, Message, Method, Refresher};
+use crate::sip::message::{HeaderName, HeaderTable, Message, Method};
 use crate::sip::parser::{self, ParseError};
 use crate::sip::response;
-use crate::sip::session_timer::PeerAnswer;
 use crate::sip::transaction::server::Lookup;
 use crate::sip::uri;
 
@@ -69,7 +64,11 @@ impl Shard {
                 }
                 Lookup::Merged => return self.reply(now, &origin, message, &Reply::plain(482)),
                 Lookup::Full => return self.reply(now, &origin, message, &Reply::plain(503)),
-                Lookup::Ack(_) | Lookup::DialogAck | Lookup::Unusable => return,
+                Lookup::Ack(_) | Lookup::DialogAck => {
+                    let dialog = self.dialog_of(message);
+                    return self.handle_ack(now, message, dialog);
+                }
+                Lookup::Unusable => return,
             }
         }
         let origin = &origin;
@@ -94,10 +93,10 @@ impl Shard {
             (Method::Notify, _) => self.handle_notify(now, origin, message, dialog),
             (Method::Message, None) => self.handle_deposit(now, origin, message),
             (Method::Register, None) => self.handle_register(now, origin, message),
-            (Method::Ack, _) => {}
+            (Method::Ack, dialog) => self.handle_ack(now, message, dialog),
             (Method::Bye, Some(parts)) => self.handle_bye(now, origin, message, parts),
             (Method::Update | Method::Invite, Some(parts)) => {
-                self.handle_peer_refresh(now, origin, message, parts);
+                self.handle_peer_request(now, origin, message, parts);
             }
             (Method::Options, _) => {
                 let extra = b"Allow: INVITE, ACK, CANCEL, BYE, UPDATE, OPTIONS, MESSAGE, NOTIFY, REGISTER\r\nAccept: application/sdp, message/cpim\r\nSupported: timer\r\n";
@@ -279,6 +278,18 @@ impl Shard {
         message: &Message<'_>,
         reply: &Reply<'_>,
     ) {
+        self.reply_with_body(now, origin, message, reply, b"");
+    }
+
+    /// The same with a body, whose Content-Type is among the reply's lines.
+    pub(super) fn reply_with_body(
+        &mut self,
+        now: Timestamp,
+        origin: &Origin,
+        message: &Message<'_>,
+        reply: &Reply<'_>,
+        body: &[u8],
+    ) {
         if message.method() == Method::Ack {
             return;
         }
@@ -293,7 +304,7 @@ impl Shard {
                     "",
                     tag.as_bytes(),
                     reply.extra,
-                    b"",
+                    body,
                     out,
                 );
             });
@@ -311,7 +322,7 @@ impl Shard {
             "",
             tag.as_bytes(),
             reply.extra,
-            b"",
+            body,
             &mut bytes,
         );
         if let Some(key) = origin.transaction {
@@ -389,115 +400,6 @@ impl Shard {
             );
         }
     }
-
-    fn handle_bye(
-        &mut self,
-        now: Timestamp,
-        origin: &Origin,
-        message: &Message<'_>,
-        parts: TokenParts,
-    ) {
-        if parts.kind != TokenKind::PushTag {
-            return self.reply(now, origin, message, &Reply::plain(481));
-        }
-        let push = self
-            .pushes
-            .lookup_mut(parts.key)
-            .expect("dialog_of checked");
-        let in_order = message
-            .cseq()
-            .is_ok_and(|cseq| push.dialog.accept_remote_cseq(cseq.number).is_ok());
-        if !in_order {
-            return self.reply(now, origin, message, &Reply::plain(500));
-        }
-        self.reply(now, origin, message, &Reply::plain(200));
-        self.probe.byes_received_total += 1;
-        let push = self
-            .pushes
-            .lookup_mut(parts.key)
-            .expect("dialog_of checked");
-        let outcome = push.has_session().then(|| {
-            signalling::ended_by_peer(push);
-            Outcome::PeerBye
-        });
-        self.after_push(now, parts.key, outcome);
-    }
-
-    /// The peer's UPDATE or re-INVITE: its refresh of the session (ST-14). A new offer is refused:
-    /// the session keeps what was agreed (488).
-    fn handle_peer_refresh(
-        &mut self,
-        now: Timestamp,
-        origin: &Origin,
-        message: &Message<'_>,
-        parts: TokenParts,
-    ) {
-        if parts.kind != TokenKind::PushTag {
-            return self.reply(now, origin, message, &Reply::plain(481));
-        }
-        let push = self
-            .pushes
-            .lookup_mut(parts.key)
-            .expect("dialog_of checked");
-        if !push.has_session() {
-            return self.reply(now, origin, message, &Reply::plain(481));
-        }
-        let in_order = message
-            .cseq()
-            .is_ok_and(|cseq| push.dialog.accept_remote_cseq(cseq.number).is_ok());
-        if !in_order {
-            return self.reply(now, origin, message, &Reply::plain(500));
-        }
-        if push.is_refreshing() {
-            return self.reply(now, origin, message, &Reply::plain(491));
-        }
-        if message.method() == Method::Invite || !message.body().is_empty() {
-            let extra = b"Warning: 399 volley \"the session's media cannot change\"\r\n";
-            return self.reply(now, origin, message, &Reply { status: 488, extra });
-        }
-        let answer = signalling::peer_refreshed(push, &mut ctx!(self, now), message);
-        let mut extra = core::mem::take(&mut self.desk.lines);
-        extra.clear();
-        let status = self.write_refresh_answer(answer, &mut extra);
-        self.reply(
-            now,
-            origin,
-            message,
-            &Reply {
-                status,
-                extra: &extra,
-            },
-        );
-        self.desk.lines = extra;
-        self.after_push(now, parts.key, None);
-    }
-
-    fn write_refresh_answer(&self, answer: PeerAnswer, extra: &mut Vec<u8>) -> u16 {
-        match answer {
-            PeerAnswer::TooSmall { min_se_s } => {
-                write!(extra, "Min-SE: {min_se_s}\r\n").expect("writing to memory");
-                422
-            }
-            PeerAnswer::Accept {
-                session_expires,
-                require_timer,
-            } => {
-                extra.extend_from_slice(&self.env.contact_line);
-                if require_timer {
-                    extra.extend_from_slice(b"Require: timer\r\n");
-                }
-                if let Some((interval_s, refresher)) = session_expires {
-                    let refresher = refresher_text(refresher);
-                    write!(
-                        extra,
-                        "Session-Expires: {interval_s};refresher={refresher}\r\n"
-                    )
-                    .expect("writing to memory");
-                }
-                200
-            }
-        }
-    }
 }
 
 /// `sip:`, `sips:` and `tel:` are ours to judge; anything else is 416 (BAD-9).
@@ -514,12 +416,5 @@ const fn unframed_status(error: FrameError) -> u16 {
     match error {
         FrameError::HeaderTooLong | FrameError::MessageTooLong => 513,
         FrameError::BadContentLength | FrameError::MissingContentLength | FrameError::NotSip => 400,
-    }
-}
-
-const fn refresher_text(refresher: Refresher) -> &'static str {
-    match refresher {
-        Refresher::Uac => "uac",
-        Refresher::Uas => "uas",
     }
 }

@@ -580,17 +580,20 @@ impl Shard {
             return;
         };
         let mut waiting = vec![key];
+        let moves = delivery::moves_of_token(token);
+        let mut shared = None;
         if self.env.options.msrp_reuse
             && let Some(peer) = self.out.lookup(link).map(|state| state.peer)
         {
             waiting = self.post.shared_links.connected(peer, link);
+            shared = Some(peer);
         }
         let mut used = false;
         for key in waiting {
             let Some(push) = self.pushes.lookup_mut(key) else {
                 continue;
             };
-            if push.state == PushState::Connecting {
+            if delivery::awaits(push, moves, shared) {
                 used = true;
                 delivery::bind(push, &mut ctx!(self, now), link);
                 self.after_bind(now, key);
@@ -606,6 +609,7 @@ impl Shard {
             return;
         };
         let mut waiting = vec![key];
+        let moves = delivery::moves_of_token(token);
         if self.env.options.msrp_reuse {
             waiting = self.post.shared_links.failed(key);
         }
@@ -613,7 +617,7 @@ impl Shard {
             let Some(push) = self.pushes.lookup_mut(key) else {
                 continue;
             };
-            if push.state == PushState::Connecting {
+            if delivery::awaits(push, moves, None) {
                 self.probe.msrp_lost_total += 1;
                 signalling::bye_media(push, &mut ctx!(self, now));
                 self.after_push(now, key, Some(Outcome::MsrpConnect));

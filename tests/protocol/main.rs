@@ -11,6 +11,7 @@ mod outcomes;
 mod overload;
 mod poison;
 mod registration;
+mod reoffer;
 mod service;
 mod signalling;
 mod timer;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::harness::script::{
     Answer, Contact, PHONE_A, PHONE_B, PHONE_PATH, USER, message, response, sdp,
 };
-use crate::harness::{Bench, PHONE, SCSCF, addr};
+use crate::harness::{Bench, SCSCF, addr};
 use volley::base::surface::{Input, LinkKind};
 
 // Proves: TX-2, TX-3, RSP-9
@@ -635,21 +635,4 @@ fn other_methods_are_answered_by_what_they_are() {
             assert!(answer.has("Accept") && answer.get("Supported").contains("timer"));
         }
     }
-}
-
-// Part of DLG-10: the media does not move; the answers it names are not given yet.
-#[test]
-fn an_offer_of_the_peer_does_not_move_the_media() {
-    let mut bench = Bench::new();
-    let (session, _, send) = bench.sending();
-    let body = sdp("msrp://203.0.113.8:2855/evil;tcp", "passive", "");
-    for (cseq, method) in [(10, "INVITE"), (11, "UPDATE")] {
-        let lines = "Content-Type: application/sdp\nSupported: timer\n";
-        let text = bench.in_dialog(&session, method, cseq, lines, &body);
-        bench.sip_in(&text);
-        bench.expect("488");
-    }
-    assert_eq!(bench.connects, [addr(PHONE)]);
-    bench.take_message(&send);
-    assert_eq!(bench.messages(), 0);
 }

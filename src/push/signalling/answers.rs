@@ -5,7 +5,7 @@ use crate::base::slab::Key;
 use crate::base::time::Timestamp;
 use crate::base::token::{SEQUENCE_MODULUS, TokenKind};
 use crate::push::signalling::transmit::{self, Names};
-use crate::push::signalling::{FORKS_MAX, bye, reason, refresh, release_hop};
+use crate::push::signalling::{FORKS_MAX, bye, offers, reason, release_hop};
 use crate::push::{Ctx, Outcome, Push, PushState, delivery};
 use crate::sdp;
 use crate::sip::dialog::DialogError;
@@ -30,15 +30,16 @@ pub(super) fn accepted(
                 push.ack_branch = push.next_sequence();
                 push.ack_cseq = push.invite_cseq;
                 // The 2xx to a refresh may move the target, of its own ACK too (OK-2a).
-                if let (true, Some(Ok(contact))) = (push.refresh.is_some(), message.contact()) {
+                let ours = push.is_refreshing() || push.is_offering();
+                if let (true, Some(Ok(contact))) = (ours, message.contact()) {
                     push.dialog.refresh_target(contact.uri);
                 }
             } else {
                 ctx.probe.retransmissions_total += 1;
             }
-            transmit::ack(push, ctx);
-            if push.has_session() && push.refresh.is_some() {
-                refresh::refreshed(push, ctx, message);
+            transmit::ack(push, ctx, push.invite_cseq, push.ack_branch);
+            if push.has_session() && (push.is_refreshing() || push.is_offering()) {
+                return offers::accepted(push, ctx, message);
             }
             None
         }
@@ -55,7 +56,7 @@ fn first_2xx(push: &mut Push, ctx: &mut Ctx<'_>, message: &Message<'_>) -> Optio
     }
     push.ack_branch = push.next_sequence();
     push.ack_cseq = push.invite_cseq;
-    transmit::ack(push, ctx);
+    transmit::ack(push, ctx, push.invite_cseq, push.ack_branch);
     if cancelled {
         ctx.probe.late_2xx_total += 1;
         bye(push, ctx, reason::NO_ANSWER);
@@ -82,7 +83,13 @@ fn first_2xx(push: &mut Push, ctx: &mut Ctx<'_>, message: &Message<'_>) -> Optio
     push.guard = Timestamp::NEVER;
     push.session_end = ctx.now + ctx.env.options.max_session;
     match delivery::attach(push, ctx, &answer) {
-        Ok(()) => None,
+        Ok(()) => {
+            let media = &ctx.env.media;
+            if media.cema && answer.needs_cema_fallback(media.setup) {
+                offers::offer_without_cema(push, ctx);
+            }
+            None
+        }
         Err(error) => {
             bye(push, ctx, reason::ANSWER);
             Some(Outcome::Sdp(error))

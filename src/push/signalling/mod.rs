@@ -4,6 +4,7 @@
 //! gives the same octets, so nothing is kept for retransmission.
 
 mod answers;
+mod offers;
 mod refresh;
 mod transmit;
 
@@ -18,11 +19,16 @@ use crate::sip::message::{HeaderName, Message};
 use crate::sip::overload::Feedback;
 use crate::sip::session_timer::{InitialMinSe, InitialRetry};
 use crate::sip::transaction::TransactionOptions;
-use crate::sip::transaction::client_invite::{CancelAction, ClientInvite, InviteAction};
+use crate::sip::transaction::client_invite::{
+    CancelAction, ClientInvite, ClientInviteState, InviteAction,
+};
 use crate::sip::transaction::client_non_invite::{ClientNonInvite, NonInviteAction};
 
 pub use answers::{LATE, StrayDialog, end_stray_2xx};
-pub use refresh::peer_refreshed;
+pub use offers::{
+    PeerVerdict, acknowledged, await_ack, end_stream, is_repeated_invite, judge_peer_request,
+    response_buffer,
+};
 
 /// Second and later dialogs of one INVITE that are answered with ACK and BYE (BAD-20).
 pub(super) const FORKS_MAX: usize = 8;
@@ -35,6 +41,8 @@ mod reason {
     pub(super) const MEDIA: &str = r#"SIP;cause=500;text="message session failed""#;
     pub(super) const NO_ANSWER: &str = r#"SIP;cause=408;text="no answer""#;
     pub(super) const FORK: &str = r#"SIP;cause=482;text="answered elsewhere""#;
+    pub(super) const NO_ACK: &str = r#"SIP;cause=408;text="no ACK""#;
+    pub(super) const STREAM_ENDED: &str = r#"SIP;cause=200;text="stream ended by peer""#;
     pub(super) const CAP: &str = r#"SIP;cause=200;text="session limit""#;
 }
 
@@ -137,6 +145,16 @@ pub fn handle_response(
         b"BYE" | b"UPDATE" if sequence == push.other_branch && cseq.number == push.other_cseq => {
             other_response(push, ctx, message, status)
         }
+        b"INVITE" if (200..300).contains(&status) => {
+            // Repeated, because the ACK to it was lost, while a newer INVITE is under way.
+            if let Some(branch) = offers::earlier_ack(push, cseq.number) {
+                ctx.probe.retransmissions_total += 1;
+                transmit::ack(push, ctx, cseq.number, branch);
+            } else {
+                ctx.probe.responses_stray_total += 1;
+            }
+            None
+        }
         _ => {
             ctx.probe.responses_stray_total += 1;
             None
@@ -212,7 +230,7 @@ fn failed(
         push.invite = None;
     }
     if push.has_session() {
-        return refresh::refresh_failed(push, ctx, Some(message), status);
+        return reinvite_failed(push, ctx, Some(message), status);
     }
     if push.state == PushState::Calling && status == 422 && retry_after_422(push, ctx, message) {
         return None;
@@ -240,6 +258,21 @@ fn failed(
     })
 }
 
+/// A re-INVITE failed: an offer, a refresh, or one that serves as both.
+fn reinvite_failed(
+    push: &mut Push,
+    ctx: &mut Ctx<'_>,
+    message: Option<&Message<'_>>,
+    status: u16,
+) -> Option<Outcome> {
+    if push.is_offering()
+        && let Some(outcome) = offers::offer_failed(push, ctx, status)
+    {
+        return Some(outcome);
+    }
+    refresh::refresh_failed(push, ctx, message, status)
+}
+
 /// 422: once more with a larger interval, in the same Call-ID (ST-2, ST-3).
 fn retry_after_422(push: &mut Push, ctx: &mut Ctx<'_>, message: &Message<'_>) -> bool {
     let min_se_s = message.min_se().and_then(Result::ok);
@@ -263,17 +296,38 @@ fn release_hop(push: &mut Push, ctx: &mut Ctx<'_>) {
 
 /// Sends BYE and leaves the session. The dialog counts as ended from here (DLG-8).
 pub fn bye(push: &mut Push, ctx: &mut Ctx<'_>, reason: &'static str) {
-    let options = transaction_options(push, ctx);
     push.bye_reason = reason;
+    if let Some(session) = &mut push.negotiation
+        && session.awaits_ack()
+    {
+        // Not before the ACK to our 2xx, or the end of its wait (RFC 3261 section 15).
+        session.bye_due = true;
+        return leave(push, ctx);
+    }
+    let options = transaction_options(push, ctx);
     push.other_branch = push.next_sequence();
     push.other_cseq = push.dialog.next_cseq();
     push.other_request = OtherRequest::Bye;
     push.other = Some(ClientNonInvite::start(ctx.now, &options));
-    push.state = PushState::Ending;
-    push.guard = Timestamp::NEVER;
-    push.session_end = Timestamp::NEVER;
+    leave(push, ctx);
     ctx.probe.byes_sent_total += 1;
     transmit::other(push, ctx);
+}
+
+/// The session is over. A re-INVITE of ours that only has a provisional answer has no timer of its own:
+/// it is given up after 64*T1.
+fn leave(push: &mut Push, ctx: &Ctx<'_>) {
+    let unanswered = push
+        .invite
+        .as_ref()
+        .is_some_and(|invite| invite.state() == ClientInviteState::Proceeding);
+    push.state = PushState::Ending;
+    push.guard = if unanswered {
+        guard_after(ctx.now, ctx.env.options.transaction.t1 * 64)
+    } else {
+        Timestamp::NEVER
+    };
+    push.session_end = Timestamp::NEVER;
 }
 
 /// Ends a session whose queue has drained (DLV-5).
@@ -357,6 +411,14 @@ pub fn handle_timeout(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<Outcome> {
     {
         return Some(outcome);
     }
+    if push
+        .negotiation
+        .as_ref()
+        .is_some_and(|session| session.deadline() <= now)
+        && let Some(outcome) = offers::handle_timeout(push, ctx)
+    {
+        return Some(outcome);
+    }
     if push.guard <= now {
         push.guard = Timestamp::NEVER;
         if let Some(outcome) = guard_fired(push, ctx) {
@@ -388,7 +450,7 @@ fn invite_timeout(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<Outcome> {
         InviteAction::TimedOut | InviteAction::TransportFailed => {
             push.invite = None;
             if push.has_session() {
-                return refresh::refresh_failed(push, ctx, None, 408);
+                return reinvite_failed(push, ctx, None, 408);
             }
             if let (true, Some(hop)) = (push.state == PushState::Calling, push.used_hop) {
                 ctx.hops.unanswered(ctx.now, hop);
@@ -478,7 +540,11 @@ fn guard_fired(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<Outcome> {
             push.state = PushState::Ending;
             Some(Outcome::Drained)
         }
-        PushState::Free | PushState::Cancelling | PushState::Ending => None,
+        PushState::Ending => {
+            push.invite = None;
+            None
+        }
+        PushState::Free | PushState::Cancelling => None,
     }
 }
 
@@ -489,10 +555,8 @@ fn transaction_options(push: &Push, ctx: &Ctx<'_>) -> TransactionOptions {
 }
 
 /// The peer sent BYE: the dialog is over, our INVITE transaction aside.
-pub fn ended_by_peer(push: &mut Push) {
-    push.state = PushState::Ending;
-    push.guard = Timestamp::NEVER;
-    push.session_end = Timestamp::NEVER;
+pub fn ended_by_peer(push: &mut Push, ctx: &Ctx<'_>) {
+    leave(push, ctx);
     push.other = None;
     push.other_request = OtherRequest::None;
 }

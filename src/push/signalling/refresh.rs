@@ -1,6 +1,6 @@
 //! The session timer's side of a push: refreshes of ours and of the peer (RFC 4028).
 
-use crate::push::signalling::{bye, reason, transaction_options, transmit};
+use crate::push::signalling::{bye, offers, reason, transaction_options, transmit};
 use crate::push::{Ctx, OtherRequest, Outcome, Push};
 use crate::sip::message::{HeaderName, Message};
 use crate::sip::session_timer::{
@@ -26,6 +26,10 @@ pub(super) fn session_timer_fired(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<
 fn send_refresh(push: &mut Push, ctx: &mut Ctx<'_>, refresh: Refresh) {
     let options = transaction_options(push, ctx);
     push.refresh = Some(refresh);
+    // The re-INVITE under way refreshes the session as well.
+    if push.is_offering() {
+        return;
+    }
     ctx.probe.refreshes_sent_total += 1;
     match refresh.method {
         RefreshMethod::Update => {
@@ -36,6 +40,7 @@ fn send_refresh(push: &mut Push, ctx: &mut Ctx<'_>, refresh: Refresh) {
             transmit::other(push, ctx);
         }
         RefreshMethod::Reinvite => {
+            offers::renew_version(push, ctx);
             push.invite_branch = push.next_sequence();
             push.invite_cseq = push.dialog.next_cseq();
             push.invite = Some(ClientInvite::start(ctx.now, &options));
@@ -96,7 +101,11 @@ pub(super) fn refresh_failed(
 }
 
 /// A peer's refresh: who refreshes, and how often, may change (ST-14, OK-2a).
-pub fn peer_refreshed(push: &mut Push, ctx: &mut Ctx<'_>, message: &Message<'_>) -> PeerAnswer {
+pub(super) fn peer_refreshed(
+    push: &mut Push,
+    ctx: &mut Ctx<'_>,
+    message: &Message<'_>,
+) -> PeerAnswer {
     let request = PeerRefresh {
         session_expires: message.session_expires().and_then(Result::ok),
         min_se_s: message.min_se().and_then(Result::ok),

@@ -29,9 +29,14 @@ pub(super) fn transmit(push: &Push, ctx: &mut Ctx<'_>, encode: impl FnOnce(&Env,
 }
 
 /// `o=` session id: unique per dialog while the slot and generation are (SDP-2).
-fn sdp_session(push: &Push) -> u64 {
+pub(super) fn sdp_session(push: &Push) -> u64 {
     let key = push.key();
     u64::from(key.generation) << 26 | u64::from(key.slot)
+}
+
+/// The session-id of our MSRP URI.
+pub(super) fn msrp_session(push: &Push, ctx: &Ctx<'_>) -> Token {
+    push.token(ctx.env, TokenKind::MsrpSession, 0)
 }
 
 /// The identifiers of one request.
@@ -70,7 +75,7 @@ impl Names {
 pub(super) fn invite(push: &Push, ctx: &mut Ctx<'_>) {
     let names = Names::new(push, ctx, push.invite_branch);
     let icid = push.token(ctx.env, TokenKind::ChargingId, 0);
-    let msrp = push.token(ctx.env, TokenKind::MsrpSession, 0);
+    let msrp = msrp_session(push, ctx);
     let fields = InviteFields {
         request_uri: push.target.request_uri(),
         branch: names.branch.as_bytes(),
@@ -96,16 +101,56 @@ pub(super) fn invite(push: &Push, ctx: &mut Ctx<'_>) {
 
 pub(super) fn reinvite(push: &Push, ctx: &mut Ctx<'_>) {
     let names = Names::new(push, ctx, push.invite_branch);
-    let msrp = push.token(ctx.env, TokenKind::MsrpSession, 0);
+    let msrp = msrp_session(push, ctx);
     let mut fields = names.in_dialog(push, push.invite_cseq);
     fields.msrp_session = msrp.as_bytes();
     put_refresh(push, &mut fields);
-    transmit(push, ctx, |env, out| env.templates.reinvite(&fields, out));
+    if push.refresh.is_none()
+        && let Some((interval_s, refresher, min_se_s)) = push.timer.request_fields()
+    {
+        fields.session_expires = Some((interval_s, refresher));
+        fields.min_se = min_se_s;
+    }
+    let mut without_cema = false;
+    if let Some(session) = &push.negotiation {
+        fields.sdp_version = session.version();
+        without_cema = session.without_cema;
+    }
+    transmit(push, ctx, |env, out| {
+        encode_reinvite(env, &fields, without_cema, out);
+    });
 }
 
-pub(super) fn ack(push: &Push, ctx: &mut Ctx<'_>) {
-    let names = Names::new(push, ctx, push.ack_branch);
-    let fields = names.in_dialog(push, push.invite_cseq);
+fn encode_reinvite(env: &Env, fields: &DialogFields<'_>, without_cema: bool, out: &mut Vec<u8>) {
+    if without_cema {
+        env.templates.reinvite_without_cema(fields, out);
+    } else {
+        env.templates.reinvite(fields, out);
+    }
+}
+
+/// Appends the body of a re-INVITE with this o= version, with `a=msrp-cema` or without it.
+pub(super) fn offer_text(
+    push: &Push,
+    ctx: &Ctx<'_>,
+    (version, without_cema): (u32, bool),
+    out: &mut Vec<u8>,
+) {
+    let names = Names::new(push, ctx, push.invite_branch);
+    let msrp = msrp_session(push, ctx);
+    let mut fields = names.in_dialog(push, push.invite_cseq);
+    fields.msrp_session = msrp.as_bytes();
+    fields.sdp_version = version;
+    let start = out.len();
+    encode_reinvite(ctx.env, &fields, without_cema, out);
+    let head = memchr::memmem::find(&out[start..], b"\r\n\r\n").expect("a message has a body");
+    out.drain(start..start + head + 4);
+}
+
+/// ACK to a 2xx of the INVITE numbered `cseq`.
+pub(super) fn ack(push: &Push, ctx: &mut Ctx<'_>, cseq: u32, branch: u16) {
+    let names = Names::new(push, ctx, branch);
+    let fields = names.in_dialog(push, cseq);
     ctx.probe.acks_sent_total += 1;
     transmit(push, ctx, |env, out| env.templates.ack(&fields, out));
 }

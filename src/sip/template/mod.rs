@@ -291,6 +291,7 @@ pub struct Templates {
     message: Program,
     options: Program,
     reinvite: Program,
+    reinvite_without_cema: Program,
     subscribe_initial: Program,
     subscribe_refresh: Program,
     update: Program,
@@ -330,6 +331,10 @@ impl Templates {
             message: program(build::message(profile)),
             options: program(build::options(profile)),
             reinvite: program(build::reinvite(profile)),
+            reinvite_without_cema: program(build::reinvite(&Profile {
+                cema: false,
+                ..profile.clone()
+            })),
             subscribe_initial: program(build::subscribe_initial(profile)),
             subscribe_refresh: program(build::subscribe_refresh(profile)),
             update: program(build::update(profile)),
@@ -415,13 +420,12 @@ impl Templates {
     /// Appends a re-INVITE with the offer of the dialog: byte-identical while `sdp_session`,
     /// `sdp_version` and `msrp_session` are the INVITE's (ST-9).
     pub fn reinvite(&self, f: &DialogFields<'_>, out: &mut Vec<u8>) {
-        let mut numbers = Numbers::new();
-        push_origin(&mut numbers.origin, f.sdp_session, f.sdp_version);
-        let length = self
-            .reinvite
-            .body_len(&[numbers.origin.as_bytes(), f.msrp_session]);
-        numbers.content_length.push_number(length);
-        encode_in_dialog(&self.reinvite, f, &mut numbers, out);
+        encode_offer(&self.reinvite, f, out);
+    }
+
+    /// The same without `a=msrp-cema` (SDP-16).
+    pub fn reinvite_without_cema(&self, f: &DialogFields<'_>, out: &mut Vec<u8>) {
+        encode_offer(&self.reinvite_without_cema, f, out);
     }
 
     /// Appends an UPDATE without body.
@@ -531,6 +535,14 @@ impl Templates {
             .set(Slot::Cseq, cseq.as_bytes());
         self.options.encode(&values, out);
     }
+}
+
+fn encode_offer(program: &Program, f: &DialogFields<'_>, out: &mut Vec<u8>) {
+    let mut numbers = Numbers::new();
+    push_origin(&mut numbers.origin, f.sdp_session, f.sdp_version);
+    let length = program.body_len(&[numbers.origin.as_bytes(), f.msrp_session]);
+    numbers.content_length.push_number(length);
+    encode_in_dialog(program, f, &mut numbers, out);
 }
 
 fn encode_in_dialog(
