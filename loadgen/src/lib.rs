@@ -16,6 +16,7 @@
 )]
 
 pub mod arrivals;
+pub mod behaviour;
 pub mod check;
 pub mod cli;
 pub mod cpu;

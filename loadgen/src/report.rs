@@ -250,7 +250,7 @@ pub fn build(world: &World, marks: &[Mark]) -> Report {
     let invalid_reasons = validity::reasons(world, marks, &phases, headline);
     let objectives = objectives(world, &phases, headline);
     let mut report = Report {
-        schema: 1,
+        schema: 2,
         kind: setup.kind.name().into(),
         transport: setup.transport.param().into(),
         users: setup.users,

@@ -55,7 +55,9 @@ pub enum Rule {
     Dlg5,
     Dlg6,
     Dlg8,
+    Tx5,
     Tx13,
+    St2,
     St9,
     Sub1,
     Sub8,
@@ -262,9 +264,19 @@ const RULES: &[(Rule, &str, &str)] = &[
     ),
     (Rule::Dlg8, "DLG-8", "BYE not before the ACK"),
     (
+        Rule::Tx5,
+        "TX-5",
+        "ACK to a refusal: branch, R-URI, Route and CSeq number of the INVITE, To of the response",
+    ),
+    (
         Rule::Tx13,
         "TX-13",
         "CANCEL matches the INVITE: R-URI, branch, Route, To without tag, CSeq number",
+    ),
+    (
+        Rule::St2,
+        "ST-2",
+        "After 422: same Call-ID and From tag, CSeq plus one, Min-SE and Session-Expires as told",
     ),
     (
         Rule::St9,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use crate::arrivals::{self, Arrival};
+use crate::behaviour::{BEHAVIOURS, Behaviour, Mix, RECEIVERS, Receiver};
 use crate::forms::Answer;
 use crate::world::Step;
 
@@ -16,6 +17,10 @@ pub const SHIPPED: &[(&str, &str)] = &[
     ("full", include_str!("../scenarios/full.toml")),
     ("signalling", include_str!("../scenarios/signalling.toml")),
     ("steady", include_str!("../scenarios/steady.toml")),
+    ("storm", include_str!("../scenarios/storm.toml")),
+    ("mix", include_str!("../scenarios/mix.toml")),
+    ("fat", include_str!("../scenarios/fat.toml")),
+    ("soak", include_str!("../scenarios/soak.toml")),
 ];
 
 /// The course of a run.
@@ -247,6 +252,22 @@ pub struct Options {
     /// Who opens the MSRP connection [default: passive]
     #[arg(long, value_enum)]
     pub phone: Option<Phone>,
+    /// What phones do with a push, NAME:WEIGHT of answer, ring, late, fork, hang-up, busy, absent,
+    /// decline, not-acceptable, too-small, unavailable, silent; may repeat [default: answer]
+    #[arg(long, value_name = "NAME:WEIGHT", value_delimiter = ',')]
+    pub mix: Option<Vec<String>>,
+    /// What phones do with a SEND, NAME:WEIGHT of read, slow, refuse; may repeat [default: read]
+    #[arg(long, value_name = "NAME:WEIGHT", value_delimiter = ',')]
+    pub receivers: Option<Vec<String>>,
+    /// How long phones that ring ring, and phones that hang up stay, milliseconds [default: 200]
+    #[arg(long, value_name = "MS")]
+    pub ring_ms: Option<f64>,
+    /// How late phones that are late answer, milliseconds [default: 1000]
+    #[arg(long, value_name = "MS")]
+    pub late_ms: Option<f64>,
+    /// How long slow receivers take over a SEND, milliseconds [default: 100]
+    #[arg(long, value_name = "MS")]
+    pub slow_ms: Option<f64>,
     /// Send 100 before the 200 [default: true]
     #[arg(long, value_name = "BOOL")]
     pub trying: Option<bool>,
@@ -323,7 +344,7 @@ impl Options {
             connections, domain, icsi, users, devices, tel_share, messages, body_bytes, rate,
             users_in_flight, arrivals, rate_to, steps, sine_period_s, sine_depth, storm_within_s,
             storm_shape, replay, late, late_bound_ms, pressure_bound, deposit_rate, deposits_in_flight, warmup_s, duration_s,
-            drain_s, reach_s, phone, trying, ringing, session_timer, answer_cema, expect_cema,
+            drain_s, reach_s, phone, mix, receivers, ring_ms, late_ms, slow_ms, trying, ringing, session_timer, answer_cema, expect_cema,
             sendonly_session_level, check, uniqueness_window, sweep, objective, lag_bound_ms,
             engine_pid, cpu, seed, run_id, json, report_dir, ndjson, quiet);
     }
@@ -375,6 +396,15 @@ fn explain(message: &str) -> String {
         }
         _ => message.to_owned(),
     }
+}
+
+/// The known name that is nearest to an unknown one, when it is near enough for a typo.
+pub fn nearest<'a>(unknown: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .map(|known| (distance(unknown, known), known))
+        .min_by_key(|&(distance, _)| distance)
+        .filter(|&(distance, _)| distance <= 3)
+        .map(|(_, known)| known)
 }
 
 /// Edit distance.
@@ -452,6 +482,11 @@ pub struct Setup {
     pub drain_s: f64,
     pub reach_s: f64,
     pub phone: Phone,
+    pub mix: Mix<Behaviour>,
+    pub receivers: Mix<Receiver>,
+    pub ring_ms: f64,
+    pub late_ms: f64,
+    pub slow_ms: f64,
     pub trying: bool,
     pub ringing: bool,
     pub session_timer: bool,
@@ -523,6 +558,23 @@ impl Setup {
             drain_s: options.drain_s.unwrap_or(10.0),
             reach_s: options.reach_s.unwrap_or(10.0),
             phone: options.phone.unwrap_or(Phone::Passive),
+            mix: Mix::parse(
+                "mix",
+                &options.mix.unwrap_or_default(),
+                BEHAVIOURS,
+                Behaviour::Answer,
+                options.seed.unwrap_or(1),
+            )?,
+            receivers: Mix::parse(
+                "receivers",
+                &options.receivers.unwrap_or_default(),
+                RECEIVERS,
+                Receiver::Read,
+                options.seed.unwrap_or(1) ^ 0x6d73_7270,
+            )?,
+            ring_ms: options.ring_ms.unwrap_or(200.0),
+            late_ms: options.late_ms.unwrap_or(1000.0),
+            slow_ms: options.slow_ms.unwrap_or(100.0),
             trying: options.trying.unwrap_or(true),
             ringing: options.ringing.unwrap_or(false),
             session_timer: options.session_timer.unwrap_or(true),
@@ -614,6 +666,9 @@ impl Setup {
         positive("sine-period-s", Some(self.sine_period_s))?;
         positive("storm-within-s", Some(self.storm_within_s))?;
         positive("late-bound-ms", Some(self.late_bound_ms))?;
+        positive("ring-ms", Some(self.ring_ms))?;
+        positive("late-ms", Some(self.late_ms))?;
+        positive("slow-ms", Some(self.slow_ms))?;
         positive("pressure-bound", Some(self.pressure_bound))?;
         positive("deposit-rate", self.deposit_rate)?;
         positive("duration-s", Some(self.duration_s))?;

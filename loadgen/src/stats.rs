@@ -186,6 +186,14 @@ counters! {
     missed_no_user,
     /// Triggers that did not complete within the drain time.
     triggers_stalled,
+    /// Triggers given up because their phones had refused or did not answer.
+    triggers_refused,
+    /// INVITEs that phones refused.
+    refused,
+    /// Sessions that phones ended.
+    hung_up,
+    /// SENDs that phones refused.
+    sends_refused,
     /// MSRP SENDs received.
     sends,
     /// MSRP REPORTs sent.

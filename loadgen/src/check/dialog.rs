@@ -203,6 +203,25 @@ impl DialogCheck {
         bench.demand(tagged, Rule::St9, "Contact of the UPDATE lost its tags");
     }
 
+    /// Judges an ACK to a response other than 2xx.
+    pub fn ack_refusal(&self, message: &Message<'_>, dialog: &Dialog, bench: &mut Bench<'_>) {
+        let branch = via_branch(message, self.transport, bench).unwrap_or(&[]);
+        let branch_ok = self.hasher.hash(3, branch) == dialog.branch;
+        bench.demand(branch_ok, Rule::Tx5, "branch is not the INVITE's");
+        let number_ok = message.cseq() == Some((dialog.invite_cseq, b"ACK"));
+        bench.demand(number_ok, Rule::Tx5, "CSeq is not the INVITE's");
+        let call_id = message.value(Header::CallId).unwrap_or(&[]);
+        let from_tag = message.value(Header::From).and_then(tag).unwrap_or(&[]);
+        let ids_ok = self.hasher.hash(1, call_id) == dialog.call_id
+            && self.hasher.hash(2, from_tag) == dialog.from_tag;
+        bench.demand(ids_ok, Rule::Tx5, "Call-ID or From is not the INVITE's");
+        let to_tag = message.value(Header::To).and_then(tag);
+        let to_ok = to_tag == Some(phone_tag(dialog.serial).as_slice());
+        bench.demand(to_ok, Rule::Tx5, "To is not the response's");
+        let route_ok = message.count(Header::Route) > 0;
+        bench.demand(route_ok, Rule::Tx5, "ACK without the INVITE's Route");
+    }
+
     /// Judges a CANCEL of the INVITE.
     pub fn cancel(&mut self, message: &Message<'_>, dialog: &Dialog, bench: &mut Bench<'_>) {
         let branch = via_branch(message, self.transport, bench).unwrap_or(&[]);

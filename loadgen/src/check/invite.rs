@@ -62,6 +62,8 @@ const PARTS: usize = 10;
 pub struct InviteCheck {
     policy: Policy,
     hasher: Hasher,
+    /// The next INVITE tries again after a 422: it keeps its identifiers but for the branch.
+    pub retry: bool,
     /// Forms of message whose fixed octets were found good.
     proven: ProvenForms<PARTS>,
     identifiers: RecentSet,
@@ -82,6 +84,7 @@ impl InviteCheck {
         Self {
             policy,
             hasher: Hasher::default(),
+            retry: false,
             proven: ProvenForms::default(),
             identifiers: RecentSet::new(window.saturating_mul(5)),
             accept_contact: KnownGood::default(),
@@ -493,8 +496,10 @@ impl InviteCheck {
             *hash = self.hasher.hash(salt, identifier);
         }
         let fresh = self.identifiers.insert_all(&hashes);
+        let retry = core::mem::take(&mut self.retry);
         for ((identifier, rule, what), fresh) in identifiers.into_iter().zip(fresh) {
-            bench.demand(fresh || identifier.is_empty(), rule, what);
+            let old = retry && rule != Rule::Tx8;
+            bench.demand(fresh || identifier.is_empty() || old, rule, what);
         }
         hashes
     }

@@ -57,6 +57,8 @@ pub enum Turn {
     Notice,
     /// Octets that are no SIP.
     Garbage,
+    /// The first push is refused with 422; what it then sends must be good but for the case's text.
+    Retry,
     /// Not wrong: an UPDATE in the dialog.
     GoodUpdate,
     /// Not wrong: a CANCEL of the INVITE.
@@ -69,6 +71,7 @@ impl Case {
         let before = match spot {
             Update => Some(Turn::GoodUpdate),
             Cancel => Some(Turn::GoodCancel),
+            Refused | Retried => Some(Turn::Retry),
             MessageAnswer | RegisterAnswer | Subscribe | NotifyAnswer | Invite | Ack | Send
             | Bye => None,
         };
@@ -101,7 +104,8 @@ impl Case {
 }
 
 use Spot::{
-    Ack, Bye, Cancel, Invite, MessageAnswer, NotifyAnswer, RegisterAnswer, Send, Subscribe, Update,
+    Ack, Bye, Cancel, Invite, MessageAnswer, NotifyAnswer, Refused, RegisterAnswer, Retried, Send,
+    Subscribe, Update,
 };
 
 const FEATURE: &str = ";+g.3gpp.icsi-ref=\"urn%3Aurn-7%3A3gpp-service.ims.icsi.oma.cpm.deferred\"";
@@ -302,6 +306,10 @@ pub static CASES: &[Case] = &[
     Case::turn(Rule::Dlg8, Turn::ByeBeforeAck, true),
     Case::text(Rule::Tx13, Cancel, "z9hG4bKi", "z9hG4bKj"),
     Case::text(Rule::Tx13, Cancel, "CSeq: 1", "CSeq: 2"),
+    Case::text(Rule::Tx5, Refused, "z9hG4bKi", "z9hG4bKj"),
+    Case::text(Rule::Tx5, Refused, "tag=ph", "tag=px"),
+    Case::text(Rule::St2, Retried, "CSeq: 2", "CSeq: 3"),
+    Case::text(Rule::St2, Retried, "Min-SE: 3600\r\n", ""),
     Case::text(Rule::St9, Update, "Session-Expires", "X-Expires"),
     Case::text(Rule::St9, Update, ";automata", ""),
     Case::text(Rule::Sub1, Subscribe, "Event: reg", "Event: presence"),

@@ -30,6 +30,10 @@ pub enum Spot {
     Cancel,
     /// BYE.
     Bye,
+    /// ACK to a refusal.
+    Refused,
+    /// INVITE after a 422.
+    Retried,
 }
 
 const ICSI: &str = "urn%3Aurn-7%3A3gpp-service.ims.icsi.oma.cpm.deferred";
@@ -58,6 +62,9 @@ impl Script {
              msrp_listen = \"127.0.0.1:2856\"\n"
         );
         let mut options = Options::parse("self-test", &text).expect("constant options");
+        if case.before == Some(Turn::Retry) {
+            options.mix = Some(vec!["too-small:1".to_owned()]);
+        }
         options.kind = Some(if case.declined {
             Kind::Signalling
         } else {
@@ -164,6 +171,10 @@ impl Script {
     /// A whole push.
     fn push(&mut self, device: u8) {
         self.invite(device);
+        if self.case.before == Some(Turn::Retry) {
+            self.retry(device);
+            return;
+        }
         if self.case.before == Some(Turn::GoodCancel) {
             self.extra();
         }
@@ -181,6 +192,29 @@ impl Script {
         self.serial += 1;
         let text = invite(self.serial, self.user, device);
         self.sip(Spot::Invite, text);
+    }
+
+    /// The push is refused with 422: ACK, and another INVITE. Nothing comes behind it: its dialog has
+    /// another tag than this script's other messages.
+    fn retry(&mut self, device: u8) {
+        let (n, user) = (self.serial, self.user);
+        let ack = cancel(n, user, device).replace("CANCEL", "ACK").replacen(
+            "home.example>\r\nCall",
+            &format!("home.example>;tag=ph{n:08}\r\nCall"),
+            1,
+        );
+        self.sip(Spot::Refused, ack);
+        let again = invite(n, user, device)
+            .replacen(&format!("z9hG4bKi{n:08}"), &format!("z9hG4bKr{n:08}"), 1)
+            .replace("CSeq: 1 INVITE", "CSeq: 2 INVITE")
+            .replace(
+                "Expires: 1800;refresher=uac\r\n",
+                "Expires: 3600;refresher=uac\r\nMin-SE: 3600\r\n",
+            );
+        // The world counts INVITEs.
+        self.serial += 1;
+        self.sip(Spot::Retried, reframed(&again));
+        // Over UDP or TCP, an INVITE that is never acknowledged has no rule before the run ends.
     }
 
     fn ack(&mut self, device: u8) {
@@ -287,7 +321,7 @@ impl Script {
                 self.sip(Spot::Invite, text);
             }
             Turn::Garbage => self.sip(Spot::Invite, "\u{1}nonsense\r\n\r\n".to_owned()),
-            Turn::GoodCancel | Turn::GoodUpdate => {}
+            Turn::GoodCancel | Turn::GoodUpdate | Turn::Retry => {}
         }
     }
 

@@ -2,8 +2,9 @@
 
 use std::collections::VecDeque;
 
-use super::{LINK_BYTES_MAX, World};
+use super::{Call, LINK_BYTES_MAX, World};
 use crate::arrivals::Plan;
+use crate::behaviour::Behaviour;
 use crate::scenario::{Kind, Late, Setup};
 use crate::stats::Stage;
 
@@ -142,6 +143,7 @@ impl World {
     /// Sends what is due and moves on when a step is over. Call after every batch and on a timer.
     pub fn pump(&mut self, now: u64) {
         self.now = now;
+        self.pump_later();
         self.release_stalled();
         match self.director.step {
             Step::Connect | Step::Done => {}
@@ -176,6 +178,11 @@ impl World {
 
     /// When the next trigger of an open loop is due.
     pub fn next_due(&self) -> Option<u64> {
+        let trigger = self.next_trigger();
+        trigger.into_iter().chain(self.next_later()).min()
+    }
+
+    fn next_trigger(&self) -> Option<u64> {
         match self.director.step {
             Step::Warmup if !self.paced_warmup() => None,
             Step::Register if !self.paced_wave() => None,
@@ -476,10 +483,18 @@ impl World {
                     self.director.lanes -= 1;
                 }
                 let first = entry.first_device as usize;
+                let mut refused = true;
                 for device in &mut self.devices[first..first + usize::from(entry.devices)] {
+                    let unanswered = device.call == Call::Ringing;
+                    refused &= !device.pending || device.holds || unanswered;
                     device.pending = false;
                 }
-                self.counters.triggers_stalled += 1;
+                // Phones that refuse are asked again when the engine sees fit.
+                if refused && !self.setup.mix.is_only(Behaviour::Answer) {
+                    self.counters.triggers_refused += 1;
+                } else {
+                    self.counters.triggers_stalled += 1;
+                }
                 self.director.completed(user);
             }
         }
@@ -529,7 +544,8 @@ impl World {
             + counters.deposits_accepted
             + counters.deposits_refused
             + counters.triggers_sent
-            + counters.triggers_stalled;
+            + counters.triggers_stalled
+            + counters.triggers_refused;
         if self.director.progress.0 != sum {
             self.director.progress = (sum, self.now);
             return;

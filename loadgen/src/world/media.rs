@@ -3,6 +3,7 @@
 use memchr::memmem;
 
 use super::{Call, World};
+use crate::behaviour::Receiver;
 use crate::check::Bench;
 use crate::identity::{put_fixed, read_digits};
 use crate::ledger::Delivery;
@@ -104,6 +105,26 @@ impl World {
         if judged {
             self.judge_frame(index, frame);
         }
+        let receiver = self.setup.receivers.draw(index, self.devices[index].nth);
+        if receiver == Receiver::Refuse && frame.body.is_some() {
+            self.devices[index].excused = true;
+            self.devices[index].holds = true;
+            self.counters.sends_refused += 1;
+            self.respond(link, frame, b"413 No room");
+            return;
+        }
+        let before = self.outbox.peek(link).buffer.len();
+        self.receive(link, frame, (user, device, index));
+        if receiver == Receiver::Slow {
+            let bytes = self.outbox.link(link).buffer.split_off(before);
+            let ms = self.setup.slow_ms;
+            self.later(super::mood::Kind::Media, ms, link, index, bytes);
+        }
+    }
+
+    /// Answers a SEND and takes what it carries.
+    fn receive(&mut self, link: LinkId, frame: &Frame<'_>, whose: (u32, u8, usize)) {
+        let (user, device, index) = whose;
         if frame.failure_report != b"no" && frame.failure_report != b"partial" {
             self.respond(link, frame, b"200 OK");
         }
@@ -346,6 +367,17 @@ impl World {
         } else if row.msrp_id != hash {
             let what = "another Message-ID than before for one message";
             self.violations.record(Rule::Msrp4, what, frame.bytes);
+        }
+    }
+
+    /// Gives back what was got of a message in transfer.
+    pub(super) fn forget_partial(&mut self, index: usize) {
+        let device = &mut self.devices[index];
+        device.partial_len = 0;
+        if device.partial != 0 {
+            let slot = core::mem::take(&mut device.partial) - 1;
+            self.partials[slot as usize].clear();
+            self.free_partials.push(slot);
         }
     }
 

@@ -3,11 +3,13 @@
 
 mod director;
 mod media;
+mod mood;
 mod phone;
 mod registrar;
 
 use std::net::SocketAddr;
 
+use crate::behaviour::Behaviour;
 use crate::check::dialog::{Dialog, DialogCheck};
 use crate::check::invite::{InviteCheck, Policy};
 use crate::check::sdp::DirectionLevel;
@@ -39,6 +41,12 @@ pub enum Call {
     /// No dialog.
     #[default]
     Idle,
+    /// Refused, no ACK yet.
+    Refused,
+    /// Refused with 422 and acknowledged: another INVITE is to come.
+    Retry,
+    /// No final answer yet.
+    Ringing,
 }
 
 /// One device.
@@ -52,6 +60,12 @@ pub struct Device {
     fed: bool,
     /// This push is judged.
     judged: bool,
+    /// What the phone does with this push.
+    behaviour: Behaviour,
+    /// The phone cut this session short, so not every message is owed.
+    excused: bool,
+    /// Pushes so far, as far as what the phone does is drawn from them.
+    nth: u32,
     /// The last INVITE was declined while it named the oldest message: the engine holds it.
     holds: bool,
     /// Intended time of the outstanding trigger.
@@ -123,6 +137,8 @@ pub struct World {
     pub counters: Counters,
     /// Time of this turn, nanoseconds of the run.
     pub now: u64,
+    /// Octets that leave later.
+    waiting: mood::Waiting,
     /// The measured step over time.
     pub timeline: Timeline,
     /// The schedule.
@@ -174,6 +190,7 @@ impl World {
             latencies: Latencies::default(),
             counters: Counters::default(),
             now: 0,
+            waiting: mood::Waiting::default(),
             timeline: Timeline::default(),
             director: Director::new(&setup),
             engine_links: Vec::new(),

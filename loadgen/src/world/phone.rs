@@ -1,6 +1,7 @@
 //! Phones: the answering side of a push.
 
 use super::{Call, World, bench, put_head};
+use crate::behaviour::Behaviour;
 use crate::check::dialog::{Dialog, phone_tag};
 use crate::check::invite::InviteCheck;
 use crate::forms::Answer;
@@ -18,7 +19,9 @@ impl World {
         if let Some(index) = self.repeated(message) {
             return self.answer_again(link, message, index);
         }
+        let retries = self.expects_retry(message);
         let read = if judged {
+            self.invites.retry = retries;
             let mut bench = bench(&mut self.violations, message);
             self.invites.check(&self.names, message, &mut bench)
         } else {
@@ -52,13 +55,16 @@ impl World {
             last_cseq: push.cseq,
             serial: self.next_serial(),
         };
+        if judged && retries {
+            self.judge_retry(message, index, &dialog);
+        }
         let user = &self.users[push.user as usize];
         let oldest = self.ledger.oldest_for(&user.queue, push.device);
         let device = &mut self.devices[index];
         if judged {
             let mut bench = bench(&mut self.violations, message);
             bench.demand(
-                device.call == Call::Idle,
+                device.call == Call::Idle || retries,
                 Rule::Rsp31,
                 "a second push to one device",
             );
@@ -79,6 +85,13 @@ impl World {
         }
         let named_oldest = oldest.is_some() && push.first_message == oldest.map(u64::from);
         device.holds = !self.accepting && (named_oldest || !judged);
+        device.excused = false;
+        device.behaviour = if retries {
+            Behaviour::Answer
+        } else {
+            device.nth += 1;
+            self.setup.mix.draw(index, device.nth)
+        };
         device.dialog = dialog;
         device.call = Call::Answered;
         device.fed = false;
@@ -105,13 +118,80 @@ impl World {
         if answer == Answer::Active {
             self.active_paths[index] = Some(push.path.into());
         }
-        self.answer(
-            link,
-            message,
-            (push.user, push.device),
-            answer,
-            dialog.serial,
-        );
+        self.behave(link, message, (push.user, push.device, index), answer);
+    }
+
+    /// Whether an INVITE is for a device that refused the last one with 422.
+    fn expects_retry(&self, message: &Message<'_>) -> bool {
+        let retry = || {
+            let (user, device, _) = self.names.read_gruu(message.target)?;
+            let index = self.device_index(user, device)?;
+            Some(self.devices[index].call == Call::Retry)
+        };
+        !self.setup.mix.is_only(Behaviour::Answer) && retry().unwrap_or(false)
+    }
+
+    /// Does with an INVITE what the phone is to do with it.
+    fn behave(
+        &mut self,
+        link: LinkId,
+        message: &Message<'_>,
+        whose: (u32, u8, usize),
+        answer: Answer,
+    ) {
+        let (user, number, index) = whose;
+        let (serial, behaviour) = {
+            let device = &self.devices[index];
+            (device.dialog.serial, device.behaviour)
+        };
+        if let Some(refusal) = behaviour.refusal() {
+            self.active_paths[index] = None;
+            return self.refuse(link, message, index, refusal);
+        }
+        match behaviour {
+            Behaviour::Silent => {
+                self.devices[index].call = Call::Ringing;
+                self.active_paths[index] = None;
+                self.reply(link, message, b"100 Trying", None, b"");
+            }
+            Behaviour::Ring | Behaviour::Late => {
+                self.devices[index].call = Call::Ringing;
+                self.reply(link, message, b"100 Trying", None, b"");
+                let (mut ms, tag) = (self.setup.late_ms, phone_tag(serial));
+                if behaviour == Behaviour::Ring {
+                    self.reply(link, message, b"180 Ringing", Some(&tag), b"");
+                    ms = self.setup.ring_ms;
+                }
+                let mut bytes = Vec::with_capacity(2048);
+                put_head(&mut bytes, message, b"200 OK", Some(&tag));
+                let digits = Digits::of_user(user).device(number).serial(serial);
+                self.forms.put_answer(answer, &digits, &mut bytes);
+                self.later(super::mood::Kind::Answer, ms, link, index, bytes);
+            }
+            Behaviour::Fork => {
+                self.reply(
+                    link,
+                    message,
+                    b"183 Session Progress",
+                    Some(b"fk-other"),
+                    b"",
+                );
+                self.answer(link, message, (user, number), answer, serial);
+            }
+            Behaviour::HangUp => {
+                self.phone_bye(message, whose);
+                self.answer(link, message, (user, number), answer, serial);
+            }
+            Behaviour::Answer
+            | Behaviour::Absent
+            | Behaviour::Busy
+            | Behaviour::Decline
+            | Behaviour::NotAcceptable
+            | Behaviour::TooSmall
+            | Behaviour::Unavailable => {
+                self.answer(link, message, (user, number), answer, serial);
+            }
+        }
     }
 
     /// The device that has this very INVITE in progress: a retransmission.
@@ -135,8 +215,21 @@ impl World {
         } else {
             Answer::Declined
         };
-        let serial = self.devices[index].dialog.serial;
-        self.answer(link, message, (push.user, push.device), answer, serial);
+        match (
+            self.devices[index].call,
+            self.devices[index].behaviour.refusal(),
+        ) {
+            (Call::Refused, Some((status, tail))) => {
+                let tag = phone_tag(self.devices[index].dialog.serial);
+                self.reply(link, message, status, Some(&tag), tail);
+            }
+            (Call::Ringing, _) => self.reply(link, message, b"100 Trying", None, b""),
+            (Call::Answered | Call::Confirmed, _) => {
+                let serial = self.devices[index].dialog.serial;
+                self.answer(link, message, (push.user, push.device), answer, serial);
+            }
+            (Call::Idle | Call::Retry | Call::Refused, _) => {}
+        }
     }
 
     fn next_serial(&mut self) -> u32 {
@@ -190,6 +283,15 @@ impl World {
     /// ACK to our 2xx.
     pub(super) fn ack(&mut self, _link: LinkId, message: &Message<'_>) {
         self.counters.acks += 1;
+        if let Some((user, number, _)) = self.names.read_gruu(message.target)
+            && let Some(index) = self.device_index(user, number)
+            && matches!(self.devices[index].call, Call::Refused | Call::Retry)
+        {
+            if self.devices[index].call == Call::Refused {
+                self.ack_refusal(message, (user, number, index));
+            }
+            return;
+        }
         let Some((user, device_number, index)) = self.dialog_of(message) else {
             self.counters.strays += 1;
             return;
@@ -256,7 +358,10 @@ impl World {
             let owed = device.owed;
             let queue = &self.users[user as usize].queue;
             let left = self.ledger.oldest_for(queue, device_number);
-            let unsent = self.accepting && owed != NONE && left.is_some_and(|left| left <= owed);
+            let unsent = self.accepting
+                && !device.excused
+                && owed != NONE
+                && left.is_some_and(|left| left <= owed);
             bench.demand(
                 !unsent,
                 Rule::Ok3,
@@ -319,6 +424,7 @@ impl World {
             .names
             .read_gruu(message.target)
             .and_then(|(user, device, _)| self.device_index(user, device));
+        let ringing = found.filter(|&index| self.devices[index].call == Call::Ringing);
         match found {
             Some(index) if self.devices[index].judged => {
                 let mut bench = bench(&mut self.violations, message);
@@ -332,6 +438,9 @@ impl World {
             }
         }
         self.reply(link, message, b"200 OK", Some(b"ph-cancel"), b"");
+        if let Some(index) = ringing {
+            self.terminate(link, message, index);
+        }
     }
 
     /// A push ended: whoever waits for it goes on.
@@ -340,7 +449,16 @@ impl World {
         let left = self.ledger.oldest_for(queue, device_number).is_some();
         let device = &mut self.devices[index];
         // With a message left that came after the INVITE, another push is to follow.
-        if !device.pending || (self.accepting && left) {
+        if !device.pending || (self.accepting && left && !device.excused) {
+            return;
+        }
+        self.push_over(user, device_number, index);
+    }
+
+    /// Nobody waits for this device's push any more.
+    pub(super) fn push_over(&mut self, user: u32, _device_number: u8, index: usize) {
+        let device = &mut self.devices[index];
+        if !device.pending {
             return;
         }
         device.pending = false;
@@ -376,7 +494,7 @@ impl World {
         self.bind(media, &path, user, device, serial);
     }
 
-    fn close_media(&mut self, index: usize) {
+    pub(super) fn close_media(&mut self, index: usize) {
         let media = self.devices[index].media;
         if media != 0 {
             self.devices[index].media = 0;

@@ -152,7 +152,7 @@ impl World {
     }
 
     /// The connection to a SUBSCRIBE's Contact, opened at first use.
-    fn notify_link(&mut self, contact: &[u8]) -> LinkId {
+    pub(super) fn notify_link(&mut self, contact: &[u8]) -> LinkId {
         let address = contact
             .strip_prefix(b"sip:")
             .map(|rest| rest.split(|&byte| byte == b';').next().unwrap_or(rest))
@@ -193,6 +193,7 @@ impl World {
             Some(b'm') => self.deposit_answered(message, &branch[1..]),
             Some(b'r') => self.register_answered(message, &branch[1..]),
             Some(b'n') => self.notify_answered(message, &branch[1..]),
+            Some(b'b') => self.phone_bye_answered(message, &branch[1..]),
             _ => self.counters.strays += 1,
         }
     }

@@ -101,6 +101,8 @@ struct Stored {
 }
 
 struct Push {
+    invite: String,
+    cseq: u32,
     user: String,
     gruu: String,
     from_tag: String,
@@ -279,6 +281,58 @@ impl State {
             self.answered(text);
         } else if first.starts_with("SIP/2.0 200") && header(text, "CSeq").ends_with("BYE") {
             self.ended(header(text, "Call-ID"));
+        } else if first.starts_with("BYE") {
+            let call_id = header(text, "Call-ID").to_owned();
+            let known = self
+                .pushes
+                .get_mut(&call_id)
+                .map(|push| push.declined = true);
+            let status = match known {
+                Some(()) => "200 OK",
+                None => "481 Call/Transaction Does Not Exist",
+            };
+            self.answer(conn, text, status, "", "");
+            self.ended(&call_id);
+        } else if header(text, "CSeq").ends_with("INVITE") && !first.starts_with("SIP/2.0 1") {
+            self.refused(text);
+        }
+    }
+
+    /// A refusal: ACK, and after 422 another try.
+    fn refused(&mut self, text: &str) {
+        let call_id = header(text, "Call-ID").to_owned();
+        let Some(push) = self.pushes.get_mut(&call_id) else {
+            return;
+        };
+        let invite = push.invite.clone();
+        let head = &invite[..invite.find("\r\nContact: ").unwrap()];
+        let ack = head
+            .replacen("INVITE", "ACK", 1)
+            .replace(" INVITE", " ACK")
+            .replace(
+                &format!("\r\nTo: {}", header(&invite, "To")),
+                &format!("\r\nTo: {}", header(text, "To")),
+            );
+        push.declined = true;
+        let again = text.starts_with("SIP/2.0 422") && push.cseq == 1;
+        if again {
+            push.declined = false;
+            push.cseq = 2;
+            push.invite = invite
+                .replacen("z9hG4bK-i-", "z9hG4bK-r-", 1)
+                .replace("CSeq: 1 INVITE", "CSeq: 2 INVITE")
+                .replace(
+                    "Expires: 1800;refresher=uac",
+                    "Expires: 3600;refresher=uac\r\nMin-SE: 3600",
+                );
+        }
+        let retry = push.invite.clone();
+        let conn = self.scscf.expect("SUBSCRIBE came first");
+        self.put(conn, &format!("{ack}\r\nContent-Length: 0\r\n\r\n"));
+        if again {
+            self.put(conn, &retry);
+        } else {
+            self.ended(&call_id);
         }
     }
 
@@ -429,6 +483,8 @@ impl State {
         self.sessions
             .insert(format!("k9Qv3tZs1mXb{n:08}"), call_id.clone());
         let push = Push {
+            invite: text,
+            cseq: 1,
             user: user.to_owned(),
             gruu: gruu.to_owned(),
             from_tag,
@@ -446,6 +502,7 @@ impl State {
     fn in_dialog(&mut self, call_id: &str, method: &str, cseq: u32, extra: &str) {
         let (n, address) = (self.next(), self.address);
         let push = &self.pushes[call_id];
+        let cseq = cseq + push.cseq - 1;
         let target = if self.fault == Fault::OldTarget {
             &push.gruu
         } else {
@@ -576,6 +633,16 @@ impl State {
             );
             self.put(conn, &answer);
             self.send_all(conn, &call_id);
+        } else if first.contains(" 413") {
+            if let Some(push) = self.pushes.get_mut(&call_id) {
+                push.declined = true;
+                let (user, gruu) = (push.user.clone(), push.gruu.clone());
+                for stored in self.mail.get_mut(&user).into_iter().flatten() {
+                    stored.done.remove(&gruu);
+                }
+                self.sessions.remove(&session);
+                self.bye(&call_id);
+            }
         } else if first.ends_with(" REPORT") {
             let Some(push) = self.pushes.get_mut(&call_id) else {
                 return;

@@ -12,6 +12,8 @@
 
 mod blaster;
 mod engine;
+mod phones;
+mod schema;
 mod validity;
 
 use std::ffi::OsString;
@@ -82,6 +84,7 @@ fn an_honest_engine_is_conformant_and_the_ledger_balances() {
     let sizes = ["--body-bytes", "20,300,5000", "--phone", "mixed"];
     let (code, report) = judge("honest", Fault::None, &[SMALL, &sizes].concat());
     assert_eq!(code, 0, "{report:#}");
+    assert_eq!(schema::complaints(&report), [""; 0]);
     let ledger = &report["ledger"];
     assert_eq!(ledger["expected"], ledger["delivered"]);
     assert_eq!(ledger["deposited"], 60);
@@ -165,6 +168,8 @@ fn an_open_loop_measures_from_the_intended_time() {
     ];
     let (code, report) = judge("rate", Fault::None, &args);
     assert_eq!(report["conformant"], true, "{report:#}");
+    assert_eq!(schema::complaints(&report), [""; 0]);
+    assert!(report["series"]["slots"].as_array().unwrap().len() >= 4);
     assert_eq!(report["ledger"]["kept"], 100);
     assert_eq!(report["objectives_met"], false);
     assert_eq!(code, 1, "{report:#}");
