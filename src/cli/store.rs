@@ -381,6 +381,8 @@ fn to_json(deposit: &Deposit<'_>, devices: &[(u64, Fate)]) -> Value {
         "imdn_message_id": text(deposit.imdn_message_id),
         "conversation_id": text(deposit.conversation_id),
         "contribution_id": text(deposit.contribution_id),
+        "related_icid": text(deposit.related_icid),
+        "lines": text(deposit.lines),
         "in_reply_to": text(deposit.in_reply_to),
         "target_instance": format!("{:016x}", deposit.target_instance),
         "content_type": text(deposit.content_type),
@@ -401,6 +403,7 @@ fn from_json(line: &str) -> Option<(u64, Vec<Vec<u8>>)> {
     let (message_id, conversation) = (field("imdn_message_id")?, field("conversation_id")?);
     let (contribution, in_reply_to) = (field("contribution_id")?, field("in_reply_to")?);
     let content_type = field("content_type")?;
+    let (related_icid, lines) = (field("related_icid")?, field("lines")?);
     let deposit = Deposit {
         user: &user,
         identity: &identity,
@@ -416,6 +419,8 @@ fn from_json(line: &str) -> Option<(u64, Vec<Vec<u8>>)> {
         target_instance: key(value.get("target_instance")?)?,
         content_type: &content_type,
         cpim: &cpim,
+        related_icid: &related_icid,
+        lines: &lines,
     };
     let mut payloads = vec![Vec::new()];
     record::encode_deposit(&deposit, &mut payloads[0]).ok()?;

@@ -232,6 +232,7 @@ impl Campaigns {
             };
             let device = &mut parts.user.devices[index];
             push.reset(parts.ctx.env, push_key, key, device.key);
+            push.binding = device.binding;
             device.pushing = Some(push_key);
             parts.state.pushes += 1;
             started.push(push_key);
@@ -419,7 +420,7 @@ impl Campaigns {
             } else {
                 0
             };
-            let binding = device.binding;
+            let binding = push.binding;
             let record = registry::Outcome {
                 class,
                 status,

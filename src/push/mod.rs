@@ -37,6 +37,7 @@ use crate::base::token::{
 use crate::metrics::probe::Probe;
 use crate::msrp::inbound::Reassembly;
 use crate::msrp::session::Session;
+use crate::registry::outcome::BindingId;
 use crate::sdp::{SdpError, Setup};
 use crate::sip::dialog::Dialog;
 use crate::sip::session_timer::{InitialMinSe, Refresh, SessionTimer};
@@ -337,6 +338,8 @@ pub struct Push {
     pub inbound: Reassembly,
     /// To value of the last failure, for repeated ACKs.
     pub failed_to: Vec<u8>,
+    /// The device's binding when the push was decided on: the one its outcome is about.
+    pub binding: BindingId,
     /// Hashes of the To tags of the forks ended so far.
     fork_tags: [u64; signalling::FORKS_MAX],
 }

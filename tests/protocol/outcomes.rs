@@ -289,3 +289,31 @@ fn no_hop_gets_more_invites_than_it_may_have_open() {
     let second = bench.expect("INVITE");
     assert_ne!(second.uri(), first.uri());
 }
+
+// Proves: REG-5, RSP-6
+#[test]
+fn an_answer_to_a_former_binding_says_nothing_about_the_new_one() {
+    let (mut bench, mut notifier) = {
+        let mut bench = Bench::new();
+        bench.deposit("hello");
+        let notifier = bench.subscribed(&[Contact::of(PHONE_A)]);
+        (bench, notifier)
+    };
+    let old = bench.expect("INVITE");
+    // The phone starts anew and registers before its former self's refusal gets here.
+    let mut contact = Contact::of(PHONE_A);
+    contact.call_id = "restarted".to_owned();
+    bench.notify(&mut notifier, "partial", &[contact.clone()]);
+    bench.run_s(1);
+    bench.reply(&old, "403 Forbidden", "");
+    bench.expect("ACK");
+    bench.run_s(1);
+    let new = bench.expect("INVITE");
+    // The new one's own refusal counts.
+    bench.reply(&new, "403 Forbidden", "");
+    bench.expect("ACK");
+    contact.cseq = 2;
+    bench.notify(&mut notifier, "partial", &[contact]);
+    bench.run_s(60);
+    bench.expect_quiet();
+}
