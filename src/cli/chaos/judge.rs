@@ -71,6 +71,7 @@ pub(super) struct Judge {
     pub(super) feeding: bool,
     /// Deposits refused since the last look.
     pub(super) refused: u64,
+    accepted: u64,
     alive: bool,
     users: u64,
     sender: SyncSender<Event>,
@@ -143,6 +144,7 @@ impl Judge {
             absent_percent: 30,
             feeding: false,
             refused: 0,
+            accepted: 0,
             alive: false,
             users,
             trunk: listen(Kind::Trunk, &sender, 1)?,
@@ -197,6 +199,15 @@ impl Judge {
     pub(super) fn play(&mut self, time: Duration) {
         let until = now() + time;
         while now() < until {
+            self.step(Duration::from_millis(10));
+        }
+    }
+
+    /// Plays until `more` deposits are acknowledged, or `patience` is over.
+    pub(super) fn warm_up(&mut self, more: u64, patience: Duration) {
+        let until = now() + patience;
+        let wanted = self.accepted + more;
+        while now() < until && self.accepted < wanted {
             self.step(Duration::from_millis(10));
         }
     }
@@ -316,6 +327,7 @@ impl Judge {
             if let (Some(deposit), 200..) = (deposit, status) {
                 self.outstanding = self.outstanding.saturating_sub(1);
                 self.refused += u64::from(status != 202);
+                self.accepted += u64::from(status == 202);
                 self.ledger.answered(deposit, status);
             }
             return;

@@ -24,6 +24,8 @@ use judge::Judge;
 const BROKEN: u8 = 4;
 /// Longest wait for the engine to be ready, or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Deposits that a process must have acknowledged before its end is due.
+const WARM_ACKNOWLEDGED: u64 = 20;
 /// Users of a campaign.
 const USERS: u64 = 300;
 /// Size of a disk that is cut off, MiB; the least an XFS can have, with a margin.
@@ -208,6 +210,8 @@ impl Campaign<'_> {
             return self.full_round();
         }
         let mut engine = self.start()?;
+        // On a busy machine a process needs a while before anything can be lost.
+        self.judge.warm_up(WARM_ACKNOWLEDGED, PATIENCE);
         let time = 50 + self.judge.dice.below(self.options.round_ms);
         self.judge.play(Duration::from_millis(time));
         engine.listen();
@@ -303,6 +307,10 @@ impl Campaign<'_> {
                 .broken(format!("the last engine ended with {code:?}"));
         }
         self.judge.end();
+        if self.judge.ledger.sums().acknowledged == 0 {
+            let what = "nothing was acknowledged, so nothing was shown";
+            self.judge.ledger.broken(what.to_owned());
+        }
         let own = std::env::current_exe().map_err(|error| error.to_string())?;
         let verify = Command::new(own)
             .args(["store", "verify", "--json", "--dir"])
