@@ -204,6 +204,11 @@ impl Shard {
         self.post.saw_number(mark.number);
         let Some(user) = self.registry.lookup(mark.user) else {
             self.post.segments.mark(location, None);
+            // Its last message left while the checkpoint was made, whose books have the deposit; a
+            // user without messages is in no piece of it.
+            if let (MarkKind::Removed { reason }, true) = (mark.kind, found.has_checkpoint) {
+                self.post.ledger.removed(reason);
+            }
             return;
         };
         let mailbox = self.post.mailbox(user.slot);
