@@ -8,8 +8,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use clap::{Parser, Subcommand};
 
+use crate::capture::{Capture, Expect};
 use crate::net::{DriveError, Driver, Listeners};
-use crate::panel::{self, Panel};
+use crate::panel::{self, Keys, Panel};
 use crate::report::{
     self, EXIT_OK, EXIT_REGRESSION, EXIT_UNREACHABLE, EXIT_USAGE, EXIT_VIOLATION, Report,
 };
@@ -57,6 +58,15 @@ enum Command {
         /// Write the page here instead; one report only
         #[arg(long, value_name = "FILE")]
         html: Option<std::path::PathBuf>,
+    },
+    /// Run the rules on a capture of any engine
+    #[command(after_help = "Exit codes: 0 no rule broken, 2 usage, 4 a rule broken.")]
+    Check {
+        /// Capture in the classic pcap format
+        #[arg(value_name = "FILE.pcap")]
+        file: std::path::PathBuf,
+        #[command(flatten)]
+        expect: Expect,
     },
     /// Compare reports; several of one side are separated by commas
     #[command(after_help = "Exit codes: 0 nothing worse, 2 usage, 5 a figure is worse.")]
@@ -134,6 +144,7 @@ pub fn cli_main(args: Vec<OsString>) -> i32 {
             Ok(if good { EXIT_OK } else { EXIT_VIOLATION })
         }
         Command::Scenarios { name } => scenarios(name.as_deref()),
+        Command::Check { file, expect } => check_file(&file, &expect),
         Command::Show { files, html } => show(&files, html.as_deref()),
         Command::Compare {
             a,
@@ -182,6 +193,42 @@ fn show(files: &[String], html: Option<&Path>) -> Result<i32, String> {
         }
     }
     Ok(EXIT_OK)
+}
+
+fn check_file(file: &Path, expect: &Expect) -> Result<i32, String> {
+    let bytes = std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let packets = crate::pcap::read(&bytes).map_err(|why| format!("{}: {why}", file.display()))?;
+    let mut capture = Capture::new(expect);
+    for packet in &packets {
+        capture.packet(packet);
+    }
+    capture.finish();
+    print(&format!(
+        "{} packets, {} messages, {} pushes, {} violations\n",
+        packets.len(),
+        capture.seen,
+        capture.pushes,
+        capture.violations.total()
+    ));
+    for (rule, count) in capture.violations.broken() {
+        print(&format!(
+            "broken   {} x{count}: {}\n",
+            rule.id(),
+            rule.text()
+        ));
+        let offenders = capture.violations.offenders();
+        if let Some(first) = offenders.iter().find(|offender| offender.rule == rule) {
+            print(&format!("  first: {}\n", first.what));
+            for line in first.message.lines().take(40) {
+                print(&format!("  | {}\n", line.escape_debug()));
+            }
+        }
+    }
+    Ok(if capture.violations.total() == 0 {
+        EXIT_OK
+    } else {
+        EXIT_VIOLATION
+    })
 }
 
 fn compared(rows: &[compare::Row], tolerance: f64, figures: &[String]) -> Result<i32, String> {
@@ -250,7 +297,8 @@ fn run(args: RunArgs) -> Result<i32, String> {
     let run_id = (clock.as_millis() & 0xffff_ffff) as u32;
     let mut setup = Setup::resolve(options, run_id)?;
     let listeners = Listeners::bind(&mut setup).map_err(|error| explain(&error))?;
-    let panel = Panel::new(&setup, false)?;
+    let keys = if setup.quiet { None } else { Keys::start() };
+    let panel = Panel::new(&setup, keys.is_some())?;
     let (json, report_dir) = (setup.json.clone(), setup.report_dir.clone());
     let (sender, receiver) = mpsc::channel();
     std::thread::Builder::new()
@@ -258,7 +306,7 @@ fn run(args: RunArgs) -> Result<i32, String> {
         .spawn(move || {
             pin(setup.cpu);
             tokio_uring::builder().entries(4096).start(async move {
-                let result = drive(setup, listeners, panel).await;
+                let result = drive(setup, listeners, panel, keys).await;
                 let _ = sender.send(result);
                 std::future::pending::<()>().await;
             });
@@ -297,7 +345,12 @@ fn pin(cpu: Option<usize>) {
     }
 }
 
-async fn drive(setup: Setup, listeners: Listeners, mut panel: Panel) -> Result<Report, DriveError> {
+async fn drive(
+    setup: Setup,
+    listeners: Listeners,
+    mut panel: Panel,
+    keys: Option<Keys>,
+) -> Result<Report, DriveError> {
     if !setup.quiet {
         let _ = writeln!(std::io::stderr(), "{}", report::headline(&setup));
     }
@@ -306,14 +359,18 @@ async fn drive(setup: Setup, listeners: Listeners, mut panel: Panel) -> Result<R
     let (start, mut last) = (Instant::now(), Instant::now());
     let mut earlier = driver.world(|world| world.counters);
     loop {
-        let second = Duration::from_secs(1);
-        match tokio::time::timeout(second, &mut done).await {
+        match tokio::time::timeout(LOOK, &mut done).await {
             Ok(outcome) => {
                 outcome?;
                 break;
             }
-            Err(_) if !panel.wanted() => {}
             Err(_) => {
+                for key in keys.iter().flat_map(Keys::typed) {
+                    driver.world(|world| steer(world, key));
+                }
+                if !panel.wanted() || last.elapsed() < SHOW {
+                    continue;
+                }
                 let span = last.elapsed().as_secs_f64();
                 last = Instant::now();
                 driver.world(|world| {
@@ -329,6 +386,20 @@ async fn drive(setup: Setup, listeners: Listeners, mut panel: Panel) -> Result<R
         world.finish();
         report::build(world, &marks)
     }))
+}
+
+/// How often keys are looked at, and progress shown.
+const LOOK: Duration = Duration::from_millis(100);
+const SHOW: Duration = Duration::from_secs(1);
+
+/// Does what a key asks for.
+fn steer(world: &mut World, key: u8) {
+    match key {
+        b'+' => world.scale(1.1),
+        b'-' => world.scale(1.0 / 1.1),
+        b'q' => world.cut_short(),
+        _ => {}
+    }
 }
 
 fn explain(error: &DriveError) -> String {
@@ -369,6 +440,12 @@ fn publish(report: &Report, json: Option<&Path>, dir: Option<&Path>) -> Result<(
         write(&dir.join("report.json"), &encoded)?;
         write(&dir.join("report.html"), &crate::html::page(report))?;
         write(&dir.join("latency.hlog"), &report.hlog)?;
+        if !report.offenders.is_empty() {
+            let messages = report.offenders.iter().map(|one| one.message.as_bytes());
+            let file = dir.join("offenders.pcap");
+            std::fs::write(&file, crate::pcap::write(messages, 5060, 5060))
+                .map_err(|error| format!("{}: {error}", file.display()))?;
+        }
         for (stage, histogram) in crate::curve::read_hlog(&report.hlog)? {
             let file = dir.join(format!("{stage}.hgrm"));
             write(&file, &crate::curve::hgrm(&histogram))?;

@@ -271,6 +271,7 @@ fn open(out: &mut String, report: &Report) {
         .series
         .slots
         .iter()
+        .filter(|slot| slot.covers > 0.0)
         .map(|slot| (slot.t, f64::from(slot.open)))
         .collect();
     let x = Axis::over(points.iter().map(|&(x, _)| x), false);

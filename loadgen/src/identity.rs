@@ -59,6 +59,8 @@ pub struct Names {
     contact_tail: Vec<u8>,
     /// Eight hexadecimal digits that tell this run's messages from those of another run.
     run: [u8; 8],
+    /// Somebody else issued the names: they are told apart and not taken apart.
+    foreign: bool,
 }
 
 impl Names {
@@ -70,6 +72,15 @@ impl Names {
             at_domain: format!("@{domain}").into_bytes(),
             contact_tail: format!("@phones.{domain}:5060;transport=tcp;dev=").into_bytes(),
             run: digits,
+            foreign: false,
+        }
+    }
+
+    /// Names that somebody else issued, as in a capture: what is asked of them is their form.
+    pub fn foreign() -> Self {
+        Self {
+            foreign: true,
+            ..Self::new("", 0)
         }
     }
 
@@ -121,6 +132,9 @@ impl Names {
     /// Reads the user of a SIP identity; `None` unless the URI is exactly one of ours.
     #[inline]
     pub fn read_aor(&self, uri: &[u8]) -> Option<u32> {
+        if self.foreign {
+            return uri.starts_with(b"sip:").then(|| fold(uri));
+        }
         let (user, rest) = read_number(uri)?;
         (rest == self.at_domain.as_slice()).then_some(user)
     }
@@ -128,6 +142,14 @@ impl Names {
     /// Reads user, device and form of a public GRUU, byte for byte as issued.
     #[inline]
     pub fn read_gruu(&self, uri: &[u8]) -> Option<(u32, u8, GruuForm)> {
+        if self.foreign {
+            let at = find(uri, b";gr=")?;
+            let end = memchr::memchr(b';', uri)?;
+            let device = fold(&uri[at..]).to_le_bytes()[0];
+            return uri
+                .starts_with(b"sip:")
+                .then(|| (fold(&uri[..end]), device, GruuForm::Sip));
+        }
         let (user, rest) = read_number(uri)?;
         let rest = rest.strip_prefix(self.at_domain.as_slice())?;
         let (form, rest) = match rest.strip_prefix(b";gr=") {
@@ -155,6 +177,10 @@ impl Names {
 
     /// Guesses which device a Request-URI means, for a URI that is wrong in its details.
     pub fn guess_device(&self, uri: &[u8]) -> Option<(u32, Option<u8>)> {
+        if self.foreign {
+            let end = memchr::memchr(b';', uri).unwrap_or(uri.len());
+            return Some((fold(&uri[..end]), Some(0)));
+        }
         let (user, rest) = read_number(uri)?;
         let device = find(rest, INSTANCE_PREFIX.as_bytes())
             .and_then(|at| rest.get(at + INSTANCE_PREFIX.len()..at + INSTANCE_PREFIX.len() + 4))
@@ -194,6 +220,9 @@ impl Names {
     /// Reads the message number of a Conversation-ID (`true`) or a Contribution-ID (`false`).
     #[inline]
     pub fn read_cpm_id(&self, conversation: bool, id: &[u8]) -> Option<u64> {
+        if self.foreign {
+            return (!id.is_empty()).then_some(0);
+        }
         let rest = id.strip_prefix(&self.run)?;
         let middle: &[u8] = if conversation {
             b"-0000-4000-9000-"
@@ -235,6 +264,13 @@ fn read_number(uri: &[u8]) -> Option<(u32, &[u8])> {
     }
     let user = read_digits(&rest[..USER_DIGITS])?;
     Some((user as u32, &rest[USER_DIGITS..]))
+}
+
+/// A number for a name of somebody else.
+fn fold(name: &[u8]) -> u32 {
+    name.iter().fold(0x811c_9dc5, |hash, &byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    })
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {

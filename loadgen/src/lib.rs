@@ -17,6 +17,7 @@
 
 pub mod arrivals;
 pub mod behaviour;
+pub mod capture;
 pub mod check;
 pub mod cli;
 pub mod cpu;
@@ -32,6 +33,7 @@ pub mod msrp;
 pub mod mutate;
 pub mod net;
 pub mod panel;
+pub mod pcap;
 pub mod report;
 pub mod rules;
 pub mod scan;

@@ -2,8 +2,9 @@
 //! machines.
 
 use std::fs::File;
-use std::io::{IsTerminal as _, Write};
+use std::io::{IsTerminal as _, Read as _, Write};
 use std::path::Path;
+use std::sync::mpsc::{Receiver, channel};
 
 use serde::Serialize;
 
@@ -103,9 +104,10 @@ impl Look {
             || "closed loop".to_owned(),
             |rate| format!("{rate:.0}/s offered"),
         );
-        let of = match setup.kind.measured() {
-            Step::Measure => setup.duration_s,
-            _ => 0.0,
+        let of = if setup.kind.measured() == Step::Measure {
+            setup.duration_s
+        } else {
+            0.0
         };
         let mut lines = vec![
             format!(
@@ -133,6 +135,46 @@ impl Look {
         }
         lines
     }
+}
+
+/// Keys typed at a terminal, one by one.
+#[derive(Debug)]
+pub struct Keys(Receiver<u8>);
+
+impl Keys {
+    /// Listens for keys; nothing without a terminal.
+    pub fn start() -> Option<Self> {
+        if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
+            return None;
+        }
+        terminal(&["-icanon", "-echo", "min", "1"]);
+        let (sender, receiver) = channel();
+        std::thread::spawn(move || {
+            let mut key = [0];
+            while let Ok(1) = std::io::stdin().read(&mut key) {
+                if sender.send(key[0]).is_err() {
+                    return;
+                }
+            }
+        });
+        Some(Self(receiver))
+    }
+
+    /// Keys typed since the last call.
+    pub fn typed(&self) -> impl Iterator<Item = u8> {
+        self.0.try_iter()
+    }
+}
+
+impl Drop for Keys {
+    fn drop(&mut self) {
+        terminal(&["icanon", "echo"]);
+    }
+}
+
+/// Sets modes of the terminal; without `stty` keys need a return behind them.
+fn terminal(modes: &[&str]) {
+    let _ = std::process::Command::new("stty").args(modes).status();
 }
 
 /// Where progress goes.

@@ -70,6 +70,13 @@ impl Case<'_> {
                 "see whether anything is registered and subscribed, and what the engine's log says",
             );
         }
+        if self.world.director.scaled {
+            self.add(
+                "by-hand",
+                "the rate was changed by hand while measuring".to_owned(),
+                "run again at the rate you found",
+            );
+        }
         if setup.open_loop() {
             self.schedule();
             self.pressure();

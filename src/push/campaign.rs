@@ -578,7 +578,9 @@ pub fn launch(push: &mut Push, parts: &mut Parts<'_, '_>) -> Option<Outcome> {
     push.careful = device.losses.is_some();
     push.no_require = device.no_require;
     push.urgent = deposit.flags.contains(DepositFlags::PRIORITY);
-    push.target.repeat(deposit.related_icid, deposit.lines);
+    if deposit.flags.contains(DepositFlags::RARE_FIELDS) {
+        push.target.repeat(deposit.related_icid, deposit.lines);
+    }
     push.target.write(ids, deposit.identity, target.uri, |out| {
         if target.rule.needs_instance() {
             user.write_accept_contact(device, out);

@@ -86,8 +86,10 @@ impl Shard {
             status: verdict.status,
             extra,
         };
-        // Only a final failure over a connection needs no repetition.
-        if is_invite && (verdict.status < 300 || !origin.is_reliable()) {
+        // A failure over a connection needs no repetition; beside a 2xx that awaits its ACK there is no
+        // room for one, and the peer asks again.
+        let repeats = verdict.status < 300 || (!origin.is_reliable() && !push.awaits_ack());
+        if is_invite && repeats {
             self.answer_invite(now, origin, message, parts, (&reply, &body));
         } else {
             self.reply_with_body(now, origin, message, &reply, &body);

@@ -7,6 +7,7 @@
 //!       -- hub     S-CSCF, registrar and notifier, senders of MESSAGE
 //!       -- phone   devices: SIP and MSRP
 //!       -- ledger  the laws that must hold, whatever happened
+//! shrink          a failing run made small
 //! ```
 //! A run has two phases: faults, then healing. After it everything must come to rest: no push, no
 //! message owed to a device that was there. Peers build and read their text themselves (`text`);
@@ -20,9 +21,11 @@ mod ledger;
 mod net;
 mod options;
 mod phone;
+mod shrink;
 mod text;
 mod world;
 
 pub use options::{Options, Ratio, Transport};
 pub use phone::{PhoneId, Plan, Reports, Trouble};
+pub use shrink::shrink;
 pub use world::{Report, World};

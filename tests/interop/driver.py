@@ -224,10 +224,15 @@ class Endpoint:
 
 
 class Media:
-    """Receives MSRP, answers 200, reports success; keeps what each path got."""
+    """Receives MSRP, answers 200, reports success; keeps what each path got.
 
-    def __init__(self, port):
+    With `stall` it leaves every SEND that has a body unanswered, and only counts it.
+    """
+
+    def __init__(self, port, stall=False):
         self.port = port
+        self.stall = stall
+        self.stalled = 0
         self.got = []
         self.broken = []
         self.reports = 0
@@ -261,6 +266,9 @@ class Media:
         head, has_body, rest = raw.partition(b"\r\n\r\n")
         if not has_body:
             head = raw
+        elif self.stall:
+            self.stalled += 1
+            return
         headers = {}
         for line in head.decode().split("\r\n"):
             name, colon, value = line.partition(":")
@@ -470,7 +478,7 @@ class Scscf:
         """Deposit, subscription, registration, media."""
         arguments, users = self.arguments, self.users
         self.deadline = asyncio.get_running_loop().time() + arguments.seconds
-        media = Media(arguments.msrp)
+        media = Media(arguments.msrp, arguments.stall)
         await media.open()
         await self.endpoint.open()
         up = await wait_port(arguments.volley, arguments.seconds)
@@ -498,8 +506,16 @@ class Scscf:
         checks.that("third-party-register-200", got == len(users), f"{got} of {len(users)}")
         got = self.count("NOTIFY", 200)
         checks.that("notify-200", got == 2 * len(users), f"{got} of {2 * len(users)}")
-        if arguments.media:
-            await self.until(lambda: len(media.got) >= len(users) * arguments.devices)
+        expected = len(users) * arguments.devices
+        if arguments.media and not arguments.stall:
+            await self.until(lambda: len(media.got) >= expected)
+        if arguments.stay:
+            stopped = await self.until(pathlib.Path(arguments.stay).exists)
+            checks.that("scenario-ends-in-time", stopped, f"not in {arguments.seconds} s")
+        if arguments.stall:
+            got = media.stalled
+            checks.that("media-under-way", got >= expected, f"{got} of {expected}")
+        elif arguments.media:
             await asyncio.sleep(1)
             media.judge(checks, users, arguments.devices)
         else:
@@ -606,6 +622,8 @@ def main():
         command.add_argument("--devices", type=int, default=2)
         command.add_argument("--seconds", type=float, default=20)
         command.add_argument("--no-media", dest="media", action="store_false")
+        command.add_argument("--stall", action="store_true", help="leave bodies unanswered")
+        command.add_argument("--stay", metavar="FILE", help="stay until this file is there")
     arguments = parser.parse_args()
     checks = Checks(getattr(arguments, "prefix", ""))
     if arguments.command == "ports":

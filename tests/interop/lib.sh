@@ -74,9 +74,17 @@ finish() {
 }
 
 # start_volley NAME CONFIG: with JSON counters in NAME.log; its process id is left in $engine.
+# Memory for rings is counted per user: while another program of the user has it all, it tries again.
 start_volley() {
-    start "$1" "$volley" run --json --config "$2"
-    engine=$started
+    local try
+    for try in 1 2 3 4 5 6; do
+        start "$1" "$volley" run --json --config "$2"
+        engine=$started
+        sleep 0.3
+        kill -0 "$engine" 2>/dev/null && return
+        grep -q RLIMIT_MEMLOCK "$work/$1.log" || return
+        sleep "$try"
+    done
 }
 
 # stop_volley NAME PREFIX COUNTER=VALUE..: it must end cleanly with these counters.
@@ -86,4 +94,54 @@ stop_volley() {
     kill -TERM "$engine"
     if finish "$engine" 20; then ok "${prefix}engine-stops-cleanly"; else fail "${prefix}engine-stops-cleanly" "status $?"; fi
     driver counters --prefix "$prefix" "$work/$name.log" "$@" || failed=1
+}
+
+# --- one scenario of SIPp against one engine -------------------------------------------------------
+
+# Of one round; `fresh` sets them back.
+fresh() { users=2 devices=2 calls=4 answer_s=20 linger_ms=300 inflight=16 expires_s=1800 settle=0 seconds=40 status= line=; }
+
+# round NAME TRANSPORT SCENARIO DRIVER_OPTIONS COUNTER=VALUE..
+round() {
+    local name=$1 transport=$2 scenario=$3 options=$4
+    shift 4
+    # For one round by hand: its name as argument of the script.
+    [ -z "${only:-}" ] || [ "$only" = "$name" ] || { fresh; return 0; }
+    local prefix=sipp-$name/ before=$failed begin=$SECONDS
+    failed=0
+    local volley_sip volley_msrp phones core media mode
+    read -r volley_sip volley_msrp phones core media < <(driver ports 5)
+    case $transport in tcp) mode=tn ;; udp) mode=u1 ;; esac
+    sed -e "s|@SIP@|$volley_sip|; s|@MSRP@|$volley_msrp|; s|@TRANSPORT@|$transport|" \
+        -e "s|@HOPS@|{ address = \"127.0.0.1:$core\", connections = 1, invite_inflight_max = 0 }, { address = \"127.0.0.1:$phones\", connections = 1, invite_inflight_max = $inflight }|" \
+        -e "s|@ROUTE@|sip:scscf1.ims.example.net;lr|; s|@GRUU@|strict|; s|@SILENT@|false|; s|@OC@|true|" \
+        -e "s|@USERS@||; s|@STORE@|$work/$name|" \
+        -e "s|^answer_s = .*|answer_s = $answer_s|; s|^linger_ms = .*|linger_ms = $linger_ms\nsession_expires_s = $expires_s|" \
+        -e '1a [node]\ndrain_s = 2\n' \
+        "$here/volley.toml" >"$work/$name.toml"
+    sed -e "s|@STATUS@|$status|; s|@LINE@|$line|" "$here/sipp/$scenario.xml" >"$work/$name.xml"
+    start "$name-sipp" sipp -sf "$work/$name.xml" -i 127.0.0.1 -p "$phones" -t "$mode" \
+        -m "$calls" -key msrp_port "$media" -timeout "$seconds" -timeout_error -nostdin \
+        -max_socket 500 -trace_logs -log_file "$work/$name-checks.log" \
+        -trace_err -error_file "$work/$name-errors.log"
+    local sipp=$started
+    # shellcheck disable=SC2086 # options are words
+    start "$name-core" driver scscf --prefix "$prefix" --transport "$transport" \
+        --volley "$volley_sip" --listen "$core" --msrp "$media" --users "$users" \
+        --devices "$devices" --seconds "$seconds" --stay "$work/$name.end" $options
+    local scscf=$started
+    if [ "$transport" = tcp ]; then driver wait "$core" 10; fi
+    start_volley "$name" "$work/$name.toml"
+    if finish "$sipp" "$seconds"; then ok "${prefix}sipp"; else fail "${prefix}sipp" "status $?"; fi
+    sleep "$settle"
+    touch "$work/$name.end"
+    finish "$scscf" 10 || failed=1
+    cat "$work/$name-core.log"
+    driver checks --prefix "$prefix" --scenario "$here/sipp/$scenario.xml" \
+        --log "$work/$name-checks.log" --calls "$calls" || failed=1
+    stop_volley "$name" "$prefix" "$@"
+    [ "$failed" -ne 0 ] || forget_logs "$name"
+    failed=$((failed | before))
+    printf '   %s took %d s\n' "$name" "$((SECONDS - begin))"
+    fresh
 }

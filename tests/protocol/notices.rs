@@ -1,6 +1,6 @@
 //! Notices of our own about messages whose life ended, and messages that are notices themselves.
 
-use crate::harness::script::{Answer, Contact, PHONE_A, USER, example};
+use crate::harness::script::{Answer, Contact, PHONE_A, PHONE_B, USER, example};
 use crate::harness::text::{Sip, crlf};
 use crate::harness::{Bench, options};
 
@@ -182,6 +182,25 @@ fn a_message_that_a_phone_took_owes_no_notice() {
     assert!(messages(bench.take_sip()).is_empty());
 }
 
+// Proves: IMDN-4, LIFE-3
+#[test]
+fn what_one_phone_has_and_another_missed_was_not_lost() {
+    let mut bench = Bench::new();
+    short_lived(&mut bench, "negative-delivery");
+    bench.subscribed(&[Contact::of(PHONE_A), Contact::of(PHONE_B)]);
+    let (a, b) = (bench.expect("INVITE"), bench.expect("INVITE"));
+    bench.reply(&b, "486 Busy Here", "");
+    bench.expect("ACK");
+    bench.bound(&a, &Answer::active());
+    let send = bench.expect_msrp("SEND");
+    bench.take_message(&send);
+    assert_eq!(bench.messages(), 1, "the other one waits for it");
+    bench.run_s(60);
+    assert_eq!(bench.messages(), 0);
+    assert_eq!(bench.counter("messages_expired_total"), 1);
+    assert!(messages(bench.take_sip()).is_empty());
+}
+
 // Proves: IMDN-4, LIFE-2
 #[test]
 fn a_transfer_that_fails_after_the_end_of_life_is_the_end() {
@@ -231,12 +250,16 @@ fn notices_for_an_absent_user_wait_and_come_after_the_messages() {
             bench = Bench::restarted(crate::harness::patient_options(), &records, 2);
             bench.run_s(1);
         }
+        bench.serial += 100;
+        let late = bench.deposit_text(USER, "late", "");
+        bench.sip_in(&late);
+        bench.expect_some("202");
         bench.subscribed(&[Contact::of(PHONE_A)]);
         let invite = bench.expect("INVITE");
         bench.bound(&invite, &Answer::active());
         let sends = bench.take_msrp();
-        let ends = ["first", "second", "</imdn>", "</imdn>"];
-        assert_eq!(sends.len(), 4);
+        let ends = ["first", "second", "late", "</imdn>", "</imdn>"];
+        assert_eq!(sends.len(), ends.len());
         for (send, end) in sends.iter().zip(ends) {
             assert!(send.body.ends_with(end), "{end} in its turn");
             bench.take_message(send);

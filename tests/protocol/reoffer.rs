@@ -444,24 +444,27 @@ fn offers_that_cannot_be_answered_leave_the_session_as_it_was() {
 // Proves: DLG-11
 #[test]
 fn offers_that_meet_are_refused() {
-    let mut bench = Bench::patient();
-    let session = idle(&mut bench);
     let body = offer(PHONE_PATH, "passive", "recvonly");
-    bench.reinvited(&session, 1, &body);
-    for method in ["INVITE", "UPDATE"] {
-        let cseq = 2 + u32::from(method == "UPDATE");
-        let early = bench.offered(&session, method, cseq, &body);
-        bench.sip_in(&early);
-        let wait: u32 = bench
-            .expect("500")
-            .get("Retry-After")
-            .parse()
-            .expect("a number");
-        assert!(wait <= 10);
+    for mut bench in [Bench::patient(), Bench::patient_udp()] {
+        let session = idle(&mut bench);
+        let ok = bench.reinvited(&session, 1, &body);
+        for method in ["INVITE", "UPDATE"] {
+            let cseq = 2 + u32::from(method == "UPDATE");
+            let early = bench.offered(&session, method, cseq, &body);
+            bench.sip_in(&early);
+            let refused = bench.expect("500");
+            let wait: u32 = refused.get("Retry-After").parse().expect("a number");
+            assert!(wait <= 10);
+        }
+        // The 2xx is repeated all the same.
+        bench.run_ms(600);
+        assert_eq!(bench.expect("200").text, ok.text);
+        bench.acked(&session, 1);
+        bench.run_s(5);
+        bench.expect_quiet();
+        bench.reinvited(&session, 4, &body);
+        bench.acked(&session, 4);
     }
-    bench.acked(&session, 1);
-    bench.reinvited(&session, 4, &body);
-    bench.acked(&session, 4);
     // Ours is under way.
     let (mut bench, session, reinvite) = anchored();
     for (cseq, method) in [(1, "INVITE"), (2, "UPDATE")] {
@@ -605,6 +608,55 @@ fn answers_that_agree_with_their_path_need_no_second_offer() {
         bench.accept(&invite, &answer);
         assert!(bench.sent().is_empty(), "{:?}", bench.sent());
     }
+}
+
+// Proves: SDP-16
+#[test]
+fn an_address_or_a_port_of_the_anchors_own_is_enough_for_a_second_offer() {
+    let plain = Answer::active().sdp;
+    let host = plain.replace("c=IN IP4 198.51.100.7", "c=IN IP4 203.0.113.5");
+    let port = plain.replace("m=message 2855", "m=message 2856");
+    let longer = plain.replace("m=message 2855", "m=message 28555");
+    for sdp in [host, port, longer] {
+        let mut bench = Bench::patient();
+        let (invite, _) = bench.invited();
+        let mut answer = Answer::active();
+        answer.sdp = sdp;
+        bench.accept(&invite, &answer);
+        assert!(!bench.expect("INVITE").body.contains("cema"));
+    }
+}
+
+// Proves: DLG-10
+#[test]
+fn a_phone_that_moves_before_it_is_connected_is_met_at_the_new_place() {
+    let mut bench = Bench::patient();
+    bench.silent.push(addr(PHONE));
+    let (invite, _) = bench.invited();
+    let answer = Answer::passive();
+    let ack = bench.accept(&invite, &answer);
+    let mut session = Session {
+        invite,
+        link: ack.link,
+        ack,
+        answer,
+    };
+    bench.reinvited(&session, 1, &offer(MOVED_PATH, "passive", "recvonly"));
+    bench.acked(&session, 1);
+    let send = bench.expect_msrp("SEND");
+    assert_eq!(send.get("To-Path"), MOVED_PATH);
+    assert_eq!(bench.peer_of(send.link), addr("198.51.100.8:2900"));
+    bench.take_message(&send);
+    session.link = send.link;
+    // It takes over the part that connects: the path is new again, and we wait.
+    let path = MOVED_PATH.replace("2900", "2901");
+    bench.reinvited(&session, 2, &offer(&path, "active", "recvonly"));
+    bench.acked(&session, 2);
+    bench.deposit("later");
+    assert!(bench.take_msrp().is_empty());
+    assert_eq!(bench.connects.len(), 2);
+    bench.run_s(15);
+    bench.expect("BYE");
 }
 
 // Proves: SDP-16, DLG-9, DLG-11

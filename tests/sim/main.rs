@@ -1,13 +1,14 @@
 //! The simulator's runs: many seeds, the same laws; the same seed, the same trace.
 //!
-//! `VOLLEY_SIM_SEEDS=first..last` runs other seeds; of the first that fails the trace is shown.
+//! `VOLLEY_SIM_SEEDS=first..last` runs other seeds; the first that fails is shrunk, and the trace of what
+//! is left is shown. `VOLLEY_SIM_REPLAY=seed` runs that one alone and shows its trace.
 
 mod scenarios;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use volley::sim::{Options, Ratio, Report, World};
+use volley::sim::{Options, Ratio, Report, World, shrink};
 
 /// Seeds of an ordinary run.
 const SEEDS: std::ops::Range<u64> = 1..221;
@@ -111,18 +112,47 @@ fn seeds() -> Vec<u64> {
     seeds
 }
 
-/// The failures of a run, with the end of its trace.
+/// The failures of a run, with what is left of its options and the end of that trace.
 fn story(seed: u64, report: &Report) -> String {
-    let traced = World::populated(Options::drawn(seed, shards_of(seed)))
-        .traced()
-        .run();
-    let skip = traced.trace.len().saturating_sub(TAIL);
+    let kind = kind_of(&report.violations[0]);
+    let full = Options::drawn(seed, shards_of(seed));
+    let (small, taken) = shrink(&full, |options| {
+        let report = World::populated(options.clone()).run();
+        report.violations.iter().any(|what| kind_of(what) == kind)
+    });
+    let tail = tail_of(small.clone());
     format!(
-        "seed {seed}: {:#?}\n{:#?}\n{}",
-        report.violations,
-        Options::drawn(seed, shards_of(seed)),
-        traced.trace[skip..].join("\n")
+        "seed {seed}: {:#?}\nshrunk by {taken:?} to {small:#?}\n{tail}",
+        report.violations
     )
+}
+
+/// What a violation says, without the numbers and names of one run.
+fn kind_of(violation: &str) -> String {
+    violation
+        .split_whitespace()
+        .filter(|word| word.chars().all(char::is_alphabetic))
+        .collect()
+}
+
+fn tail_of(options: Options) -> String {
+    let traced = World::populated(options).traced().run();
+    let skip = traced.trace.len().saturating_sub(TAIL);
+    traced.trace[skip..].join("\n")
+}
+
+#[test]
+fn a_seed_can_be_replayed() {
+    let asked = std::env::var_os("VOLLEY_SIM_REPLAY");
+    let seed = asked.and_then(|text| text.to_str()?.parse().ok());
+    let number = seed.unwrap_or(3);
+    let tail = tail_of(Options::drawn(number, shards_of(number)));
+    assert!(!tail.is_empty(), "a run leaves a trace");
+    if seed.is_some() {
+        let report = run(number, shards_of(number));
+        println!("{tail}\n{:#?}", report.violations);
+        assert_eq!(report.violations, [""; 0]);
+    }
 }
 
 #[test]

@@ -651,7 +651,7 @@ fn route_is_ours(uri: &[u8], scscf: &[u8]) -> bool {
     let semicolon = memchr(b';', rest).unwrap_or(rest.len());
     let (address, tail) = rest.split_at(semicolon);
     let address = memchr(b'@', address).map_or(address, |at| &address[at + 1..]);
-    address == scscf && param(tail, b"lr").is_some()
+    (address == scscf || scscf.is_empty()) && param(tail, b"lr").is_some()
 }
 
 /// The parameters of P-Charging-Vector, which starts without a semicolon.

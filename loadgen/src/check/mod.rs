@@ -5,6 +5,7 @@
 
 pub mod dialog;
 pub mod invite;
+pub mod media;
 pub mod sdp;
 pub mod subscribe;
 

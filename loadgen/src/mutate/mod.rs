@@ -5,6 +5,7 @@
 
 mod cases;
 mod script;
+pub(crate) mod text;
 
 use crate::rules::Rule;
 

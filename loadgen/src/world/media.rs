@@ -4,17 +4,15 @@ use memchr::memmem;
 
 use super::{Call, World};
 use crate::behaviour::Receiver;
-use crate::check::Bench;
+use crate::check::{Bench, media};
 use crate::identity::{put_fixed, read_digits};
 use crate::ledger::Delivery;
 use crate::link::LinkId;
-use crate::msrp::{Frame, Parsed, Start, is_ident, parse, session_id};
+use crate::msrp::{Frame, Parsed, Start, parse, session_id};
 use crate::rules::Rule;
 use crate::scenario::Kind;
 use crate::stats::Stage;
 
-/// Octets of a chunk above which an exact end is not demanded.
-const CHUNK_MAX: usize = 2048;
 /// Longest message reassembled, octets.
 const MESSAGE_MAX: u64 = 256 * 1024;
 
@@ -149,79 +147,9 @@ impl World {
         let entry = &self.devices[index];
         let path = self.hasher.hash(5, frame.from_path);
         let mut bench = Bench::new(&mut self.violations, frame.bytes);
-        bench.demand(
-            frame.order_ok,
-            Rule::Msrp1,
-            "headers not in the prescribed order",
-        );
-        bench.demand(
-            is_ident(frame.tid),
-            Rule::Msrp2,
-            "transaction id is no ident",
-        );
-        bench.demand(
-            path == entry.dialog.path,
-            Rule::Msrp16,
-            "From-Path is not the offer's path",
-        );
-        let Some(body) = frame.body else {
-            bench.demand(
-                frame.content_type.is_empty(),
-                Rule::Msrp1,
-                "Content-Type without a body",
-            );
-            return;
-        };
-        let kind_ok = frame.content_type == b"message/cpim";
-        bench.demand(kind_ok, Rule::Cpim1, "Content-Type is not message/cpim");
-        bench.demand(
-            is_ident(frame.message_id),
-            Rule::Msrp4,
-            "Message-ID is no ident",
-        );
-        let reports = frame.success_report == b"yes"
-            && (frame.failure_report.is_empty() || frame.failure_report == b"yes");
-        bench.demand(
-            reports,
-            Rule::Msrp8,
-            "Success-Report and Failure-Report are not yes",
-        );
-        let Some(range) = frame.range else {
-            bench.fail(Rule::Msrp5, "no Byte-Range");
-            return;
-        };
-        let last = range
-            .start
-            .saturating_add(body.len() as u64)
-            .saturating_sub(1);
-        let exact = match range.end {
-            Some(end) => end == last,
-            None => body.len() > CHUNK_MAX,
-        };
-        let total_ok = range.total.is_some_and(|total| last <= total);
-        bench.demand(
-            exact && total_ok,
-            Rule::Msrp5,
-            "Byte-Range does not fit the body",
-        );
-        bench.demand(
-            body.len() <= CHUNK_MAX || range.end.is_none(),
-            Rule::Msrp5,
-            "uninterruptible chunk over 2048 octets",
-        );
-        let ends = range.total == Some(last);
-        let flag_ok = exact && frame.flag == if ends { b'$' } else { b'+' };
-        bench.demand(
-            flag_ok || !exact,
-            Rule::Msrp3,
-            "continuation flag does not fit the range",
-        );
-        let expected = entry.partial_len + 1;
-        bench.demand(
-            range.start == expected,
-            Rule::Msrp6,
-            "chunk leaves a gap or repeats",
-        );
+        let own = path == entry.dialog.path;
+        bench.demand(own, Rule::Msrp16, "From-Path is not the offer's path");
+        media::send(frame, entry.partial_len + 1, &mut bench);
     }
 
     /// One chunk of several.

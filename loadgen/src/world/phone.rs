@@ -3,7 +3,7 @@
 use super::{Call, World, bench, put_head};
 use crate::behaviour::Behaviour;
 use crate::check::dialog::{Dialog, phone_tag};
-use crate::check::invite::InviteCheck;
+use crate::check::invite::{InviteCheck, Push};
 use crate::forms::Answer;
 use crate::ledger::NONE;
 use crate::link::{LinkId, Protocol};
@@ -35,26 +35,7 @@ impl World {
             return;
         };
         self.counters.invites += 1;
-        let [call_id, from_tag, branch, _, path] = push.hashes.unwrap_or_else(|| {
-            let of = |salt, bytes| self.hasher.hash(salt, bytes);
-            [
-                of(1, push.call_id),
-                of(2, push.from_tag),
-                of(3, push.branch),
-                0,
-                of(5, push.path),
-            ]
-        });
-        let dialog = Dialog {
-            call_id,
-            from_tag,
-            branch,
-            ack_branch: 0,
-            path,
-            invite_cseq: push.cseq,
-            last_cseq: push.cseq,
-            serial: self.next_serial(),
-        };
+        let dialog = self.dialog_from(&push);
         if judged && retries {
             self.judge_retry(message, index, &dialog);
         }
@@ -119,6 +100,30 @@ impl World {
             self.active_paths[index] = Some(push.path.into());
         }
         self.behave(link, message, (push.user, push.device, index), answer);
+    }
+
+    /// The dialog that an INVITE begins, by the hashes of its identifiers.
+    fn dialog_from(&mut self, push: &Push<'_>) -> Dialog {
+        let [call_id, from_tag, branch, _, path] = push.hashes.unwrap_or_else(|| {
+            let of = |salt, bytes| self.hasher.hash(salt, bytes);
+            [
+                of(1, push.call_id),
+                of(2, push.from_tag),
+                of(3, push.branch),
+                0,
+                of(5, push.path),
+            ]
+        });
+        Dialog {
+            call_id,
+            from_tag,
+            branch,
+            ack_branch: 0,
+            path,
+            invite_cseq: push.cseq,
+            last_cseq: push.cseq,
+            serial: self.next_serial(),
+        }
     }
 
     /// Whether an INVITE is for a device that refused the last one with 422.

@@ -150,7 +150,7 @@ fn an_open_loop_measures_from_the_intended_time() {
         "--kind",
         "signalling",
         "--users",
-        "50",
+        "300",
         "--devices",
         "2",
         "--warmup-s",
@@ -160,7 +160,7 @@ fn an_open_loop_measures_from_the_intended_time() {
         "--rate",
         "400",
         "--lag-bound-ms",
-        "200",
+        "2000",
         "--pressure-bound",
         "1",
         "--objective",
@@ -170,7 +170,7 @@ fn an_open_loop_measures_from_the_intended_time() {
     assert_eq!(report["conformant"], true, "{report:#}");
     assert_eq!(schema::complaints(&report), [""; 0]);
     assert!(report["series"]["slots"].as_array().unwrap().len() >= 4);
-    assert_eq!(report["ledger"]["kept"], 100);
+    assert_eq!(report["ledger"]["kept"], 600);
     assert_eq!(report["objectives_met"], false);
     assert_eq!(code, 1, "{report:#}");
     let pushes = report["phases"]

@@ -6,12 +6,19 @@
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::engine::{Engine, Fault};
+
+/// These tests load the machine, and one looks at rare latencies: one at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The scripted engine as a child; it ends when this is dropped.
 struct Process {
@@ -130,6 +137,7 @@ fn codes(report: &Value) -> Vec<&str> {
 
 #[test]
 fn a_stalled_engine_shows_from_the_intended_time_and_not_to_a_waiting_client() {
+    let _alone = alone();
     let engine = Process::start(None);
     let args = [
         "--users",
@@ -182,6 +190,7 @@ fn a_stalled_engine_shows_from_the_intended_time_and_not_to_a_waiting_client() {
 
 #[test]
 fn a_starved_generator_is_invalid_and_says_so() {
+    let _alone = alone();
     let engine = Process::start(Some(0));
     let args = [
         "--users",
@@ -209,6 +218,7 @@ fn a_starved_generator_is_invalid_and_says_so() {
 
 #[test]
 fn too_few_users_for_the_rate_is_invalid_and_says_so() {
+    let _alone = alone();
     let engine = Process::start(None);
     engine.signal(Signal::CONT);
     let args = [

@@ -165,7 +165,8 @@ pub(super) fn failure_ack_with(push: &Push, ctx: &mut Ctx<'_>, to_value: &[u8], 
     let names = Names::new(push, ctx, sequence);
     let dialog = push.has_dialog().then_some(&push.dialog);
     let fields = AckFields {
-        request_uri: dialog.map_or(push.target.request_uri(), |dialog| dialog.request_uri()),
+        request_uri: dialog
+            .map_or_else(|| push.target.request_uri(), |dialog| dialog.request_uri()),
         branch: names.branch.as_bytes(),
         route_lines: dialog.map(|dialog| dialog.route_lines()),
         from_tag: names.tag.as_bytes(),
