@@ -6,7 +6,7 @@
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -14,9 +14,12 @@ use serde_json::Value;
 
 use crate::engine::{Engine, Fault};
 
+#[expect(clippy::disallowed_types, reason = "a queue for tests, not for shards")]
+type Turnstile = std::sync::Mutex<()>;
+
 /// These tests load the machine, and one looks at rare latencies: one at a time.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
+fn alone() -> std::sync::MutexGuard<'static, ()> {
+    static ALONE: Turnstile = Turnstile::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
