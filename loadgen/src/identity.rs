@@ -96,13 +96,6 @@ impl Names {
         out.extend_from_slice(&self.at_domain);
     }
 
-    /// Appends the identity of the sender numbered `sender`.
-    pub fn put_sender(&self, sender: u32, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"sip:+1556");
-        put_fixed(u64::from(sender), USER_DIGITS, out);
-        out.extend_from_slice(&self.at_domain);
-    }
-
     /// Appends the instance identifier (without quotes and angle brackets).
     pub fn put_instance(user: u32, device: u8, out: &mut Vec<u8>) {
         out.extend_from_slice(INSTANCE_PREFIX.as_bytes());
@@ -207,13 +200,6 @@ impl Names {
     pub fn put_conversation(&self, message: u64, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.run);
         out.extend_from_slice(b"-0000-4000-9000-");
-        put_fixed(message, MESSAGE_DIGITS, out);
-    }
-
-    /// Appends the Contribution-ID of a message.
-    pub fn put_contribution(&self, message: u64, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.run);
-        out.extend_from_slice(b"-0000-4000-8000-");
         put_fixed(message, MESSAGE_DIGITS, out);
     }
 

@@ -16,6 +16,8 @@ pub const URI_BYTES_MAX: usize = 1024;
 pub const ROUTES_MAX: usize = 32;
 /// Largest MSRP header section, octets (BAD-26).
 pub const MSRP_HEADER_BYTES_MAX: usize = 8 * 1024;
+/// Octets a peer may send on an MSRP connection before it names a session of ours (MSRP-19).
+pub const MSRP_UNBOUND_BYTES_MAX: usize = 8 * 1024;
 /// Most URIs in an MSRP path.
 pub const MSRP_PATH_URIS_MAX: usize = 16;
 /// Largest chunk body sent without interruption, octets (RFC 4975 section 7.1.1).

@@ -66,6 +66,8 @@ pub struct Link {
     pub bound: Option<Key>,
     /// Pushes bound to an MSRP connection.
     pub bound_count: u32,
+    /// Octets that came before the first push was bound (MSRP-19).
+    pub unbound_bytes: usize,
     /// A session holds back because of this link's backlog.
     pub stalled: bool,
     /// A timer watches over partial messages.
@@ -92,6 +94,7 @@ impl Link {
             partial_since: Timestamp::NEVER,
             bound: None,
             bound_count: 0,
+            unbound_bytes: 0,
             stalled: false,
             watched: false,
             watch: None,

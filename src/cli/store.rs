@@ -330,7 +330,7 @@ fn export(place: &Path, shard: u32) -> Outcome {
         };
         let result = survey(&directory, shard, View::Records, &mut exporter).await;
         let flushed = exporter.out.flush();
-        result.map(|_| exporter.failed.or(flushed.err()))
+        result.map(|_| exporter.failed.or_else(|| flushed.err()))
     })?
     .map_err(|error| error.to_string())?;
     match failed {

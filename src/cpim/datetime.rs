@@ -2,9 +2,6 @@
 
 use crate::base::time::UnixMillis;
 
-/// Octets of a value written by [`encode`].
-pub const DATETIME_LEN: usize = 20;
-
 /// Appends `when` as `2026-11-22T05:58:01Z`, whole seconds, UTC. Years beyond 9999 write 9999.
 pub fn encode(when: UnixMillis, out: &mut Vec<u8>) {
     const LAST: u64 = 253_402_300_799;
@@ -59,7 +56,7 @@ mod tests {
     fn text(secs: u64) -> String {
         let mut out = Vec::new();
         encode(UnixMillis::from_secs(secs), &mut out);
-        assert_eq!(out.len(), DATETIME_LEN);
+        assert_eq!(out.len(), 20);
         String::from_utf8(out).unwrap()
     }
 

@@ -7,22 +7,11 @@
 //! Order of the checks: is it a request at all, does its To-Path name a session of this connection
 //! ([`Binding`]), is its method known, is it sound, does it fit, may it come.
 
-use core::time::Duration;
-
-use crate::base::limits::{MSRP_HEADER_BYTES_MAX, MSRP_INBOUND_BYTES_MAX};
+use crate::base::limits::MSRP_INBOUND_BYTES_MAX;
 use crate::cpim;
 use crate::imdn;
 use crate::msrp::coverage::Coverage;
 use crate::msrp::frame::{ByteRange, Continuation, Frame, Start};
-
-/// An accepted connection without a valid bind is closed after this (MSRP-19).
-pub const UNBOUND_WAIT: Duration = Duration::from_secs(10);
-/// An accepted connection without a valid bind is closed after this many octets (MSRP-19).
-pub const UNBOUND_BYTES_MAX: usize = MSRP_HEADER_BYTES_MAX;
-/// Our own connect attempt is given up after this (MSRP-20).
-pub const CONNECT_WAIT: Duration = Duration::from_secs(10);
-/// The peer's connect is awaited this long after the ACK (MSRP-20).
-pub const PASSIVE_WAIT: Duration = Duration::from_secs(15);
 
 /// Gaps that a reassembly may have at one time; more tiny chunks are refused.
 const GAPS_MAX: usize = 12;

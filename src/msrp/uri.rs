@@ -2,9 +2,6 @@
 
 use crate::base::octets;
 
-/// Port of a URI that names none (RFC 4975 section 15.4).
-pub const DEFAULT_PORT: u16 = 2855;
-
 /// Why a URI was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UriError {
@@ -37,17 +34,6 @@ pub struct MsrpUri<'a> {
     pub transport: &'a [u8],
     /// What follows the transport, with its leading `;`, or empty.
     pub params: &'a [u8],
-}
-
-impl MsrpUri<'_> {
-    /// The port to connect to.
-    #[must_use]
-    pub const fn port_or_default(&self) -> u16 {
-        match self.port {
-            Some(port) => port,
-            None => DEFAULT_PORT,
-        }
-    }
 }
 
 /// Octets that a URI may hold.
@@ -208,7 +194,7 @@ mod tests {
         assert!(uri.secure);
         assert_eq!(uri.userinfo, Some(&b"bob"[..]));
         assert_eq!(uri.host, b"[2001:db8::1]");
-        assert_eq!(uri.port_or_default(), 2855);
+        assert_eq!(uri.port, None);
         assert_eq!(session_id(b"msrp://relay.example:1;tcp"), None);
     }
 

@@ -438,8 +438,10 @@ impl Campaigns {
             .post
             .mailbox_ref(user.slot)
             .is_some_and(|mailbox| !mailbox.is_empty());
-        let held = parts.ctx.hops.held_until(now);
-        if let (true, Outcome::NoHop, Some(until)) = (has_mail, outcome, held) {
+        if has_mail
+            && outcome == Outcome::NoHop
+            && let Some(until) = parts.ctx.hops.held_until(now)
+        {
             // Held back by what the hop asks for: offered again when that ends (OVL-4).
             parts.ctx.probe.pushes_throttled_total += 1;
             let until = until + parts.ctx.jitter.duration(Duration::ZERO, HELD_SPREAD);

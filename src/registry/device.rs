@@ -115,12 +115,6 @@ impl Device {
         &self.note
     }
 
-    /// Whether its past forbids a push now, and until when (`NEVER`: until something changes).
-    #[must_use]
-    pub fn blocked_until(&self, now: Timestamp) -> Timestamp {
-        self.history.until(now)
-    }
-
     /// Takes the end of an attempt that was started for `binding` into the history.
     ///
     /// `required`: the request carried `require`. When the device registered anew meanwhile, what

@@ -333,19 +333,6 @@ impl Selection {
         self.user
     }
 
-    /// The reason to show for the user: its own, or that of its luckiest device.
-    #[must_use]
-    pub fn summary(&self) -> Verdict {
-        self.user.unwrap_or_else(|| {
-            let last = self
-                .verdicts()
-                .iter()
-                .copied()
-                .max_by_key(|verdict| verdict.index());
-            last.unwrap_or(Verdict::NotActive)
-        })
-    }
-
     /// When time alone may change the decision: the earliest end of a backoff or quarantine. A quiet
     /// hour's end is wall time and stands in the user verdict.
     #[must_use]

@@ -33,6 +33,15 @@ impl Shard {
             return;
         };
         let kind = state.kind;
+        if kind == LinkKind::MsrpInbound && state.bound.is_none() {
+            // The read that binds it may be long; one after so much must not be needed (MSRP-19).
+            if state.unbound_bytes > limits::MSRP_UNBOUND_BYTES_MAX {
+                self.probe.streams_broken_total += 1;
+                self.out.close(link);
+                return;
+            }
+            state.unbound_bytes += bytes.len();
+        }
         // The common case: nothing left over from the last read, so nothing is copied.
         if state.rx.is_empty() {
             let taken = self.take_frames(now, link, kind, bytes, 0);

@@ -1,5 +1,5 @@
 //! What a fuzz target does with its octets: shared by the targets in `fuzz_targets/` and by the seeded
-//! short form in `tests/fuzzing`. A case panics when a law is broken and returns nothing.
+//! short form in `tests/protocol`. A case panics when a law is broken and returns nothing.
 
 use core::time::Duration;
 

@@ -189,6 +189,23 @@ fn a_connection_that_binds_nothing_is_closed() {
     let noise = format!("MSRP abcd1234 SEND\r\nX: {}", "y".repeat(9000));
     bench.feed(chatty, noise.as_bytes());
     assert!(!bench.is_open(chatty), "8 KiB without a bind");
+    let guesser = bench.open(LinkKind::MsrpInbound, addr("203.0.113.1:3"));
+    let guess = crlf(
+        "MSRP abcd1234 SEND\nTo-Path: msrp://192.0.2.10:2855/guessed1;tcp\n\
+         From-Path: msrp://203.0.113.1:2855/x;tcp\nMessage-ID: m1234\n\
+         Byte-Range: 1-0/0\n-------abcd1234$\n",
+    );
+    let tries = (0..100).take_while(|_| {
+        bench.feed(guesser, guess.as_bytes());
+        bench.is_open(guesser)
+    });
+    let tries = tries.count() * guess.len();
+    let most = 8 * 1024 + guess.len();
+    assert!(
+        (8 * 1024..=most).contains(&tries),
+        "{tries} octets of guesses"
+    );
+    assert!(bench.take_msrp().iter().all(|answer| answer.what == "481"));
     bench.run_s(9);
     assert!(bench.is_open(silent));
     bench.run_s(2);

@@ -3,6 +3,7 @@
 mod allocation;
 mod delivery;
 mod flows;
+mod fuzzing;
 mod harness;
 mod hostile;
 mod intake;

@@ -273,28 +273,3 @@ fn a_message_with_priority_goes_in_spite_of_overload_control() {
         assert_eq!(invites == 1, goes, "{lines:?}");
     }
 }
-
-// Proves: BAD-32
-#[test]
-fn text_of_peers_reaches_no_report() {
-    let evil = "\u{1b}[2J\\\"}{\"x\":1";
-    let mut bench = Bench::new();
-    let lines = format!(
-        "Subject: {evil}\nOrganization: {evil}\nConversation-ID: {evil}\nUser-Agent: {evil}\n"
-    );
-    let text = bench
-        .deposit_text(USER, evil, &lines)
-        .replace("tag=snd", "x=\"\u{1b}[2J\";tag=snd");
-    bench.sip_in(&text);
-    bench.run_s(1);
-    bench.take_sip();
-    let shown: Vec<(&str, u64)> = bench.shard.probe().iter().collect();
-    for (name, _) in &shown {
-        let is_word = name
-            .bytes()
-            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_');
-        assert!(is_word, "{name}");
-    }
-    let shown = format!("{shown:?} {:?}", bench.shard.population());
-    assert!(!shown.contains("[2J") && !shown.bytes().any(|c| c.is_ascii_control()));
-}

@@ -19,7 +19,7 @@ fn store(verb: &[&str], dir: &Path) -> (Option<i32>, Value) {
         .arg("--dir")
         .arg(dir)
         .output()
-        .unwrap();
+        .expect("the program starts");
     let value = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
     (output.status.code(), value)
 }
@@ -28,9 +28,11 @@ fn store(verb: &[&str], dir: &Path) -> (Option<i32>, Value) {
 fn filled(directory: &Directory, count: u32) {
     let config = directory.config(&directory.store(), any());
     let mut engine = Engine::start(&config);
-    let mut stream = TcpStream::connect(engine.sip()).unwrap();
+    let mut stream = TcpStream::connect(engine.sip()).expect("the engine listens");
     for number in 0..count {
-        stream.write_all(&deposit(number)).unwrap();
+        stream
+            .write_all(&deposit(number))
+            .expect("the engine reads");
     }
     assert_eq!(accepted(&mut stream, count as usize), count as usize);
     engine.signal(Signal::TERM);
@@ -150,11 +152,10 @@ fn chaos(arguments: &[&str]) -> Value {
         .arg(directory.0.join("chaos"))
         .args(arguments)
         .output()
-        .unwrap();
+        .expect("the program starts");
     let said = words(&output);
     assert_eq!(output.status.code(), Some(0), "{said}");
-    print!("{said}");
-    let table: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let table: Value = serde_json::from_slice(&output.stdout).expect("a JSON table");
     assert_eq!(table["fine"], true, "{table}");
     table["rows"].clone()
 }

@@ -152,7 +152,7 @@ pub(crate) fn machine_paths(path: &str, text: &str) -> Vec<String> {
         .filter(|(_, line)| {
             banned.iter().any(|banned| {
                 line.match_indices(banned).any(|(at, _)| {
-                    // Within a longer path (`a/work/b`) it is not a root.
+                    // Within a longer path it is not a root.
                     !line[..at].ends_with(|c: char| c.is_alphanumeric() || "._-".contains(c))
                 })
             })

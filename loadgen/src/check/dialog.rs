@@ -1,7 +1,7 @@
 //! Requests inside a push dialog: ACK, BYE, UPDATE, and CANCEL of its INVITE.
 
 use super::{Bench, Hasher, ProvenForms, judge_branch, tag, via_branch, via_param};
-use crate::identity::{put_digits, read_digits};
+use crate::identity::put_digits;
 use crate::rules::Rule;
 use crate::scan::{Header, Message, lists, name_addr, next_in_list, param, parse_number};
 
@@ -295,10 +295,4 @@ fn supported_timer(message: &Message<'_>, bench: &mut Bench<'_>) {
     let supported = message.value(Header::Supported).unwrap_or(&[]);
     let listed = supported == b"timer" || lists(supported, b"timer");
     bench.demand(listed, Rule::PushF2, "Supported does not list timer");
-}
-
-/// The serial of a phone's tag.
-pub fn read_phone_tag(tag: &[u8]) -> Option<u32> {
-    let digits = tag.strip_prefix(b"ph")?;
-    u32::try_from(read_digits(digits)?).ok()
 }

@@ -489,7 +489,7 @@ fn words(number: u64) -> String {
     for step in 0..20 {
         text.push_str(&format!(
             " {:08x}",
-            number.wrapping_mul(2_654_435_761 + step) as u32
+            number.wrapping_mul(2_654_435_761 + step) & u64::from(u32::MAX)
         ));
     }
     text

@@ -67,6 +67,20 @@ pub(crate) enum Walk {
     Settling,
 }
 
+impl Walk {
+    /// Takes the piece that waits to be written, leaving [`Walk::Idle`] until the caller says how it
+    /// goes on; in every other state nothing changes.
+    fn take_piece(&mut self) -> Option<(Vec<u8>, Option<u64>)> {
+        match core::mem::replace(self, Self::Idle) {
+            Self::Piece(bytes, next) => Some((bytes, next)),
+            other @ (Self::Idle | Self::Due | Self::Next(_) | Self::Settling) => {
+                *self = other;
+                None
+            }
+        }
+    }
+}
+
 /// Works until the journal ends.
 pub(crate) async fn run(shared: Rc<Shared>) {
     loop {
@@ -186,20 +200,14 @@ impl Writer {
     /// Takes pieces until the last; the floor, or `None` when the journal ends before.
     async fn pieces(&mut self, shared: &Rc<Shared>) -> io::Result<Option<u64>> {
         loop {
-            let piece = {
+            let taken = {
                 let mut state = shared.state();
                 if state.is_over() {
                     return Ok(None);
                 }
-                match core::mem::take(&mut state.walk) {
-                    Walk::Piece(bytes, next) => Some((bytes, next, state.floor)),
-                    other => {
-                        state.walk = other;
-                        None
-                    }
-                }
+                state.walk.take_piece().map(|piece| (piece, state.floor))
             };
-            let Some((bytes, next, floor)) = piece else {
+            let Some(((bytes, next), floor)) = taken else {
                 shared.checkpoint.wait().await;
                 continue;
             };
@@ -208,13 +216,14 @@ impl Writer {
             }
             self.pieces += 1;
             self.put(Kind::Piece, shared.epoch, &bytes)?;
-            let mut state = shared.state();
-            state.piece_buffer = bytes;
-            let Some(next) = next else {
-                return Ok(Some(floor));
-            };
-            state.walk = Walk::Next(next);
-            drop(state);
+            {
+                let mut state = shared.state();
+                state.piece_buffer = bytes;
+                let Some(next) = next else {
+                    return Ok(Some(floor));
+                };
+                state.walk = Walk::Next(next);
+            }
             if self.pending.len() >= WRITE_BYTES {
                 self.write(shared, false).await?;
             }

@@ -781,6 +781,7 @@ fn submit_appends(shared: &Shared, state: &mut State, batch: &StoreBatch) {
 
 fn new_state(options: &JournalOptions, current: u32, outcome: &recover::Outcome) -> State {
     let sizes = options.sizes();
+    let oldest = format::position(outcome.oldest, 0);
     State {
         fill: Group::new(current, sizes),
         other: Some(Group::new(current, sizes)),
@@ -807,9 +808,7 @@ fn new_state(options: &JournalOptions, current: u32, outcome: &recover::Outcome)
         written_to: format::linear(outcome.before, options.segment_bytes),
         checkpoint: outcome.checkpoint.map(|end| (end.floor, end.bytes)),
         checkpoint_at: format::linear(
-            outcome
-                .checkpoint
-                .map_or(format::position(outcome.oldest, 0), |end| end.floor),
+            outcome.checkpoint.map_or(oldest, |end| end.floor),
             options.segment_bytes,
         ),
         walk: Walk::Idle,

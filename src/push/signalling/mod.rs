@@ -395,26 +395,18 @@ fn other_response(
 /// Everything whose time has come at `ctx.now`.
 pub fn handle_timeout(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<Outcome> {
     let now = ctx.now;
-    if push
-        .invite
-        .as_ref()
-        .is_some_and(|invite| invite.deadline() <= now)
+    let is_due = |deadline: Option<Timestamp>| deadline.is_some_and(|at| at <= now);
+    if is_due(push.invite.as_ref().map(ClientInvite::deadline))
         && let Some(outcome) = invite_timeout(push, ctx)
     {
         return Some(outcome);
     }
-    if push
-        .other
-        .as_ref()
-        .is_some_and(|other| other.deadline() <= now)
+    if is_due(push.other.as_ref().map(ClientNonInvite::deadline))
         && let Some(outcome) = other_timeout(push, ctx)
     {
         return Some(outcome);
     }
-    if push
-        .negotiation
-        .as_ref()
-        .is_some_and(|session| session.deadline() <= now)
+    if is_due(push.negotiation.as_ref().map(|session| session.deadline()))
         && let Some(outcome) = offers::handle_timeout(push, ctx)
     {
         return Some(outcome);

@@ -72,20 +72,6 @@ impl TransactionOptions {
     }
 }
 
-/// The status to act on: an unknown final code acts as the x00 of its class, an unknown provisional
-/// one as 183 (TX-10; RFC 3261 section 8.1.3.2). `known` are the codes the caller tells apart.
-#[must_use]
-pub fn effective_status(status: u16, known: &[u16]) -> u16 {
-    if known.contains(&status) {
-        return status;
-    }
-    match status {
-        100 => 100,
-        101..=199 => 183,
-        _ => status / 100 * 100,
-    }
-}
-
 /// Milliseconds as the machines store them; options above 49 days are our error and saturate.
 fn millis(duration: Duration) -> u32 {
     u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
@@ -115,16 +101,5 @@ mod tests {
             ..options
         };
         assert!(!wrong.is_valid(), "T1 above T2");
-    }
-
-    // Proves: TX-10
-    #[test]
-    fn an_unknown_code_acts_as_its_class() {
-        let known = [180, 181, 182, 183, 404, 480];
-        for (status, acts_as) in [(499, 400), (404, 404), (199, 183), (100, 100), (299, 200)] {
-            assert_eq!(effective_status(status, &known), acts_as);
-        }
-        assert_eq!(effective_status(555, &known), 500);
-        assert_eq!(effective_status(699, &known), 600);
     }
 }

@@ -116,8 +116,7 @@ impl Client {
 
     async fn open(place: &Path, options: &JournalOptions) -> (Self, Vec<(Location, Vec<u8>)>) {
         let mut found = Vec::new();
-        let mut recover = |at, bytes: &[u8]| found.push((at, bytes.to_vec()));
-        let journal = Journal::open(place, options, &mut recover).await.unwrap();
+        let journal = open_freed(place, options, &mut found).await.unwrap();
         (Self::new(journal), found)
     }
 
@@ -183,13 +182,31 @@ fn numbers(found: &[(Location, Vec<u8>)]) -> Vec<u64> {
     found.iter().map(number).collect()
 }
 
+/// Opens a journal whose last owner is gone. A program that another test starts at that moment has our
+/// descriptors, the lock among them, until it becomes that program: so it is tried a few times.
+async fn open_freed(
+    place: &Path,
+    options: &JournalOptions,
+    found: &mut Vec<(Location, Vec<u8>)>,
+) -> Result<Journal, JournalError> {
+    let mut tries = 0;
+    loop {
+        let mut recover = |at, bytes: &[u8]| found.push((at, bytes.to_vec()));
+        let opened = Journal::open(place, options, &mut recover).await;
+        if !matches!(opened, Err(JournalError::Held { .. })) || tries == 20 {
+            return opened;
+        }
+        tries += 1;
+        glommio::timer::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 async fn reopen(
     place: &Path,
     options: &JournalOptions,
 ) -> Result<(Vec<(Location, Vec<u8>)>, Recovered), JournalError> {
     let mut found = Vec::new();
-    let mut recover = |at, bytes: &[u8]| found.push((at, bytes.to_vec()));
-    let journal = Journal::open(place, options, &mut recover).await?;
+    let journal = open_freed(place, options, &mut found).await?;
     let recovered = journal.recovered().clone();
     journal.abandon().await;
     Ok((found, recovered))
