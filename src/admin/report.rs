@@ -63,6 +63,10 @@ impl Board {
                 users: sum.users + shard.population.users,
                 messages: sum.messages + shard.population.messages,
                 links: sum.links + shard.population.links,
+                stores_low: sum.stores_low + shard.population.stores_low,
+                stores_failed: sum.stores_failed + shard.population.stores_failed,
+                ledger: sum.ledger.plus(shard.population.ledger),
+                stored: sum.stored + shard.population.stored,
             })
     }
 
@@ -103,13 +107,25 @@ impl Board {
                     .into()
             })
             .collect();
+        let ledger = held.ledger;
         json!({
             "counters": probe,
+            "ledger": {
+                "deposited": ledger.deposited,
+                "delivered": ledger.delivered,
+                "expired": ledger.expired,
+                "purged": ledger.purged,
+                "rejected": ledger.rejected,
+                "pending": held.stored,
+                "balances": ledger.balances(held.stored),
+            },
             "held": {
                 "messages": held.messages,
                 "pushes": held.pushes,
                 "users": held.users,
                 "links": held.links,
+                "stores_low": held.stores_low,
+                "stores_failed": held.stores_failed,
             },
             "driver": driver,
         })
@@ -135,7 +151,16 @@ pub fn ready_json(engine: &Engine) -> serde_json::Value {
         })
         .collect();
     let messages: u64 = engine.recovered.iter().map(|found| found.messages).sum();
-    json!({ "ready": { "shards": shards, "recovered_messages": messages } })
+    let saved: u64 = engine.recovered.iter().map(|found| found.saved).sum();
+    let records: u64 = engine.recovered.iter().map(|found| found.records).sum();
+    let took = engine.recovered.iter().map(|found| found.took).max();
+    json!({ "ready": {
+        "shards": shards,
+        "recovered_messages": messages,
+        "recovered_from_checkpoint": saved,
+        "recovered_records": records,
+        "recovery_ms": took.unwrap_or_default().as_secs_f64() * 1000.0,
+    } })
 }
 
 /// What was found and where we listen, once at the start.

@@ -1,6 +1,8 @@
 //! The command line.
 
 #[cfg(feature = "demo")]
+mod chaos;
+#[cfg(feature = "demo")]
 mod child;
 #[cfg(feature = "demo")]
 mod demo;
@@ -8,6 +10,7 @@ mod lifeline;
 #[cfg(feature = "demo")]
 mod place;
 mod run;
+mod store;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -28,7 +31,8 @@ const EXAMPLES: &str = "Examples:
   volley config --example > volley.toml        a file with every key
   volley config --check volley.toml            is this file right?
   volley run --config volley.toml              serve
-  volley run --config volley.toml --json       serve, a JSON line of counters a second";
+  volley run --config volley.toml --json       serve, a JSON line of counters a second
+  volley store verify --dir /var/lib/volley    is everything there that was acknowledged?";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -40,6 +44,13 @@ enum Command {
     Run(run::Run),
     /// Show or check configuration files.
     Config(ConfigCommand),
+    /// Look into a store that no engine serves, copy it, or write it anew.
+    #[command(
+        after_help = "Exit codes: 0 done and nothing wrong, 1 it could not be done (a store that an \
+                            engine serves is refused), 2 wrong usage, 3 the store is damaged or its \
+                            books do not balance."
+    )]
+    Store(store::Store),
     /// Engine and simulated phones on loopback: deposits, a registration wave, pushes, a verdict.
     #[cfg(feature = "demo")]
     #[command(
@@ -48,6 +59,13 @@ enum Command {
                             4 a rule broken or a message lost, doubled or damaged."
     )]
     Demo(demo::Demo),
+    /// Kill the engine under load, again and again; nothing it acknowledged may be lost.
+    #[cfg(feature = "demo")]
+    #[command(
+        after_help = "Exit codes: 0 nothing lost and no law broken, 1 it could not be done, 2 wrong \
+                            usage, 4 something was lost, repeated without need, or altered."
+    )]
+    Chaos(chaos::Chaos),
     /// The judge, as started by `demo`; see `volley-loadgen --help`.
     #[cfg(feature = "demo")]
     #[command(hide = true, disable_help_flag = true)]
@@ -80,8 +98,11 @@ pub(crate) fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(run) => run.main(),
         Command::Config(command) => config(&command),
+        Command::Store(store) => store.main(),
         #[cfg(feature = "demo")]
         Command::Demo(demo) => demo.main(),
+        #[cfg(feature = "demo")]
+        Command::Chaos(chaos) => chaos.main(),
         #[cfg(feature = "demo")]
         Command::Judge { arguments } => judge(arguments),
     }

@@ -341,6 +341,8 @@ pub struct Store {
     pub commit_us: u64,
     /// What to do about damaged records at start.
     pub on_damage: OnDamage,
+    /// Journal written after which a checkpoint of the index is made, MiB; 0 makes none.
+    pub checkpoint_mib: u32,
     /// Bodies kept in memory, MiB per shard.
     pub cache_mib: usize,
     /// Most messages of a user.
@@ -364,6 +366,7 @@ impl Default for Store {
             segment_mib: 64,
             commit_us: 1000,
             on_damage: OnDamage::Refuse,
+            checkpoint_mib: 128,
             cache_mib: 64,
             quota_messages: 1000,
             quota_bytes: 8 * 1024 * 1024,

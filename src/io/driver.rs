@@ -152,6 +152,8 @@ pub(super) struct Driver<C, S> {
     batch: StoreBatch,
     /// The store took no more; `batch` is offered again once it has finished something.
     batch_held: bool,
+    /// A piece of a checkpoint.
+    piece: Vec<u8>,
     done: StoreDone,
     pub(super) source: Sources,
     /// A frame whose queue was full. While it waits no other is polled.
@@ -216,6 +218,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             trains_in_flight: 0,
             batch: StoreBatch::default(),
             batch_held: false,
+            piece: Vec::new(),
             done: StoreDone::default(),
             source: Sources::default(),
             held_frame: None,
@@ -323,7 +326,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             progress = Progress::Some;
         }
         self.core.advance(self.now);
-        let any = self.drain_outputs();
+        let any = self.drain_outputs() | self.feed_checkpoint();
         let readable = !self.deferred.is_empty() && self.core.room();
         let due = self.core.next_deadline().is_some_and(|at| at <= self.now);
         if any || readable || due {
@@ -413,10 +416,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
 
     fn take_stored(&mut self) -> bool {
         for round in 0..STORE_BATCH {
-            self.done.stored.clear();
-            self.done.failed_from = None;
-            self.done.loaded.clear();
-            self.done.bytes.clear();
+            self.done.clear();
             if !self.store.poll(&mut self.done) {
                 return round > 0;
             }
@@ -476,6 +476,20 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             }
             any = true;
         }
+    }
+
+    /// Gives the store the next piece of a checkpoint, when it wants one and has all other work.
+    fn feed_checkpoint(&mut self) -> bool {
+        if self.batch_held {
+            return false;
+        }
+        let Some(at) = self.store.wants_piece() else {
+            return false;
+        };
+        self.piece.clear();
+        let next = self.core.checkpoint(at, &mut self.piece);
+        self.store.take_piece(&mut self.piece, next);
+        true
     }
 
     fn obey(&mut self, command: LinkCommand) {

@@ -91,6 +91,8 @@ probe! {
     notifies_postponed_total,
     /// MESSAGEs refused.
     deposits_rejected_total,
+    /// Of these, refused because the store had failed or its disk was full.
+    deposits_unwell_total,
     /// MSRP SENDs sent.
     msrp_sends_total,
     /// MSRP octets of message content sent.
@@ -133,6 +135,8 @@ probe! {
     marks_total,
     /// Bodies read back from the store.
     store_loads_total,
+    /// Reads of a body that gave nothing usable.
+    store_unreadable_total,
     /// Appends the store refused for good.
     store_failures_total,
     /// Frames handed to another shard.

@@ -2,3 +2,4 @@
 
 mod datapath;
 mod program;
+mod store;
