@@ -4,6 +4,7 @@
 mod chaos;
 #[cfg(feature = "demo")]
 mod child;
+mod ctl;
 #[cfg(feature = "demo")]
 mod demo;
 mod lifeline;
@@ -32,6 +33,8 @@ const EXAMPLES: &str = "Examples:
   volley config --check volley.toml            is this file right?
   volley run --config volley.toml              serve
   volley run --config volley.toml --json       serve, a JSON line of counters a second
+  volley ctl --config volley.toml status       how is the engine that runs with this file?
+  volley top --config volley.toml              the same, once a second, with rates
   volley store verify --dir /var/lib/volley    is everything there that was acknowledged?";
 
 #[derive(Debug, Subcommand)]
@@ -44,6 +47,14 @@ enum Command {
     Run(run::Run),
     /// Show or check configuration files.
     Config(ConfigCommand),
+    /// Ask a running engine, or tell it to drain.
+    #[command(
+        after_help = "Exit codes: 0 answered, 1 no engine answers, 2 wrong usage, 3 the engine is \
+                            draining or not well (health)."
+    )]
+    Ctl(ctl::Ctl),
+    /// Rates, latencies and shards of a running engine, again and again.
+    Top(ctl::Top),
     /// Look into a store that no engine serves, copy it, or write it anew.
     #[command(
         after_help = "Exit codes: 0 done and nothing wrong, 1 it could not be done (a store that an \
@@ -98,6 +109,8 @@ pub(crate) fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(run) => run.main(),
         Command::Config(command) => config(&command),
+        Command::Ctl(ctl) => ctl.main(),
+        Command::Top(top) => top.main(),
         Command::Store(store) => store.main(),
         #[cfg(feature = "demo")]
         Command::Demo(demo) => demo.main(),

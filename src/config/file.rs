@@ -37,6 +37,9 @@ pub struct Config {
     /// Bounds of tables.
     #[serde(default)]
     pub limits: Limits,
+    /// What operators look at.
+    #[serde(default)]
+    pub admin: Admin,
 }
 
 /// `[node]`
@@ -59,6 +62,16 @@ impl Default for Node {
             drain_s: 30,
         }
     }
+}
+
+/// `[admin]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Admin {
+    /// Unix socket for `volley ctl`; default: `admin.sock` in the store's directory.
+    pub socket: Option<PathBuf>,
+    /// Address of the metrics endpoint; none without it.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// Transport towards the SIP core.

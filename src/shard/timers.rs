@@ -132,6 +132,9 @@ impl Shard {
                 .lookup_mut(key)
                 .expect("a session belongs to a push");
             let (user, device) = (push.user(), push.device);
+            if matches!(progress, Progress::Delivered { .. }) {
+                self.probe.delivery_time.record(now.since(push.invited));
+            }
             if let Some(entry) = self.registry.entry_mut(user) {
                 let mut ctx = ctx!(self, now);
                 let mut parts = Parts {
