@@ -1,5 +1,10 @@
 //! What operators may ask a running engine: over its Unix socket everything, over TCP its metrics.
 
+#![expect(
+    clippy::disallowed_types,
+    reason = "threads of this interface share a board of figures; no shard waits for it"
+)]
+
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
@@ -7,7 +12,6 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
 use serde_json::{Value, json};
 
@@ -15,7 +19,9 @@ use crate::admin::engine::Engine;
 use crate::admin::http::{self, Request, Response};
 use crate::admin::metrics;
 use crate::admin::report::Board;
+use crate::base::time::Timestamp;
 use crate::config::Config;
+use crate::io::clock::Clock;
 use crate::io::host::StopHandle;
 use crate::io::listen::ShardAddresses;
 use crate::io::stats::DriverStats;
@@ -33,7 +39,7 @@ pub struct Desk {
     addresses: Vec<ShardAddresses>,
     stop: StopHandle,
     drain_asked: AtomicBool,
-    begun: Instant,
+    begun: Timestamp,
 }
 
 /// Where the interface was opened. No socket: its default path is longer than a socket's may be.
@@ -74,7 +80,7 @@ impl Desk {
             addresses: engine.host.addresses().to_vec(),
             stop: engine.host.stop_handle(),
             drain_asked: AtomicBool::new(false),
-            begun: Instant::now(),
+            begun: Clock.now(),
         }
     }
 
@@ -200,7 +206,7 @@ impl Desk {
             status
         });
         status["version"] = json!(env!("CARGO_PKG_VERSION"));
-        status["uptime_s"] = json!(self.begun.elapsed().as_secs());
+        status["uptime_s"] = json!(Clock.now().since(self.begun).as_secs());
         status["draining"] = json!(self.stop.is_stopping());
         status
     }

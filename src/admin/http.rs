@@ -119,7 +119,7 @@ fn serve<S: Stream>(
         loop {
             let Ok(stream) = accept() else {
                 // Out of descriptors, most likely: no reason to spin.
-                std::thread::sleep(Duration::from_millis(100));
+                std::thread::park_timeout(Duration::from_millis(100));
                 continue;
             };
             let place = Place::take(&busy);

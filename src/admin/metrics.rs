@@ -335,8 +335,10 @@ mod tests {
             .probe
             .answer_time
             .record(core::time::Duration::from_micros(1500));
-        let mut driver = Counters::default();
-        driver.cpu_us = 2_500_000;
+        let driver = Counters {
+            cpu_us: 2_500_000,
+            ..Counters::default()
+        };
         let text = render(&[snapshot.clone(), snapshot], &[driver, driver], "1.2.3");
         assert!(text.ends_with("# EOF\n"));
         let mut declared = std::collections::BTreeSet::new();

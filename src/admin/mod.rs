@@ -1,6 +1,7 @@
 //! Layer 6: puts the engine together from its configuration, and tells the operator how it is.
 
 pub mod api;
+pub mod doctor;
 pub mod engine;
 pub mod http;
 pub mod inspect;

@@ -79,7 +79,10 @@ impl Place {
         if let Some(socket) = &self.socket {
             return Ok(socket.clone());
         }
-        let path = self.config.as_deref().unwrap_or(Path::new("volley.toml"));
+        let path = self
+            .config
+            .as_deref()
+            .unwrap_or_else(|| Path::new("volley.toml"));
         match volley::config::load(path) {
             Ok(config) => Ok(volley::admin::api::socket_path(&config)),
             Err(error) => {
@@ -162,7 +165,7 @@ impl Top {
             if self.count.is_some_and(|count| looks >= count) {
                 return ExitCode::SUCCESS;
             }
-            std::thread::sleep(Duration::from_secs_f64(self.interval));
+            std::thread::park_timeout(Duration::from_secs_f64(self.interval));
         }
     }
 }

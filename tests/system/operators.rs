@@ -165,3 +165,60 @@ fn a_socket_of_the_dead_is_replaced_and_one_of_the_living_is_not() {
     assert!(ctl(&socket.0, &["health"]).status.success());
     drop(engine);
 }
+
+#[test]
+fn the_host_is_examined_and_a_capacity_worked_out_without_an_engine() {
+    let doctor = volley().args(["doctor", "--json"]).output().unwrap();
+    let found: Value = serde_json::from_slice(&doctor.stdout).unwrap();
+    let worst = |severity: &str| {
+        let all = found.as_array().unwrap().iter();
+        all.filter(|finding| finding["severity"] == severity)
+            .count()
+    };
+    let code = match (worst("critical"), worst("warning")) {
+        (0, 0) => 0,
+        (0, _) => 1,
+        (_, _) => 3,
+    };
+    assert_eq!(doctor.status.code(), Some(code));
+    let kernel = found.as_array().unwrap().iter();
+    assert_eq!(
+        kernel.filter(|finding| finding["id"] == "kernel").count(),
+        1
+    );
+
+    let script = volley()
+        .args(["tune", "--script", "--advice"])
+        .output()
+        .unwrap();
+    assert!(said(&script).starts_with("#!/bin/sh\n"));
+    let nothing = volley().arg("tune").output().unwrap();
+    assert_eq!(nothing.status.code(), Some(2));
+    let journal = std::env::temp_dir().join("volley-no-such-journal");
+    let revert = volley()
+        .args(["tune", "--revert", "--journal"])
+        .arg(&journal)
+        .output()
+        .unwrap();
+    assert_eq!(revert.status.code(), Some(1));
+    assert!(
+        words(&revert).contains("no journal to take back"),
+        "{}",
+        words(&revert)
+    );
+
+    let plan = |users: &str| -> Value {
+        let output = volley()
+            .args(["plan", "--json", "--users", users])
+            .output()
+            .unwrap();
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let (small, large) = (plan("1000000"), plan("10000000"));
+    let times = |key: &str| large[key].as_f64().unwrap() / small[key].as_f64().unwrap();
+    assert!((times("pushes_per_s") - 10.0).abs() < 0.01);
+    assert!((times("disk_gib") - 10.0).abs() < 0.01);
+    assert!(times("memory_gib") > 8.0 && times("memory_gib") < 10.0);
+    let wrong = volley().args(["plan", "--users", "-3"]).output().unwrap();
+    assert_eq!(wrong.status.code(), Some(2));
+}
