@@ -12,3 +12,4 @@ pub mod span;
 pub mod surface;
 pub mod time;
 pub mod token;
+pub mod wall;
