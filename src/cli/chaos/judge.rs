@@ -66,7 +66,7 @@ pub(super) struct Judge {
     pub(super) ledger: Ledger,
     pub(super) dice: Dice,
     /// Number of the engine process.
-    pub(super) epoch: u32,
+    epoch: u32,
     /// Users absent in a round are chosen by this many of a hundred.
     pub(super) absent_percent: u64,
     /// Whether deposits are sent.
@@ -178,11 +178,17 @@ impl Judge {
         self.trunk
     }
 
-    /// A new engine process serves at `sip`.
-    pub(super) fn begin(&mut self, sip: SocketAddr) -> io::Result<()> {
+    /// A new engine process has been started and may not live until it is ready.
+    pub(super) fn begin_unready(&mut self) {
+        self.epoch += 1;
         self.alive = true;
         self.outstanding = 0;
         self.notify_cseq.clear();
+    }
+
+    /// A new engine process serves at `sip`.
+    pub(super) fn begin(&mut self, sip: SocketAddr) -> io::Result<()> {
+        self.begin_unready();
         let stream = TcpStream::connect(sip)?;
         self.next_link += 1;
         self.deposits = Some(self.next_link);

@@ -285,7 +285,6 @@ impl Campaign<'_> {
     fn start(&mut self) -> Result<Engine, String> {
         let engine = Engine::start(self.command()?)?;
         self.slowest_ms = self.slowest_ms.max(engine.recovery_ms);
-        self.judge.epoch += 1;
         let begun = self.judge.begin(engine.sip);
         begun.map_err(|error| format!("the engine does not listen: {error}"))?;
         Ok(engine)
@@ -346,6 +345,7 @@ impl Campaign<'_> {
     fn restart_round(&mut self) -> Result<(), String> {
         let mut process =
             Process::start(&mut self.command()?).map_err(|error| error.to_string())?;
+        self.judge.begin_unready();
         let time = Duration::from_millis(self.judge.dice.below(150));
         self.judge.play(time);
         let id = i32::try_from(process.id()).ok().and_then(Pid::from_raw);
@@ -355,6 +355,7 @@ impl Campaign<'_> {
         while process.ended().is_none() {
             std::thread::park_timeout(Duration::from_millis(1));
         }
+        self.judge.end();
         let engine = self.start()?;
         let time = self.judge.dice.below(self.options.round_ms);
         self.judge.play(Duration::from_millis(time));
