@@ -43,6 +43,8 @@ pub use super::stores::{NullStore, StoreDriver};
 
 /// Completions handled in one turn before outputs are drained.
 const REAP_BATCH: usize = 512;
+/// Octets received that end a turn's batch: what a turn reads and writes should fit the caches.
+const REAP_BYTES: usize = 64 * 1024;
 /// Mesh frames taken from one shard in one turn.
 const MESH_BATCH: usize = 256;
 /// Store completions taken in one turn.
@@ -304,7 +306,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             self.ring.enter(None)?;
         }
         let mut reaped = core::mem::take(&mut self.scratch);
-        self.ring.reap(&mut reaped, REAP_BATCH);
+        self.ring.reap(&mut reaped, REAP_BATCH, REAP_BYTES);
         self.now = self.clock.now();
         if self.now >= self.next_tick {
             self.tick();
@@ -627,7 +629,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         for _ in 0..TEARDOWN_ROUNDS {
             self.ring.enter(Some(Duration::from_millis(10)))?;
             rest.clear();
-            self.ring.reap(&mut rest, usize::MAX);
+            self.ring.reap(&mut rest, usize::MAX, usize::MAX);
             if self.ring.in_flight() == 0 {
                 break;
             }
