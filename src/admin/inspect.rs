@@ -6,7 +6,7 @@ use crate::base::surface::Location;
 use crate::io::store::Recovery;
 use crate::store::checkpoint::{self, Item};
 use crate::store::index::Fate;
-use crate::store::op::{Ledger, MarkKind};
+use crate::store::op::{DepositFlags, Ledger, MarkKind};
 use crate::store::record::{self, Record};
 
 /// A pending message.
@@ -183,14 +183,17 @@ impl Recovery for Replay {
         match record::decode(payload) {
             Ok(Record::Deposit(deposit)) => {
                 self.deposits += 1;
+                // A copy is no new message; the books of a checkpoint have every message of which
+                // copies come later.
+                let is_copy = deposit.flags.contains(DepositFlags::COPY);
                 if let Some(held) = self.held.get_mut(&deposit.number) {
                     // Known from the checkpoint, whose books do not have it yet; or written again
                     // to another place.
-                    self.ledger.deposited += u64::from(self.saved && held.at == at);
+                    self.ledger.deposited += u64::from(self.saved && !is_copy);
                     held.at = at;
                     return;
                 }
-                self.ledger.deposited += 1;
+                self.ledger.deposited += u64::from(!(self.saved && is_copy));
                 let held = Held {
                     at,
                     expires_s: u32::try_from(deposit.expires.as_secs()).unwrap_or(u32::MAX),

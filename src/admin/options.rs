@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use crate::base::wall::ClockOptions;
 use crate::config::Config;
 use crate::config::file::{Grouping, Gruu, OnDamage, Transport};
 use crate::io::listen::ShardAddresses;
@@ -21,7 +22,7 @@ use crate::sip::session_timer::SessionTimerOptions;
 use crate::sip::template::Profile;
 use crate::sip::transaction::TransactionOptions;
 use crate::sip::transaction::server::ServerOptions;
-use crate::store::index::{Goal, Quota};
+use crate::store::index::{CleanOptions, Goal, Quota};
 use crate::store::op::LifeOptions;
 
 /// Decisions of one turn of a shard.
@@ -56,6 +57,10 @@ pub fn shard_options(config: &Config, addresses: &ShardAddresses) -> ShardOption
             expires_s: config.subscription.expires_s,
             transaction,
             ..SubscribeOptions::default()
+        },
+        clock: ClockOptions {
+            hold: Duration::from_secs(config.store.clock_hold_s),
+            ..ClockOptions::default()
         },
         subscribe_always: config.subscription.always,
         subscribe_users: config.subscription.users.clone(),
@@ -252,6 +257,11 @@ fn post_options(config: &Config) -> PostOptions {
             ..LifeOptions::default()
         },
         cache_bytes_max: store.cache_mib << 20,
+        clean: CleanOptions {
+            segment_bytes: u64::from(store.segment_mib) << 20,
+            bytes_per_s: u64::from(store.clean_mib_s) << 20,
+            ..CleanOptions::default()
+        },
         charging: config.push.charging,
         ..PostOptions::default()
     }

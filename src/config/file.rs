@@ -356,6 +356,11 @@ pub struct Store {
     pub on_damage: OnDamage,
     /// Journal written after which a checkpoint of the index is made, MiB; 0 makes none.
     pub checkpoint_mib: u32,
+    /// Octets of sparse segments that are written again in a second so that they can go, MiB; 0 never.
+    pub clean_mib_s: u32,
+    /// How long the wall clock must stay where it jumped until lives are counted by it, seconds; 0
+    /// believes it at once.
+    pub clock_hold_s: u64,
     /// Bodies kept in memory, MiB per shard.
     pub cache_mib: usize,
     /// Most messages of a user.
@@ -380,6 +385,8 @@ impl Default for Store {
             commit_us: 1000,
             on_damage: OnDamage::Refuse,
             checkpoint_mib: 128,
+            clean_mib_s: 8,
+            clock_hold_s: 900,
             cache_mib: 64,
             quota_messages: 1000,
             quota_bytes: 8 * 1024 * 1024,

@@ -60,6 +60,8 @@ probe! {
     offers_answered_total,
     /// Offers of peers inside a dialog, refused.
     offers_refused_total,
+    /// Jumps of the wall clock that were not believed at once.
+    clock_jumps_total,
     /// Pushes that ended.
     pushes_ended_total,
     /// Pushes that ended without a session.

@@ -15,11 +15,13 @@ use crate::base::surface::{LinkId, Location, StoreBatch, StoreTicket};
 use crate::base::time::{Timestamp, UnixMillis};
 use crate::sip::dialog::Dialog;
 use crate::sip::transaction::server::ServerKey;
-use crate::store::index::{Mailbox, Quota, SegmentTable};
+use crate::store::index::{CleanOptions, Mailbox, Quota, SegmentTable};
 use crate::store::op::{
     Deposit, Ledger, LifeOptions, Mark, MarkKind, NOTICE_NUMBERS, RemovalReason,
 };
 use crate::store::record::{self, RecordError};
+
+mod clean;
 
 /// Times a record that cannot be read is asked for.
 const READS_MAX: u8 = 5;
@@ -39,6 +41,8 @@ pub struct PostOptions {
     pub unsettled_max: usize,
     /// Longest wait of a deposit for the store before further ones are refused (OVL-7).
     pub store_delay_max: Duration,
+    /// When sparse segments are cleaned.
+    pub clean: CleanOptions,
     /// Keep a message's charging identifier and addresses, and repeat them in its push (IMS-4, IMS-5).
     pub charging: bool,
 }
@@ -51,6 +55,7 @@ impl Default for PostOptions {
             cache_bytes_max: 64 * 1024 * 1024,
             unsettled_max: 65_536,
             store_delay_max: Duration::from_secs(10),
+            clean: CleanOptions::default(),
             charging: false,
         }
     }
@@ -99,6 +104,20 @@ pub enum After {
         of: Location,
         /// The message.
         number: u64,
+    },
+    /// A copy of a deposit, made to free the segment of the first record.
+    Copied {
+        /// Slot of the recipient.
+        slot: u32,
+        /// The message.
+        number: u64,
+        /// Where the first record lies.
+        from: Location,
+    },
+    /// The last record of a copy: the first deposit, at `of`, no longer matters.
+    Freed {
+        /// Where it lies.
+        of: Location,
     },
     /// Only a reply, to a repeat of a deposit that is still being written.
     Reply(Reply),
@@ -153,6 +172,8 @@ pub struct Post {
     leaving: usize,
     failed: bool,
     space_low: bool,
+    newest: UnixMillis,
+    cleaner: clean::Cleaner,
 }
 
 impl Post {
@@ -183,6 +204,8 @@ impl Post {
             ledger: Ledger::default(),
             failed: false,
             space_low: false,
+            newest: UnixMillis(0),
+            cleaner: clean::Cleaner::new(options.clean),
         }
     }
 
@@ -278,6 +301,7 @@ impl Post {
             self.batch.bytes.truncate(start);
             return Err(error);
         }
+        self.saw_moment(deposit.received);
         self.cache
             .insert(deposit.number, &self.batch.bytes[start..]);
         self.push_append(
@@ -327,6 +351,17 @@ impl Post {
         record::encode_mark(mark, &mut self.batch.bytes).expect("a stored identity fits a mark");
         let number = mark.number;
         self.push_append(start, After::Expired { of, number });
+    }
+
+    /// A record of `wall` is written, or was read by recovery.
+    pub fn saw_moment(&mut self, wall: UnixMillis) {
+        self.newest = self.newest.max(wall);
+    }
+
+    /// When the newest record was written, by the wall clock of that time; zero without any.
+    #[must_use]
+    pub const fn newest(&self) -> UnixMillis {
+        self.newest
     }
 
     fn push_append(&mut self, start: usize, after: After) {

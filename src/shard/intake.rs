@@ -156,7 +156,7 @@ impl Shard {
         user: Key,
         scratch: &mut Scratch,
     ) -> Result<(), Refusal> {
-        let wall = self.desk.wall_at(now);
+        let wall = self.desk.wall.at(now);
         let sender = sender_of(message);
         let header = |name| message.header(name).unwrap_or_default();
         let ids = Identifiers {
@@ -180,7 +180,7 @@ impl Shard {
         let life = self.post.options.life;
         let life = if is_notice { life.of_notices() } else { life };
         let expires_s = message.expires().and_then(Result::ok);
-        let expires = life.expiry(wall, message.date(), expires_s);
+        let expires = life.expiry(self.desk.wall.intake(now), message.date(), expires_s);
         let number = self.post.take_number(is_notice);
         let entry = self.registry.entry_mut(user).expect("found above");
         if entry.user.identity.is_empty() {

@@ -25,6 +25,7 @@ use crate::base::surface::{
 };
 use crate::base::time::{Timestamp, UnixMillis};
 use crate::base::token::{Claim, Domain, TokenParts};
+use crate::base::wall::{Reading, WallClock};
 use crate::metrics::probe::Probe;
 use crate::push::campaign::{Campaigns, UserState};
 use crate::push::hops::{self, Hops, ProbeKit};
@@ -59,8 +60,7 @@ pub struct Shard {
 /// Small things a turn needs.
 #[derive(Debug)]
 struct Desk {
-    wall: UnixMillis,
-    wall_at: Timestamp,
+    wall: WallClock,
     /// When the hops need attention next.
     hops_at: Timestamp,
     /// Buffers that are lent out within a turn.
@@ -79,26 +79,12 @@ struct Desk {
     next_tag: u64,
 }
 
-impl Desk {
-    /// The wall clock at `now`, from the last reading.
-    fn wall_at(&self, now: Timestamp) -> UnixMillis {
-        let passed = u64::try_from(now.since(self.wall_at).as_millis()).unwrap_or(u64::MAX);
-        UnixMillis(self.wall.0.saturating_add(passed))
-    }
-
-    /// The monotonic moment of a wall time; never earlier than the last reading.
-    fn moment_of(&self, wall_s: u64) -> Timestamp {
-        let ahead = UnixMillis::from_secs(wall_s).0.saturating_sub(self.wall.0);
-        self.wall_at + core::time::Duration::from_millis(ahead)
-    }
-}
-
 /// Splits a shard into the context of a push and the parts beside it.
 macro_rules! ctx {
     ($shard:expr, $now:expr) => {
         Ctx {
             now: $now,
-            wall: $shard.desk.wall_at($now),
+            wall: $shard.desk.wall.at($now),
             env: &$shard.env,
             out: &mut $shard.out,
             post: &mut $shard.post,
@@ -126,8 +112,11 @@ impl Core for Shard {
             Input::Stored(done) => self.handle_stored(now, done),
             Input::Mesh(frame) => self.handle_mesh(now, frame),
             Input::Wall(wall) => {
-                self.desk.wall = wall;
-                self.desk.wall_at = now;
+                let read = self.desk.wall.read(now, wall);
+                self.probe.clock_jumps_total += u64::from(read == Reading::Jumped);
+                if !self.starts_nothing() {
+                    self.post.consider_cleaning(now);
+                }
             }
             Input::Drain => self.desk.draining = true,
         }
@@ -147,12 +136,18 @@ impl Core for Shard {
             self.campaigns.hop_room();
         }
         self.desk.hops_at = self.hops.deadline(now);
+        if self.post.cleaning_due() <= now && !self.desk.draining {
+            self.post.clean(now);
+        }
         self.run_campaigns(now);
     }
 
     fn next_deadline(&self) -> Option<Timestamp> {
         let wheel = self.wheel.next_deadline().unwrap_or(Timestamp::NEVER);
         let mut earliest = wheel.min(self.desk.hops_at).min(self.server.deadline());
+        if !self.desk.draining {
+            earliest = earliest.min(self.post.cleaning_due());
+        }
         if self.campaigns.is_pending() && !self.starts_nothing() {
             earliest = Timestamp::ZERO;
         }
@@ -217,8 +212,7 @@ impl Shard {
             wheel: Wheel::new(options.tick, options.timers_max(), now),
             server: ServerTable::new(&options.server, keys),
             desk: Desk {
-                wall,
-                wall_at: now,
+                wall: WallClock::new(options.clock, wall, now),
                 hops_at: now,
                 started: Vec::with_capacity(64),
                 open: Vec::with_capacity(64),
@@ -255,6 +249,7 @@ impl Shard {
             stores_low: usize::from(self.post.is_space_low()),
             stores_failed: usize::from(self.post.is_failed()),
             ledger: self.post.ledger,
+            cleaned: self.post.cleaned(),
             stored: self.post.pending_on_disk() as u64,
         }
     }
@@ -359,6 +354,8 @@ pub struct Population {
     pub stores_failed: usize,
     /// The stores' books.
     pub ledger: Ledger,
+    /// Messages and octets that cleaning has copied.
+    pub cleaned: (u64, u64),
     /// Messages that the books must have as pending.
     pub stored: u64,
 }

@@ -164,7 +164,7 @@ impl Shard {
         let record = payload.as_deref().map(record::decode);
         let mut started = None;
         if let Some(Ok(Record::Deposit(deposit))) = record
-            && write_failed(&deposit, self.desk.wall_at(now), id.as_bytes(), &mut text)
+            && write_failed(&deposit, self.desk.wall.at(now), id.as_bytes(), &mut text)
         {
             let parts = NoticeParts {
                 from: deposit.identity,

@@ -5,6 +5,7 @@ use core::time::Duration;
 
 use crate::base::octets;
 use crate::base::token::Minter;
+use crate::base::wall::ClockOptions;
 use crate::msrp::inbound::InboundOptions;
 use crate::push::campaign::CampaignOptions;
 use crate::push::hops::HopOptions;
@@ -37,6 +38,8 @@ pub struct ShardOptions {
     pub campaign: CampaignOptions,
     /// Messages.
     pub post: PostOptions,
+    /// When a jump of the wall clock is believed.
+    pub clock: ClockOptions,
     /// Subscriptions.
     pub subscribe: SubscribeOptions,
     /// Subscribe on every registration.

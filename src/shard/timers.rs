@@ -278,6 +278,9 @@ impl Shard {
                 self.settle(now, after, Some(location));
             }
         }
+        if let Some(&(ticket, _)) = done.stored.last() {
+            self.post.forget_moved(ticket);
+        }
         if let Some(low) = done.space_low {
             self.post.set_space_low(low);
         }
@@ -289,6 +292,9 @@ impl Shard {
         }
         for &(number, start, end) in &done.loaded {
             let payload = &done.bytes[start as usize..end as usize];
+            if self.post.take_for_cleaning(number, payload) {
+                continue;
+            }
             if payload.is_empty() && self.read_again(number) {
                 continue;
             }
@@ -336,6 +342,7 @@ impl Shard {
             }
             After::Mark { of, removes } => {
                 let Some(location) = location else { return };
+                let of = self.post.moved(of);
                 self.post.segments.mark(location, Some(of));
                 if let Some(reason) = removes {
                     self.post.segments.dead(of);
@@ -344,9 +351,20 @@ impl Shard {
             }
             After::Expired { of, number } => {
                 let Some(location) = location else { return };
+                let of = self.post.moved(of);
                 self.post.segments.mark(location, Some(of));
                 self.post.gone(RemovalReason::Expired);
                 self.owe_notice(now, number, of);
+            }
+            After::Copied { slot, number, from } => {
+                if let Some(to) = location {
+                    self.post.copied(slot, number, from, to);
+                }
+            }
+            After::Freed { of } => {
+                if location.is_some() {
+                    self.post.freed(of);
+                }
             }
             After::Reply(reply) => {
                 if location.is_some() {
@@ -466,7 +484,7 @@ impl Shard {
             .mailbox_ref(key.slot)
             .and_then(|mailbox| mailbox.next_expiry_s())
         {
-            deadline = deadline.min(self.desk.moment_of(u64::from(expiry_s)));
+            deadline = deadline.min(self.desk.wall.moment_of(u64::from(expiry_s)));
         }
         if deadline.is_never() {
             if subscriptions::is_forgettable(&entry.user, state)

@@ -16,7 +16,7 @@ use crate::sip::session_timer::SessionTimerOptions;
 use crate::sip::template::Profile;
 use crate::sip::transaction::TransactionOptions;
 use crate::sip::transaction::server::ServerOptions;
-use crate::store::index::Goal;
+use crate::store::index::{CleanOptions, Goal};
 
 /// The engine's only address; shards differ by port.
 pub(super) const ENGINE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
@@ -89,6 +89,8 @@ pub struct Options {
     pub read_errors: Ratio,
     /// Times the disk gets full for a while.
     pub full_disks: usize,
+    /// Times the wall clock jumps ahead by a year for a while.
+    pub clock_jumps: usize,
     /// Calls that a device does not simply answer.
     pub mischief: Ratio,
     /// Partial documents that leave a version out.
@@ -146,6 +148,7 @@ impl Options {
             sync_errors: Ratio::ZERO,
             read_errors: Ratio::ZERO,
             full_disks: 0,
+            clock_jumps: 0,
             mischief: Ratio::ZERO,
             gaps: Ratio::ZERO,
             missteered: Ratio::ZERO,
@@ -212,6 +215,7 @@ impl Options {
             sync_errors: ratio(pick(&[0, 0, 0, 30])),
             read_errors: ratio(pick(&[0, 0, 150])),
             full_disks: size(pick(&[0, 0, 2])),
+            clock_jumps: size(pick(&[0, 0, 1])),
         }
     }
 
@@ -262,8 +266,15 @@ impl Options {
             post: PostOptions {
                 cache_bytes_max: self.cache_bytes,
                 unsettled_max: self.unsettled_max,
+                clean: CleanOptions {
+                    segment_bytes: u64::from(self.segment_bytes),
+                    slack_segments: 1,
+                    bytes_per_s: 4 << 20,
+                    ..CleanOptions::default()
+                },
                 ..PostOptions::default()
             },
+            clock: crate::base::wall::ClockOptions::default(),
             subscribe: SubscribeOptions {
                 transaction,
                 ..SubscribeOptions::default()

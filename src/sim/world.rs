@@ -61,6 +61,8 @@ pub struct World {
     pub(super) sessions: BTreeMap<String, usize>,
     pub(super) ledger: Ledger,
     pub(super) dice: Jitter,
+    /// The wall clock is wrong.
+    pub(super) clock_jumped: bool,
     /// Counters of processes that crashed.
     pub(super) probe: Probe,
 }
@@ -81,6 +83,7 @@ impl World {
             sessions: BTreeMap::new(),
             ledger: Ledger::default(),
             dice: Jitter::new(options.seed ^ 0x776f_726b),
+            clock_jumped: false,
             probe: Probe::default(),
             options,
         };
@@ -157,6 +160,12 @@ impl World {
             let long = Duration::from_millis(2000 + self.dice.below(30_000));
             self.net.after(wait, Timer::DiskFull(true));
             self.net.after(wait + long, Timer::DiskFull(false));
+        }
+        for _ in 0..self.options.clock_jumps {
+            let wait = Duration::from_millis(self.dice.below(safety));
+            let long = Duration::from_millis(2000 + self.dice.below(600_000));
+            self.net.after(wait, Timer::ClockJump(true));
+            self.net.after(wait + long, Timer::ClockJump(false));
         }
         self.net.after(self.options.safety, Timer::Heal);
     }
@@ -316,6 +325,7 @@ impl World {
                 let wait = Duration::from_millis(500 + self.net.below(20_000));
                 self.net.after(wait, Timer::Restart);
             }
+            Timer::ClockJump(jumped) => self.jump_clock(jumped),
             Timer::DiskFull(full) => self.disk_full(full),
             Timer::Deposit(letter) => self.deposit(letter),
             Timer::HangUp(call) => self.hang_up(call),

@@ -235,6 +235,15 @@ pub fn content_of(payload: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((content_type, cpim))
 }
 
+/// Marks a deposit's payload as a copy. False, and nothing is changed, when it is no deposit.
+pub fn mark_copy(payload: &mut [u8]) -> bool {
+    if payload.len() < DEPOSIT_FIXED_BYTES || payload[1] != KIND_DEPOSIT {
+        return false;
+    }
+    payload[2] |= DepositFlags::COPY.bits();
+    true
+}
+
 struct Reader<'a> {
     payload: &'a [u8],
     at: usize,

@@ -25,9 +25,11 @@ const REACHED: &[&str] = &[
     "engine/mesh",
     "engine/no-room",
     "engine/recovered-messages",
+    "engine/segment-cleaned",
     "engine/segment-reclaimed",
     "engine/store-read",
     "engine/subscription-refresh",
+    "fault/clock-jump",
     "fault/connect-refused",
     "fault/crash",
     "fault/duplication",
@@ -216,6 +218,7 @@ fn one_seed_has_one_outcome_however_many_shards() {
             sync_errors: Ratio::ZERO,
             read_errors: Ratio::ZERO,
             full_disks: 0,
+            clock_jumps: 0,
             unsettled_max: 1024,
             ..Options::drawn(seed, shards)
         };

@@ -71,6 +71,7 @@ pub(crate) fn options() -> ShardOptions {
             },
             ..SubscribeOptions::default()
         },
+        clock: volley::base::wall::ClockOptions::default(),
         subscribe_always: false,
         subscribe_users: Vec::new(),
         subscribe_pace_per_s: 2000,
