@@ -7,6 +7,7 @@ mod answers;
 mod offers;
 mod refresh;
 mod transmit;
+mod ways;
 
 use core::time::Duration;
 
@@ -25,6 +26,7 @@ use crate::sip::transaction::client_invite::{
 use crate::sip::transaction::client_non_invite::{ClientNonInvite, NonInviteAction};
 
 pub use answers::{LATE, StrayDialog, end_stray_2xx};
+pub use ways::resume;
 pub use offers::{
     PeerVerdict, acknowledged, await_ack, end_stream, is_repeated_invite, judge_peer_request,
     response_buffer,
@@ -50,7 +52,7 @@ mod reason {
 ///
 /// `Some(NoHop)` when no hop can take it; the push is over then.
 pub fn start(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<Outcome> {
-    let Some((hop, trunk)) = ctx.hops.pick(ctx.now, offer_of(push)) else {
+    let Some((hop, trunk)) = ctx.hops.pick(ctx.now, push.set, offer_of(push)) else {
         push.state = PushState::Ending;
         push.guard = Timestamp::NEVER;
         return Some(Outcome::NoHop);
@@ -82,7 +84,7 @@ fn take_hop(push: &mut Push, ctx: &mut Ctx<'_>, hop: u16, trunk: Destination) {
 fn try_next_hop(push: &mut Push, ctx: &mut Ctx<'_>) -> bool {
     let Some((hop, trunk)) = ctx
         .hops
-        .pick_untried(ctx.now, offer_of(push), push.tried_hops)
+        .pick_untried(ctx.now, push.set, offer_of(push), push.tried_hops)
     else {
         return false;
     };

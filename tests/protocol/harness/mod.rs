@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::allocation::counted;
 use text::{Msrp, Sip};
+use volley::base::limits::SIP_MESSAGE_BYTES_MAX;
 use volley::base::surface::{
     Core, Input, LinkCommand, LinkEvent, LinkId, LinkKind, Location, StoreBatch, StoreDone,
     Transmit, TxBuf,
@@ -19,7 +20,8 @@ use volley::base::time::{Timestamp, UnixMillis};
 use volley::metrics::probe::Probe;
 use volley::msrp::inbound::InboundOptions;
 use volley::push::campaign::CampaignOptions;
-use volley::push::hops::{HopOptions, HopTransport};
+use volley::push::hops::{COMMON_SET, HopOptions, HopTransport};
+use volley::push::names::NameOptions;
 use volley::push::options::PushOptions;
 use volley::push::post::PostOptions;
 use volley::reginfo::subscription::SubscribeOptions;
@@ -54,6 +56,9 @@ pub(crate) fn options() -> ShardOptions {
         domains: vec![b"ims.example.net".to_vec()],
         trusted_peers: vec![addr(SCSCF).ip(), addr(SPARE).ip()],
         hops: vec![hop(SCSCF, HopTransport::Tcp)],
+        sets: Vec::new(),
+        names: NameOptions::default(),
+        message_max: SIP_MESSAGE_BYTES_MAX,
         push: PushOptions::default(),
         campaign: CampaignOptions {
             coalesce: Duration::from_millis(250),
@@ -108,6 +113,9 @@ pub(crate) fn hop(address: &str, transport: HopTransport) -> HopOptions {
         transport,
         connections: 1,
         invite_inflight_max: 64,
+        set: COMMON_SET,
+        priority: u16::from(address == SPARE),
+        weight: 1,
     }
 }
 
