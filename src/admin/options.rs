@@ -68,7 +68,7 @@ pub fn shard_options(config: &Config, addresses: &ShardAddresses) -> ShardOption
         },
         subscribe_always: config.subscription.always,
         subscribe_users: config.subscription.users.clone(),
-        subscribe_pace_per_s: config.subscription.pace_per_s,
+        subscribe_pace_per_s: share_of(config.subscription.pace_per_s, config),
         inbound: InboundOptions::default(),
         pager_max: config.store.pager_max,
         users_max: config.limits.users_max,
@@ -81,6 +81,12 @@ pub fn shard_options(config: &Config, addresses: &ShardAddresses) -> ShardOption
         },
         tick: TICK,
     }
+}
+
+/// A shard's share of a pace of the process; 0 stays 0.
+fn share_of(pace_per_s: u32, config: &Config) -> u32 {
+    let shards = u32::try_from(config.node.shards).unwrap_or(u32::MAX);
+    pace_per_s.div_ceil(shards.max(1))
 }
 
 /// The options of that shard's journal.
@@ -276,6 +282,7 @@ fn campaign_options(config: &Config) -> CampaignOptions {
         },
         goal: Goal::EachSelected,
         decisions_per_turn: DECISIONS_PER_TURN,
+        pushes_per_s: share_of(config.push.pace_per_s, config),
     }
 }
 

@@ -246,6 +246,8 @@ pub struct Push {
     pub accept_require: bool,
     /// The same for `explicit`.
     pub accept_explicit: bool,
+    /// Most pushes started a second by the process; 0 leaves it to what the hops take.
+    pub pace_per_s: u32,
     /// Repeat a message's charging identifier and addresses in its push.
     pub charging: bool,
 }
@@ -263,6 +265,7 @@ impl Default for Push {
             report_wait_ms: 10_000,
             accept_require: false,
             accept_explicit: false,
+            pace_per_s: 0,
             charging: false,
         }
     }
@@ -349,7 +352,7 @@ pub struct Subscription {
     pub always: bool,
     /// Users subscribed at start, whatever the registrar tells.
     pub users: Vec<String>,
-    /// SUBSCRIBEs a second after a restart.
+    /// SUBSCRIBEs a second after a restart, by the process.
     pub pace_per_s: u32,
 }
 

@@ -8,6 +8,7 @@
 use core::time::Duration;
 use std::collections::VecDeque;
 
+use crate::base::entropy::Jitter;
 use crate::base::outbox::Destination;
 use crate::base::slab::{Key, Slab};
 use crate::base::surface::LinkKind;
@@ -47,7 +48,12 @@ pub struct CampaignOptions {
     pub goal: Goal,
     /// Decisions of one turn; the rest follow in the next.
     pub decisions_per_turn: usize,
+    /// Most pushes started a second; 0 leaves it to what the hops take (OVL-8).
+    pub pushes_per_s: u32,
 }
+
+/// How much of the pace may be used at once.
+const PACE_BATCH: Duration = Duration::from_millis(1);
 
 /// What the shard keeps per user beside the registration.
 #[derive(Debug)]
@@ -138,6 +144,8 @@ pub struct Campaigns {
     throttled_sets: u32,
     /// Those of them whose hops may have room again.
     hop_room: u32,
+    /// Up to when the pace is used up by pushes already started.
+    paced_until: Timestamp,
     selection: Selection,
     devices: Vec<DeviceView>,
     keys: Vec<u64>,
@@ -156,6 +164,7 @@ impl Campaigns {
             throttled: (0..SETS_MAX).map(|_| VecDeque::new()).collect(),
             throttled_sets: 0,
             hop_room: 0,
+            paced_until: Timestamp::ZERO,
             selection: Selection::default(),
             devices: Vec::with_capacity(64),
             keys: Vec::with_capacity(64),
@@ -184,8 +193,11 @@ impl Campaigns {
         self.hop_room = self.throttled_sets;
     }
 
-    /// The next user to decide on.
-    pub fn poll_user(&mut self) -> Option<Key> {
+    /// The next user to decide on: whose trigger is oldest, unless the pace is used up.
+    pub fn poll_user(&mut self, now: Timestamp) -> Option<Key> {
+        if self.is_paced(now) {
+            return None;
+        }
         if let Some(user) = self.queue.pop_front() {
             return Some(user);
         }
@@ -204,10 +216,27 @@ impl Campaigns {
         None
     }
 
-    /// `true` while there is a decision to make at once.
+    fn is_paced(&self, now: Timestamp) -> bool {
+        self.paced_until >= now + PACE_BATCH
+    }
+
+    /// A push was started: the next ones leave their turn to time. Each takes a little more than its
+    /// share, by chance, so that a crowd does not leave in step.
+    fn pace(&mut self, now: Timestamp, jitter: &mut Jitter) {
+        if let Some(share) = Duration::from_secs(1).checked_div(self.options.pushes_per_s) {
+            let turn = jitter.duration(share, share + share / 8);
+            self.paced_until = self.paced_until.max(now) + turn;
+        }
+    }
+
+    /// When there is a decision to make next: at once ([`Timestamp::ZERO`]), or when the pace allows.
     #[must_use]
-    pub fn is_pending(&self) -> bool {
-        !self.queue.is_empty() || self.hop_room != 0
+    pub fn due_at(&self) -> Timestamp {
+        if self.queue.is_empty() && self.hop_room == 0 {
+            Timestamp::NEVER
+        } else {
+            self.paced_until
+        }
     }
 
     fn throttle(&mut self, user: Key, state: &mut UserState) {
@@ -255,6 +284,9 @@ impl Campaigns {
             device.pushing = Some(push_key);
             parts.state.pushes += 1;
             started.push(push_key);
+        }
+        for _ in 0..started.len() {
+            self.pace(now, parts.ctx.jitter);
         }
         if waits {
             self.throttle(key, parts.state);

@@ -326,8 +326,7 @@ impl Hops {
     /// Whether hop `at` gets the request; counts it against what the hop asks for.
     fn takes(&mut self, now: Timestamp, at: usize, offer: Offer, tried: u64) -> bool {
         let is_exempt = matches!(offer, Offer::Owed | Offer::Priority);
-        self.is_able(now, at, offer, tried)
-            && (is_exempt || self.hops[at].throttle.admit(now))
+        self.is_able(now, at, offer, tried) && (is_exempt || self.hops[at].throttle.admit(now))
     }
 
     /// The next trunk of hop `index`, if it has one.

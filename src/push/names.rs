@@ -238,10 +238,7 @@ mod tests {
     #[test]
     fn configured_hosts_are_never_asked_about() {
         let mut names = names();
-        assert_eq!(
-            names.look(at(1), b"edge.EXAMPLE").0,
-            Found::Known(&[ip(9)])
-        );
+        assert_eq!(names.look(at(1), b"edge.EXAMPLE").0, Found::Known(&[ip(9)]));
         assert_eq!(names.poll(), None);
     }
 

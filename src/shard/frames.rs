@@ -175,9 +175,12 @@ impl Shard {
         let framed = framing::frame(bytes, scanned);
         let longest = self.options.message_max;
         match framed {
-            Ok(Frame::Message { len: size } | Frame::Incomplete { need_at_least: size })
-                if size > longest =>
-            {
+            Ok(
+                Frame::Message { len: size }
+                | Frame::Incomplete {
+                    need_at_least: size,
+                },
+            ) if size > longest => {
                 self.refuse_unframed(now, link, bytes, FrameError::MessageTooLong);
                 Step::Broken
             }

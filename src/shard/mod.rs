@@ -21,7 +21,8 @@ use crate::base::map::MapKeys;
 use crate::base::outbox::Outbox;
 use crate::base::slab::{Key, Slab};
 use crate::base::surface::{
-    Core, Input, LinkCommand, LinkEvent, LinkId, LinkKind, MeshFrame, NameQuery, StoreBatch, Transmit, TxBuf,
+    Core, Input, LinkCommand, LinkEvent, LinkId, LinkKind, MeshFrame, NameQuery, StoreBatch,
+    Transmit, TxBuf,
 };
 use crate::base::time::{Timestamp, UnixMillis};
 use crate::base::token::{Claim, Domain, TokenParts};
@@ -157,8 +158,8 @@ impl Core for Shard {
     fn next_deadline(&self) -> Option<Timestamp> {
         let wheel = self.wheel.next_deadline().unwrap_or(Timestamp::NEVER);
         let mut earliest = wheel.min(self.desk.hops_at).min(self.server.deadline());
-        if self.campaigns.is_pending() && !self.desk.draining {
-            earliest = Timestamp::ZERO;
+        if !self.desk.draining {
+            earliest = earliest.min(self.campaigns.due_at());
         }
         (!earliest.is_never()).then_some(earliest)
     }

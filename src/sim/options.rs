@@ -250,6 +250,7 @@ impl Options {
                 },
                 goal: Goal::EachSelected,
                 decisions_per_turn: 16,
+                pushes_per_s: 0,
             },
             post: PostOptions {
                 cache_bytes_max: self.cache_bytes,

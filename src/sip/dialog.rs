@@ -445,7 +445,9 @@ pub fn first_route(lines: &[u8]) -> Option<&[u8]> {
         other => !quoted && *other == b'<',
     })?;
     let uri = &lines[start + 1..];
-    uri.iter().position(|byte| *byte == b'>').map(|end| &uri[..end])
+    uri.iter()
+        .position(|byte| *byte == b'>')
+        .map(|end| &uri[..end])
 }
 
 /// A sip or sips URI that can stand in a start line or in angle brackets.

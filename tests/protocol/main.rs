@@ -15,5 +15,7 @@ mod registration;
 mod reoffer;
 mod service;
 mod signalling;
+mod storm;
 mod timer;
 mod torture;
+mod ways;

@@ -13,8 +13,8 @@ use crate::allocation::counted;
 use text::{Msrp, Sip};
 use volley::base::limits::SIP_MESSAGE_BYTES_MAX;
 use volley::base::surface::{
-    Core, Input, LinkCommand, LinkEvent, LinkId, LinkKind, Location, StoreBatch, StoreDone,
-    Transmit, TxBuf,
+    Core, Input, LinkCommand, LinkEvent, LinkId, LinkKind, Location, NameQuery, StoreBatch,
+    StoreDone, Transmit, TxBuf,
 };
 use volley::base::time::{Timestamp, UnixMillis};
 use volley::metrics::probe::Probe;
@@ -67,6 +67,7 @@ pub(crate) fn options() -> ShardOptions {
             outcome: OutcomeOptions::default(),
             goal: Goal::EachSelected,
             decisions_per_turn: 256,
+            pushes_per_s: 0,
         },
         post: PostOptions::default(),
         subscribe: SubscribeOptions {
@@ -190,6 +191,8 @@ pub(crate) struct Bench {
     pub(crate) silent: Vec<SocketAddr>,
     /// MSRP connects asked for and made.
     pub(crate) connects: Vec<SocketAddr>,
+    /// Names the engine wants to know.
+    pub(crate) queries: Vec<NameQuery>,
     /// Records of the store in order, with their places.
     pub(crate) records: Vec<(Location, Vec<u8>)>,
     links: Vec<FakeLink>,
@@ -254,6 +257,7 @@ impl Bench {
             refused: Vec::new(),
             silent: Vec::new(),
             connects: Vec::new(),
+            queries: Vec::new(),
             records: Vec::new(),
             links: Vec::new(),
             free: Vec::new(),
@@ -362,6 +366,25 @@ impl Bench {
         self.pump();
     }
 
+    /// What a name stands for.
+    pub(crate) fn answer(&mut self, token: u64, addresses: &[std::net::IpAddr]) {
+        let input = Input::Resolved { token, addresses };
+        self.shard.handle(self.now, input);
+        self.pump();
+    }
+
+    pub(crate) fn is_closed(&self, link: LinkId) -> bool {
+        !self.is_open(link)
+    }
+
+    /// A copy of the next SIP message, which must be a `what`.
+    #[track_caller]
+    pub(crate) fn peek(&self, what: &str) -> Sip {
+        let message = self.sip.front().expect("something was sent");
+        assert_eq!(message.what(), what, "{}", message.text);
+        message.clone()
+    }
+
     /// A SIP message arrives from the S-CSCF, by whichever transport the bench has.
     pub(crate) fn sip_in(&mut self, text: &str) {
         if self.udp.is_some() {
@@ -380,6 +403,9 @@ impl Bench {
             moved |= self.pump_transmit();
             moved |= self.pump_store();
             moved |= self.pump_links();
+            while let Some(query) = self.shard.inner.poll_query() {
+                self.queries.push(query);
+            }
             if !moved {
                 return;
             }
