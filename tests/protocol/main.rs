@@ -5,6 +5,7 @@ mod delivery;
 mod flows;
 mod fuzzing;
 mod harness;
+mod herd;
 mod hostile;
 mod intake;
 mod notices;
