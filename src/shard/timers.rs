@@ -232,7 +232,7 @@ impl Shard {
         }
         let mut started = core::mem::take(&mut self.desk.started);
         for _ in 0..self.campaigns.options.decisions_per_turn {
-            let Some(user) = self.campaigns.poll_user() else {
+            let Some(user) = self.campaigns.poll_user(now) else {
                 break;
             };
             let Some(entry) = self.registry.entry_mut(user) else {
