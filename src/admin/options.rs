@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::config::file::{Grouping, Gruu, OnDamage, Transport};
+use crate::config::policy::{base_policy, known_icsis};
 use crate::io::listen::ShardAddresses;
 use crate::io::store::{DamagePolicy, JournalOptions};
 use crate::msrp::inbound::InboundOptions;
@@ -15,7 +16,6 @@ use crate::push::options::{Grouping as PushGrouping, PushOptions};
 use crate::push::post::PostOptions;
 use crate::reginfo::subscription::SubscribeOptions;
 use crate::registry::{GruuPolicy, OutcomeOptions, RegistryOptions};
-use crate::selection::Policy;
 use crate::shard::ShardOptions;
 use crate::sip::session_timer::SessionTimerOptions;
 use crate::sip::template::Profile;
@@ -207,18 +207,11 @@ fn campaign_options(config: &Config) -> CampaignOptions {
     let selection = &config.selection;
     CampaignOptions {
         coalesce: Duration::from_millis(selection.coalesce_ms),
-        policy: Policy {
-            min_remaining: Duration::from_secs(selection.min_remaining_s),
-            assume_when_silent: selection.assume_when_silent,
-            devices_max: u8::try_from(selection.max_devices).unwrap_or(u8::MAX),
-            ..Policy::default()
-        },
+        policy: base_policy(config),
         registry: RegistryOptions {
-            accepted_icsi: config
-                .identity
-                .accepted_icsi
-                .iter()
-                .map(|icsi| icsi.clone().into_bytes())
+            accepted_icsi: known_icsis(config)
+                .into_iter()
+                .map(String::into_bytes)
                 .collect(),
             gruu: match selection.gruu {
                 Gruu::Strict => GruuPolicy::Strict,

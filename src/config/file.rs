@@ -7,6 +7,8 @@ use serde::Deserialize;
 
 use crate::base::limits;
 use crate::config::error::Problem;
+use crate::config::policy;
+use crate::registry::features::ICSIS_MAX;
 
 /// The whole file. Every section and key has a default except the addresses of the SIP core.
 #[derive(Clone, Debug, Deserialize)]
@@ -266,6 +268,9 @@ pub enum Gruu {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Selection {
+    /// Rules of provider and users, a file of its own that is read again on SIGHUP; a relative path
+    /// is taken from the directory of the configuration file.
+    pub policy: Option<PathBuf>,
     /// Most devices of a user that are pushed to.
     pub max_devices: usize,
     /// Shortest remaining binding life, seconds.
@@ -283,6 +288,7 @@ pub struct Selection {
 impl Default for Selection {
     fn default() -> Self {
         Self {
+            policy: None,
             max_devices: limits::DEVICES_PER_USER_MAX,
             min_remaining_s: 10,
             gruu: Gruu::Strict,
@@ -476,6 +482,16 @@ impl Config {
                 "selection.max_devices",
                 format!("{} is out of range", self.selection.max_devices),
                 "use 1 to 64",
+            );
+        }
+        if self.identity.accepted_icsi.len() > ICSIS_MAX - policy::WELL_KNOWN_ICSIS.len() {
+            return problem(
+                "identity.accepted_icsi",
+                format!(
+                    "{} services are too many",
+                    self.identity.accepted_icsi.len()
+                ),
+                "name at most 27",
             );
         }
         if !(1..=1024).contains(&self.store.segment_mib) {

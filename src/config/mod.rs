@@ -3,6 +3,7 @@
 
 pub mod error;
 pub mod file;
+pub mod policy;
 
 use std::path::Path;
 
@@ -16,7 +17,11 @@ pub use file::Config;
 pub fn load(path: &Path) -> Result<Config, ConfigError> {
     let text =
         std::fs::read_to_string(path).map_err(|error| ConfigError::unreadable(path, &error))?;
-    parse(path, &text)
+    let mut config = parse(path, &text)?;
+    if let (Some(policy), Some(directory)) = (&mut config.selection.policy, path.parent()) {
+        *policy = directory.join(&*policy);
+    }
+    Ok(config)
 }
 
 /// Checks `text`; `path` is only named in errors.

@@ -73,6 +73,8 @@ probe! {
     subscribes_sent_total,
     /// NOTIFYs applied.
     notifies_total,
+    /// Rules of selection put in force after the start.
+    rules_adopted_total,
     /// NOTIFYs refused.
     notifies_rejected_total,
     /// Reginfo documents that did not parse.

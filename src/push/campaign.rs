@@ -7,6 +7,7 @@
 
 use core::time::Duration;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use crate::base::outbox::Destination;
 use crate::base::slab::{Key, Slab};
@@ -23,9 +24,11 @@ use crate::push::{Ctx, INFLIGHT_MAX, Outcome, Push, PushState, guard_after};
 use crate::reginfo::document::Document;
 use crate::registry::features::KnownLists;
 use crate::registry::{self, Class, Facts, OutcomeOptions, RegistryOptions, User, classify};
+use crate::selection::rules::{RuleBook, Ruling};
 use crate::selection::{
     self, CANDIDATES_MAX, DeviceView, Moment, Policy, QueueView, Selection, UserView, Verdict,
 };
+use crate::sip::uri;
 use crate::store::index::{Entry, Fate, Goal, Mailbox, Marked};
 use crate::store::op::{DepositFlags, Evidence, Mark, MarkKind, NOTICE_NUMBERS, RemovalReason};
 use crate::store::record::{self, Record};
@@ -36,7 +39,7 @@ use crate::wheel::TimerId;
 pub struct CampaignOptions {
     /// Changes within this time of a decision wait for its end (SEL-2).
     pub coalesce: Duration,
-    /// Provider policy of the selection.
+    /// Provider policy of the selection, until [`Campaigns::adopt`].
     pub policy: Policy,
     /// How documents are read.
     pub registry: RegistryOptions,
@@ -127,6 +130,9 @@ pub struct Campaigns {
     pub lists: KnownLists,
     /// Notices of clients on their way to the senders.
     pub notices: Notices,
+    rules: Arc<RuleBook>,
+    /// The slot of the registry from which on users have not been looked at since the rules changed.
+    review_from: Option<u32>,
     queue: VecDeque<Key>,
     throttled: VecDeque<Key>,
     hop_room: bool,
@@ -140,6 +146,8 @@ impl Campaigns {
     #[must_use]
     pub fn new(options: CampaignOptions) -> Self {
         Self {
+            rules: Arc::new(RuleBook::new(options.policy)),
+            review_from: None,
             options,
             document: Document::new(),
             lists: KnownLists::default(),
@@ -150,6 +158,44 @@ impl Campaigns {
             selection: Selection::default(),
             devices: Vec::with_capacity(64),
             keys: Vec::with_capacity(64),
+        }
+    }
+
+    /// The rules in force.
+    #[must_use]
+    pub fn rules(&self) -> &RuleBook {
+        &self.rules
+    }
+
+    /// Puts other rules in force. Users look themselves up again at their next decision; those with
+    /// mail are to be decided on anew (SEL-1), see [`Campaigns::review`].
+    pub fn adopt(&mut self, rules: &Arc<RuleBook>) {
+        self.rules = if rules.edition() == self.rules.edition() {
+            // Users would take what they know of the old ones for its rules.
+            let mut rules = RuleBook::clone(rules);
+            rules.follow(&self.rules);
+            Arc::new(rules)
+        } else {
+            Arc::clone(rules)
+        };
+        self.review_from = Some(0);
+    }
+
+    /// The next slots of the registry, of `slots`, to be looked at after a change of the rules.
+    pub fn review(&mut self, slots: u32) -> core::ops::Range<u32> {
+        let Some(from) = self.review_from else {
+            return 0..0;
+        };
+        let end = slots.min(from.saturating_add(REVIEWED_PER_TURN));
+        self.review_from = (end < slots).then_some(end);
+        from.min(end)..end
+    }
+
+    /// Makes sure that `user` knows which rules are its own.
+    #[inline]
+    pub fn rule(&self, user: &mut User) {
+        if user.ruling.edition != self.rules.edition() {
+            user.ruling = ruling_of(&self.rules, user);
         }
     }
 
@@ -191,7 +237,9 @@ impl Campaigns {
     /// `true` while there is a decision to make at once.
     #[must_use]
     pub fn is_pending(&self) -> bool {
-        !self.queue.is_empty() || (self.hop_room && !self.throttled.is_empty())
+        self.review_from.is_some()
+            || !self.queue.is_empty()
+            || (self.hop_room && !self.throttled.is_empty())
     }
 
     fn throttle(&mut self, user: Key, state: &mut UserState) {
@@ -223,7 +271,7 @@ impl Campaigns {
         parts.state.decide_at = Timestamp::NEVER;
         parts.ctx.probe.decisions_total += 1;
         self.evaluate(parts, key);
-        parts.state.retry_at = self.selection.again_at();
+        parts.state.retry_at = self.look_again_at(parts, key);
         let waits = self.selection.verdicts().contains(&Verdict::Throttled);
         for index in self.selection.selected() {
             parts.ctx.probe.devices_selected_total += 1;
@@ -233,6 +281,7 @@ impl Campaigns {
             let device = &mut parts.user.devices[index];
             push.reset(parts.ctx.env, push_key, key, device.key);
             push.binding = device.binding;
+            push.takes = self.rules.limit_of(parts.user.ruling, device.key);
             device.pushing = Some(push_key);
             parts.state.pushes += 1;
             started.push(push_key);
@@ -242,46 +291,57 @@ impl Campaigns {
         }
     }
 
-    fn evaluate(&mut self, parts: &Parts<'_, '_>, key: Key) {
-        let now_s = seconds(parts.ctx);
-        let mailbox = parts.ctx.post.mailbox_ref(key.slot);
-        let mut queue = QueueView::default();
-        self.devices.clear();
-        for (index, device) in parts.user.devices.iter().enumerate().take(CANDIDATES_MAX) {
-            let fits =
-                mailbox.is_some_and(|mailbox| mailbox.next_pending(device.key, 0, now_s).is_some());
-            queue.fitting |= u32::from(fits) << index;
-            self.devices.push(DeviceView::of(device));
-        }
-        let live = mailbox.map_or(0, Mailbox::len);
-        queue.live = u32::try_from(live).unwrap_or(u32::MAX);
+    fn evaluate(&mut self, parts: &mut Parts<'_, '_>, key: Key) {
+        self.rule(parts.user);
         let moment = Moment {
             now: parts.ctx.now,
             wall: parts.ctx.wall,
             tokens: parts.ctx.hops.invite_room(parts.ctx.now),
         };
-        let user = UserView::of(parts.user);
-        let policy = &self.options.policy;
-        selection::evaluate(
-            &user,
-            &self.devices,
-            &queue,
-            policy,
+        let mailbox = parts.ctx.post.mailbox_ref(key.slot);
+        weigh(
+            (parts.user, mailbox),
+            &self.rules,
             moment,
+            &mut self.devices,
             &mut self.selection,
         );
     }
 
-    /// Keys of the devices a message waits for: those registered now that a decision could select.
-    fn goal_devices(&mut self, user: &User, policy_now: Timestamp) -> &[u64] {
+    /// When time alone may change what was just decided.
+    fn look_again_at(&self, parts: &Parts<'_, '_>, key: Key) -> Timestamp {
+        let at = self.selection.again_at();
+        let Some(Verdict::UserPrefHold { until: Some(until) }) = self.selection.user_verdict()
+        else {
+            return at;
+        };
+        let mailbox = parts.ctx.post.mailbox_ref(key.slot);
+        if mailbox.is_none_or(Mailbox::is_empty) {
+            return at;
+        }
+        let wait = until.0.saturating_sub(parts.ctx.wall.0);
+        at.min(parts.ctx.now + Duration::from_millis(wait))
+    }
+
+    /// Keys of the devices that message `number` waits for: those registered now that a decision could
+    /// select for it.
+    fn goal_devices(&mut self, user: &mut User, number: u64, mailbox: &Mailbox, now: Timestamp) {
         self.keys.clear();
+        self.rule(user);
+        let policy = self.rules.policy(user.ruling);
+        let preference = self.rules.preference(user.ruling);
+        let entry = mailbox.lookup(number);
         for device in &user.devices {
-            let reachable = device.active && device.expires_at > policy_now;
-            if reachable && self.options.policy.is_capable(&DeviceView::of(device)) {
+            let wanted = preference.is_none_or(|preference| {
+                let limit = preference.limit_of(device.key);
+                preference.admits(device.key)
+                    && entry.is_none_or(|entry| limit.takes(entry.bytes(), entry.hints()))
+            });
+            let reachable = device.active && device.expires_at > now;
+            if reachable && wanted && policy.is_capable(&DeviceView::of(device)) {
                 self.keys.push(device.key);
             }
         }
-        &self.keys
     }
 
     /// Takes what happened to a message in a session into the queue and the store.
@@ -315,8 +375,8 @@ impl Campaigns {
         }
         let goal = self.options.goal;
         let now = parts.ctx.now;
-        let selected = self.goal_devices(parts.user, now);
-        let settled = mailbox.is_settled(number, goal, selected);
+        self.goal_devices(parts.user, number, mailbox, now);
+        let settled = mailbox.is_settled(number, goal, &self.keys);
         let Some(location) = mailbox.lookup(number).and_then(|entry| entry.location()) else {
             return;
         };
@@ -454,6 +514,61 @@ impl Campaigns {
     }
 }
 
+/// Users looked at in one turn after the rules changed.
+const REVIEWED_PER_TURN: u32 = 4096;
+
+/// Decides for a user with its queue, into `selection`; `devices` is for its views. The one place that
+/// gathers what [`selection::evaluate`] looks at, for shards and for explanations alike.
+pub fn weigh(
+    (user, mailbox): (&User, Option<&Mailbox>),
+    rules: &RuleBook,
+    moment: Moment,
+    devices: &mut Vec<DeviceView>,
+    selection: &mut Selection,
+) {
+    let now_s = u32::try_from(moment.wall.as_secs()).unwrap_or(u32::MAX);
+    let preference = rules.preference(user.ruling);
+    let mut queue = QueueView::default();
+    devices.clear();
+    for (index, device) in user.devices.iter().enumerate().take(CANDIDATES_MAX) {
+        let fits = mailbox.is_some_and(|mailbox| {
+            let next = match preference {
+                None => mailbox.next_pending(device.key, 0, now_s),
+                Some(preference) => {
+                    let limit = preference.limit_of(device.key);
+                    mailbox.next_fitting(device.key, 0, now_s, limit)
+                }
+            };
+            next.is_some()
+        });
+        queue.fitting |= u32::from(fits) << index;
+        devices.push(DeviceView::of(device));
+    }
+    let live = mailbox.map_or(0, Mailbox::len);
+    queue.live = u32::try_from(live).unwrap_or(u32::MAX);
+    let view = UserView::of(user, preference, moment.wall);
+    let policy = rules.policy(user.ruling);
+    selection::evaluate(&view, devices, &queue, policy, moment, selection);
+}
+
+/// Which rules of the book are `user`'s, by any of the identities that it is known under.
+#[cold]
+#[must_use]
+pub fn ruling_of(rules: &RuleBook, user: &User) -> Ruling {
+    if rules.is_uniform() {
+        return rules.look_up(core::iter::empty());
+    }
+    let mut names = vec![user.canonical.clone()];
+    let written = core::iter::once(&user.identity[..]).chain(user.registered_identities());
+    for identity in written {
+        let mut name = Vec::new();
+        if uri::canonical_identity(identity, &mut name).is_ok() && !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    rules.look_up(names.iter().map(Vec::as_slice))
+}
+
 /// A user's parts, with the context of the turn.
 #[derive(Debug)]
 pub struct Parts<'a, 'b> {
@@ -550,7 +665,7 @@ pub fn launch(push: &mut Push, parts: &mut Parts<'_, '_>) -> Option<Outcome> {
         .ctx
         .post
         .mailbox_ref(user.slot)
-        .and_then(|mailbox| mailbox.next_pending(push.device, 0, now_s))
+        .and_then(|mailbox| mailbox.next_fitting(push.device, 0, now_s, push.takes))
         .map(|entry| (entry.number(), entry.location()));
     let Some((number, location)) = first else {
         push.state = PushState::Ending;
@@ -661,7 +776,7 @@ pub fn pump(
 /// The next message of the session: in order of intake, notices after all others (LIFE-4, AMB-19).
 fn next_number(push: &Push, mailbox: &Mailbox, now_s: u32) -> Option<u64> {
     let after = |number| {
-        let next = mailbox.next_pending(push.device, number, now_s);
+        let next = mailbox.next_fitting(push.device, number, now_s, push.takes);
         next.map(Entry::number)
     };
     match after(push.last_number) {

@@ -44,7 +44,7 @@ use crate::sip::session_timer::{InitialMinSe, Refresh, SessionTimer};
 use crate::sip::template::Templates;
 use crate::sip::transaction::client_invite::{ClientInvite, ClientInviteState};
 use crate::sip::transaction::client_non_invite::ClientNonInvite;
-use crate::store::op::NOTICE_NUMBERS;
+use crate::store::op::{MediaLimit, NOTICE_NUMBERS};
 use crate::wheel::TimerId;
 use hops::Hops;
 use negotiation::{Negotiation, OwnOffer};
@@ -318,6 +318,8 @@ pub struct Push {
     pub waiting_for: Option<u64>,
     /// Messages judged in this session so far (DLV-6).
     pub messages_sent: u32,
+    /// Which messages the device takes, as its user wants it.
+    pub takes: MediaLimit,
     /// Send one message at a time: sessions of this device were lost lately (BAD-30).
     pub careful: bool,
     /// Leave `require` and `explicit` out of the INVITE (RSP-17).
@@ -382,6 +384,7 @@ impl Push {
         self.msrp_link = None;
         self.waiting_for = None;
         self.messages_sent = 0;
+        self.takes = MediaLimit::NONE;
         self.careful = false;
         self.no_require = false;
         self.urgent = false;

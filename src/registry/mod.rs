@@ -20,9 +20,7 @@ use crate::base::slab::{Key, Slab};
 pub use device::{Device, Followup, Outcome, Target};
 pub use gruu::{GruuPolicy, GruuRule};
 pub use outcome::{BindingId, Class, DeviceState, Facts, OutcomeOptions, classify};
-pub use user::{
-    Applied, Discarded, Preferences, RegistrationState, RegistryOptions, User, device_key,
-};
+pub use user::{Applied, Discarded, RegistrationState, RegistryOptions, User, device_key};
 
 /// Identities of one user that lead to it, its canonical one included.
 pub const IDENTITIES_MAX: usize = 32;
@@ -163,6 +161,18 @@ impl<X: Default> Registry<X> {
     /// Keys of all users, in slot order.
     pub fn keys(&self) -> impl Iterator<Item = Key> + '_ {
         self.entries.keys()
+    }
+
+    /// Slots of users, taken or not.
+    #[must_use]
+    pub fn slots(&self) -> u32 {
+        self.entries.slots()
+    }
+
+    /// The user in `slot`, if there is one.
+    #[must_use]
+    pub fn key_at(&self, slot: u32) -> Option<Key> {
+        self.entries.key_at(slot)
     }
 
     /// Forgets a user and all its identities.

@@ -1,7 +1,6 @@
 //! What is known of one user, and how a registration document changes it (REG-2..10). Layer 3.
 
 use crate::base::time::Timestamp;
-use crate::base::time::UnixMillis;
 use crate::reginfo::document::{
     ContactEvent, ContactRow, ContactStatus, Document, DocumentState, ParamKind, RegistrationRow,
     RegistrationStatus, Text,
@@ -13,6 +12,7 @@ use crate::registry::features::{Features, KnownLists};
 use crate::registry::gruu::GruuPolicy;
 use crate::registry::outcome::BindingId;
 use crate::selection::Debounce;
+use crate::selection::rules::Ruling;
 
 /// Most devices held per user, absent ones with a history included.
 pub const DEVICES_HELD_MAX: usize = 32;
@@ -22,7 +22,8 @@ const DEVICES_EASY: usize = 8;
 /// How registration documents are read. Ranges are checked where configuration is read.
 #[derive(Clone, Debug)]
 pub struct RegistryOptions {
-    /// ICSIs of which a device needs one, plain URNs, best first (section 9.3 step 8). At most 32.
+    /// ICSIs that are read, plain URNs; which of them a device needs is the policy's to say (section
+    /// 9.3 step 8). At most 32.
     pub accepted_icsi: Vec<Vec<u8>>,
     /// By which rules a device may be addressed.
     pub gruu: GruuPolicy,
@@ -91,21 +92,6 @@ pub struct Applied {
     pub overflow: u32,
 }
 
-/// Preferences of a user, from provisioning (section 9.3, input U).
-#[derive(Clone, Debug, Default)]
-pub struct Preferences {
-    /// Hold everything (`deferred.mode = hold`).
-    pub hold: bool,
-    /// Quiet hours: nothing before this moment.
-    pub quiet_until: UnixMillis,
-    /// Keys of the only devices allowed; empty allows all.
-    pub allow: Vec<u64>,
-    /// Keys of devices never to push to.
-    pub deny: Vec<u64>,
-    /// Key of the device to serve first; 0 for none.
-    pub priority: u64,
-}
-
 /// A user. Default, then [`User::reset`]; buffers stay when a slot is reused.
 #[derive(Debug, Default)]
 pub struct User {
@@ -119,8 +105,8 @@ pub struct User {
     pub registration: RegistrationState,
     /// The subscription to the user's registration state.
     pub subscription: Subscription,
-    /// Preferences; defaults push at any time to any device.
-    pub preferences: Preferences,
+    /// Which rules of provider and user hold.
+    pub ruling: Ruling,
     /// Provisioned and served here.
     pub served: bool,
     /// Suspended or barred by the operator.
@@ -161,11 +147,7 @@ impl User {
         self.canonical.extend_from_slice(canonical);
         self.registration = RegistrationState::default();
         self.subscription.reset();
-        self.preferences.hold = false;
-        self.preferences.quiet_until = UnixMillis::default();
-        self.preferences.allow.clear();
-        self.preferences.deny.clear();
-        self.preferences.priority = 0;
+        self.ruling = Ruling::default();
         self.served = true;
         self.barred = false;
         self.debounce = Debounce::default();
@@ -232,7 +214,14 @@ impl User {
     /// # Panics
     /// When there is none at that place.
     pub fn learned(&mut self, place: usize) {
+        // A rule may name it.
+        self.ruling.edition = 0;
         self.bindings.learned(place);
+    }
+
+    /// The public identities under which devices are registered, as they were written.
+    pub fn registered_identities(&self) -> impl Iterator<Item = &[u8]> + Clone {
+        self.bindings.identities()
     }
 
     /// Merges a document that arrived at `now`. `lists` are known for the ICSIs of `options`.

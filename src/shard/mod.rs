@@ -15,6 +15,7 @@ mod subscriptions;
 mod timers;
 
 use core::net::IpAddr;
+use std::sync::Arc;
 
 use crate::base::entropy::{Csprng, Jitter};
 use crate::base::map::MapKeys;
@@ -31,6 +32,7 @@ use crate::push::hops::{self, Hops, ProbeKit};
 use crate::push::post::Post;
 use crate::push::{Env, Push};
 use crate::registry::Registry;
+use crate::selection::rules::RuleBook;
 use crate::sip::message::HeaderTable;
 use crate::sip::transaction::server::ServerTable;
 use crate::wheel::Wheel;
@@ -233,6 +235,18 @@ impl Shard {
         })
     }
 
+    /// What an operator wants. An input as any other: it changes nothing but by this call, and the same
+    /// orders at the same moments lead to the same outputs.
+    pub fn operate(&mut self, now: Timestamp, order: &Order) {
+        match order {
+            Order::Rules(rules) => {
+                self.campaigns.adopt(rules);
+                self.probe.rules_adopted_total += 1;
+                self.run_campaigns(now);
+            }
+        }
+    }
+
     /// The shard's counters.
     #[must_use]
     pub const fn probe(&self) -> &Probe {
@@ -325,6 +339,13 @@ impl Shard {
             self.msrp_connect_failed(now, token);
         }
     }
+}
+
+/// What an operator may want of a running shard.
+#[derive(Clone, Debug)]
+pub enum Order {
+    /// Other rules of selection hold from now on; users with mail are decided on anew (SEL-1).
+    Rules(Arc<RuleBook>),
 }
 
 /// How much a shard holds.

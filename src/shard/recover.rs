@@ -10,7 +10,7 @@ use crate::base::surface::Location;
 use crate::base::time::Timestamp;
 use crate::shard::Shard;
 use crate::store::index::{Fate, NewEntry};
-use crate::store::op::MarkKind;
+use crate::store::op::{Hints, MarkKind};
 use crate::store::record::{self, Record};
 
 /// What recovery found.
@@ -51,6 +51,7 @@ impl Shard {
                     bytes: u32::try_from(deposit.cpim.len()).unwrap_or(u32::MAX),
                     target: deposit.target_instance,
                     flags: deposit.flags,
+                    hints: Hints::of(deposit.content_type, deposit.conversation_id),
                 };
                 if self.post.mailbox(user.slot).restore(&new, location) {
                     self.post.segments.deposit(location);

@@ -48,6 +48,10 @@ impl Shard {
         let Some(user) = self.served_user(to.uri) else {
             return self.reply(now, origin, message, &Reply::plain(404));
         };
+        if self.is_barred(user) {
+            self.reply(now, origin, message, &Reply::plain(403));
+            return self.rearm_user(user);
+        }
         self.probe.registers_total += 1;
         let expires = message.expires().and_then(Result::ok).unwrap_or(0);
         let contact = message.header(HeaderName::Contact).unwrap_or_default();
