@@ -4,7 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::config::Config;
-use crate::config::file::{Grouping, Gruu, OnDamage, Transport};
+use crate::config::dialects::Dialects;
+use crate::config::file::{Goal as GoalKey, Grouping, Gruu, OnDamage, Transport};
 use crate::config::policy::{base_policy, known_icsis};
 use crate::io::listen::ShardAddresses;
 use crate::io::store::{DamagePolicy, JournalOptions};
@@ -178,6 +179,7 @@ fn hops(config: &Config) -> Vec<HopOptions> {
 
 fn push_options(config: &Config, transaction: TransactionOptions) -> PushOptions {
     let push = &config.push;
+    let dialects = Dialects::of(config);
     PushOptions {
         transaction,
         t_answer: Duration::from_secs(push.answer_s),
@@ -191,9 +193,13 @@ fn push_options(config: &Config, transaction: TransactionOptions) -> PushOptions
         media_guard: config.msrp.guard,
         msrp_reuse: config.msrp.reuse,
         grouping: match push.grouping {
+            Grouping::Conversation => PushGrouping::Conversation,
             Grouping::User => PushGrouping::User,
             Grouping::Message => PushGrouping::Message,
         },
+        dialects: dialects.options,
+        reads_agents: !dialects.agents.0.is_empty(),
+        agents: dialects.agents,
         session: SessionOptions {
             report_wait: Duration::from_millis(push.report_wait_ms),
             accept_hop_ack: push.accept_hop_ack,
@@ -208,25 +214,44 @@ fn campaign_options(config: &Config) -> CampaignOptions {
     CampaignOptions {
         coalesce: Duration::from_millis(selection.coalesce_ms),
         policy: base_policy(config),
-        registry: RegistryOptions {
-            accepted_icsi: known_icsis(config)
-                .into_iter()
-                .map(String::into_bytes)
-                .collect(),
-            gruu: match selection.gruu {
-                Gruu::Strict => GruuPolicy::Strict,
-                Gruu::Instance => GruuPolicy::Composed,
-                Gruu::Contact => GruuPolicy::ContactByInstance,
-                Gruu::Any => GruuPolicy::Contact,
-            },
-            ..RegistryOptions::default()
-        },
+        registry: registry_options(config),
         outcome: OutcomeOptions {
             backoff_min: Duration::from_millis(selection.backoff_ms),
             ..OutcomeOptions::default()
         },
-        goal: Goal::EachSelected,
+        goal: match config.push.goal {
+            GoalKey::Any => Goal::Any,
+            GoalKey::EachSelected => Goal::EachSelected,
+            GoalKey::UntilExpiry => Goal::UntilExpiry,
+        },
         decisions_per_turn: DECISIONS_PER_TURN,
+    }
+}
+
+/// Names of the dialects, by their index.
+#[must_use]
+pub fn dialect_names(config: &Config) -> Vec<String> {
+    let dialects = Dialects::of(config).options.into_iter();
+    dialects.map(|dialect| dialect.name).collect()
+}
+
+/// How registration documents are read.
+#[must_use]
+pub fn registry_options(config: &Config) -> RegistryOptions {
+    let selection = &config.selection;
+    RegistryOptions {
+        accepted_icsi: known_icsis(config)
+            .into_iter()
+            .map(String::into_bytes)
+            .collect(),
+        dialects: Dialects::of(config).rules,
+        gruu: match selection.gruu {
+            Gruu::Strict => GruuPolicy::Strict,
+            Gruu::Instance => GruuPolicy::Composed,
+            Gruu::Contact => GruuPolicy::ContactByInstance,
+            Gruu::Any => GruuPolicy::Contact,
+        },
+        ..RegistryOptions::default()
     }
 }
 

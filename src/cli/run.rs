@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use volley::admin::engine::Engine;
 use volley::admin::report::{self, Board};
+use volley::config::Config;
 use volley::io::host;
 
 use super::lifeline::when_input_ends;
@@ -44,18 +45,25 @@ impl Run {
                 return ExitCode::from(USAGE);
             }
         };
+        let rules = match volley::config::policy::load(&config) {
+            Ok(rules) => rules,
+            Err(error) => {
+                complain(&error.to_string());
+                return ExitCode::from(USAGE);
+            }
+        };
         if let Err(error) = host::probe() {
             complain(&error.to_string());
             return ExitCode::FAILURE;
         }
-        let signals = match Signals::new([SIGTERM, SIGINT]) {
+        let signals = match Signals::new([SIGTERM, SIGINT, SIGHUP]) {
             Ok(signals) => signals,
             Err(error) => {
                 complain(&format!("signals cannot be caught: {error}"));
                 return ExitCode::FAILURE;
             }
         };
-        let engine = match Engine::start(&config) {
+        let engine = match Engine::start(&config, rules) {
             Ok(engine) => engine,
             Err(error) => {
                 complain(&error.to_string());
@@ -81,16 +89,30 @@ impl Run {
         if !self.quiet {
             complain(&report::ready(&engine));
         }
-        self.serve(engine, signals, &orphaned)
+        self.serve(&config, engine, signals, &orphaned)
     }
 
-    fn serve(&self, engine: Engine, mut signals: Signals, orphaned: &AtomicBool) -> ExitCode {
+    fn serve(
+        &self,
+        config: &Config,
+        mut engine: Engine,
+        mut signals: Signals,
+        orphaned: &AtomicBool,
+    ) -> ExitCode {
         let stop = engine.host.stop_handle();
         let mut board = Board::new(engine.host.addresses().len());
         let mut stopping = false;
         loop {
             pause(LOOK);
-            if signals.pending().next().is_some() || orphaned.load(Ordering::Relaxed) {
+            let mut ends = orphaned.load(Ordering::Relaxed);
+            for signal in signals.pending() {
+                if signal == SIGHUP {
+                    reread(config, &mut engine);
+                } else {
+                    ends = true;
+                }
+            }
+            if ends {
                 if !self.quiet {
                     complain("stopping: no new pushes, running ones may finish");
                 }
@@ -131,6 +153,25 @@ impl Run {
                 ExitCode::FAILURE
             }
         }
+    }
+}
+
+/// Puts the policy file in force as it is now. One with a mistake changes nothing.
+fn reread(config: &Config, engine: &mut Engine) {
+    let Some(path) = &config.selection.policy else {
+        complain("SIGHUP: selection.policy names no file, so there is nothing to read again");
+        return;
+    };
+    match volley::config::policy::load(config) {
+        Ok(rules) => {
+            let (overrides, preferences) = rules.counts();
+            engine.adopt(rules);
+            complain(&format!(
+                "{}: in force, with {overrides} overrides and {preferences} preferences",
+                path.display()
+            ));
+        }
+        Err(error) => complain(&format!("the rules stay as they were: {error}")),
     }
 }
 

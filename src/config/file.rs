@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::base::limits;
 use crate::config::error::Problem;
-use crate::config::policy;
+use crate::config::{dialects, policy};
 use crate::registry::features::ICSIS_MAX;
 
 /// The whole file. Every section and key has a default except the addresses of the SIP core.
@@ -39,6 +39,9 @@ pub struct Config {
     /// Bounds of tables.
     #[serde(default)]
     pub limits: Limits,
+    /// Handset dialects beside the built-in ones.
+    #[serde(default)]
+    pub dialect: Vec<Dialect>,
 }
 
 /// `[node]`
@@ -171,11 +174,80 @@ fn default_release() -> String {
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Grouping {
+    /// One session for each conversation, one after the other.
+    Conversation,
     /// One session carries everything queued for the user.
     #[default]
     User,
     /// One message per session.
     Message,
+}
+
+/// `push.goal`
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Goal {
+    /// One device has it.
+    Any,
+    /// One device has it, and no other that could take it still waits.
+    #[default]
+    EachSelected,
+    /// Every device that appears while the message lives.
+    UntilExpiry,
+}
+
+/// `dialect.setup`
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum OfferSetup {
+    /// We connect.
+    Active,
+    /// The client chooses.
+    Actpass,
+}
+
+/// `[[dialect]]`: pushes to some handsets look otherwise. A name that is built in changes that one; keys
+/// that are absent are as in `like`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dialect {
+    /// Its name.
+    pub name: String,
+    /// The dialect it builds upon; default: the built-in one of its name, else `plain`.
+    pub like: Option<String>,
+    /// It is for devices that registered one of these services.
+    #[serde(default)]
+    pub match_icsi: Vec<String>,
+    /// And none of these.
+    #[serde(default)]
+    pub unless_icsi: Vec<String>,
+    /// And one of these features: `name`, or `name=value` with `*` for any characters.
+    #[serde(default)]
+    pub match_features: Vec<String>,
+    /// And whose User-Agent, as they answered before, fits one of these; `*` is any characters.
+    #[serde(default)]
+    pub match_user_agent: Vec<String>,
+    /// The service in Contact, Accept-Contact and P-Asserted-Service.
+    pub icsi: Option<String>,
+    /// User-Agent.
+    pub user_agent: Option<String>,
+    /// URI of P-Asserted-Identity.
+    pub asserted_identity: Option<String>,
+    /// The sender in Referred-By.
+    pub referred_by: Option<bool>,
+    /// The sender in From and P-Asserted-Identity.
+    pub from_sender: Option<bool>,
+    /// Ask for MSRP success reports.
+    pub success_report: Option<bool>,
+    /// Who connects.
+    pub setup: Option<OfferSetup>,
+    /// Offer `a=msrp-cema`.
+    pub cema: Option<bool>,
+    /// Messages of a session.
+    pub grouping: Option<Grouping>,
+    /// Further header lines of the INVITE.
+    #[serde(default)]
+    pub headers: Vec<String>,
 }
 
 /// `[push]`
@@ -194,6 +266,8 @@ pub struct Push {
     pub max_messages: u32,
     /// Sessions and messages.
     pub grouping: Grouping,
+    /// When a message is done with several devices.
+    pub goal: Goal,
     /// Whether a next hop's 200 counts when no report comes.
     pub accept_hop_ack: bool,
     /// Wait for a report after the last 200, milliseconds.
@@ -215,6 +289,7 @@ impl Default for Push {
             max_session_s: 300,
             max_messages: 1000,
             grouping: Grouping::User,
+            goal: Goal::EachSelected,
             accept_hop_ack: true,
             report_wait_ms: 10_000,
             accept_require: false,
@@ -271,6 +346,8 @@ pub struct Selection {
     /// Rules of provider and users, a file of its own that is read again on SIGHUP; a relative path
     /// is taken from the directory of the configuration file.
     pub policy: Option<PathBuf>,
+    /// To devices that registered largemsg and not the service of `identity.icsi`, push with largemsg.
+    pub tag_fallback: bool,
     /// Most devices of a user that are pushed to.
     pub max_devices: usize,
     /// Shortest remaining binding life, seconds.
@@ -289,6 +366,7 @@ impl Default for Selection {
     fn default() -> Self {
         Self {
             policy: None,
+            tag_fallback: true,
             max_devices: limits::DEVICES_PER_USER_MAX,
             min_remaining_s: 10,
             gruu: Gruu::Strict,
@@ -453,7 +531,8 @@ impl Config {
                 "set sip.path_mtu to the path MTU towards the core, or use transport = \"tcp\"",
             );
         }
-        self.check_services()
+        self.check_services()?;
+        dialects::check(self)
     }
 
     fn check_services(&self) -> Result<(), Problem> {
@@ -484,14 +563,12 @@ impl Config {
                 "use 1 to 64",
             );
         }
-        if self.identity.accepted_icsi.len() > ICSIS_MAX - policy::WELL_KNOWN_ICSIS.len() {
+        let known = policy::known_icsis(self).len();
+        if known > ICSIS_MAX {
             return problem(
                 "identity.accepted_icsi",
-                format!(
-                    "{} services are too many",
-                    self.identity.accepted_icsi.len()
-                ),
-                "name at most 27",
+                format!("{known} services, those of dialects and well-known ones included"),
+                "name fewer: 32 are told apart",
             );
         }
         if !(1..=1024).contains(&self.store.segment_mib) {

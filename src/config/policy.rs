@@ -31,16 +31,20 @@ pub const WELL_KNOWN_ICSIS: [&str; 5] = [
     "urn:urn-7:3gpp-service.ims.icsi.oma.cpm.filetransfer",
 ];
 
-/// Every service that is read from registrations, those accepted by default first.
+/// Every service that is read from registrations, those accepted by default first. At most
+/// [`ICSIS_MAX`].
 #[must_use]
 pub fn known_icsis(config: &Config) -> Vec<String> {
     let mut known = config.identity.accepted_icsi.clone();
-    for name in WELL_KNOWN_ICSIS {
+    let dialects = config.dialect.iter();
+    let matched =
+        dialects.flat_map(|dialect| dialect.match_icsi.iter().chain(&dialect.unless_icsi));
+    let others = matched.map(String::as_str).chain(WELL_KNOWN_ICSIS);
+    for name in others.chain([config.identity.icsi.as_str()]) {
         if !known.iter().any(|icsi| icsi.eq_ignore_ascii_case(name)) {
             known.push(name.to_owned());
         }
     }
-    known.truncate(ICSIS_MAX);
     known
 }
 

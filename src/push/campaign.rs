@@ -9,12 +9,14 @@ use core::time::Duration;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::base::limits;
 use crate::base::outbox::Destination;
 use crate::base::slab::{Key, Slab};
 use crate::base::surface::LinkKind;
 use crate::base::time::Timestamp;
 use crate::imdn::{self, Ending, Requested};
 use crate::push::delivery::{self, Fit, Progress};
+use crate::push::dialect::Dialect;
 use crate::push::notices::Notices;
 use crate::push::notifier::NotifierDialog;
 use crate::push::options::Grouping;
@@ -272,6 +274,14 @@ impl Campaigns {
         parts.ctx.probe.decisions_total += 1;
         self.evaluate(parts, key);
         parts.state.retry_at = self.look_again_at(parts, key);
+        match self.selection.user_verdict() {
+            Some(verdict) => *verdict.counter(parts.ctx.probe) += 1,
+            None => {
+                for verdict in self.selection.verdicts() {
+                    *verdict.counter(parts.ctx.probe) += 1;
+                }
+            }
+        }
         let waits = self.selection.verdicts().contains(&Verdict::Throttled);
         for index in self.selection.selected() {
             parts.ctx.probe.devices_selected_total += 1;
@@ -281,6 +291,7 @@ impl Campaigns {
             let device = &mut parts.user.devices[index];
             push.reset(parts.ctx.env, push_key, key, device.key);
             push.binding = device.binding;
+            push.dialect = device.dialect;
             push.takes = self.rules.limit_of(parts.user.ruling, device.key);
             device.pushing = Some(push_key);
             parts.state.pushes += 1;
@@ -475,6 +486,13 @@ impl Campaigns {
             if matches!(outcome, Outcome::Drained | Outcome::Cap) {
                 device.losses = None;
             }
+            if let Some(agents) = push.agents
+                && agents != device.agents
+            {
+                device.agents = agents;
+                let rules = &self.options.registry.dialects;
+                device.dialect = rules.pick(device.features, agents);
+            }
             let status = if let Outcome::Status { status, .. } = outcome {
                 status
             } else {
@@ -487,7 +505,7 @@ impl Campaigns {
                 binding,
                 required: parts.ctx.env.templates.demands_features() && !push.no_require,
                 code: outcome.code(),
-                note: b"",
+                note: &push.note,
             };
             let followup = device.record(now, record, parts.ctx.jitter, &self.options.outcome);
             refresh = followup.refresh_subscription;
@@ -666,8 +684,8 @@ pub fn launch(push: &mut Push, parts: &mut Parts<'_, '_>) -> Option<Outcome> {
         .post
         .mailbox_ref(user.slot)
         .and_then(|mailbox| mailbox.next_fitting(push.device, 0, now_s, push.takes))
-        .map(|entry| (entry.number(), entry.location()));
-    let Some((number, location)) = first else {
+        .map(|entry| (entry.number(), entry.location(), entry.hints()));
+    let Some((number, location, hints)) = first else {
         push.state = PushState::Ending;
         return Some(Outcome::Drained);
     };
@@ -698,12 +716,30 @@ pub fn launch(push: &mut Push, parts: &mut Parts<'_, '_>) -> Option<Outcome> {
     if deposit.flags.contains(DepositFlags::RARE_FIELDS) {
         push.target.repeat(deposit.related_icid, deposit.lines);
     }
+    let dialect = parts.ctx.env.dialect(push);
+    if dialect.referred_by || dialect.from_sender {
+        name_sender(push, dialect, deposit.sender);
+    }
+    push.conversation = (dialect.grouping == Grouping::Conversation).then_some(hints);
     push.target.write(ids, deposit.identity, target.uri, |out| {
         if target.rule.needs_instance() {
             user.write_accept_contact(device, out);
         }
     });
     signalling::start(push, parts.ctx)
+}
+
+/// Who sent the first message stands in the INVITE, where the dialect wants it; for a sender who cannot
+/// be written there, and in From only, the service.
+fn name_sender(push: &mut Push, dialect: &Dialect, sender: &[u8]) {
+    let fit = !sender.is_empty()
+        && sender.len() <= limits::URI_BYTES_MAX
+        && sender
+            .iter()
+            .all(|&c| c.is_ascii_graphic() && !matches!(c, b'<' | b'>' | b'"'));
+    let named = if fit { sender } else { &dialect.pf_uri };
+    push.target
+        .name_sender(named, fit && dialect.referred_by, dialect.from_sender);
 }
 
 /// Over how long requests that were held back are spread.
@@ -731,8 +767,8 @@ pub fn pump(
         if !push.session.can_start() || push.inflight.len() >= inflight_max {
             return None;
         }
-        let limit = match parts.ctx.env.options.grouping {
-            Grouping::User => parts.ctx.env.options.max_messages,
+        let limit = match parts.ctx.env.dialect(push).grouping {
+            Grouping::User | Grouping::Conversation => parts.ctx.env.options.max_messages,
             Grouping::Message => 1,
         };
         let now_s = seconds(parts.ctx);
@@ -747,6 +783,9 @@ pub fn pump(
         };
         match delivery::judge(push, parts.ctx, number) {
             Fit::Load => return wait_for(push, parts, number),
+            Fit::Send { .. } if !is_of_conversation(push, parts.ctx, number) => {
+                push.looked_at(number);
+            }
             Fit::Send { total } => {
                 push.guard = Timestamp::NEVER;
                 push.looked_at(number);
@@ -776,13 +815,43 @@ pub fn pump(
 /// The next message of the session: in order of intake, notices after all others (LIFE-4, AMB-19).
 fn next_number(push: &Push, mailbox: &Mailbox, now_s: u32) -> Option<u64> {
     let after = |number| {
-        let next = mailbox.next_fitting(push.device, number, now_s, push.takes);
-        next.map(Entry::number)
+        let mut number = number;
+        loop {
+            let next = mailbox.next_fitting(push.device, number, now_s, push.takes)?;
+            let other = push
+                .conversation
+                .is_some_and(|hints| !hints.may_share_conversation(next.hints()));
+            if !other {
+                return Some(next.number());
+            }
+            number = next.number();
+        }
     };
     match after(push.last_number) {
         Some(number) if number >= NOTICE_NUMBERS => after(push.last_notice),
         next => next,
     }
+}
+
+fn has_more(push: &Push, ctx: &Ctx<'_>) -> bool {
+    let mailbox = ctx.post.mailbox_ref(push.user().slot);
+    mailbox.is_some_and(|mailbox| {
+        mailbox
+            .next_fitting(push.device, 0, seconds(ctx), push.takes)
+            .is_some()
+    })
+}
+
+/// Whether a session of one conversation may carry message `number`, whose record is in memory.
+fn is_of_conversation(push: &Push, ctx: &Ctx<'_>, number: u64) -> bool {
+    if push.conversation.is_none() {
+        return true;
+    }
+    let Some(Ok(Record::Deposit(deposit))) = ctx.post.cache.lookup(number).map(record::decode)
+    else {
+        return true;
+    };
+    deposit.conversation_id == push.target.conversation_id()
 }
 
 fn wait_for(push: &mut Push, parts: &mut Parts<'_, '_>, number: u64) -> Option<Outcome> {
@@ -821,6 +890,11 @@ fn drained(push: &mut Push, parts: &mut Parts<'_, '_>, limit: u32) -> Option<Out
         delivery::send_bind(push, parts.ctx);
     }
     if push.messages_sent >= limit {
+        signalling::bye_drained(push, parts.ctx);
+        return Some(Outcome::Cap);
+    }
+    if push.conversation.is_some() && has_more(push, parts.ctx) {
+        // Of another conversation, whose session it holds up.
         signalling::bye_drained(push, parts.ctx);
         return Some(Outcome::Cap);
     }

@@ -13,7 +13,9 @@
 
 pub mod campaign;
 pub mod delivery;
+pub mod dialect;
 pub mod hops;
+pub mod inspect;
 pub mod negotiation;
 pub mod notices;
 pub mod notifier;
@@ -38,14 +40,15 @@ use crate::metrics::probe::Probe;
 use crate::msrp::inbound::Reassembly;
 use crate::msrp::session::Session;
 use crate::registry::outcome::BindingId;
-use crate::sdp::{SdpError, Setup};
+use crate::sdp::SdpError;
 use crate::sip::dialog::Dialog;
 use crate::sip::session_timer::{InitialMinSe, Refresh, SessionTimer};
 use crate::sip::template::Templates;
 use crate::sip::transaction::client_invite::{ClientInvite, ClientInviteState};
 use crate::sip::transaction::client_non_invite::ClientNonInvite;
-use crate::store::op::{MediaLimit, NOTICE_NUMBERS};
+use crate::store::op::{Hints, MediaLimit, NOTICE_NUMBERS};
 use crate::wheel::TimerId;
+use dialect::Dialect;
 use hops::Hops;
 use negotiation::{Negotiation, OwnOffer};
 use options::PushOptions;
@@ -69,8 +72,8 @@ pub struct Env {
     pub sent_by: Vec<u8>,
     /// `Server` line of our responses.
     pub server_line: Vec<u8>,
-    /// `Contact` line of our responses in a push dialog.
-    pub contact_line: Vec<u8>,
+    /// How pushes look to devices, the plain form first.
+    pub dialects: Vec<Dialect>,
     /// `Route` line of requests outside a dialog.
     pub route_line: Vec<u8>,
     /// What our descriptions of a session say.
@@ -90,15 +93,18 @@ pub struct OwnMedia {
     pub accept_wrapped_types: Vec<u8>,
     /// Value of `a=max-size`, octets.
     pub max_size: Option<u64>,
-    /// Whether we offer `a=msrp-cema`.
-    pub cema: bool,
-    /// What our offer says on who connects.
-    pub setup: Setup,
     /// `Allow` and `Supported` lines of a 2xx inside a dialog.
     pub allow_lines: Vec<u8>,
 }
 
 impl Env {
+    /// How pushes to the device of `push` look.
+    #[must_use]
+    #[inline]
+    pub fn dialect(&self, push: &Push) -> &Dialect {
+        &self.dialects[usize::from(push.dialect)]
+    }
+
     /// A token of `kind` for `key`.
     #[must_use]
     pub fn token(&self, kind: TokenKind, key: Key, sequence: u16) -> Token {
@@ -322,6 +328,12 @@ pub struct Push {
     pub takes: MediaLimit,
     /// Send one message at a time: sessions of this device were lost lately (BAD-30).
     pub careful: bool,
+    /// Index of the device's dialect.
+    pub dialect: u8,
+    /// Sessions are of one conversation: that of this session's first message.
+    pub conversation: Option<Hints>,
+    /// Patterns that the device's User-Agent fits, when they are looked at and it named itself.
+    pub agents: Option<u16>,
     /// Leave `require` and `explicit` out of the INVITE (RSP-17).
     pub no_require: bool,
     /// Its INVITE goes whatever a hop's overload control asks for (OVL-11).
@@ -340,6 +352,8 @@ pub struct Push {
     pub inbound: Reassembly,
     /// To value of the last failure, for repeated ACKs.
     pub failed_to: Vec<u8>,
+    /// Reason and Warning of a refusal or of the peer's BYE, for show only (RSP-32).
+    pub note: Vec<u8>,
     /// The device's binding when the push was decided on: the one its outcome is about.
     pub binding: BindingId,
     /// Hashes of the To tags of the forks ended so far.
@@ -386,6 +400,10 @@ impl Push {
         self.messages_sent = 0;
         self.takes = MediaLimit::NONE;
         self.careful = false;
+        self.dialect = 0;
+        self.conversation = None;
+        self.agents = None;
+        self.note.clear();
         self.no_require = false;
         self.urgent = false;
         self.last_number = 0;

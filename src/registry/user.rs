@@ -8,11 +8,12 @@ use crate::reginfo::document::{
 use crate::reginfo::subscription::Subscription;
 use crate::registry::bindings::{Bindings, Judge, Merged, Row};
 use crate::registry::device::{Device, Target, deadline};
-use crate::registry::features::{Features, KnownLists};
+use crate::registry::features::{DialectRules, Features, KnownLists, marks_of};
 use crate::registry::gruu::GruuPolicy;
 use crate::registry::outcome::BindingId;
 use crate::selection::Debounce;
 use crate::selection::rules::Ruling;
+use crate::sip::uri;
 
 /// Most devices held per user, absent ones with a history included.
 pub const DEVICES_HELD_MAX: usize = 32;
@@ -25,6 +26,8 @@ pub struct RegistryOptions {
     /// ICSIs that are read, plain URNs; which of them a device needs is the policy's to say (section
     /// 9.3 step 8). At most 32.
     pub accepted_icsi: Vec<Vec<u8>>,
+    /// Which handset dialect a device speaks.
+    pub dialects: DialectRules,
     /// By which rules a device may be addressed.
     pub gruu: GruuPolicy,
     /// Read a full document with the version already known. Registrars exist whose version stays 0;
@@ -41,6 +44,7 @@ impl Default for RegistryOptions {
                 b"urn:urn-7:3gpp-service.ims.icsi.oma.cpm.deferred".to_vec(),
                 b"urn:urn-7:3gpp-service.ims.icsi.oma.cpm.largemsg".to_vec(),
             ],
+            dialects: DialectRules::default(),
             gruu: GruuPolicy::Strict,
             full_at_equal_version: true,
             documents_per_turn: 4096,
@@ -111,6 +115,8 @@ pub struct User {
     pub served: bool,
     /// Suspended or barred by the operator.
     pub barred: bool,
+    /// Whether the device that registered last roams, until it is known which one that was (IMS-6).
+    pub visiting: Option<bool>,
     /// Spaces out decisions (SEL-2).
     pub debounce: Debounce,
     /// S-CSCF of the last third-party REGISTER (ISC-1): a URI, empty when unknown.
@@ -150,6 +156,7 @@ impl User {
         self.ruling = Ruling::default();
         self.served = true;
         self.barred = false;
+        self.visiting = None;
         self.debounce = Debounce::default();
         self.aliases.clear();
     }
@@ -163,6 +170,16 @@ impl User {
     /// The device named `key`, mutable.
     pub fn device_mut(&mut self, key: u64) -> Option<&mut Device> {
         self.devices.iter_mut().find(|device| device.key == key)
+    }
+
+    /// A registration of the user came from a network of its own operator or from another one. It is
+    /// the only device's, or that of the device which the next document shows as new.
+    pub fn saw_network(&mut self, roams: bool) {
+        let mut active = self.devices.iter_mut().filter(|device| device.active);
+        match (active.next(), active.next()) {
+            (Some(device), None) => device.roaming = Some(roams),
+            (None, _) | (Some(_), Some(_)) => self.visiting = Some(roams),
+        }
     }
 
     /// Whether any device is active.
@@ -219,6 +236,16 @@ impl User {
         self.bindings.learned(place);
     }
 
+    /// Whether a device is registered under the identity with the canonical form `name`.
+    #[must_use]
+    pub fn has_registered(&self, name: &[u8]) -> bool {
+        let mut canonical = Vec::new();
+        self.registered_identities().any(|identity| {
+            canonical.clear();
+            uri::canonical_identity(identity, &mut canonical).is_ok() && canonical == name
+        })
+    }
+
     /// The public identities under which devices are registered, as they were written.
     pub fn registered_identities(&self) -> impl Iterator<Item = &[u8]> + Clone {
         self.bindings.identities()
@@ -266,11 +293,23 @@ impl User {
             self.apply_registration(&mut merge, registration, &mut applied);
         }
         self.bindings.finish(&mut self.devices);
-        for device in &mut self.devices {
+        let mut new = None;
+        for (index, device) in self.devices.iter_mut().enumerate() {
             let finished = device.finish(now);
+            if finished.triggers {
+                new = Some(index);
+            }
             applied.changed |= finished.changed;
+            if finished.changed {
+                device.dialect = options.dialects.pick(device.features, device.agents);
+            }
             applied.new_or_rebound_devices += u32::from(finished.triggers);
             applied.active_devices += u32::from(device.active);
+        }
+        if let (Some(index), 1) = (new, applied.new_or_rebound_devices)
+            && let Some(roams) = self.visiting.take()
+        {
+            self.devices[index].roaming = Some(roams);
         }
         applied
     }
@@ -502,6 +541,7 @@ impl<'a> Merge<'a> {
                     features.icsi |= said.icsi;
                     features.refuses_invite |= said.refuses_invite;
                     features.speaks |= said.speaks;
+                    features.marks |= marks_of(name, value, &self.options.dialects.features);
                 }
             }
         }

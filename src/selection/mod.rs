@@ -10,6 +10,7 @@ pub mod rules;
 use core::time::Duration;
 
 use crate::base::time::{Timestamp, UnixMillis};
+use crate::metrics::probe::Probe;
 use crate::registry::device::Device;
 use crate::registry::gruu::GruuRule;
 use crate::registry::outcome::DeviceState;
@@ -147,6 +148,30 @@ impl Verdict {
             Self::FanoutCut => 15,
             Self::Throttled => 16,
             Self::Selected => 17,
+        }
+    }
+
+    /// The counter of this verdict (SEL-3).
+    pub const fn counter(self, probe: &mut Probe) -> &mut u64 {
+        match self {
+            Self::UserNotServed => &mut probe.verdict_user_not_served_total,
+            Self::UserBarred => &mut probe.verdict_user_barred_total,
+            Self::UserPrefHold { .. } => &mut probe.verdict_user_pref_hold_total,
+            Self::NoMessage => &mut probe.verdict_no_message_total,
+            Self::Stopped => &mut probe.verdict_stopped_total,
+            Self::NotActive => &mut probe.verdict_not_active_total,
+            Self::NoGruu => &mut probe.verdict_no_gruu_total,
+            Self::NoCpm => &mut probe.verdict_no_cpm_total,
+            Self::PrefExcluded => &mut probe.verdict_pref_excluded_total,
+            Self::Roaming => &mut probe.verdict_roaming_total,
+            Self::BusyPush => &mut probe.verdict_busy_push_total,
+            Self::Wait => &mut probe.verdict_wait_total,
+            Self::Quarantine { .. } => &mut probe.verdict_quarantine_total,
+            Self::Backoff { .. } => &mut probe.verdict_backoff_total,
+            Self::NothingForIt => &mut probe.verdict_nothing_for_it_total,
+            Self::FanoutCut => &mut probe.verdict_fanout_cut_total,
+            Self::Throttled => &mut probe.verdict_throttled_total,
+            Self::Selected => &mut probe.verdict_selected_total,
         }
     }
 

@@ -99,6 +99,9 @@ impl Shard {
         let user = self
             .served_user(message.request_uri())
             .ok_or(Refusal::plain(404))?;
+        if self.registry.is_contested(message.request_uri()) {
+            return Err(Refusal::plain(485));
+        }
         if self.is_barred(user) {
             self.rearm_user(user);
             return Err(Refusal::plain(403));

@@ -29,15 +29,17 @@ use crate::base::token::{Claim, Domain, TokenParts};
 use crate::metrics::probe::Probe;
 use crate::push::campaign::{Campaigns, UserState};
 use crate::push::hops::{self, Hops, ProbeKit};
+use crate::push::inspect::{self, UserReport};
 use crate::push::post::Post;
 use crate::push::{Env, Push};
 use crate::registry::Registry;
+use crate::selection::Moment;
 use crate::selection::rules::RuleBook;
 use crate::sip::message::HeaderTable;
 use crate::sip::transaction::server::ServerTable;
 use crate::wheel::Wheel;
 
-pub use options::{ShardOptions, ShardSeed};
+pub use options::{ShardOptions, ShardSeed, serves};
 mod options;
 
 /// One shard of the engine.
@@ -235,16 +237,35 @@ impl Shard {
         })
     }
 
-    /// What an operator wants. An input as any other: it changes nothing but by this call, and the same
-    /// orders at the same moments lead to the same outputs.
-    pub fn operate(&mut self, now: Timestamp, order: &Order) {
+    /// What an operator wants. An input as any other: the same orders between the same inputs lead to
+    /// the same outputs, which follow the next [`Core::advance`].
+    pub fn operate(&mut self, order: &Order) {
         match order {
             Order::Rules(rules) => {
                 self.campaigns.adopt(rules);
                 self.probe.rules_adopted_total += 1;
-                self.run_campaigns(now);
             }
         }
+    }
+
+    /// What is known of the user with this public identity, and what would be decided at `now`.
+    #[must_use]
+    pub fn inspect(&self, now: Timestamp, identity: &[u8]) -> Option<UserReport> {
+        let mut canonical = Vec::new();
+        crate::sip::uri::canonical_identity(identity, &mut canonical).ok()?;
+        let key = self.registry.lookup(&canonical)?;
+        let moment = Moment {
+            now,
+            wall: self.desk.wall_at(now),
+            tokens: self.hops.invite_room(now),
+        };
+        let user = self.registry.user(key)?;
+        let mailbox = self.post.mailbox_ref(key.slot);
+        Some(inspect::inspect(
+            (user, mailbox),
+            self.campaigns.rules(),
+            moment,
+        ))
     }
 
     /// The shard's counters.

@@ -7,6 +7,7 @@ use crate::base::octets;
 use crate::base::token::Minter;
 use crate::msrp::inbound::InboundOptions;
 use crate::push::campaign::CampaignOptions;
+use crate::push::dialect::{Dialect, DialectOptions};
 use crate::push::hops::HopOptions;
 use crate::push::options::PushOptions;
 use crate::push::post::PostOptions;
@@ -81,30 +82,23 @@ impl ShardOptions {
     /// a telephone number (the S-CSCF sends us only its own users').
     #[must_use]
     pub fn serves(&self, identity: &[u8], canonical: &[u8]) -> bool {
-        let served = |host: &[u8]| {
-            let mut domains = self.domains.iter();
-            domains.any(|domain| domain.eq_ignore_ascii_case(host))
-        };
-        // An address holds its host; only a number leaves it to the URI.
-        if let Some(at) = octets::rfind(canonical, b'@') {
-            return at > 0 && served(&canonical[at + 1..]);
-        }
-        // A number leaves its host to the URI, mostly one with nothing unusual behind the `@`.
-        if let Some(at) = octets::find(identity, b'@')
-            && let host = &identity[at + 1..]
-            && octets::find(host, b'@').is_none()
-            && octets::is_word(&identity[..4.min(at)], b"sip:")
-        {
-            let end = host.iter().position(|c| matches!(c, b':' | b';' | b'?'));
-            return at > 4 && served(&host[..end.unwrap_or(host.len())]);
-        }
-        let Ok(parsed) = uri::parse(identity) else {
-            return false;
-        };
-        if parsed.scheme == uri::Scheme::Tel {
-            return canonical.starts_with(b"+");
-        }
-        parsed.user.is_some() && served(parsed.host)
+        serves(&self.domains, identity, canonical)
+    }
+
+    /// Whether a P-Visited-Network-ID names a network of a home domain.
+    #[must_use]
+    pub fn is_home(&self, network: &[u8]) -> bool {
+        let end = octets::find(network, b';').unwrap_or(network.len());
+        let name = octets::trim(&network[..end]);
+        let name = name.strip_prefix(b"\"").unwrap_or(name);
+        let name = name.strip_suffix(b"\"").unwrap_or(name);
+        self.domains.iter().any(|domain| {
+            let Some(at) = name.len().checked_sub(domain.len()) else {
+                return false;
+            };
+            let (before, tail) = name.split_at(at);
+            tail.eq_ignore_ascii_case(domain) && matches!(before.last(), None | Some(b'.'))
+        })
     }
 
     /// The shard that owns the user of `canonical` (FNV-1a, so that it is stable).
@@ -129,14 +123,17 @@ impl ShardOptions {
         msrp_prefix.extend_from_slice(host.as_bytes());
         msrp_prefix.extend_from_slice(format!(":{}/", self.profile.msrp_port).as_bytes());
         let profile = &self.profile;
-        let feature = profile.feature_value.replace(':', "%3A");
+        let plain = [DialectOptions::default()];
+        let dialects = match &self.push.dialects[..] {
+            [] => &plain,
+            dialects => dialects,
+        };
+        let dialects = dialects
+            .iter()
+            .map(|dialect| Dialect::compile(dialect, profile, &self.push));
         Ok(Env {
             server_line: format!("Server: {}\r\n", profile.server).into_bytes(),
-            contact_line: format!(
-                "Contact: <{}>;{}=\"{feature}\";automata\r\n",
-                profile.contact_uri, profile.feature_name
-            )
-            .into_bytes(),
+            dialects: dialects.collect::<Result<_, _>>()?,
             route_line: format!("Route: {}\r\n", profile.route).into_bytes(),
             media: OwnMedia {
                 host: profile.msrp_host,
@@ -144,8 +141,6 @@ impl ShardOptions {
                 accept_types: profile.accept_types.clone().into_bytes(),
                 accept_wrapped_types: profile.accept_wrapped_types.clone().into_bytes(),
                 max_size: profile.max_size,
-                cema: profile.cema,
-                setup: profile.setup,
                 allow_lines: format!("Allow: {}\r\nSupported: timer\r\n", profile.allow)
                     .into_bytes(),
             },
@@ -157,4 +152,35 @@ impl ShardOptions {
             sent_by: self.profile.sent_by.clone().into_bytes(),
         })
     }
+}
+
+/// Whether a user of `domains` (lower case) has this identity, whose canonical form is `canonical`; see
+/// [`ShardOptions::serves`].
+#[must_use]
+#[inline]
+pub fn serves(domains: &[Vec<u8>], identity: &[u8], canonical: &[u8]) -> bool {
+    let served = |host: &[u8]| {
+        let mut domains = domains.iter();
+        domains.any(|domain| domain.eq_ignore_ascii_case(host))
+    };
+    // An address holds its host; only a number leaves it to the URI.
+    if let Some(at) = octets::rfind(canonical, b'@') {
+        return at > 0 && served(&canonical[at + 1..]);
+    }
+    // A number leaves its host to the URI, mostly one with nothing unusual behind the `@`.
+    if let Some(at) = octets::find(identity, b'@')
+        && let host = &identity[at + 1..]
+        && octets::find(host, b'@').is_none()
+        && octets::is_word(&identity[..4.min(at)], b"sip:")
+    {
+        let end = host.iter().position(|c| matches!(c, b':' | b';' | b'?'));
+        return at > 4 && served(&host[..end.unwrap_or(host.len())]);
+    }
+    let Ok(parsed) = uri::parse(identity) else {
+        return false;
+    };
+    if parsed.scheme == uri::Scheme::Tel {
+        return canonical.starts_with(b"+");
+    }
+    parsed.user.is_some() && served(parsed.host)
 }

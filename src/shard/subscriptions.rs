@@ -77,6 +77,9 @@ impl Shard {
         if entry.user.identity.is_empty() {
             entry.user.identity.extend_from_slice(to.uri);
         }
+        if let Some(network) = message.header(HeaderName::PVisitedNetworkId) {
+            entry.user.saw_network(!self.options.is_home(network));
+        }
         let has_mail = self
             .post
             .mailbox_ref(user.slot)
@@ -468,10 +471,12 @@ impl Shard {
                 && self.options.owner(&name) == self.env.shard;
             // An identity that leads elsewhere, or one too many, stays as it is, and is tried again
             // at the next change.
-            if (!ours || self.registry.alias(key, &name))
-                && let Some(user) = self.registry.user_mut(key)
-            {
-                user.learned(place);
+            if !ours || self.registry.alias(key, &name) {
+                if let Some(user) = self.registry.user_mut(key) {
+                    user.learned(place);
+                }
+            } else {
+                self.registry.contest(key, &name);
             }
             from = place + 1;
         }

@@ -117,6 +117,8 @@ pub struct Options {
     pub segment_bytes: u32,
     /// Unsettled records above which the engine stops reading.
     pub unsettled_max: usize,
+    /// Changes of the rules of selection during the safety phase.
+    pub orders: usize,
 }
 
 impl Options {
@@ -154,6 +156,7 @@ impl Options {
             cache_bytes: 1 << 20,
             segment_bytes: 64 * 1024,
             unsettled_max: 1024,
+            orders: 0,
         }
     }
 
@@ -200,6 +203,7 @@ impl Options {
             cache_bytes: size(pick(&[3000, 1 << 20])),
             segment_bytes: u32::try_from(pick(&[4096, 65_536])).expect("small"),
             unsettled_max: size(pick(&[2, 1024])),
+            orders: size(pick(&[0, 0, 2, 5])),
         }
     }
 

@@ -39,6 +39,7 @@ const REACHED: &[&str] = &[
     "fault/sip-reset",
     "fault/store-stall",
     "fault/unsynced-lost",
+    "operator/rules",
     "peer/480-to-subscribe",
     "peer/chunked",
     "peer/deposit-refused",

@@ -1,4 +1,5 @@
 //! Black-box tests: real sockets, real threads, real processes.
 
 mod datapath;
+mod policy;
 mod program;

@@ -69,6 +69,11 @@ fn first_2xx(push: &mut Push, ctx: &mut Ctx<'_>, message: &Message<'_>) -> Optio
             return Some(Outcome::Sdp(error));
         }
     };
+    if ctx.env.options.reads_agents
+        && let Some(agent) = message.header(HeaderName::UserAgent)
+    {
+        push.agents = Some(ctx.env.options.agents.fitting(agent));
+    }
     let answered = message.session_expires().and_then(Result::ok);
     push.timer.on_2xx(
         ctx.now,
@@ -84,8 +89,8 @@ fn first_2xx(push: &mut Push, ctx: &mut Ctx<'_>, message: &Message<'_>) -> Optio
     push.session_end = ctx.now + ctx.env.options.max_session;
     match delivery::attach(push, ctx, &answer) {
         Ok(()) => {
-            let media = &ctx.env.media;
-            if media.cema && answer.needs_cema_fallback(media.setup) {
+            let dialect = ctx.env.dialect(push);
+            if dialect.cema && answer.needs_cema_fallback(dialect.setup) {
                 offers::offer_without_cema(push, ctx);
             }
             None
@@ -135,7 +140,9 @@ fn bye_without_target(push: &mut Push, ctx: &mut Ctx<'_>, message: &Message<'_>)
         reason: reason::ANSWER.as_bytes(),
         ..names.in_dialog(push, push.invite_cseq + 1)
     };
-    transmit::transmit(push, ctx, |env, out| env.templates.bye(&fields, out));
+    transmit::transmit(push, ctx, |dialect, out| {
+        dialect.templates.bye(&fields, out)
+    });
     ctx.probe.byes_sent_total += 1;
     push.state = PushState::Ending;
     push.guard = Timestamp::NEVER;
@@ -232,6 +239,7 @@ pub fn end_stray_2xx(ctx: &mut Ctx<'_>, message: &Message<'_>, stray: &StrayDial
             sdp_session: 0,
             sdp_version: 1,
             msrp_session: b"",
+            from_uri: b"",
         };
         ctx.out
             .send(stray.trunk, |out| env.templates.ack(&fields, out));

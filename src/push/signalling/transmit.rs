@@ -2,9 +2,10 @@
 
 use crate::base::outbox::Destination;
 use crate::base::token::{Token, TokenKind};
+use crate::push::dialect::Dialect;
 use crate::push::hops::Offer;
 use crate::push::signalling::reason;
-use crate::push::{Ctx, Env, OtherRequest, Push};
+use crate::push::{Ctx, OtherRequest, Push};
 use crate::sip::template::{AckFields, CancelFields, DialogFields, InviteFields};
 
 /// The trunk of the push; another one when its connection is gone (NH-9).
@@ -20,10 +21,14 @@ pub(super) fn way_out(push: &Push, ctx: &mut Ctx<'_>) -> Destination {
 
 /// Appends one request to the push's trunk. What a full or lost link does not take is dropped and
 /// counted: its transaction repeats it or runs out.
-pub(super) fn transmit(push: &Push, ctx: &mut Ctx<'_>, encode: impl FnOnce(&Env, &mut Vec<u8>)) {
+pub(super) fn transmit(
+    push: &Push,
+    ctx: &mut Ctx<'_>,
+    encode: impl FnOnce(&Dialect, &mut Vec<u8>),
+) {
     let trunk = way_out(push, ctx);
-    let env = ctx.env;
-    if !ctx.out.send(trunk, |out| encode(env, out)) {
+    let dialect = ctx.env.dialect(push);
+    if !ctx.out.send(trunk, |out| encode(dialect, out)) {
         ctx.probe.output_dropped_total += 1;
     }
 }
@@ -67,6 +72,7 @@ impl Names {
             cseq,
             sdp_session: sdp_session(push),
             sdp_version: 1,
+            from_uri: push.target.from_uri(),
             ..DialogFields::default()
         }
     }
@@ -95,8 +101,11 @@ pub(super) fn invite(push: &Push, ctx: &mut Ctx<'_>) {
         related_icid: push.target.related_icid(),
         extra_accept_contact: push.target.accept_contact(),
         extra_headers: push.target.lines(),
+        from_uri: push.target.from_uri(),
     };
-    transmit(push, ctx, |env, out| env.templates.invite(&fields, out));
+    transmit(push, ctx, |dialect, out| {
+        dialect.templates.invite(&fields, out)
+    });
 }
 
 pub(super) fn reinvite(push: &Push, ctx: &mut Ctx<'_>) {
@@ -116,16 +125,21 @@ pub(super) fn reinvite(push: &Push, ctx: &mut Ctx<'_>) {
         fields.sdp_version = session.version();
         without_cema = session.without_cema;
     }
-    transmit(push, ctx, |env, out| {
-        encode_reinvite(env, &fields, without_cema, out);
+    transmit(push, ctx, |dialect, out| {
+        encode_reinvite(dialect, &fields, without_cema, out);
     });
 }
 
-fn encode_reinvite(env: &Env, fields: &DialogFields<'_>, without_cema: bool, out: &mut Vec<u8>) {
+fn encode_reinvite(
+    dialect: &Dialect,
+    fields: &DialogFields<'_>,
+    without_cema: bool,
+    out: &mut Vec<u8>,
+) {
     if without_cema {
-        env.templates.reinvite_without_cema(fields, out);
+        dialect.templates.reinvite_without_cema(fields, out);
     } else {
-        env.templates.reinvite(fields, out);
+        dialect.templates.reinvite(fields, out);
     }
 }
 
@@ -142,7 +156,7 @@ pub(super) fn offer_text(
     fields.msrp_session = msrp.as_bytes();
     fields.sdp_version = version;
     let start = out.len();
-    encode_reinvite(ctx.env, &fields, without_cema, out);
+    encode_reinvite(ctx.env.dialect(push), &fields, without_cema, out);
     let head = memchr::memmem::find(&out[start..], b"\r\n\r\n").expect("a message has a body");
     out.drain(start..start + head + 4);
 }
@@ -152,7 +166,9 @@ pub(super) fn ack(push: &Push, ctx: &mut Ctx<'_>, cseq: u32, branch: u16) {
     let names = Names::new(push, ctx, branch);
     let fields = names.in_dialog(push, cseq);
     ctx.probe.acks_sent_total += 1;
-    transmit(push, ctx, |env, out| env.templates.ack(&fields, out));
+    transmit(push, ctx, |dialect, out| {
+        dialect.templates.ack(&fields, out)
+    });
 }
 
 /// ACK to a failure: the INVITE's own branch, Request-URI and route (RFC 3261 section 17.1.1.3).
@@ -173,9 +189,10 @@ pub(super) fn failure_ack_with(push: &Push, ctx: &mut Ctx<'_>, to_value: &[u8], 
         to_value,
         call_id: names.call_id.as_bytes(),
         cseq: push.invite_cseq,
+        from_uri: push.target.from_uri(),
     };
-    transmit(push, ctx, |env, out| {
-        env.templates.ack_failure(&fields, out)
+    transmit(push, ctx, |dialect, out| {
+        dialect.templates.ack_failure(&fields, out)
     });
 }
 
@@ -193,20 +210,27 @@ pub(super) fn other(push: &Push, ctx: &mut Ctx<'_>) {
                 call_id: names.call_id.as_bytes(),
                 cseq: push.invite_cseq,
                 reason: reason::NO_ANSWER.as_bytes(),
+                from_uri: push.target.from_uri(),
             };
-            transmit(push, ctx, |env, out| env.templates.cancel(&fields, out));
+            transmit(push, ctx, |dialect, out| {
+                dialect.templates.cancel(&fields, out)
+            });
         }
         OtherRequest::Bye => {
             let names = Names::new(push, ctx, push.other_branch);
             let mut fields = names.in_dialog(push, push.other_cseq);
             fields.reason = push.bye_reason.as_bytes();
-            transmit(push, ctx, |env, out| env.templates.bye(&fields, out));
+            transmit(push, ctx, |dialect, out| {
+                dialect.templates.bye(&fields, out)
+            });
         }
         OtherRequest::Update => {
             let names = Names::new(push, ctx, push.other_branch);
             let mut fields = names.in_dialog(push, push.other_cseq);
             put_refresh(push, &mut fields);
-            transmit(push, ctx, |env, out| env.templates.update(&fields, out));
+            transmit(push, ctx, |dialect, out| {
+                dialect.templates.update(&fields, out)
+            });
         }
     }
 }
