@@ -17,11 +17,11 @@ const CANONICAL: &[u8] = b"+15550100";
 fn rules(provider: Policy, preference: Option<Preference>) -> Order {
     let mut book = RuleBook::new(provider);
     if let Some(preference) = preference {
-        let rule = book.add_preference(preference).unwrap();
+        let rule = book.add_preference(preference).expect("room for one");
         book.give_preference(Whose::Identity(CANONICAL), rule)
-            .unwrap();
+            .expect("room for one");
     }
-    book.seal().unwrap();
+    book.seal().expect("nobody is named twice");
     Order::Rules(Arc::new(book))
 }
 

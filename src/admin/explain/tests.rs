@@ -150,7 +150,7 @@ impl Case {
             verdict
                 .rule()
                 .0
-                .map_or("-".to_owned(), |step| step.to_string())
+                .map_or_else(|| "-".to_owned(), |step| step.to_string())
         };
         let until = |until: Option<UnixMillis>| {
             until.map_or_else(String::new, |until| {
