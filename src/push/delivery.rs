@@ -52,7 +52,7 @@ pub fn attach(push: &mut Push, ctx: &mut Ctx<'_>, answer: &Answer<'_>) -> Result
         return Err(SdpError::Dir);
     }
     take_media(push, answer);
-    push.session.reset(&ctx.env.options.session);
+    push.session.reset(&ctx.env.dialect(push).session);
     let role = if answer.setup == Some(Setup::Active) {
         Role::Wait
     } else {
@@ -169,7 +169,7 @@ pub fn renew(
     push.waiting_for = None;
     push.bound_by_us = false;
     push.inbound.reset();
-    push.session.reset(&ctx.env.options.session);
+    push.session.reset(&ctx.env.dialect(push).session);
     if let Some(session) = &mut push.negotiation {
         session.moves = session.moves.wrapping_add(1);
     }
@@ -326,7 +326,7 @@ pub fn flow(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<u64> {
             start: chunk.start,
             end: chunk.start + u64::from(chunk.len) - 1,
             total: chunk.total,
-            success_report: true,
+            success_report: ctx.env.dialect(push).success_report,
             failure_report: true,
             content_type: b"message/cpim",
             body,

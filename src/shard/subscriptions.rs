@@ -48,6 +48,10 @@ impl Shard {
         let Some(user) = self.served_user(to.uri) else {
             return self.reply(now, origin, message, &Reply::plain(404));
         };
+        if self.is_barred(user) {
+            self.reply(now, origin, message, &Reply::plain(403));
+            return self.rearm_user(user);
+        }
         self.probe.registers_total += 1;
         let expires = message.expires().and_then(Result::ok).unwrap_or(0);
         let contact = message.header(HeaderName::Contact).unwrap_or_default();
@@ -72,6 +76,9 @@ impl Shard {
         let entry = self.registry.entry_mut(user).expect("found above");
         if entry.user.identity.is_empty() {
             entry.user.identity.extend_from_slice(to.uri);
+        }
+        if let Some(network) = message.header(HeaderName::PVisitedNetworkId) {
+            entry.user.saw_network(!self.options.is_home(network));
         }
         let has_mail = self
             .post
@@ -486,10 +493,12 @@ impl Shard {
                 && self.options.owner(&name) == self.env.shard;
             // An identity that leads elsewhere, or one too many, stays as it is, and is tried again
             // at the next change.
-            if (!ours || self.registry.alias(key, &name))
-                && let Some(user) = self.registry.user_mut(key)
-            {
-                user.learned(place);
+            if !ours || self.registry.alias(key, &name) {
+                if let Some(user) = self.registry.user_mut(key) {
+                    user.learned(place);
+                }
+            } else {
+                self.registry.contest(key, &name);
             }
             from = place + 1;
         }

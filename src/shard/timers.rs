@@ -230,6 +230,7 @@ impl Shard {
         if self.starts_nothing() {
             return;
         }
+        self.review(now);
         let mut started = core::mem::take(&mut self.desk.started);
         for _ in 0..self.campaigns.options.decisions_per_turn {
             let Some(user) = self.campaigns.poll_user(now) else {
@@ -252,6 +253,23 @@ impl Shard {
             self.rearm_user(user);
         }
         self.desk.started = started;
+    }
+
+    /// After a change of the rules: users with mail are decided on anew, so many in a turn.
+    fn review(&mut self, now: Timestamp) {
+        for slot in self.campaigns.review(self.registry.slots()) {
+            let waits = self
+                .post
+                .mailbox_ref(slot)
+                .is_some_and(|mailbox| !mailbox.is_empty());
+            if waits
+                && let Some(key) = self.registry.key_at(slot)
+                && let Some(entry) = self.registry.entry_mut(key)
+            {
+                self.campaigns.changed(now, key, &mut entry.extra);
+                self.rearm_user(key);
+            }
+        }
     }
 
     fn launch(&mut self, now: Timestamp, key: Key) {
