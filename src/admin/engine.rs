@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crossbeam::queue::ArrayQueue;
 
 use crate::admin::options::{journal_options, shard_options};
+use crate::base::surface::Location;
 use crate::base::time::Timestamp;
 use crate::config::Config;
 use crate::config::file::Transport;
@@ -14,7 +15,7 @@ use crate::io::clock::Clock;
 use crate::io::driver::DriverOptions;
 use crate::io::host::{Host, HostConfig, HostError, ShardFactory};
 use crate::io::listen::ShardAddresses;
-use crate::io::store::Journal;
+use crate::io::store::{Journal, Recovery};
 use crate::metrics::probe::Probe;
 use crate::selection::rules::RuleBook;
 use crate::shard::recover::Recovered;
@@ -98,9 +99,9 @@ impl ShardFactory for Factory {
             stream,
         };
         let options = shard_options(&self.config, addresses);
-        let mut shard = Shard::new(options, seed, clock.now(), clock.wall())
-            .map_err(|error| format!("the configured identity cannot be used: {error}"))?;
-        shard.operate(&Order::Rules(Arc::clone(&self.rules)));
+        let make = || Shard::new(options.clone(), seed, clock.now(), clock.wall());
+        let shard =
+            make().map_err(|error| format!("the configured identity cannot be used: {error}"))?;
         let directory = self
             .directory(addresses.shard)
             .map_err(|error| format!("store.dir is no path: {error}; set it to a directory"))?;
@@ -110,15 +111,24 @@ impl ShardFactory for Factory {
                 directory.display()
             )
         })?;
-        let mut found = Recovered::default();
-        let journal = Journal::open(
-            &directory,
-            &journal_options(&self.config, addresses.shard),
-            &mut |location, payload| shard.recover(location, payload, &mut found),
-        )
-        .await
-        .map_err(|error| error.to_string())?;
+        let begun = clock.now();
+        let mut loader = Loader {
+            shard,
+            found: Recovered::default(),
+            make,
+        };
+        let options = journal_options(&self.config, addresses.shard);
+        let journal = Journal::open_with(&directory, &options, &mut loader)
+            .await
+            .map_err(|error| error.to_string())?;
+        let Loader {
+            mut shard,
+            mut found,
+            ..
+        } = loader;
+        shard.operate(&Order::Rules(Arc::clone(&self.rules)));
         shard.recovered(clock.now());
+        found.took = clock.now().since(begun);
         self.recovered.force_push(found);
         Ok((shard, journal))
     }
@@ -132,6 +142,38 @@ impl ShardFactory for Factory {
             population: core.population(),
         };
         self.snapshots.publish(shard, snapshot);
+    }
+}
+
+/// Fills a shard from its store.
+struct Loader<F> {
+    shard: Shard,
+    found: Recovered,
+    /// Makes an empty one, for when a checkpoint turns out to be damaged.
+    make: F,
+}
+
+impl<F, E> Recovery for Loader<F>
+where
+    F: FnMut() -> Result<Shard, E>,
+{
+    fn piece(&mut self, bytes: &[u8]) -> bool {
+        self.shard.load(bytes, &mut self.found)
+    }
+
+    fn restart(&mut self) {
+        self.found = Recovered::default();
+        if let Ok(shard) = (self.make)() {
+            self.shard = shard;
+        }
+    }
+
+    fn record(&mut self, at: Location, payload: &[u8]) {
+        self.shard.recover(at, payload, &mut self.found);
+    }
+
+    fn finish(&mut self, segments: &[u32]) -> u64 {
+        self.shard.forget_absent(segments)
     }
 }
 

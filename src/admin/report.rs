@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use serde_json::json;
 
+use crate::admin::api::Places;
 use crate::admin::engine::{Engine, Snapshot, Snapshots};
 use crate::io::stats::Counters;
 use crate::metrics::probe::Probe;
@@ -28,8 +29,8 @@ impl Board {
     }
 
     /// Takes new snapshots; true if anything was counted since the last call.
-    pub fn update(&mut self, engine: &Engine) -> bool {
-        self.absorb(&engine.snapshots);
+    pub fn update(&mut self, snapshots: &Snapshots) -> bool {
+        self.absorb(snapshots);
         let total = self.total();
         let moved = total != self.last;
         self.last = total;
@@ -41,6 +42,12 @@ impl Board {
         for (shard, snapshot) in snapshots.take() {
             self.shards[shard] = snapshot;
         }
+    }
+
+    /// What each shard has shown last.
+    #[must_use]
+    pub fn shards(&self) -> &[Snapshot] {
+        &self.shards
     }
 
     /// Counters over all shards.
@@ -63,6 +70,10 @@ impl Board {
                 users: sum.users + shard.population.users,
                 messages: sum.messages + shard.population.messages,
                 links: sum.links + shard.population.links,
+                stores_low: sum.stores_low + shard.population.stores_low,
+                stores_failed: sum.stores_failed + shard.population.stores_failed,
+                ledger: sum.ledger.plus(shard.population.ledger),
+                stored: sum.stored + shard.population.stored,
             })
     }
 
@@ -103,13 +114,25 @@ impl Board {
                     .into()
             })
             .collect();
+        let ledger = held.ledger;
         json!({
             "counters": probe,
+            "ledger": {
+                "deposited": ledger.deposited,
+                "delivered": ledger.delivered,
+                "expired": ledger.expired,
+                "purged": ledger.purged,
+                "rejected": ledger.rejected,
+                "pending": held.stored,
+                "balances": ledger.balances(held.stored),
+            },
             "held": {
                 "messages": held.messages,
                 "pushes": held.pushes,
                 "users": held.users,
                 "links": held.links,
+                "stores_low": held.stores_low,
+                "stores_failed": held.stores_failed,
             },
             "driver": driver,
         })
@@ -118,7 +141,7 @@ impl Board {
 
 /// The same as [`ready`], for programs: the first line of `volley run --json`.
 #[must_use]
-pub fn ready_json(engine: &Engine) -> serde_json::Value {
+pub fn ready_json(engine: &Engine, places: &Places) -> serde_json::Value {
     let shards: Vec<serde_json::Value> = engine
         .host
         .addresses()
@@ -135,12 +158,22 @@ pub fn ready_json(engine: &Engine) -> serde_json::Value {
         })
         .collect();
     let messages: u64 = engine.recovered.iter().map(|found| found.messages).sum();
-    json!({ "ready": { "shards": shards, "recovered_messages": messages } })
+    let saved: u64 = engine.recovered.iter().map(|found| found.saved).sum();
+    let records: u64 = engine.recovered.iter().map(|found| found.records).sum();
+    let took = engine.recovered.iter().map(|found| found.took).max();
+    json!({ "ready": {
+        "shards": shards,
+        "recovered_messages": messages,
+        "recovered_from_checkpoint": saved,
+        "recovered_records": records,
+        "recovery_ms": took.unwrap_or_default().as_secs_f64() * 1000.0,
+        "admin": { "socket": places.socket, "metrics": places.metrics },
+    } })
 }
 
 /// What was found and where we listen, once at the start.
 #[must_use]
-pub fn ready(engine: &Engine) -> String {
+pub fn ready(engine: &Engine, places: &Places) -> String {
     let mut text = String::from("ready:");
     for addresses in engine.host.addresses() {
         let _ = write!(text, " shard {}", addresses.shard);
@@ -157,5 +190,14 @@ pub fn ready(engine: &Engine) -> String {
     }
     let messages: u64 = engine.recovered.iter().map(|found| found.messages).sum();
     let _ = write!(text, " {messages} messages in the store");
+    if let Some(metrics) = places.metrics {
+        let _ = write!(text, "; metrics at http://{metrics}/metrics");
+    }
+    match &places.socket {
+        Some(socket) => {
+            let _ = write!(text, "; orders at {}", socket.display());
+        }
+        None => text.push_str("; no admin socket: store.dir is too long for one, set admin.socket"),
+    }
     text
 }

@@ -1,6 +1,7 @@
 //! Layer 0: types every other layer stands on. Owns no behaviour of SIP or MSRP.
 
 pub mod entropy;
+pub mod lanes;
 pub mod limits;
 pub mod map;
 pub mod octets;

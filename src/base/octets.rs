@@ -1,32 +1,15 @@
-//! Looking for octets over short distances, eight at a time in one register.
+//! Looking for octets over short distances, sixteen at a time ([`lanes`](super::lanes)).
 //!
 //! Header lines, URIs and SDP attributes are shorter than what a call of the vectorised search costs
 //! before it looks at anything. For distances beyond some fifty octets `memchr` is the better tool.
 
-const ONES: u64 = u64::from_le_bytes([1; 8]);
-const HIGH: u64 = ONES << 7;
+use super::lanes::{self, LANES, Lanes};
 
 /// Offset of the first `needle`.
 #[inline]
 #[must_use]
 pub fn find(bytes: &[u8], needle: u8) -> Option<usize> {
-    let pattern = ONES * u64::from(needle);
-    let (words, tail) = bytes.as_chunks::<8>();
-    let mut at = 0;
-    for word in words {
-        let marks = zeros(u64::from_le_bytes(*word) ^ pattern);
-        if marks != 0 {
-            return Some(at + first(marks));
-        }
-        at += 8;
-    }
-    for &c in tail {
-        if c == needle {
-            return Some(at);
-        }
-        at += 1;
-    }
-    None
+    lanes::find(bytes, needle)
 }
 
 /// Offset of the last `needle`.
@@ -49,30 +32,28 @@ pub struct Controls {
 #[inline]
 #[must_use]
 pub fn find_control(bytes: &[u8]) -> Controls {
-    let (words, tail) = bytes.as_chunks::<8>();
-    let (mut at, mut seen) = (0, 0);
-    for word in words {
-        let word = u64::from_le_bytes(*word);
-        seen |= word;
-        let marks = below_space(word) | zeros(word ^ (ONES * 0x7f));
-        if marks != 0 {
+    let marks = |lanes: Lanes| (lanes.at_most(b' ' - 1) | lanes.equal(0x7f)).bits();
+    let (chunks, rest) = bytes.as_chunks::<LANES>();
+    let (mut at, mut odd) = (0, 0);
+    for chunk in chunks {
+        let lanes = Lanes::load(chunk);
+        odd |= lanes.not_ascii().bits();
+        let mask = marks(lanes);
+        if mask != 0 {
             return Controls {
-                at: at + first(marks),
-                ascii: seen & HIGH == 0,
+                at: at + mask.trailing_zeros() as usize,
+                ascii: odd == 0,
             };
         }
-        at += 8;
+        at += LANES;
     }
-    for &c in tail {
-        if c < b' ' || c == 0x7f {
-            break;
-        }
-        seen |= u64::from(c);
-        at += 1;
-    }
+    let lanes = Lanes::load(&lanes::padded(rest));
+    odd |= lanes.not_ascii().bits();
+    // A bit above those of the rest ends it.
+    let mask = marks(lanes) | 1 << rest.len();
     Controls {
-        at,
-        ascii: seen & HIGH == 0,
+        at: at + mask.trailing_zeros() as usize,
+        ascii: odd == 0,
     }
 }
 
@@ -80,17 +61,7 @@ pub fn find_control(bytes: &[u8]) -> Controls {
 #[inline]
 #[must_use]
 pub fn find_blank(bytes: &[u8]) -> usize {
-    let (words, tail) = bytes.as_chunks::<8>();
-    let mut at = 0;
-    for word in words {
-        let word = u64::from_le_bytes(*word);
-        let marks = word.wrapping_sub(ONES * 0x21) & !word & HIGH;
-        if marks != 0 {
-            return at + first(marks);
-        }
-        at += 8;
-    }
-    at + tail.iter().take_while(|&&c| c > b' ').count()
+    lanes::before(bytes, |lanes| lanes.at_most(b' '))
 }
 
 /// Whether `a` and `b` are equal, for texts whose lengths are known to be short.
@@ -125,24 +96,6 @@ pub fn is_word<const N: usize>(bytes: &[u8], lower: &[u8; N]) -> bool {
         at += 1;
     }
     differences == 0
-}
-
-/// Bit 7 of each zero octet; bits above the lowest one set may be wrong.
-#[inline]
-const fn zeros(octets: u64) -> u64 {
-    octets.wrapping_sub(ONES) & !octets & HIGH
-}
-
-/// Bit 7 of each octet below 0x20; bits above the lowest one set may be wrong.
-#[inline]
-const fn below_space(octets: u64) -> u64 {
-    octets.wrapping_sub(ONES * 0x20) & !octets & HIGH
-}
-
-/// The octet of the lowest mark.
-#[inline]
-const fn first(marks: u64) -> usize {
-    (marks.trailing_zeros() / 8) as usize
 }
 
 /// Whether `text` fits `pattern`, in which `*` stands for any octets, none included.

@@ -106,6 +106,31 @@ impl<T: Default> Slab<T> {
         (entry.live && entry.generation == key.generation).then_some(&mut entry.value)
     }
 
+    /// Makes room for `count` elements in all, within the bound.
+    pub fn reserve(&mut self, count: usize) {
+        let more = count.min(self.bound).saturating_sub(self.entries.len());
+        self.entries.reserve_exact(more);
+    }
+
+    /// The live element in `slot`, whatever its generation.
+    #[must_use]
+    pub fn at(&self, slot: u32) -> Option<&T> {
+        let entry = self.entries.get(slot as usize)?;
+        entry.live.then_some(&entry.value)
+    }
+
+    /// The live element in `slot` with its key; for indices that are known to be current.
+    pub fn at_mut(&mut self, slot: u32) -> Option<(Key, &mut T)> {
+        let entry = self.entries.get_mut(slot as usize)?;
+        entry.live.then_some((
+            Key {
+                slot,
+                generation: entry.generation,
+            },
+            &mut entry.value,
+        ))
+    }
+
     /// Frees `key`'s slot. The value stays in place for its next user.
     ///
     /// # Panics

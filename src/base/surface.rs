@@ -178,6 +178,28 @@ pub struct StoreDone {
     pub loaded: Vec<(u64, u32, u32)>,
     /// Payloads of `loaded`.
     pub bytes: Vec<u8>,
+    /// Set when it changed: whether the disk is so full that the store takes marks only.
+    pub space_low: Option<bool>,
+}
+
+impl StoreDone {
+    /// Empties it; keeps its capacity.
+    pub fn clear(&mut self) {
+        self.stored.clear();
+        self.failed_from = None;
+        self.loaded.clear();
+        self.bytes.clear();
+        self.space_low = None;
+    }
+
+    /// `true` when nothing finished and nothing changed.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.stored.is_empty()
+            && self.failed_from.is_none()
+            && self.loaded.is_empty()
+            && self.space_low.is_none()
+    }
 }
 
 /// A frame on its way between shards of one process.
@@ -232,6 +254,13 @@ pub trait Core {
     fn poll_mesh(&mut self) -> Option<MeshFrame>;
     /// The next connect or close.
     fn poll_link(&mut self) -> Option<LinkCommand>;
+    /// Appends the next piece of a checkpoint to `out`: what the store's records say, as far as the
+    /// driver has reported them durable. Zero begins; `Some` is where to go on, in any later turn
+    /// once all work for the store was taken; `None` ends it. Bounded work.
+    fn checkpoint(&self, at: u64, out: &mut Vec<u8>) -> Option<u64> {
+        let _ = (at, out);
+        None
+    }
     /// False while the driver must not read from peers.
     fn room(&self) -> bool;
     /// True once a drain has finished.

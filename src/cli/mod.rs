@@ -1,14 +1,20 @@
 //! The command line.
 
 #[cfg(feature = "demo")]
+mod chaos;
+#[cfg(feature = "demo")]
 mod child;
+mod ctl;
 #[cfg(feature = "demo")]
 mod demo;
+mod doctor;
 mod explain;
 mod lifeline;
 #[cfg(feature = "demo")]
 mod place;
+mod plan;
 mod run;
+mod store;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -33,7 +39,12 @@ const EXAMPLES: &str = "Examples:
   volley explain --policy policy.toml --notify notify.txt
                                                who would get a push, and why
   volley run --config volley.toml              serve
-  volley run --config volley.toml --json       serve, a JSON line of counters a second";
+  volley run --config volley.toml --json       serve, a JSON line of counters a second
+  volley ctl --config volley.toml status       how is the engine that runs with this file?
+  volley top --config volley.toml              the same, once a second, with rates
+  volley doctor --config volley.toml           is this host right for it?
+  volley plan --users 10000000                 cores, memory and disk for so many users
+  volley store verify --dir /var/lib/volley    is everything there that was acknowledged?";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -52,6 +63,36 @@ enum Command {
         after_help = "Exit codes: 0 somebody would get a push, 1 nobody, 2 wrong usage or input."
     )]
     Explain(explain::Explain),
+    /// Ask a running engine, or tell it to drain.
+    #[command(
+        after_help = "Exit codes: 0 answered, 1 no engine answers, 2 wrong usage, 3 the engine is \
+                            draining or not well (health)."
+    )]
+    Ctl(ctl::Ctl),
+    /// Rates, latencies and shards of a running engine, again and again.
+    Top(ctl::Top),
+    /// Check this host: kernel, limits, cores, clocks, sockets, disk. Changes nothing.
+    #[command(
+        after_help = "Exit codes: 0 nothing above advice, 1 warnings, 2 wrong usage, 3 something \
+                            critical."
+    )]
+    Doctor(doctor::Doctor),
+    /// Write what `doctor` wants, or take it back. Lost at the next boot.
+    #[command(
+        after_help = "Examples:\n  volley tune --script > tune.sh\n  volley tune --apply --advice\n  \
+                      volley tune --revert\nExit codes: 0 done, 1 a file could not be written, 2 wrong \
+                      usage."
+    )]
+    Tune(doctor::Tune),
+    /// Cores, memory, disk and network for a number of users, with the assumptions.
+    Plan(plan::Plan),
+    /// Look into a store that no engine serves, copy it, or write it anew.
+    #[command(
+        after_help = "Exit codes: 0 done and nothing wrong, 1 it could not be done (a store that an \
+                            engine serves is refused), 2 wrong usage, 3 the store is damaged or its \
+                            books do not balance."
+    )]
+    Store(store::Store),
     /// Engine and simulated phones on loopback: deposits, a registration wave, pushes, a verdict.
     #[cfg(feature = "demo")]
     #[command(
@@ -60,6 +101,13 @@ enum Command {
                             4 a rule broken or a message lost, doubled or damaged."
     )]
     Demo(demo::Demo),
+    /// Kill the engine under load, again and again; nothing it acknowledged may be lost.
+    #[cfg(feature = "demo")]
+    #[command(
+        after_help = "Exit codes: 0 nothing lost and no law broken, 1 it could not be done, 2 wrong \
+                            usage, 4 something was lost, repeated without need, or altered."
+    )]
+    Chaos(chaos::Chaos),
     /// The judge, as started by `demo`; see `volley-loadgen --help`.
     #[cfg(feature = "demo")]
     #[command(hide = true, disable_help_flag = true)]
@@ -107,8 +155,16 @@ pub(crate) fn main() -> ExitCode {
         Command::Config(command) => config(&command),
         Command::Policy(command) => policy(&command),
         Command::Explain(explain) => explain.main(),
+        Command::Ctl(ctl) => ctl.main(),
+        Command::Top(top) => top.main(),
+        Command::Doctor(doctor) => doctor.main(),
+        Command::Tune(tune) => tune.main(),
+        Command::Plan(plan) => plan.main(),
+        Command::Store(store) => store.main(),
         #[cfg(feature = "demo")]
         Command::Demo(demo) => demo.main(),
+        #[cfg(feature = "demo")]
+        Command::Chaos(chaos) => chaos.main(),
         #[cfg(feature = "demo")]
         Command::Judge { arguments } => judge(arguments),
     }

@@ -42,6 +42,9 @@ pub struct Config {
     /// Handset dialects beside the built-in ones.
     #[serde(default)]
     pub dialect: Vec<Dialect>,
+    /// What operators look at.
+    #[serde(default)]
+    pub admin: Admin,
 }
 
 /// `[node]`
@@ -64,6 +67,16 @@ impl Default for Node {
             drain_s: 30,
         }
     }
+}
+
+/// `[admin]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Admin {
+    /// Unix socket for `volley ctl`; default: `admin.sock` in the store's directory.
+    pub socket: Option<PathBuf>,
+    /// Address of the metrics endpoint; none without it.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// Transport towards the SIP core.
@@ -425,6 +438,8 @@ pub struct Store {
     pub commit_us: u64,
     /// What to do about damaged records at start.
     pub on_damage: OnDamage,
+    /// Journal written after which a checkpoint of the index is made, MiB; 0 makes none.
+    pub checkpoint_mib: u32,
     /// Bodies kept in memory, MiB per shard.
     pub cache_mib: usize,
     /// Most messages of a user.
@@ -448,6 +463,7 @@ impl Default for Store {
             segment_mib: 64,
             commit_us: 1000,
             on_damage: OnDamage::Refuse,
+            checkpoint_mib: 128,
             cache_mib: 64,
             quota_messages: 1000,
             quota_bytes: 8 * 1024 * 1024,

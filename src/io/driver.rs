@@ -43,6 +43,8 @@ pub use super::stores::{NullStore, StoreDriver};
 
 /// Completions handled in one turn before outputs are drained.
 const REAP_BATCH: usize = 512;
+/// Octets received that end a turn's batch: what a turn reads and writes should fit the caches.
+const REAP_BYTES: usize = 64 * 1024;
 /// Mesh frames taken from one shard in one turn.
 const MESH_BATCH: usize = 256;
 /// Store completions taken in one turn.
@@ -150,6 +152,8 @@ pub(super) struct Driver<C, S> {
     batch: StoreBatch,
     /// The store took no more; `batch` is offered again once it has finished something.
     batch_held: bool,
+    /// A piece of a checkpoint.
+    piece: Vec<u8>,
     done: StoreDone,
     pub(super) source: Sources,
     /// A frame whose queue was full. While it waits no other is polled.
@@ -214,6 +218,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             trains_in_flight: 0,
             batch: StoreBatch::default(),
             batch_held: false,
+            piece: Vec::new(),
             done: StoreDone::default(),
             source: Sources::default(),
             held_frame: None,
@@ -301,7 +306,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             self.ring.enter(None)?;
         }
         let mut reaped = core::mem::take(&mut self.scratch);
-        self.ring.reap(&mut reaped, REAP_BATCH);
+        self.ring.reap(&mut reaped, REAP_BATCH, REAP_BYTES);
         self.now = self.clock.now();
         if self.now >= self.next_tick {
             self.tick();
@@ -321,7 +326,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             progress = Progress::Some;
         }
         self.core.advance(self.now);
-        let any = self.drain_outputs();
+        let any = self.drain_outputs() | self.feed_checkpoint();
         let readable = !self.deferred.is_empty() && self.core.room();
         let due = self.core.next_deadline().is_some_and(|at| at <= self.now);
         if any || readable || due {
@@ -411,10 +416,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
 
     fn take_stored(&mut self) -> bool {
         for round in 0..STORE_BATCH {
-            self.done.stored.clear();
-            self.done.failed_from = None;
-            self.done.loaded.clear();
-            self.done.bytes.clear();
+            self.done.clear();
             if !self.store.poll(&mut self.done) {
                 return round > 0;
             }
@@ -474,6 +476,20 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             }
             any = true;
         }
+    }
+
+    /// Gives the store the next piece of a checkpoint, when it wants one and has all other work.
+    fn feed_checkpoint(&mut self) -> bool {
+        if self.batch_held {
+            return false;
+        }
+        let Some(at) = self.store.wants_piece() else {
+            return false;
+        };
+        self.piece.clear();
+        let next = self.core.checkpoint(at, &mut self.piece);
+        self.store.take_piece(&mut self.piece, next);
+        true
     }
 
     fn obey(&mut self, command: LinkCommand) {
@@ -613,7 +629,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         for _ in 0..TEARDOWN_ROUNDS {
             self.ring.enter(Some(Duration::from_millis(10)))?;
             rest.clear();
-            self.ring.reap(&mut rest, usize::MAX);
+            self.ring.reap(&mut rest, usize::MAX, usize::MAX);
             if self.ring.in_flight() == 0 {
                 break;
             }

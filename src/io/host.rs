@@ -167,6 +167,12 @@ impl StopHandle {
         self.0.stop.store(true, Ordering::Release);
         self.0.mesh.wake_all();
     }
+
+    /// True once a stop was asked for, or a shard ended and took the others with it.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.0.stop.load(Ordering::Acquire)
+    }
 }
 
 /// The running shards.

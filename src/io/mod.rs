@@ -24,3 +24,6 @@ mod stores;
 mod sys;
 mod tcp;
 mod udp;
+
+#[cfg(feature = "demo")]
+pub use sys::cut_power;

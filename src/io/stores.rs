@@ -18,6 +18,14 @@ pub trait StoreDriver {
     fn is_idle(&self) -> bool;
     /// What to wake whenever `poll` may have something; set once before the first `submit`.
     fn set_waker(&mut self, waker: Waker);
+    /// Where the core is to go on with a checkpoint, when the store wants a piece of one.
+    fn wants_piece(&mut self) -> Option<u64> {
+        None
+    }
+    /// Takes the piece it wanted, leaving an empty buffer; `next` is where the core goes on.
+    fn take_piece(&mut self, piece: &mut Vec<u8>, next: Option<u64>) {
+        let _ = (piece, next);
+    }
     /// Finishes what was submitted and leaves the store in good order.
     fn close(self) -> impl Future<Output = ()>;
 }
@@ -37,6 +45,14 @@ impl StoreDriver for Journal {
 
     fn set_waker(&mut self, waker: Waker) {
         Self::set_waker(self, waker);
+    }
+
+    fn wants_piece(&mut self) -> Option<u64> {
+        Self::wants_piece(self)
+    }
+
+    fn take_piece(&mut self, piece: &mut Vec<u8>, next: Option<u64>) {
+        Self::take_piece(self, piece, next);
     }
 
     async fn close(self) {

@@ -25,6 +25,13 @@ use super::ring::{Completion, Kind, Token};
 
 /// Alignment of a ring of provided buffers.
 const PAGE: usize = 4096;
+/// Octets of receive buffers the kernel is offered at a time while that is enough: what comes in is
+/// then written to memory that the caches still hold.
+const WINDOW_BYTES: usize = 256 * 1024;
+/// Fewest buffers offered.
+const WINDOW_MIN: usize = 8;
+/// Refills without a shortage after which fewer buffers are offered.
+const CALM_REFILLS: u16 = 1024;
 /// Octets of control data a received datagram may bring: one `UDP_GRO` message.
 const CONTROL_BYTES: usize = 64;
 /// Words of control data of a train: one `UDP_SEGMENT` message of 24 octets.
@@ -33,6 +40,27 @@ const CONTROL_WORDS: usize = 3;
 /// Octets of a receive buffer that the kernel fills before a datagram's payload.
 pub(super) const DATAGRAM_HEADROOM: usize =
     16 + size_of::<libc::sockaddr_storage>() + CONTROL_BYTES;
+
+/// Shuts the file system that `directory` lies on down at once, as a power cut would: what its own
+/// journal has not written is lost, and every later operation fails. For tests; needs root.
+///
+/// # Errors
+/// What the system said; a file system that cannot do it is "inappropriate ioctl".
+#[cfg(feature = "demo")]
+pub fn cut_power(directory: &std::path::Path) -> io::Result<()> {
+    /// `FS_IOC_SHUTDOWN`, which ext4 and XFS share: `_IOR('X', 125, __u32)`.
+    const SHUTDOWN: libc::Ioctl = 0x8004_587d;
+    /// Do not write the log first.
+    const NO_LOG_FLUSH: u32 = 2;
+    let file = std::fs::File::open(directory)?;
+    let how = NO_LOG_FLUSH;
+    // SAFETY: the descriptor is open, and the kernel reads one u32, which lives through the call.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), SHUTDOWN, &raw const how) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
 
 /// A part of a datagram buffer sent by one operation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -91,6 +119,14 @@ struct RxGroup {
     tail: u16,
     /// True while a buffer is ours to read.
     held: Vec<bool>,
+    /// Free buffers that the kernel does not have; the one freed last is offered next.
+    idle: Vec<u16>,
+    /// Buffers the kernel has and has not filled.
+    offered: u16,
+    /// How many the kernel is offered at a time.
+    window: u16,
+    /// Refills since the kernel last ran out, up to [`CALM_REFILLS`].
+    calm: u16,
 }
 
 /// Everything the kernel may touch while operations are in flight.
@@ -156,9 +192,7 @@ impl RawRing {
         // SAFETY: the memory holds `entries` entries, is page aligned, and lives until no
         // operation is in flight (`Kept`).
         unsafe { submitter.register_buf_ring_with_flags(address, entries, number, 0) }?;
-        for buffer in 0..entries {
-            group.give(buffer);
-        }
+        group.refill();
         self.kept.groups.push(group);
         Ok(())
     }
@@ -346,6 +380,9 @@ impl RawRing {
     /// at most `wait` (`None`: does not wait).
     pub(super) fn enter(&mut self, wait: Option<Duration>) -> io::Result<()> {
         self.refill();
+        for group in &mut self.kept.groups {
+            group.refill();
+        }
         self.enters += 1;
         let outcome = if let Some(wait) = wait {
             let limit = timespec(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX));
@@ -367,11 +404,15 @@ impl RawRing {
         }
     }
 
-    /// Appends up to `limit` completions to `out`.
-    pub(super) fn reap(&mut self, out: &mut Vec<Completion>, limit: usize) {
+    /// Appends up to `limit` completions to `out`, fewer once those taken brought `octets` octets.
+    pub(super) fn reap(&mut self, out: &mut Vec<Completion>, limit: usize, octets: usize) {
         let mut queue = self.io.completion();
         let kept = &mut *self.kept;
-        for entry in queue.by_ref().take(limit) {
+        let mut brought = 0;
+        while out.len() < limit && brought < octets {
+            let Some(entry) = queue.next() else {
+                break;
+            };
             let more = cqueue::more(entry.flags());
             if !more {
                 self.in_flight = self.in_flight.saturating_sub(1);
@@ -387,8 +428,12 @@ impl RawRing {
                     accepted = Some(unsafe { OwnedFd::from_raw_fd(result) });
                 }
                 Kind::Receive | Kind::ReceiveDatagrams => {
+                    let group = &mut kept.groups[token.kind.group()];
                     if let Some(buffer) = buffer {
-                        kept.groups[token.kind.group()].held[usize::from(buffer)] = true;
+                        group.took(buffer);
+                        brought += usize::try_from(result).unwrap_or(0);
+                    } else if result == -libc::ENOBUFS {
+                        group.ran_out();
                     }
                 }
                 Kind::Send | Kind::Connect => kept.finished(token.index),
@@ -565,8 +610,54 @@ impl RxGroup {
             entries,
             each,
             tail: 0,
-            held: vec![true; usize::from(entries)],
+            held: vec![false; usize::from(entries)],
+            idle: (0..entries).rev().collect(),
+            offered: 0,
+            window: Self::least(entries, each),
+            calm: 0,
         }
+    }
+
+    /// The window while nobody asks for more: what stays in the caches.
+    fn least(entries: u16, each: u32) -> u16 {
+        let few = (WINDOW_BYTES / each as usize).max(WINDOW_MIN);
+        u16::try_from(few).unwrap_or(entries).min(entries)
+    }
+
+    /// Offers the kernel what it may have. The window doubles when the kernel runs out, and shrinks
+    /// again after a calm time.
+    fn refill(&mut self) {
+        self.calm += 1;
+        if self.calm >= CALM_REFILLS {
+            self.calm = 0;
+            self.window = (self.window / 2).max(Self::least(self.entries, self.each));
+        }
+        while self.offered < self.window {
+            let Some(buffer) = self.idle.pop() else {
+                return;
+            };
+            self.offer(buffer);
+        }
+    }
+
+    /// The kernel filled a buffer.
+    fn took(&mut self, buffer: u16) {
+        self.held[usize::from(buffer)] = true;
+        self.offered -= 1;
+    }
+
+    /// A receive found no buffer.
+    fn ran_out(&mut self) {
+        if self.offered == 0 {
+            self.window = self.window.saturating_mul(2).min(self.entries);
+            self.calm = 0;
+        }
+    }
+
+    fn give(&mut self, buffer: u16) {
+        let held = core::mem::take(&mut self.held[usize::from(buffer)]);
+        assert!(held, "given back twice");
+        self.idle.push(buffer);
     }
 
     fn ring_layout(entries: u16) -> Layout {
@@ -594,10 +685,8 @@ impl RxGroup {
         unsafe { core::slice::from_raw_parts(self.address(buffer), len) }
     }
 
-    fn give(&mut self, buffer: u16) {
-        let held = &mut self.held[usize::from(buffer)];
-        assert!(*held, "given back twice");
-        *held = false;
+    fn offer(&mut self, buffer: u16) {
+        self.offered += 1;
         let address = u64::try_from(self.address(buffer).addr()).expect("addresses have 64 bits");
         let place = usize::from(self.tail & (self.entries - 1));
         // SAFETY: `place < entries`, and the ring has `entries` entries.

@@ -285,6 +285,8 @@ pub struct Push {
     pub guard: Timestamp,
     /// Hard end of the session (DLV-6).
     pub session_end: Timestamp,
+    /// When the INVITE left that started the session.
+    pub invited: Timestamp,
     /// The wheel entry that covers [`Push::deadline`], and its deadline.
     pub armed: Option<(TimerId, Timestamp)>,
     /// Seals our SIP identifiers.
@@ -378,6 +380,7 @@ impl Push {
         self.user = Some(user);
         self.guard = Timestamp::NEVER;
         self.session_end = Timestamp::NEVER;
+        self.invited = Timestamp::NEVER;
         self.sip_seal = env.minter.seal(Domain::Push, env.shard, key);
         self.invite = None;
         self.other = None;

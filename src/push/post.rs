@@ -16,8 +16,15 @@ use crate::base::time::{Timestamp, UnixMillis};
 use crate::sip::dialog::Dialog;
 use crate::sip::transaction::server::ServerKey;
 use crate::store::index::{Mailbox, Quota, SegmentTable};
-use crate::store::op::{Deposit, LifeOptions, Mark, NOTICE_NUMBERS};
+use crate::store::op::{
+    Deposit, Ledger, LifeOptions, Mark, MarkKind, NOTICE_NUMBERS, RemovalReason,
+};
 use crate::store::record::{self, RecordError};
+
+/// Times a record that cannot be read is asked for.
+const READS_MAX: u8 = 5;
+/// Records whose tries are counted.
+const UNREADABLE_KEPT_MAX: usize = 64;
 
 /// Options of a shard's messages.
 #[derive(Clone, Debug)]
@@ -83,8 +90,8 @@ pub enum After {
     Mark {
         /// Where the deposit lies.
         of: Location,
-        /// Whether the mark removes it.
-        removes: bool,
+        /// Why the mark removes it, if it does.
+        removes: Option<RemovalReason>,
     },
     /// The mark that ends the life of the message at `of`, whose sender is owed a notice (IMDN-4).
     Expired {
@@ -127,10 +134,14 @@ pub struct Post {
     pub options: PostOptions,
     /// Keys of the dedupe hash.
     pub dedupe_keys: [u64; 2],
+    /// The store's books, counted as records become durable.
+    pub ledger: Ledger,
     batch: StoreBatch,
     after: VecDeque<(StoreTicket, After)>,
     spare: Vec<Vec<u8>>,
     waiters: Vec<(u64, Key)>,
+    /// Records that could not be read, and how often that was tried.
+    unreadable: VecDeque<(u64, u8)>,
     /// Messages whose end their senders are to be told, and the places of their deposits.
     owed: VecDeque<(u64, Location)>,
     /// Of these, those whose records are being read.
@@ -138,7 +149,10 @@ pub struct Post {
     next_ticket: u64,
     next_number: u64,
     pending: usize,
+    /// Messages that left the queue and whose `Removed` mark is not yet durable.
+    leaving: usize,
     failed: bool,
+    space_low: bool,
 }
 
 impl Post {
@@ -158,13 +172,17 @@ impl Post {
             after: VecDeque::with_capacity(1024),
             spare: Vec::new(),
             waiters: Vec::new(),
+            unreadable: VecDeque::new(),
             owed: VecDeque::new(),
             reading: Vec::new(),
             next_ticket: 1,
             // A million messages a millisecond would be needed to catch up with the clock.
             next_number: (wall.0 << 20).max(1),
             pending: 0,
+            leaving: 0,
+            ledger: Ledger::default(),
             failed: false,
+            space_low: false,
         }
     }
 
@@ -279,8 +297,19 @@ impl Post {
     /// # Panics
     /// When the mark does not encode: its user is an identity that was stored before.
     pub fn append_mark(&mut self, mark: &Mark<'_>, of: Location, removes: bool) {
+        if self.failed {
+            // Nobody would ever answer; after the next start the device gets the message again.
+            return;
+        }
         let start = self.batch.bytes.len();
         record::encode_mark(mark, &mut self.batch.bytes).expect("a stored identity fits a mark");
+        let removes = match mark.kind {
+            MarkKind::Removed { reason } if removes => Some(reason),
+            MarkKind::Delivered { .. } | MarkKind::Refused { .. } | MarkKind::Removed { .. } => {
+                None
+            }
+        };
+        self.leaving += usize::from(removes.is_some());
         self.push_append(start, After::Mark { of, removes });
     }
 
@@ -290,6 +319,10 @@ impl Post {
     /// # Panics
     /// When the mark does not encode: its user is an identity that was stored before.
     pub fn append_expired(&mut self, mark: &Mark<'_>, of: Location) {
+        if self.failed {
+            return;
+        }
+        self.leaving += 1;
         let start = self.batch.bytes.len();
         record::encode_mark(mark, &mut self.batch.bytes).expect("a stored identity fits a mark");
         let number = mark.number;
@@ -330,12 +363,52 @@ impl Post {
         self.failed
     }
 
+    /// The disk became too full for more than marks, or no longer is.
+    pub const fn set_space_low(&mut self, low: bool) {
+        self.space_low = low;
+    }
+
+    /// `true` while only marks are taken: the room that is left is theirs.
+    #[must_use]
+    pub const fn is_space_low(&self) -> bool {
+        self.space_low
+    }
+
     /// Asks for message `number`'s record on behalf of a push.
     pub fn load(&mut self, number: u64, location: Location, push: Key) {
         if !self.waiters.iter().any(|&(waiting, _)| waiting == number) {
             self.batch.reads.push((number, location));
         }
         self.waiters.push((number, push));
+    }
+
+    /// A push that waits for `number`, which goes on waiting.
+    #[must_use]
+    pub fn waiter(&self, number: u64) -> Option<Key> {
+        let found = self.waiters.iter().find(|&&(at, _)| at == number);
+        found.map(|&(_, push)| push)
+    }
+
+    /// Asks for the record of `number` again for those who wait; always true.
+    pub fn read(&mut self, number: u64, location: Location) -> bool {
+        self.batch.reads.push((number, location));
+        true
+    }
+
+    /// Whether a record that could not be read is to be asked for again.
+    pub fn may_try_again(&mut self, number: u64) -> bool {
+        let known = self.unreadable.iter_mut().find(|(at, _)| *at == number);
+        let tries = if let Some((_, tries)) = known {
+            tries
+        } else {
+            if self.unreadable.len() == UNREADABLE_KEPT_MAX {
+                self.unreadable.pop_front();
+            }
+            self.unreadable.push_back((number, 0));
+            &mut self.unreadable.back_mut().expect("just put there").1
+        };
+        *tries = tries.saturating_add(1);
+        *tries < READS_MAX
     }
 
     /// A record came back: keeps it and gives the pushes that wait for it, one a call.
@@ -400,6 +473,25 @@ impl Post {
     #[must_use]
     pub const fn pending(&self) -> usize {
         self.pending
+    }
+
+    /// A `Removed` mark is durable: the books say why the message left.
+    pub const fn gone(&mut self, reason: RemovalReason) {
+        self.leaving = self.leaving.saturating_sub(1);
+        self.ledger.removed(reason);
+    }
+
+    /// Messages on disk that are not removed there: those pending, and those whose removal is being
+    /// written. The ledger balances with this number.
+    #[must_use]
+    pub const fn pending_on_disk(&self) -> usize {
+        self.pending + self.leaving
+    }
+
+    /// A higher number than any given out so far.
+    #[must_use]
+    pub const fn next_number(&self) -> u64 {
+        self.next_number
     }
 
     /// Counts a message in (`true`) or out.

@@ -203,6 +203,18 @@ impl<X: Default> Registry<X> {
         self.entries.lookup_mut(key)
     }
 
+    /// Makes room for `users` at once, within the bound: growing step by step copies.
+    pub fn reserve(&mut self, users: usize) {
+        self.entries.reserve(users);
+        self.by_identity.reserve(users);
+    }
+
+    /// The entry in `slot`, whatever its generation.
+    #[must_use]
+    pub fn at(&self, slot: u32) -> Option<&Entry<X>> {
+        self.entries.at(slot)
+    }
+
     /// The user of `key`.
     #[must_use]
     pub fn user(&self, key: Key) -> Option<&User> {

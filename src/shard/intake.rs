@@ -88,7 +88,11 @@ impl Shard {
         origin: &Origin,
         message: &Message<'_>,
     ) -> Result<(), Refusal> {
-        if self.post.is_failed() || self.post.room() == 0 || self.desk.draining {
+        if self.post.is_failed() || self.post.is_space_low() {
+            self.probe.deposits_unwell_total += 1;
+            return Err(Refusal::plain(503));
+        }
+        if self.post.room() == 0 || self.desk.draining {
             return Err(Refusal::plain(503));
         }
         // Without Retry-After: a sender that obeyed it would avoid us for all users (AMB-10).

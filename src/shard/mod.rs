@@ -37,6 +37,7 @@ use crate::selection::Moment;
 use crate::selection::rules::RuleBook;
 use crate::sip::message::HeaderTable;
 use crate::sip::transaction::server::ServerTable;
+use crate::store::op::Ledger;
 use crate::wheel::Wheel;
 
 pub use options::{ShardOptions, ShardSeed, serves};
@@ -156,7 +157,7 @@ impl Core for Shard {
     fn next_deadline(&self) -> Option<Timestamp> {
         let wheel = self.wheel.next_deadline().unwrap_or(Timestamp::NEVER);
         let mut earliest = wheel.min(self.desk.hops_at).min(self.server.deadline());
-        if self.campaigns.is_pending() && !self.desk.draining {
+        if self.campaigns.is_pending() && !self.starts_nothing() {
             earliest = Timestamp::ZERO;
         }
         (!earliest.is_never()).then_some(earliest)
@@ -176,6 +177,10 @@ impl Core for Shard {
 
     fn poll_link(&mut self) -> Option<LinkCommand> {
         self.out.poll_link()
+    }
+
+    fn checkpoint(&self, at: u64, out: &mut Vec<u8>) -> Option<u64> {
+        self.save(at, out)
     }
 
     fn room(&self) -> bool {
@@ -282,7 +287,17 @@ impl Shard {
             users: self.registry.len(),
             messages: self.post.pending(),
             links: self.out.iter().count(),
+            stores_low: usize::from(self.post.is_space_low()),
+            stores_failed: usize::from(self.post.is_failed()),
+            ledger: self.post.ledger,
+            stored: self.post.pending_on_disk() as u64,
         }
+    }
+
+    /// `true` when no push may start: at the end, and once the store has failed, since what a
+    /// device gets could not be recorded and would come again after the next start.
+    const fn starts_nothing(&self) -> bool {
+        self.desk.draining || self.post.is_failed()
     }
 
     /// The parts of `text` if it is a token of ours. One that names a live push is compared with what
@@ -380,4 +395,12 @@ pub struct Population {
     pub messages: usize,
     /// Open links.
     pub links: usize,
+    /// Stores whose disk is too full for more than marks.
+    pub stores_low: usize,
+    /// Stores that failed: nothing is accepted until the process is started again.
+    pub stores_failed: usize,
+    /// The stores' books.
+    pub ledger: Ledger,
+    /// Messages that the books must have as pending.
+    pub stored: u64,
 }

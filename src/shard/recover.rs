@@ -9,6 +9,7 @@ use crate::base::slab::Key;
 use crate::base::surface::Location;
 use crate::base::time::Timestamp;
 use crate::shard::Shard;
+use crate::store::checkpoint::{self, Item};
 use crate::store::index::{Fate, NewEntry};
 use crate::store::op::{Hints, MarkKind};
 use crate::store::record::{self, Record};
@@ -22,9 +23,127 @@ pub struct Recovered {
     pub records: u64,
     /// Records that could not be understood; their segments are kept.
     pub unreadable: u64,
+    /// A checkpoint came first.
+    pub has_checkpoint: bool,
+    /// Messages of these that came from it.
+    pub saved: u64,
+    /// Time it took; filled in by who reads the clock.
+    pub took: Duration,
 }
 
+/// Users of a checkpoint that share one piece, at most.
+const PIECE_USERS: usize = 512;
+/// A piece ends with the user that makes it this long, octets.
+const PIECE_BYTES: usize = 64 * 1024;
+
 impl Shard {
+    /// Appends the next piece of a checkpoint to `out`: everything recovery would learn from the
+    /// records that the driver has reported so far. Bounded work; call it again with what it
+    /// returns, other work may come between. Zero begins, `None` says that this piece was the last.
+    ///
+    /// What changes meanwhile may be in it or not: its record comes later than the beginning and is
+    /// read by recovery too, and takes no harm from being known already.
+    pub(super) fn save(&self, at: u64, out: &mut Vec<u8>) -> Option<u64> {
+        if at == 0 {
+            let start = checkpoint::Start {
+                dedupe_keys: self.post.dedupe_keys,
+                next_number: self.post.next_number(),
+                users: self.registry.len() as u64,
+                ledger: self.post.ledger,
+            };
+            checkpoint::put_start(&start, out);
+        }
+        let slots = self.post.mailboxes.len() as u64;
+        let mut next = at;
+        for _ in 0..PIECE_USERS {
+            if next >= slots || out.len() > PIECE_BYTES {
+                break;
+            }
+            let slot = u32::try_from(next).expect("slots have 32 bits");
+            next += 1;
+            let mailbox = &self.post.mailboxes[slot as usize];
+            if mailbox.is_empty() {
+                continue;
+            }
+            if let Some(entry) = self.registry.at(slot) {
+                mailbox.save(&entry.user.canonical, &entry.user.identity, out);
+            }
+        }
+        if next < slots {
+            return Some(next);
+        }
+        self.post.segments.save(out);
+        None
+    }
+
+    /// Takes one piece of a checkpoint, in their order and before any record. False when the piece
+    /// cannot be understood; then this shard is of no use any more.
+    pub fn load(&mut self, piece: &[u8], found: &mut Recovered) -> bool {
+        for item in checkpoint::items(piece) {
+            match item {
+                Ok(Item::Start(start)) => {
+                    self.post.dedupe_keys = start.dedupe_keys;
+                    self.post.saw_number(start.next_number.saturating_sub(1));
+                    self.post.ledger = start.ledger;
+                    found.has_checkpoint = true;
+                    let users = usize::try_from(start.users).unwrap_or(usize::MAX);
+                    self.registry.reserve(users);
+                    self.post
+                        .mailboxes
+                        .reserve_exact(users.min(self.options.users_max));
+                }
+                Ok(Item::Segment(segment)) => self.post.segments.load(&segment),
+                Ok(Item::User(saved)) => {
+                    let Some((user, is_new)) = self.registry.lookup_or_create(saved.canonical)
+                    else {
+                        return false;
+                    };
+                    let entry = self.registry.entry_mut(user).expect("just found");
+                    if is_new {
+                        entry.extra.reset();
+                        self.post.mailbox(user.slot).reset();
+                    }
+                    if entry.user.identity.is_empty() {
+                        entry.user.identity.extend_from_slice(saved.identity);
+                    }
+                    self.post.mailbox(user.slot);
+                    let post = &mut self.post;
+                    let (mailboxes, segments) = (&mut post.mailboxes, &mut post.segments);
+                    let mut count = 0;
+                    mailboxes[user.slot as usize].load(&saved, |location| {
+                        segments.deposit(location);
+                        count += 1;
+                    });
+                    for _ in 0..count {
+                        post.count(true);
+                    }
+                    found.messages += count;
+                    found.saved += count;
+                }
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    /// After the last record, with the segments that exist, ascending: gives up messages whose
+    /// segment is not there any more though nothing says that they may go. How many there were; the
+    /// books do not balance by so much from then on.
+    pub fn forget_absent(&mut self, present: &[u32]) -> u64 {
+        let lost = self.post.segments.forget_absent(present);
+        if lost == 0 {
+            return 0;
+        }
+        let mut gone = 0;
+        for mailbox in &mut self.post.mailboxes {
+            gone += mailbox.forget_absent(present);
+        }
+        for _ in 0..gone {
+            self.post.count(false);
+        }
+        lost
+    }
+
     /// Takes one record of the store, in the order of their places, before any other input.
     pub fn recover(&mut self, location: Location, payload: &[u8], found: &mut Recovered) {
         found.records += 1;
@@ -33,7 +152,7 @@ impl Shard {
                 self.post.saw_number(deposit.number);
                 let Some((user, is_new)) = self.registry.lookup_or_create(deposit.user) else {
                     found.unreadable += 1;
-                    self.post.segments.deposit(location);
+                    self.post.segments.keep(location);
                     return;
                 };
                 let entry = self.registry.entry_mut(user).expect("just found");
@@ -53,17 +172,26 @@ impl Shard {
                     flags: deposit.flags,
                     hints: Hints::of(deposit.content_type, deposit.conversation_id),
                 };
-                if self.post.mailbox(user.slot).restore(&new, location) {
+                let mailbox = self.post.mailbox(user.slot);
+                if mailbox.restore(&new, location) {
                     self.post.segments.deposit(location);
                     self.post.count(true);
+                    self.post.ledger.deposited += 1;
                     found.messages += 1;
+                } else if let Some(old) = mailbox.relocate(deposit.number, location) {
+                    // Written again to free the segment it lay in.
+                    self.post.segments.deposit(location);
+                    self.post.segments.dead(old);
+                } else if found.has_checkpoint {
+                    // Came while the checkpoint was made: its books are older than its pieces.
+                    self.post.ledger.deposited += 1;
                 }
             }
             Ok(Record::Mark(mark)) => self.recover_mark(location, &mark, found),
             Err(_) => {
                 found.unreadable += 1;
                 // Something unknown lives in this segment: keep it for good.
-                self.post.segments.deposit(location);
+                self.post.segments.keep(location);
             }
         }
     }
@@ -77,6 +205,11 @@ impl Shard {
         self.post.saw_number(mark.number);
         let Some(user) = self.registry.lookup(mark.user) else {
             self.post.segments.mark(location, None);
+            // Its last message left while the checkpoint was made, whose books have the deposit; a
+            // user without messages is in no piece of it.
+            if let (MarkKind::Removed { reason }, true) = (mark.kind, found.has_checkpoint) {
+                self.post.ledger.removed(reason);
+            }
             return;
         };
         let mailbox = self.post.mailbox(user.slot);
@@ -90,10 +223,16 @@ impl Shard {
             MarkKind::Refused { device, .. } => {
                 mailbox.mark(mark.number, device, Fate::Refused);
             }
-            MarkKind::Removed { .. } => {
-                if mailbox.remove(mark.number).is_some() {
+            MarkKind::Removed { reason } => {
+                let was_here = mailbox.remove(mark.number).is_some();
+                if was_here {
                     self.post.count(false);
                     found.messages -= 1;
+                }
+                // The books of a checkpoint have every deposit of which marks come later, also of
+                // those that left while it was made.
+                if was_here || found.has_checkpoint {
+                    self.post.ledger.removed(reason);
                 }
             }
         }
@@ -117,6 +256,9 @@ impl Shard {
             {
                 self.probe_later(user, at);
                 at = at + pace;
+            } else {
+                // All its messages were removed again: nothing is left to remember.
+                self.rearm_user(user);
             }
         }
         for identity in core::mem::take(&mut self.options.subscribe_users) {

@@ -15,6 +15,8 @@ use crate::push::signalling;
 use crate::push::{Ctx, Outcome, Push, PushState};
 use crate::shard::frames::PARTIAL_MAX;
 use crate::shard::{Shard, ctx, subscriptions};
+use crate::store::index::Fate;
+use crate::store::op::RemovalReason;
 use crate::wheel::{TimerId, Wheel};
 
 /// Timers fired in one turn; the rest follow in the next.
@@ -130,6 +132,9 @@ impl Shard {
                 .lookup_mut(key)
                 .expect("a session belongs to a push");
             let (user, device) = (push.user(), push.device);
+            if matches!(progress, Progress::Delivered { .. }) {
+                self.probe.delivery_time.record(now.since(push.invited));
+            }
             if let Some(entry) = self.registry.entry_mut(user) {
                 let mut ctx = ctx!(self, now);
                 let mut parts = Parts {
@@ -222,7 +227,7 @@ impl Shard {
 
     /// Decisions that are due, then the pushes they start.
     pub(super) fn run_campaigns(&mut self, now: Timestamp) {
-        if self.desk.draining {
+        if self.starts_nothing() {
             return;
         }
         self.review(now);
@@ -291,6 +296,9 @@ impl Shard {
                 self.settle(now, after, Some(location));
             }
         }
+        if let Some(low) = done.space_low {
+            self.post.set_space_low(low);
+        }
         if done.failed_from.is_some() {
             self.probe.store_failures_total += 1;
             while let Some(after) = self.post.take_failed() {
@@ -299,6 +307,9 @@ impl Shard {
         }
         for &(number, start, end) in &done.loaded {
             let payload = &done.bytes[start as usize..end as usize];
+            if payload.is_empty() && self.read_again(number) {
+                continue;
+            }
             self.post.loaded(number, payload);
             while let Some(key) = self.post.take_waiter(number) {
                 self.loaded(now, key, number);
@@ -333,6 +344,7 @@ impl Shard {
                 if mailbox.stored(number, location) {
                     self.post.count(true);
                 }
+                self.post.ledger.deposited += 1;
                 self.post.segments.deposit(location);
                 self.probe.deposits_total += 1;
                 if let Some(reply) = reply {
@@ -343,13 +355,15 @@ impl Shard {
             After::Mark { of, removes } => {
                 let Some(location) = location else { return };
                 self.post.segments.mark(location, Some(of));
-                if removes {
+                if let Some(reason) = removes {
                     self.post.segments.dead(of);
+                    self.post.gone(reason);
                 }
             }
             After::Expired { of, number } => {
                 let Some(location) = location else { return };
                 self.post.segments.mark(location, Some(of));
+                self.post.gone(RemovalReason::Expired);
                 self.owe_notice(now, number, of);
             }
             After::Reply(reply) => {
@@ -369,13 +383,45 @@ impl Shard {
         if push.waiting_for != Some(number) {
             return;
         }
+        if self.post.cache.lookup(number).is_none() {
+            return self.unreadable(now, key, number);
+        }
         push.waiting_for = None;
         if push.state == PushState::Loading {
             push.guard = Timestamp::NEVER;
-            if self.post.cache.lookup(number).is_none() {
-                push.state = PushState::Ending;
-                return self.after_push(now, key, Some(Outcome::Drained));
-            }
+            return self.launch(now, key);
+        }
+        self.after_push(now, key, None);
+    }
+
+    /// A record could not be read back: asks for it again, a few times, on behalf of those who wait.
+    fn read_again(&mut self, number: u64) -> bool {
+        self.probe.store_unreadable_total += 1;
+        let waiter = self.post.waiter(number);
+        let user = waiter
+            .and_then(|key| self.pushes.lookup(key))
+            .map(Push::user);
+        let entry = user
+            .and_then(|user| self.post.mailbox_ref(user.slot))
+            .and_then(|mailbox| mailbox.lookup(number));
+        let Some(location) = entry.and_then(|entry| entry.location()) else {
+            return false;
+        };
+        self.post.may_try_again(number) && self.post.read(number, location)
+    }
+
+    /// A record cannot be read back: this device does without the message until the next start, so
+    /// that those behind it are not held up.
+    fn unreadable(&mut self, now: Timestamp, key: Key, number: u64) {
+        let push = self.pushes.lookup_mut(key).expect("the caller found it");
+        let mailbox = self.post.mailbox(push.user().slot);
+        // No record of it: the next start tries again.
+        mailbox.mark(number, push.device, Fate::Refused);
+        push.waiting_for = None;
+        push.session.abandon(delivery::handle_of(number));
+        push.inflight.retain(|&other| other != number);
+        if push.state == PushState::Loading {
+            push.guard = Timestamp::NEVER;
             return self.launch(now, key);
         }
         self.after_push(now, key, None);

@@ -13,10 +13,11 @@ use crate::base::surface::{
 use crate::base::time::{Timestamp, UnixMillis};
 use crate::shard::recover::Recovered;
 use crate::shard::{Order, Shard, ShardSeed};
-use crate::sim::net::{ConnId, Event, Note, Way};
+use crate::sim::net::{ConnId, Event, Note, Timer, Way};
 use crate::sim::options::{ENGINE, MSRP_PORT, SIP_PORT, Transport};
 use crate::sim::text::{Msrp, Sip, find, fnv};
 use crate::sim::world::World;
+use crate::store::record;
 
 /// Turns at one moment before the engine counts as spinning.
 const SPINS_MAX: u32 = 2000;
@@ -39,6 +40,10 @@ pub(super) struct Disk {
     offset: u32,
     pending: VecDeque<Commit>,
     commit_at: Timestamp,
+    /// A sync failed: nothing is written any more, until the process starts again.
+    failed: bool,
+    /// Too full for more than marks, and the engine knows.
+    full: bool,
 }
 
 /// One shard with its links.
@@ -103,6 +108,8 @@ impl World {
             if found.messages > 0 {
                 self.net.mark("engine/recovered-messages");
             }
+            seat.disk.failed = false;
+            let full = core::mem::take(&mut seat.disk.full);
             seat.core = Some(core);
             seat.links = vec![(self.epoch, None)];
             seat.free.clear();
@@ -118,7 +125,35 @@ impl World {
                 self.feed(shard, &Input::Link { link, event });
             }
             self.turn(shard);
+            if full {
+                self.tell_space(shard, true);
+            }
         }
+    }
+
+    /// The disks of all shards get full, or have room again.
+    pub(super) fn disk_full(&mut self, full: bool) {
+        for shard in 0..self.shards() {
+            if self.seats[usize::from(shard)].core.is_some() {
+                self.tell_space(shard, full && !self.net.healed);
+            } else {
+                self.seats[usize::from(shard)].disk.full = full && !self.net.healed;
+            }
+        }
+    }
+
+    fn tell_space(&mut self, shard: u8, low: bool) {
+        if self.seats[usize::from(shard)].disk.full == low {
+            return;
+        }
+        self.net.note(|| format!("DISK FULL {low}"));
+        let done = StoreDone {
+            space_low: Some(low),
+            ..StoreDone::default()
+        };
+        self.feed(shard, &Input::Stored(&done));
+        self.turn(shard);
+        self.seats[usize::from(shard)].disk.full = low;
     }
 
     /// The process dies; unsynced appends are lost, perhaps but for some at the front.
@@ -615,8 +650,9 @@ impl World {
         let mut wait = Duration::from_millis(1 + self.net.below(8));
         if !self.net.healed && self.options.stalls.hits(&mut self.dice) {
             self.net.mark("fault/store-stall");
-            wait = Duration::from_millis(1000);
+            wait = Duration::from_millis(5000);
         }
+        let now = self.net.now;
         let disk = &mut self.seats[usize::from(shard)].disk;
         let mut commit = Commit {
             reads: batch.reads.clone(),
@@ -627,6 +663,13 @@ impl World {
         for &(ticket, len) in &batch.appends {
             let payload = batch.bytes[at..at + len as usize].to_vec();
             at += len as usize;
+            if disk.full && is_deposit(&payload) {
+                self.ledger
+                    .violation(now, "a deposit is taken although the disk is full");
+            }
+            if disk.full {
+                self.net.mark("fault/mark-on-full-disk");
+            }
             if disk.offset > 0 && disk.offset + len > self.options.segment_bytes {
                 disk.segment += 1;
                 disk.offset = 0;
@@ -649,13 +692,38 @@ impl World {
     fn commit(&mut self, shard: u8) {
         let now = self.net.now;
         let disk = &mut self.seats[usize::from(shard)].disk;
-        let Some(commit) = disk.pending.pop_front() else {
+        let Some(mut commit) = disk.pending.pop_front() else {
             return;
         };
         let mut done = StoreDone::default();
+        let failed = core::mem::take(&mut disk.failed);
+        if !failed && !self.net.healed && !commit.appends.is_empty() {
+            let error = self.options.sync_errors.hits(&mut self.dice);
+            if error {
+                // Some of it may be on the disk all the same; the sync after it would succeed.
+                self.net.mark("fault/sync-error");
+                self.net.note(|| "SYNC ERROR".into());
+                done.failed_from = commit.appends.first().map(|(ticket, ..)| *ticket);
+                let bound = commit.appends.len() as u64 + 1;
+                let kept = usize::try_from(self.net.below(bound)).expect("within the list");
+                commit.appends.truncate(kept);
+                let wait = Duration::from_millis(1000 + self.net.below(20_000));
+                self.net.after(wait, Timer::Crash);
+            }
+        }
+        let disk = &mut self.seats[usize::from(shard)].disk;
+        disk.failed = failed || done.failed_from.is_some();
+        if failed {
+            // A journal that failed takes appends and drops them.
+            commit.appends.clear();
+            commit.dead.clear();
+        }
+        let unanswered = disk.failed;
         for (ticket, location, payload) in commit.appends {
             self.ledger.durable(now, &payload);
-            done.stored.push((ticket, location));
+            if !unanswered {
+                done.stored.push((ticket, location));
+            }
             disk.segments
                 .entry(location.segment)
                 .or_default()
@@ -664,6 +732,11 @@ impl World {
         for (token, location) in commit.reads {
             self.net.mark("engine/store-read");
             let start = u32::try_from(done.bytes.len()).expect("small batches");
+            if !self.net.healed && self.options.read_errors.hits(&mut self.dice) {
+                self.net.mark("fault/read-error");
+                done.loaded.push((token, start, start));
+                continue;
+            }
             let found = disk.segments.get(&location.segment).and_then(|records| {
                 records
                     .iter()
@@ -689,6 +762,11 @@ impl World {
         }
         self.feed(shard, &Input::Stored(&done));
     }
+}
+
+/// Whether a record is a deposit.
+fn is_deposit(payload: &[u8]) -> bool {
+    matches!(record::decode(payload), Ok(record::Record::Deposit(_)))
 }
 
 /// The number in the mark that a deposit's record carries, if it is one.

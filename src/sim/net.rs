@@ -102,6 +102,8 @@ pub(super) enum Timer {
     Answer(usize, u32),
     Connect(usize),
     Crash,
+    /// The disk gets full, or has room again.
+    DiskFull(bool),
     Deposit(usize),
     HangUp(usize),
     Heal,

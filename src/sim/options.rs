@@ -81,8 +81,14 @@ pub struct Options {
     pub resets: usize,
     /// Crashes of the process during the safety phase.
     pub crashes: usize,
-    /// Commits of the store that take a second.
+    /// Commits of the store that take five seconds.
     pub stalls: Ratio,
+    /// Commits whose sync fails, once: the store has failed from then on.
+    pub sync_errors: Ratio,
+    /// Records that cannot be read back, this time.
+    pub read_errors: Ratio,
+    /// Times the disk gets full for a while.
+    pub full_disks: usize,
     /// Calls that a device does not simply answer.
     pub mischief: Ratio,
     /// Partial documents that leave a version out.
@@ -139,6 +145,9 @@ impl Options {
             resets: 0,
             crashes: 0,
             stalls: Ratio::ZERO,
+            sync_errors: Ratio::ZERO,
+            read_errors: Ratio::ZERO,
+            full_disks: 0,
             mischief: Ratio::ZERO,
             gaps: Ratio::ZERO,
             missteered: Ratio::ZERO,
@@ -203,6 +212,9 @@ impl Options {
             cache_bytes: size(pick(&[3000, 1 << 20])),
             segment_bytes: u32::try_from(pick(&[4096, 65_536])).expect("small"),
             unsettled_max: size(pick(&[2, 1024])),
+            sync_errors: ratio(pick(&[0, 0, 0, 30])),
+            read_errors: ratio(pick(&[0, 0, 150])),
+            full_disks: size(pick(&[0, 0, 2])),
             orders: size(pick(&[0, 0, 2, 5])),
         }
     }

@@ -159,6 +159,12 @@ impl World {
             let wait = Duration::from_millis(self.dice.below(safety));
             self.net.after(wait, Timer::Crash);
         }
+        for _ in 0..self.options.full_disks {
+            let wait = Duration::from_millis(self.dice.below(safety));
+            let long = Duration::from_millis(2000 + self.dice.below(30_000));
+            self.net.after(wait, Timer::DiskFull(true));
+            self.net.after(wait + long, Timer::DiskFull(false));
+        }
         // A stream of its own: the other draws are what they were without.
         let mut operator = Jitter::new(self.options.seed ^ 0x6f70_6572);
         for _ in 0..self.options.orders {
@@ -358,6 +364,7 @@ impl World {
                 let wait = Duration::from_millis(500 + self.net.below(20_000));
                 self.net.after(wait, Timer::Restart);
             }
+            Timer::DiskFull(full) => self.disk_full(full),
             Timer::Deposit(letter) => self.deposit(letter),
             Timer::HangUp(call) => self.hang_up(call),
             Timer::Heal => self.heal(),

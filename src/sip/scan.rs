@@ -4,8 +4,7 @@
 //! may be a fold; the parser has already checked that every CR and LF in the header section belongs
 //! to a line end, so the scanners treat CR, LF, SP and HTAB alike.
 
-use core::hint::black_box;
-
+use crate::base::lanes::{self, Lanes, Marks};
 use crate::base::span::Span;
 
 /// `token` characters.
@@ -108,89 +107,49 @@ pub(crate) fn run_len(bytes: &[u8], mask: u8) -> usize {
         .unwrap_or(bytes.len())
 }
 
-/// `true` for an octet outside the class, which is one of [`HOST`], [`TOKEN`], [`URI`],
-/// [`URI_PARAM`], [`PARAM_VALUE`] and [`WORD`] alone: what the table says, as comparisons that
-/// vectorise.
+/// Marks octets outside the class, which is one of [`HOST`], [`TOKEN`], [`URI`], [`URI_PARAM`],
+/// [`PARAM_VALUE`] and [`WORD`] alone: what the table says, sixteen at a time.
 #[inline]
-const fn outside<const CLASS: u8>(byte: u8) -> bool {
-    let blank = byte <= b' ';
-    if CLASS == PARAM_VALUE {
-        let comma = (byte == b',') | (byte == b';');
-        let quote = (byte == b'"') | (byte == b'\\');
-        return blank | comma | quote | (byte | 2 == b'>') | (byte == 0x7f);
-    }
+fn outside<const CLASS: u8>(lanes: Lanes) -> Marks {
     if CLASS == HOST {
-        let letter = (byte | 0x20).wrapping_sub(b'a') < 26;
-        let digit = (byte.wrapping_sub(b'-') < 13) & (byte != b'/');
-        return !(letter | digit | (byte == b'_'));
+        let letter = lanes.with(0x20).between(b'a', b'z');
+        let digit = lanes.between(b'-', b'9') & !lanes.equal(b'/');
+        return !(letter | digit | lanes.equal(b'_'));
     }
-    let curly = (byte >= b'{') & (byte != b'~');
-    if CLASS == URI_PARAM {
-        let quote = (byte | 1 == b'#') | (byte == b',') | (byte == b'`');
-        let colon = (byte >= b';') & (byte <= b'@');
-        let slash = (byte == b'\\') | (byte == b'^');
-        return blank | curly | quote | colon | slash;
-    }
-    if CLASS == URI {
-        let quote = byte | 1 == b'#';
-        let bracket = (byte | 2 == b'>') | (byte | 2 == b'^');
-        return blank | curly | quote | bracket | (byte == b'`');
+    let blank = lanes.at_most(b' ');
+    if CLASS == PARAM_VALUE {
+        let list = lanes.either(b',', b';') | lanes.with(2).equal(b'>');
+        return blank | list | lanes.either(b'"', b'\\') | lanes.equal(0x7f);
     }
     if CLASS == WORD {
-        let hash = (byte | 1 == b'%') & (byte != b'%') | (byte == b'#') | (byte == b'&');
-        let comma = (byte == b',') | (byte == b';') | (byte == b'=');
-        let bar = (byte == b'^') | (byte == b'|');
-        return blank | hash | comma | bar | (byte >= 0x7f);
+        let marks = lanes.between(b'#', b'&') & !lanes.equal(b'%');
+        let list = lanes.either(b',', b';') | lanes.equal(b'=');
+        return blank | marks | list | lanes.either(b'^', b'|') | lanes.between(0x7f, 0xff);
     }
-    let quote = (byte == b'"') | (byte == b'#') | (byte == b'$') | (byte == b'&');
-    let bracket = (byte | 1 == b')') | (byte.wrapping_sub(b'[') <= 3);
-    let comma = (byte == b',') | (byte == b'/');
-    let colon = byte.wrapping_sub(b':') <= 6;
-    blank | curly | quote | bracket | comma | colon
-}
-
-/// A one for each of sixteen octets that lies outside the class.
-///
-/// The marks pass through a black box: else the compiler mixes finding any with finding the first
-/// and compares octet by octet.
-#[inline]
-fn marks<const CLASS: u8>(chunk: &[u8; 16]) -> u128 {
-    let mut marks = [0_u8; 16];
-    for (mark, byte) in marks.iter_mut().zip(chunk) {
-        *mark = u8::from(outside::<CLASS>(*byte));
+    let curly = lanes.between(b'{', 0xff) & !lanes.equal(b'~');
+    if CLASS == URI_PARAM {
+        let quote = lanes.with(1).equal(b'#') | lanes.either(b',', b'`');
+        return blank | curly | quote | lanes.between(b';', b'@') | lanes.either(b'\\', b'^');
     }
-    u128::from_le_bytes(black_box(marks))
+    if CLASS == URI {
+        let quote = lanes.with(1).equal(b'#') | lanes.equal(b'`');
+        return blank | curly | quote | lanes.with(2).equal(b'>') | lanes.with(2).equal(b'^');
+    }
+    let quote = lanes.between(b'"', b'&') & !lanes.equal(b'%');
+    let list = lanes.either(b',', b'/') | lanes.with(1).equal(b')');
+    blank | curly | quote | list | lanes.between(b':', b'@') | lanes.between(b'[', b'^')
 }
 
 /// As [`run_len`], for runs that are long as a rule; the class as for [`outside`].
 #[inline]
 pub(crate) fn long_run<const CLASS: u8>(bytes: &[u8]) -> usize {
-    let Some(last) = bytes.last_chunk::<16>() else {
-        return run_len(bytes, CLASS);
-    };
-    let (chunks, _) = bytes.as_chunks::<16>();
-    let mut at = 0;
-    for chunk in chunks {
-        let marks = marks::<CLASS>(chunk);
-        if marks != 0 {
-            return at + (marks.trailing_zeros() / 8) as usize;
-        }
-        at += 16;
-    }
-    // The last sixteen overlap those before; without a mark the result is the length.
-    bytes.len() - 16 + (marks::<CLASS>(last).trailing_zeros() / 8) as usize
+    lanes::before(bytes, outside::<CLASS>)
 }
 
 /// As [`all`], for texts that are long as a rule; the class as for [`outside`].
 #[inline]
 pub(crate) fn long_all<const CLASS: u8>(bytes: &[u8]) -> bool {
-    let Some(last) = bytes.last_chunk::<16>() else {
-        return all(bytes, CLASS);
-    };
-    // The last sixteen overlap those before.
-    let (chunks, _) = bytes.as_chunks::<16>();
-    let fine = |chunk| marks::<CLASS>(chunk) == 0;
-    fine(last) && chunks.iter().all(fine)
+    !bytes.is_empty() && long_run::<CLASS>(bytes) == bytes.len()
 }
 
 /// [`is_token`] for what is mostly letters and digits, dots and dashes.
@@ -205,15 +164,13 @@ pub(crate) fn starts_with_token(bytes: &[u8]) -> bool {
     let Some(chunk) = bytes.first_chunk::<32>() else {
         return false;
     };
-    let odd = |byte: u8| {
-        let letter = (byte | 0x20).wrapping_sub(b'a') < 26;
-        !letter & (byte.wrapping_sub(b'0') > 9)
+    let (first, rest) = chunk.as_chunks::<16>().0.split_first().expect("32 are two");
+    let odd = |octets: &[u8; 16]| {
+        let lanes = Lanes::load(octets);
+        !(lanes.with(0x20).between(b'a', b'z') | lanes.between(b'0', b'9'))
     };
-    let mut marks = [0_u8; 32];
-    for (mark, byte) in marks.iter_mut().zip(chunk) {
-        *mark = u8::from(odd(*byte));
-    }
-    marks == [0; 32]
+    let second = rest.first().expect("32 are two");
+    (odd(first) | odd(second)).bits() == 0
 }
 
 const ONES: u64 = u64::from_le_bytes([1; 8]);
@@ -225,87 +182,23 @@ pub(crate) const fn zero_octets(word: u64) -> u64 {
     word.wrapping_sub(ONES) & !word & HIGHS
 }
 
-/// Octets before the first that `marks` marks: bit 7 of an octet, of which the lowest set is right.
-#[inline]
-fn run_until(bytes: &[u8], marks: impl Fn(u64) -> u64 + Copy) -> usize {
-    let mut at = 0;
-    while let Some(pair) = bytes.get(at..).and_then(<[u8]>::first_chunk::<16>) {
-        let step = first_mark(pair, marks);
-        if step < 16 {
-            return at + step;
-        }
-        at += 16;
-    }
-    if let Some(last) = bytes.last_chunk::<16>() {
-        // They overlap those before; without a mark the result is the length.
-        return bytes.len() - 16 + first_mark(last, marks);
-    }
-    if let (Some(first), Some(last)) = (word(bytes, 0), bytes.last_chunk::<8>()) {
-        let (first, last) = (marks(first), marks(u64::from_le_bytes(*last)));
-        let at = |marks: u64| (marks.trailing_zeros() / 8) as usize;
-        return if first != 0 {
-            at(first)
-        } else {
-            bytes.len() - 8 + at(last)
-        };
-    }
-    let stops = |byte: &u8| marks(u64::from(*byte) | FILL) & 0x80 != 0;
-    bytes.iter().position(stops).unwrap_or(bytes.len())
-}
-
-/// Octets before the first of sixteen that is marked.
-#[inline]
-fn first_mark(pair: &[u8; 16], marks: impl Fn(u64) -> u64) -> usize {
-    let pair = u128::from_le_bytes(*pair);
-    let (low, high) = (marks(low_half(pair)), marks(low_half(pair >> 64)));
-    if low | high == 0 {
-        return 16;
-    }
-    let (word, base) = if low == 0 { (high, 8) } else { (low, 0) };
-    base + (word.trailing_zeros() / 8) as usize
-}
-
-/// Seven octets above one that is looked at alone.
-const FILL: u64 = u64::from_le_bytes([0, b'a', b'a', b'a', b'a', b'a', b'a', b'a']);
-
-#[expect(clippy::cast_possible_truncation, reason = "half of it is wanted")]
-#[inline]
-const fn low_half(pair: u128) -> u64 {
-    pair as u64
-}
-
 /// Octets before the first that is a control character or no ASCII; DEL passes.
 #[inline]
 pub(crate) fn plain_len(bytes: &[u8]) -> usize {
-    let odd = |byte: &u8| byte.cast_signed() < 0x20;
-    // Of an octet below the blank the difference borrows; those beyond ASCII have the bit already.
-    let marks = |word: u64| (word.wrapping_sub(ONES * 0x20) | word) & HIGHS;
-    let (chunks, tail) = bytes.as_chunks::<16>();
-    let any = |chunk: &[u8; 16]| chunk.iter().fold(false, |any, byte| any | odd(byte));
-    match chunks.iter().position(any) {
-        Some(index) => index * 16 + first_mark(&chunks[index], marks),
-        None => chunks.len() * 16 + tail.iter().position(odd).unwrap_or(tail.len()),
-    }
+    lanes::before(bytes, |lanes| lanes.at_most(b' ' - 1) | lanes.not_ascii())
 }
 
 /// Where `needle` stands first, for needles that are near: an inlined search costs less than the
 /// call of a better one.
 #[inline]
 pub(crate) fn find_near(bytes: &[u8], needle: u8) -> Option<usize> {
-    let pattern = ONES * u64::from(needle);
-    let at = run_until(bytes, |word| zero_octets(word ^ pattern));
-    (at < bytes.len()).then_some(at)
+    lanes::find(bytes, needle)
 }
 
 /// Octets before the first of two needles, each octet taken with the bits `fold` set.
 #[inline]
 pub(crate) fn before_either(bytes: &[u8], fold: u8, needles: (u8, u8)) -> usize {
-    let fold = ONES * u64::from(fold);
-    let (a, b) = (ONES * u64::from(needles.0), ONES * u64::from(needles.1));
-    run_until(bytes, |word| {
-        let word = word | fold;
-        zero_octets(word ^ a) | zero_octets(word ^ b)
-    })
+    lanes::before(bytes, |lanes| lanes.with(fold).either(needles.0, needles.1))
 }
 
 /// The eight octets from `at` on as a number, the first lowest; `None` too near the end.

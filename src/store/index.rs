@@ -14,6 +14,8 @@ use std::collections::VecDeque;
 use crate::base::surface::Location;
 use crate::store::op::{DepositFlags, Hints, MediaLimit};
 
+mod snapshot;
+
 /// Device keys one mailbox tells apart.
 pub const MAILBOX_DEVICES_MAX: usize = 32;
 /// Messages that left a mailbox whose repeats are still recognised (INT-4).
@@ -598,11 +600,12 @@ struct Row {
     live: u32,
     /// Other segments whose deposits this one's marks speak of; ascending.
     marks: Vec<u32>,
+    /// Holds something nobody understood.
+    kept: bool,
 }
 
 impl SegmentTable {
-    /// A deposit is durable at `at`. Also for a record recovery cannot read, and then for good: a
-    /// segment with something unknown in it is kept.
+    /// A deposit is durable at `at`.
     pub fn deposit(&mut self, at: Location) {
         self.row(at.segment).live += 1;
     }
@@ -642,7 +645,7 @@ impl SegmentTable {
             return None;
         }
         let sealed = self.rows.len().saturating_sub(1);
-        let dead = |row: &Row| row.live == 0 && row.marks.is_empty();
+        let dead = |row: &Row| row.live == 0 && row.marks.is_empty() && !row.kept;
         let Some(at) = self.rows.iter().take(sealed).position(dead) else {
             self.changed = false;
             return None;
@@ -690,6 +693,7 @@ impl SegmentTable {
                         segment,
                         live: 0,
                         marks,
+                        kept: false,
                     },
                 );
                 // The row before may have waited only for not being the newest.

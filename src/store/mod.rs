@@ -1,7 +1,7 @@
 //! The durable queue of deferred messages as the core sees it (layers 1 and 3).
 //!
 //! * [`op`] names what is recorded: a message taken in, and what became of it.
-//! * [`record`] gives both their bytes.
+//! * [`record`] gives both their bytes, [`checkpoint`] those of the whole index at a time.
 //! * [`index`] is what a shard keeps in memory: one [`index::Mailbox`] per user and one
 //!   [`index::SegmentTable`] per shard.
 //!
@@ -19,6 +19,7 @@
 //! | goal reached, expired, purged | `remove` or `poll_expired` | `Mark::Removed` |
 //! | `Removed` durable | `SegmentTable::dead` | segment reclaimed when nothing in it matters |
 
+pub mod checkpoint;
 pub mod index;
 pub mod op;
 pub mod record;

@@ -281,6 +281,57 @@ pub enum RemovalReason {
     Rejected,
 }
 
+/// The books of a store, counted when records are durable: every message that was ever deposited
+/// is pending or left for one reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ledger {
+    /// Deposits.
+    pub deposited: u64,
+    /// Removed because the goal of delivery was reached.
+    pub delivered: u64,
+    /// Removed because their life ended.
+    pub expired: u64,
+    /// Removed by an operator or their sender.
+    pub purged: u64,
+    /// Refused for good.
+    pub rejected: u64,
+}
+
+impl Ledger {
+    /// Counts a message that left.
+    pub const fn removed(&mut self, reason: RemovalReason) {
+        match reason {
+            RemovalReason::Delivered => self.delivered += 1,
+            RemovalReason::Expired => self.expired += 1,
+            RemovalReason::Purged => self.purged += 1,
+            RemovalReason::Rejected => self.rejected += 1,
+        }
+    }
+
+    /// Messages that left.
+    #[must_use]
+    pub const fn gone(&self) -> u64 {
+        self.delivered + self.expired + self.purged + self.rejected
+    }
+
+    /// The law: everything deposited is pending or gone.
+    #[must_use]
+    pub const fn balances(&self, pending: u64) -> bool {
+        self.deposited == self.gone() + pending
+    }
+
+    /// Both together, as of two stores.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            deposited: self.deposited + other.deposited,
+            delivered: self.delivered + other.delivered,
+            expired: self.expired + other.expired,
+            purged: self.purged + other.purged,
+            rejected: self.rejected + other.rejected,
+        }
+    }
+}
 /// Set in the number of a message that is itself a notice: notices come after every other message of a
 /// mailbox (IMDN-7, AMB-19). The clock's part of a number stays far below.
 pub const NOTICE_NUMBERS: u64 = 1 << 63;

@@ -34,10 +34,13 @@ const REACHED: &[&str] = &[
     "fault/loss",
     "fault/missteered",
     "fault/msrp-reset",
+    "fault/mark-on-full-disk",
     "fault/notify-gap",
+    "fault/read-error",
     "fault/segmentation",
     "fault/sip-reset",
     "fault/store-stall",
+    "fault/sync-error",
     "fault/unsynced-lost",
     "operator/rules",
     "peer/480-to-subscribe",
@@ -211,6 +214,9 @@ fn one_seed_has_one_outcome_however_many_shards() {
             gaps: Ratio::ZERO,
             mischief: Ratio::ZERO,
             stalls: Ratio::ZERO,
+            sync_errors: Ratio::ZERO,
+            read_errors: Ratio::ZERO,
+            full_disks: 0,
             unsettled_max: 1024,
             ..Options::drawn(seed, shards)
         };

@@ -1,5 +1,7 @@
 //! Black-box tests: real sockets, real threads, real processes.
 
 mod datapath;
+mod operators;
 mod policy;
 mod program;
+mod store;

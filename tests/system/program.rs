@@ -21,19 +21,19 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 /// Longest wait for anything.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-fn volley() -> Command {
+pub(crate) fn volley() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_volley"));
     command.stdin(Stdio::null());
     command
 }
 
 /// A directory that goes away with the test. Beside the build, which is on a real disk.
-struct Directory(PathBuf);
+pub(crate) struct Directory(pub(crate) PathBuf);
 
 impl Directory {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("program-{}-{number}", std::process::id());
@@ -43,7 +43,7 @@ impl Directory {
     }
 
     /// A configuration file with `store` as its store and `sip` as its address.
-    fn config(&self, store: &Path, sip: SocketAddr) -> PathBuf {
+    pub(crate) fn config(&self, store: &Path, sip: SocketAddr) -> PathBuf {
         let path = self.0.join("volley.toml");
         let text = format!(
             "[node]\ndrain_s = 2\n[sip]\nlisten = \"{sip}\"\n\
@@ -58,7 +58,7 @@ impl Directory {
         path
     }
 
-    fn store(&self) -> PathBuf {
+    pub(crate) fn store(&self) -> PathBuf {
         self.0.join("store")
     }
 }
@@ -69,19 +69,19 @@ impl Drop for Directory {
     }
 }
 
-fn any() -> SocketAddr {
+pub(crate) fn any() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
 }
 
 /// `volley run`, killed with the test.
-struct Engine {
+pub(crate) struct Engine {
     child: Child,
     lines: Receiver<String>,
     ready: Value,
 }
 
 impl Engine {
-    fn start(config: &Path) -> Self {
+    pub(crate) fn start(config: &Path) -> Self {
         let mut child = volley()
             .args(["run", "--json", "--lifeline", "--config"])
             .arg(config)
@@ -106,22 +106,27 @@ impl Engine {
         }
     }
 
-    fn sip(&self) -> SocketAddr {
+    pub(crate) fn sip(&self) -> SocketAddr {
         let address = self.ready["shards"][0]["sip_tcp"].as_str().unwrap();
         address.parse().unwrap()
     }
 
-    fn recovered(&self) -> u64 {
+    /// What its first line says of `name`.
+    pub(crate) fn said(&self, pointer: &str) -> &Value {
+        self.ready.pointer(pointer).unwrap_or(&Value::Null)
+    }
+
+    pub(crate) fn recovered(&self) -> u64 {
         self.ready["recovered_messages"].as_u64().unwrap()
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id()).unwrap();
         kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
     }
 
     /// Waits for its end; its exit code.
-    fn end(&mut self) -> Option<i32> {
+    pub(crate) fn end(&mut self) -> Option<i32> {
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -133,7 +138,7 @@ impl Engine {
     }
 
     /// The counters it showed last, after its end.
-    fn last(&self) -> Value {
+    pub(crate) fn last(&self) -> Value {
         let mut last = String::from("{}");
         while let Ok(line) = self.lines.recv_timeout(PATIENCE) {
             last = line;
@@ -149,7 +154,7 @@ impl Drop for Engine {
     }
 }
 
-fn words(output: &Output) -> String {
+pub(crate) fn words(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
@@ -167,7 +172,7 @@ fn refused(config: &Path, code: i32) -> String {
 }
 
 /// A pager-mode message with a text for a user of its own.
-fn deposit(number: u32) -> Vec<u8> {
+pub(crate) fn deposit(number: u32) -> Vec<u8> {
     let user = 15_550_000_000_u64 + u64::from(number);
     let body = format!(
         "From: <sip:+15550177@home.example>\r\nTo: <sip:+{user}@home.example>\r\n\
@@ -190,7 +195,7 @@ fn deposit(number: u32) -> Vec<u8> {
 }
 
 /// Reads until the end, or until `enough` deposits are accepted: how many were.
-fn accepted(stream: &mut TcpStream, enough: usize) -> usize {
+pub(crate) fn accepted(stream: &mut TcpStream, enough: usize) -> usize {
     const ACCEPTED: &[u8] = b"SIP/2.0 202 ";
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut all = Vec::new();

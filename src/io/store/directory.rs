@@ -7,7 +7,7 @@ use std::path::Path;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::io::store::error::JournalError;
-use crate::io::store::format::FORMAT_VERSION;
+use crate::io::store::format::{FORMAT_OLDEST, FORMAT_VERSION};
 use crate::io::store::segment;
 
 const FORMAT_NAME: &str = "volley journal ";
@@ -77,9 +77,21 @@ fn check_format(directory: &Path) -> Result<(), JournalError> {
         .map(str::parse::<u32>);
     match version {
         Some(Ok(found)) if found > FORMAT_VERSION => Err(JournalError::Newer { path, found }),
-        Some(Ok(FORMAT_VERSION)) => Ok(()),
+        Some(Ok(FORMAT_OLDEST..=FORMAT_VERSION)) => Ok(()),
         Some(_) | None => Err(JournalError::Foreign { path }),
     }
+}
+
+/// Says that the directory is of this version from now on. Called once everything was read: an
+/// earlier version must not find what only this one writes.
+pub(crate) fn mark_format(directory: &Path) -> Result<(), JournalError> {
+    let path = directory.join("FORMAT");
+    let text =
+        fs::read_to_string(&path).map_err(|source| JournalError::io("read", &path, source))?;
+    if text.trim_end() == format!("{FORMAT_NAME}{FORMAT_VERSION}") {
+        return Ok(());
+    }
+    write_format(directory)
 }
 
 /// Written aside and renamed, so that it is there whole or not at all.

@@ -44,6 +44,13 @@ pub enum JournalError {
         /// Its answer.
         source: io::Error,
     },
+    /// The checkpoint knows of messages in segments that are not there.
+    Missing {
+        /// The directory.
+        path: PathBuf,
+        /// How many.
+        messages: u64,
+    },
     /// Written by a later version.
     Newer {
         /// The format file.
@@ -59,11 +66,16 @@ pub enum JournalError {
     /// The directory belongs to another shard.
     OtherShard {
         /// The segment that says so.
-        path: PathBuf,
+        segment: u32,
         /// The shard it names.
         found: u32,
         /// The shard that opens it.
         wanted: u32,
+    },
+    /// A tool's write failed or the disk is full.
+    Stopped {
+        /// The directory.
+        path: PathBuf,
     },
 }
 
@@ -156,6 +168,12 @@ impl fmt::Display for JournalError {
                 path.display(),
                 remedy(source)
             ),
+            Self::Missing { path, messages } => write!(
+                f,
+                "store: {} has lost segments with {messages} messages that were acknowledged; restore \
+                 the directory from a copy, or set store.on_damage = \"skip\" to go on without them",
+                path.display()
+            ),
             Self::Newer { path, found } => write!(
                 f,
                 "store: {} says format {found}, this volley reads up to {FORMAT_VERSION}; run the \
@@ -163,15 +181,20 @@ impl fmt::Display for JournalError {
                 path.display()
             ),
             Self::Options { what } => write!(f, "store: {what}"),
+            Self::Stopped { path } => write!(
+                f,
+                "store: {} could not be written to the end; what was there is unharmed; look at the \
+                 disk's space and the system's log, then run it again",
+                path.display()
+            ),
             Self::OtherShard {
-                path,
+                segment,
                 found,
                 wanted,
             } => write!(
                 f,
-                "store: {} belongs to shard {found}, not to shard {wanted}; give each shard its \
-                 own directory and keep the number of shards",
-                path.display()
+                "store: segment {segment:08x} in the directory of shard {wanted} belongs to shard \
+                 {found}; give each shard its own directory and keep the number of shards"
             ),
         }
     }
@@ -185,9 +208,11 @@ impl std::error::Error for JournalError {
             | Self::Direct { .. }
             | Self::Foreign { .. }
             | Self::Held { .. }
+            | Self::Missing { .. }
             | Self::Newer { .. }
             | Self::Options { .. }
-            | Self::OtherShard { .. } => None,
+            | Self::OtherShard { .. }
+            | Self::Stopped { .. } => None,
         }
     }
 }

@@ -6,7 +6,12 @@
 //! ```
 
 /// Version of everything on disk; the directory's FORMAT file names it.
-pub(crate) const FORMAT_VERSION: u32 = 1;
+///
+/// 2 added checkpoints and records that were moved; its segments are those of 1, which are read as
+/// they are.
+pub(crate) const FORMAT_VERSION: u32 = 2;
+/// Oldest version that is read; opening makes it [`FORMAT_VERSION`].
+pub(crate) const FORMAT_OLDEST: u32 = 1;
 /// Groups begin and are written in whole blocks of this many octets.
 pub(crate) const BLOCK: u32 = 4096;
 /// Octets of a record's header.
@@ -28,6 +33,10 @@ pub(crate) enum Kind {
     Commit,
     /// A payload of the core.
     Data,
+    /// Ends a checkpoint.
+    End,
+    /// A piece of a checkpoint.
+    Piece,
     /// Begins a segment.
     Segment,
 }
@@ -38,6 +47,8 @@ impl Kind {
             Self::Segment => 1,
             Self::Commit => 2,
             Self::Data => 3,
+            Self::Piece => 4,
+            Self::End => 5,
         }
     }
 }
@@ -128,6 +139,8 @@ pub(crate) fn read(bytes: &[u8], place: u64) -> Option<Found<'_>> {
         [1, RECORD_VERSION, 0, 0] => Kind::Segment,
         [2, RECORD_VERSION, 0, 0] => Kind::Commit,
         [3, RECORD_VERSION, 0, 0] => Kind::Data,
+        [4, RECORD_VERSION, 0, 0] => Kind::Piece,
+        [5, RECORD_VERSION, 0, 0] => Kind::End,
         _ => return None,
     };
     let payload = &record[HEADER as usize..];
@@ -137,6 +150,24 @@ pub(crate) fn read(bytes: &[u8], place: u64) -> Option<Found<'_>> {
         payload,
         bytes: size,
     })
+}
+
+/// Octets that the record at the front of `bytes` says it takes; `None` when its header is not there
+/// or claims too much. Nothing of it was checked.
+pub(crate) fn claimed_bytes(bytes: &[u8]) -> Option<u32> {
+    (bytes.len() >= HEADER as usize && word(bytes, 28) == MAGIC).then(|| word(bytes, 4))?;
+    record_bytes(word(bytes, 4))
+}
+
+/// The place that the record at the front of `bytes` says it has. Nothing of it was checked.
+pub(crate) fn claimed_place(bytes: &[u8]) -> Option<u64> {
+    (bytes.len() >= HEADER as usize).then(|| double(bytes, 8))
+}
+
+/// How far `position` is from the start of a store whose segments have `segment_bytes`.
+pub(crate) fn linear(position: u64, segment_bytes: u32) -> u64 {
+    let (segment, offset) = split(position);
+    u64::from(segment) * u64::from(segment_bytes) + u64::from(offset)
 }
 
 /// Writes a commit record over `out`, which has [`COMMIT`] octets.

@@ -12,9 +12,11 @@ use glommio::io::DmaFile;
 use glommio::task::JoinHandle;
 
 use crate::base::surface::{Location, StoreBatch, StoreDone, StoreTicket};
+use crate::io::store::checkpoint::{self, Walk};
 use crate::io::store::error::JournalError;
 use crate::io::store::format::{self, BLOCK, COMMIT, HEADER};
 use crate::io::store::group::{Group, Sizes};
+use crate::io::store::recover::Recovery;
 use crate::io::store::signal::Signal;
 use crate::io::store::{directory, keeper, reader, recover, segment, writer};
 
@@ -58,6 +60,14 @@ pub struct JournalOptions {
     pub read_window_bytes: u32,
     /// Octets between two requested records that one read passes over. Default: 16 KiB.
     pub read_gap_bytes: u32,
+    /// Segments kept ready beyond the one being written. When one cannot be made the journal says
+    /// [`Health::SpaceLow`]; those that are left are the room for marks. At least 1. Default: 2.
+    pub spare_segments: u32,
+    /// Octets written after which a checkpoint is made, or the size of the last one if that is more;
+    /// looked at whenever a segment is full. Zero makes none. Default: 128 MiB.
+    pub checkpoint_after_bytes: u64,
+    /// Octets of a checkpoint written in a second, at most. Default: 64 MiB.
+    pub checkpoint_bytes_per_s: u64,
     /// The shard this directory belongs to.
     pub shard: u32,
     /// What to do about damaged records.
@@ -76,6 +86,9 @@ impl Default for JournalOptions {
             readers: 8,
             read_window_bytes: 256 << 10,
             read_gap_bytes: 16 << 10,
+            spare_segments: 2,
+            checkpoint_after_bytes: 128 << 20,
+            checkpoint_bytes_per_s: 64 << 20,
             shard: 0,
             on_damage: DamagePolicy::Refuse,
         }
@@ -107,6 +120,8 @@ impl JournalOptions {
             "segment_bytes must exceed commit_bytes by 4096 at least; raise segment_bytes"
         } else if self.segment_bytes > 1 << 31 {
             "segment_bytes must not exceed 2 GiB; lower it"
+        } else if self.spare_segments == 0 {
+            "spare_segments must not be zero: marks need room on a full disk; raise it"
         } else if self.readers == 0 || self.reads_max == 0 || self.queue_bytes_max == 0 {
             "readers, reads_max and queue_bytes_max must not be zero; raise them"
         } else {
@@ -142,6 +157,12 @@ pub struct Recovered {
     pub damaged: Vec<Damage>,
     /// All damaged places.
     pub damaged_places: u64,
+    /// Octets of the checkpoint that was used; zero for none.
+    pub checkpoint_bytes: u64,
+    /// There is a checkpoint that could not be used: the whole journal was read.
+    pub checkpoint_refused: bool,
+    /// Messages in segments that are not there.
+    pub lost: u64,
 }
 
 /// How the journal fares.
@@ -149,7 +170,7 @@ pub struct Recovered {
 pub enum Health {
     /// All is well.
     Well,
-    /// The next segment cannot be made: refuse intake while there is room for marks.
+    /// A spare segment cannot be made: refuse intake, what room there is belongs to marks.
     SpaceLow,
     /// Stopped for good.
     Failed,
@@ -174,6 +195,10 @@ pub struct Totals {
     pub reads_failed: u64,
     /// Segments reclaimed.
     pub reclaimed: u64,
+    /// Checkpoints made.
+    pub checkpoints: u64,
+    /// Octets written for checkpoints.
+    pub checkpoint_bytes: u64,
 }
 
 /// Appends that wait for the next group.
@@ -210,6 +235,15 @@ impl Waiting {
     }
 }
 
+/// Why a segment could not be made ahead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SpareFailure {
+    /// No space: segments that are reclaimed may give some.
+    Full,
+    /// Anything else: nothing gets better by waiting.
+    Other,
+}
+
 /// Everything the tasks change. Borrowed only between awaits.
 #[derive(Debug)]
 pub(crate) struct State {
@@ -238,12 +272,30 @@ pub(crate) struct State {
     files: VecDeque<(u32, Rc<DmaFile>)>,
     /// The segment being written.
     pub(crate) current: u32,
-    /// The segment the writer will need next, once it is half through.
-    pub(crate) wanted: u32,
-    pub(crate) spare: Option<(u32, Rc<DmaFile>)>,
-    pub(crate) spare_failed: bool,
+    /// Segments made ahead, in the order of their numbers, the next one first.
+    pub(crate) spares: VecDeque<(u32, Rc<DmaFile>)>,
+    /// The keeper is making a segment.
+    pub(crate) making: bool,
+    /// Why the last try to make one failed.
+    pub(crate) spare_failed: Option<SpareFailure>,
     pub(crate) dead: VecDeque<u32>,
+    /// Dead ones that the checkpoint still needs, in the order they died.
+    pub(crate) deferred: VecDeque<u32>,
     pub(crate) reclaiming: bool,
+    /// Where the last group that was acknowledged ends.
+    pub(crate) acknowledged_to: u64,
+    /// The same, octets since the start of the store.
+    pub(crate) written_to: u64,
+    /// Floor and octets of the checkpoint that counts.
+    pub(crate) checkpoint: Option<(u64, u64)>,
+    /// Its floor, or where the last try gave up, octets since the start of the store.
+    pub(crate) checkpoint_at: u64,
+    /// The checkpoint being made.
+    pub(crate) walk: Walk,
+    /// Its floor.
+    pub(crate) floor: u64,
+    /// For the next piece.
+    pub(crate) piece_buffer: Vec<u8>,
     waker: Option<Waker>,
     pub(crate) totals: Totals,
 }
@@ -253,6 +305,24 @@ impl State {
     pub(crate) fn wake(&self) {
         if let Some(waker) = &self.waker {
             waker.wake_by_ref();
+        }
+    }
+
+    /// The number the next spare would have, while one is missing.
+    pub(crate) fn missing_spare(&self, target: u32) -> Option<u32> {
+        let last = self
+            .spares
+            .back()
+            .map_or(self.current, |&(number, _)| number);
+        (last < self.current.saturating_add(target)).then(|| last + 1)
+    }
+
+    /// Says, when it changes, whether the disk is too full to take more than marks.
+    pub(crate) fn set_space_low(&mut self, low: bool) {
+        if self.space_low != low {
+            self.space_low = low;
+            self.done.space_low = Some(low);
+            self.wake();
         }
     }
 
@@ -285,6 +355,45 @@ impl State {
 
     pub(crate) fn has_waiting(&self) -> bool {
         !self.waiting.appends.is_empty()
+    }
+
+    /// Last ticket submitted.
+    pub(crate) const fn submitted(&self) -> u64 {
+        self.submitted
+    }
+
+    /// `true` when nothing new begins any more.
+    pub(crate) const fn is_over(&self) -> bool {
+        self.stopping || self.closing || self.failed
+    }
+
+    /// The next dead segment that may go. Those that a checkpoint needs wait for the next one.
+    pub(crate) fn next_dead(&mut self) -> Option<u32> {
+        let walks = !matches!(self.walk, Walk::Idle | Walk::Due);
+        let floor = match self.checkpoint {
+            Some((floor, _)) => Some(floor),
+            None => walks.then_some(self.floor),
+        };
+        let Some(floor) = floor else {
+            if !self.deferred.is_empty() {
+                let dead = core::mem::take(&mut self.deferred);
+                for number in dead.into_iter().rev() {
+                    self.dead.push_front(number);
+                }
+            }
+            return self.dead.pop_front();
+        };
+        let floor = format::split(floor).0;
+        while let Some(number) = self.dead.pop_front() {
+            if number >= floor {
+                self.deferred.push_back(number);
+                continue;
+            }
+            return Some(number);
+        }
+        // Of a checkpoint before the last.
+        let at = self.deferred.iter().position(|&number| number < floor)?;
+        self.deferred.remove(at)
     }
 
     /// The open file of `segment`, if it is kept.
@@ -338,6 +447,8 @@ pub(crate) struct Shared {
     pub(crate) chores: Signal,
     /// For the writer: the keeper has made a segment or failed to.
     pub(crate) spare: Signal,
+    /// For the task that makes checkpoints.
+    pub(crate) checkpoint: Signal,
     /// Held until the last task is gone.
     _lock: File,
 }
@@ -361,6 +472,7 @@ impl Shared {
         self.reads.notify();
         self.chores.notify();
         self.spare.notify();
+        self.checkpoint.notify();
     }
 }
 
@@ -388,9 +500,32 @@ impl Journal {
         options: &JournalOptions,
         recover: &mut dyn FnMut(Location, &[u8]),
     ) -> Result<Self, JournalError> {
+        // A checkpoint is of no use to who takes records only, and would be of none later.
+        let options = JournalOptions {
+            checkpoint_after_bytes: 0,
+            ..*options
+        };
+        Self::open_with(directory, &options, &mut recover::Records(recover)).await
+    }
+
+    /// As [`Journal::open`], for one who can take the pieces of a checkpoint instead of records.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn open_with(
+        directory: &Path,
+        options: &JournalOptions,
+        recovery: &mut dyn Recovery,
+    ) -> Result<Self, JournalError> {
         options.check()?;
         let lock = directory::claim(directory)?;
-        let outcome = recover::run(directory, options.shard, recover).await?;
+        let outcome = recover::run(directory, options.shard, recovery).await?;
+        if outcome.recovered.lost > 0 && options.on_damage == DamagePolicy::Refuse {
+            return Err(JournalError::Missing {
+                path: directory.to_owned(),
+                messages: outcome.recovered.lost,
+            });
+        }
         if let (DamagePolicy::Refuse, Some(first)) =
             (options.on_damage, outcome.recovered.damaged.first())
         {
@@ -403,8 +538,19 @@ impl Journal {
         let epoch = outcome.recovered.epoch + 1;
         let current = outcome.newest + 1;
         cut_tail(directory, outcome.before).await?;
+        // Of no use, and no longer protected: segments it needs may be reclaimed from now on. The
+        // removal is durable with the segment made below.
+        if outcome.checkpoint.is_none() {
+            std::fs::remove_file(directory.join(checkpoint::NAME)).ok();
+        }
+        // First, so that a full disk has room for the segment this life begins with.
+        for &number in &outcome.empty {
+            let path = segment::path(directory, number);
+            std::fs::remove_file(&path)
+                .map_err(|source| JournalError::io("remove", &path, source))?;
+        }
         let shared = Rc::new(Shared {
-            state: RefCell::new(new_state(options, current, outcome.before)),
+            state: RefCell::new(new_state(options, current, &outcome)),
             directory: directory.to_owned(),
             options: *options,
             epoch,
@@ -412,19 +558,16 @@ impl Journal {
             reads: Signal::default(),
             chores: Signal::default(),
             spare: Signal::default(),
+            checkpoint: Signal::default(),
             _lock: lock,
         });
         let file = segment::create(directory, shared.plan(current)).await?;
-        for &number in &outcome.empty {
-            let path = segment::path(directory, number);
-            std::fs::remove_file(&path)
-                .map_err(|source| JournalError::io("remove", &path, source))?;
-        }
-        segment::sync_directory(directory).await?;
+        directory::mark_format(directory)?;
         shared.state().keep_file(current, Rc::clone(&file));
         let mut tasks = vec![
             glommio::spawn_local(writer::run(Rc::clone(&shared), file)).detach(),
             glommio::spawn_local(keeper::run(Rc::clone(&shared))).detach(),
+            glommio::spawn_local(checkpoint::run(Rc::clone(&shared))).detach(),
         ];
         for _ in 0..options.readers {
             tasks.push(glommio::spawn_local(reader::run(Rc::clone(&shared))).detach());
@@ -479,14 +622,9 @@ impl Journal {
     /// Moves what finished since the last call into `done`, replacing its contents; false when
     /// nothing did.
     pub fn poll(&mut self, done: &mut StoreDone) -> bool {
-        done.stored.clear();
-        done.failed_from = None;
-        done.loaded.clear();
-        done.bytes.clear();
+        done.clear();
         let mut state = self.shared.state();
-        let some = !state.done.stored.is_empty()
-            || state.done.failed_from.is_some()
-            || !state.done.loaded.is_empty();
+        let some = !state.done.is_empty();
         if some {
             core::mem::swap(done, &mut state.done);
             // Readers wait while too much is uncollected.
@@ -505,10 +643,55 @@ impl Journal {
             || (state.fill.is_empty() && state.other.is_some() && !state.has_waiting());
         let reads = state.reads.is_empty() && state.reading == 0;
         let reclaimed = state.dead.is_empty() && !state.reclaiming;
-        let collected = state.done.stored.is_empty()
-            && state.done.loaded.is_empty()
-            && state.done.failed_from.is_none();
-        appended && reads && reclaimed && collected
+        appended && reads && reclaimed && state.done.is_empty()
+    }
+
+    /// The segment being written.
+    #[must_use]
+    pub fn current_segment(&self) -> u32 {
+        self.shared.state().current
+    }
+
+    /// Removes the checkpoint, so that every segment may be reclaimed; the next start reads all
+    /// records. For tools that write the whole store anew.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub async fn forget_checkpoint(&mut self) -> Result<(), JournalError> {
+        let path = self.shared.directory.join(checkpoint::NAME);
+        match std::fs::remove_file(&path) {
+            Ok(()) => segment::sync_directory(&self.shared.directory).await?,
+            Err(source) if source.kind() == std::io::ErrorKind::NotFound => {}
+            Err(source) => return Err(JournalError::io("remove", &path, source)),
+        }
+        self.shared.state().checkpoint = None;
+        self.shared.chores.notify();
+        Ok(())
+    }
+
+    /// Where the core is to go on with a checkpoint, when the journal wants the next piece. Ask when
+    /// all that [`Journal::poll`] gave was handed to the core and all its work was submitted.
+    pub fn wants_piece(&mut self) -> Option<u64> {
+        let mut state = self.shared.state();
+        match state.walk {
+            Walk::Due if state.done.stored.is_empty() => {
+                state.floor = state.acknowledged_to;
+                Some(0)
+            }
+            Walk::Next(at) => Some(at),
+            Walk::Due | Walk::Idle | Walk::Piece(..) | Walk::Settling => None,
+        }
+    }
+
+    /// Takes the piece that was wanted and gives an empty buffer for the next; `next` is where the
+    /// core goes on, `None` after the last.
+    pub fn take_piece(&mut self, piece: &mut Vec<u8>, next: Option<u64>) {
+        let mut state = self.shared.state();
+        let mut empty = core::mem::take(&mut state.piece_buffer);
+        empty.clear();
+        state.walk = Walk::Piece(core::mem::replace(piece, empty), next);
+        drop(state);
+        self.shared.checkpoint.notify();
     }
 
     /// Woken whenever [`Journal::poll`] has something new; stays set.
@@ -596,13 +779,14 @@ fn submit_appends(shared: &Shared, state: &mut State, batch: &StoreBatch) {
     }
 }
 
-fn new_state(options: &JournalOptions, current: u32, before: u64) -> State {
+fn new_state(options: &JournalOptions, current: u32, outcome: &recover::Outcome) -> State {
     let sizes = options.sizes();
+    let oldest = format::position(outcome.oldest, 0);
     State {
         fill: Group::new(current, sizes),
         other: Some(Group::new(current, sizes)),
         waiting: Waiting::default(),
-        before,
+        before: outcome.before,
         done: StoreDone::default(),
         acknowledged: 0,
         submitted: 0,
@@ -614,11 +798,22 @@ fn new_state(options: &JournalOptions, current: u32, before: u64) -> State {
         reading: 0,
         files: VecDeque::with_capacity(FILES_MAX),
         current,
-        wanted: current,
-        spare: None,
-        spare_failed: false,
+        spares: VecDeque::new(),
+        making: false,
+        spare_failed: None,
         dead: VecDeque::new(),
+        deferred: VecDeque::new(),
         reclaiming: false,
+        acknowledged_to: outcome.before,
+        written_to: format::linear(outcome.before, options.segment_bytes),
+        checkpoint: outcome.checkpoint.map(|end| (end.floor, end.bytes)),
+        checkpoint_at: format::linear(
+            outcome.checkpoint.map_or(oldest, |end| end.floor),
+            options.segment_bytes,
+        ),
+        walk: Walk::Idle,
+        floor: 0,
+        piece_buffer: Vec::new(),
         waker: None,
         totals: Totals::default(),
     }
@@ -628,10 +823,11 @@ fn new_state(options: &JournalOptions, current: u32, before: u64) -> State {
 /// sure that a torn tail is never read again.
 async fn cut_tail(directory: &Path, end: u64) -> Result<(), JournalError> {
     let (number, offset) = format::split(end);
-    if number == 0 {
+    let path = segment::path(directory, number);
+    // A checkpoint may end in a segment that was reclaimed.
+    if number == 0 || !path.exists() {
         return Ok(());
     }
-    let path = segment::path(directory, number);
     let file = segment::open(&path, true).await?;
     let length = file.file_size().await;
     let length = length.map_err(|source| JournalError::io("look at", &path, source))?;

@@ -4,7 +4,7 @@
 //! shard does ([`store::index`](crate::store::index)), and recovery feeds it every payload again.
 //!
 //! ```text
-//! directory   LOCK  FORMAT  00000001.seg  00000002.seg ..
+//! directory   LOCK  FORMAT  checkpoint  00000001.seg  00000002.seg ..
 //! segment     [header block][group][group].. zeros          preallocated, never reused
 //! group       [commit record][record].. zeros to the block  one write, one fdatasync
 //! record      crc len position epoch kind version magic | payload | zeros to 8 octets
@@ -27,19 +27,30 @@
 //! refuses it is refused with a sentence. tmpfs has none and nothing to make durable: glommio then
 //! uses plain reads and writes by itself, which suits tests and demonstrations.
 //!
-//! Not here yet: index checkpoints, cleaning of half-dead segments, space in reserve.
+//! * Segments are made ahead. When the next cannot be, the disk is full: deposits are refused from
+//!   then on, and the room that is left takes the marks of what is still delivered. Should that be
+//!   used up too, the writer waits for a segment to be reclaimed; nothing is lost meanwhile.
+//! * A checkpoint of the core's index, made in the background, spares a start most of the reading
+//!   (`checkpoint`). It is never needed.
 
+mod checkpoint;
 mod directory;
 mod error;
 mod format;
 mod group;
 mod journal;
 mod keeper;
+mod offline;
 mod reader;
 mod recover;
 mod segment;
 mod signal;
 mod writer;
 
+#[cfg(test)]
+mod model;
+
 pub use error::JournalError;
 pub use journal::{Damage, DamagePolicy, Health, Journal, JournalOptions, Recovered, Totals};
+pub use offline::{Rewriter, SegmentFile, Survey, View, block_on, survey};
+pub use recover::Recovery;

@@ -14,11 +14,45 @@
 use std::path::Path;
 
 use crate::base::surface::Location;
+use crate::io::store::checkpoint::{self, End};
 use crate::io::store::directory;
 use crate::io::store::error::JournalError;
 use crate::io::store::format::{self, BLOCK, HEADER, Kind};
 use crate::io::store::journal::{DAMAGES_MAX, Damage, Recovered};
 use crate::io::store::segment;
+
+/// Takes what a journal holds when it is opened: first the pieces of a checkpoint, if there is one,
+/// then every record that is not in it, in order.
+pub trait Recovery {
+    /// A piece as [`Core::checkpoint`](crate::base::surface::Core::checkpoint) gave it. False when it
+    /// cannot be used; `restart` follows then.
+    fn piece(&mut self, bytes: &[u8]) -> bool {
+        let _ = bytes;
+        false
+    }
+
+    /// The pieces so far were of no use: forget them, all records follow.
+    fn restart(&mut self) {}
+
+    /// The next record.
+    fn record(&mut self, at: Location, payload: &[u8]);
+
+    /// All was read, and only `segments`, ascending, exist: how many messages must be in others, and
+    /// so are lost.
+    fn finish(&mut self, segments: &[u32]) -> u64 {
+        let _ = segments;
+        0
+    }
+}
+
+/// A recovery that wants records only.
+pub(crate) struct Records<'a>(pub(crate) &'a mut dyn FnMut(Location, &[u8]));
+
+impl Recovery for Records<'_> {
+    fn record(&mut self, at: Location, payload: &[u8]) {
+        (self.0)(at, payload);
+    }
+}
 
 /// What the next life of the journal starts from.
 #[derive(Debug)]
@@ -30,21 +64,89 @@ pub(crate) struct Outcome {
     pub(crate) before: u64,
     /// Segments without any record.
     pub(crate) empty: Vec<u32>,
+    /// The checkpoint that was used.
+    pub(crate) checkpoint: Option<End>,
+    /// The oldest segment.
+    pub(crate) oldest: u32,
 }
 
 /// Scans every segment of `directory` in order. Changes nothing on disk.
 pub(crate) async fn run(
     directory: &Path,
     shard: u32,
-    visit: &mut dyn FnMut(Location, &[u8]),
+    recovery: &mut dyn Recovery,
 ) -> Result<Outcome, JournalError> {
-    let numbers = directory::segments(directory)?;
+    let checkpoint = checkpoint::load(directory, shard, recovery).await?;
+    let refused = checkpoint.is_none() && directory.join(checkpoint::NAME).exists();
+    if refused {
+        recovery.restart();
+    }
+    let mut outcome = scan(&mut Files(directory), shard, checkpoint, recovery).await?;
+    outcome.recovered.checkpoint_refused = refused;
+    Ok(outcome)
+}
+
+/// As [`run`], without a look at the checkpoint.
+pub(crate) async fn run_all(
+    directory: &Path,
+    shard: u32,
+    recovery: &mut dyn Recovery,
+) -> Result<Outcome, JournalError> {
+    scan(&mut Files(directory), shard, None, recovery).await
+}
+
+/// Where segments are read from.
+pub(crate) trait Source {
+    /// Numbers of all segments, ascending.
+    fn numbers(&self) -> Result<Vec<u32>, JournalError>;
+    /// Reads a whole segment into `bytes`, replacing what is there.
+    async fn load(&mut self, number: u32, bytes: &mut Vec<u8>) -> Result<(), JournalError>;
+}
+
+/// The files of a directory.
+struct Files<'a>(&'a Path);
+
+impl Source for Files<'_> {
+    fn numbers(&self) -> Result<Vec<u32>, JournalError> {
+        directory::segments(self.0)
+    }
+
+    async fn load(&mut self, number: u32, bytes: &mut Vec<u8>) -> Result<(), JournalError> {
+        let path = segment::path(self.0, number);
+        let file = segment::open(&path, false).await?;
+        segment::load(&file, &path, bytes).await?;
+        match std::rc::Rc::try_unwrap(file) {
+            Ok(file) => file
+                .close()
+                .await
+                .map_err(|source| JournalError::io("close", &path, source)),
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+/// Reads every record behind what `checkpoint` covers.
+pub(crate) async fn scan<S: Source>(
+    source: &mut S,
+    shard: u32,
+    checkpoint: Option<End>,
+    recovery: &mut dyn Recovery,
+) -> Result<Outcome, JournalError> {
+    let numbers = source.numbers()?;
     let mut bytes = Vec::new();
     let mut recovered = Recovered::default();
     let mut empty = Vec::new();
     let mut last = None;
+    let floor = checkpoint.map_or(0, |end| end.floor);
+    let (floor_segment, floor_offset) = format::split(floor);
+    recovered.checkpoint_bytes = checkpoint.map_or(0, |end| end.bytes);
+    recovered.epoch = checkpoint.map_or(0, |end| end.epoch);
     for &number in numbers.iter().rev() {
-        load(directory, number, shard, &mut bytes, &mut recovered).await?;
+        if number < floor_segment {
+            break;
+        }
+        source.load(number, &mut bytes).await?;
+        check_owner(number, shard, &bytes, &mut recovered)?;
         if let Some(commit) = last_commit(&bytes, number) {
             last = Some((number, commit));
             break;
@@ -58,60 +160,74 @@ pub(crate) async fn run(
                 offset: BLOCK,
             });
         }
-        empty.push(number);
+        if number > floor_segment {
+            empty.push(number);
+        }
     }
     let newest = numbers.last().copied().unwrap_or(0);
     let mut scan = Scan {
         numbers: &numbers,
-        visit,
+        visit: recovery,
         recovered,
-        expected: 0,
+        expected: floor,
     };
+    let reached = last.map_or(0, |(number, commit): (u32, u32)| {
+        format::position(number, commit)
+    });
+    if floor > 0 && reached < floor && scan.is_last_group_before(&bytes, last, floor) {
+        // The checkpoint knows more than the journal: its end is gone.
+        scan.damage(floor_segment, floor_offset);
+    }
     if let Some((last, commit)) = last {
-        for &number in numbers.iter().take_while(|&&number| number <= last) {
-            load(directory, number, shard, &mut bytes, &mut scan.recovered).await?;
+        let read = numbers.iter().skip_while(|&&number| number < floor_segment);
+        for &number in read.take_while(|&&number| number <= last) {
+            source.load(number, &mut bytes).await?;
+            check_owner(number, shard, &bytes, &mut scan.recovered)?;
             let before = (scan.recovered.records, scan.recovered.damaged_places);
-            scan.segment(number, &bytes, (number == last).then_some(commit));
-            if before == (scan.recovered.records, scan.recovered.damaged_places) {
+            let from = if number == floor_segment {
+                format::block_up(floor_offset).max(BLOCK)
+            } else {
+                BLOCK
+            };
+            scan.segment(number, &bytes, (number == last).then_some(commit), from);
+            if number > floor_segment
+                && before == (scan.recovered.records, scan.recovered.damaged_places)
+            {
                 empty.push(number);
             }
             scan.recovered.segments += 1;
         }
     }
-    let (recovered, before) = (scan.recovered, scan.expected);
+    let (mut recovered, before) = (scan.recovered, scan.expected);
+    recovered.lost = recovery.finish(&numbers);
     Ok(Outcome {
         recovered,
         newest,
         before,
         empty,
+        checkpoint,
+        oldest: numbers.first().copied().unwrap_or(newest),
     })
 }
 
-async fn load(
-    directory: &Path,
+/// Takes the epoch of a segment, and refuses one of another shard.
+fn check_owner(
     number: u32,
-    shard: u32,
-    bytes: &mut Vec<u8>,
+    wanted: u32,
+    bytes: &[u8],
     recovered: &mut Recovered,
 ) -> Result<(), JournalError> {
-    let path = segment::path(directory, number);
-    let file = segment::open(&path, false).await?;
-    segment::load(&file, &path, bytes).await?;
-    if let Ok(file) = std::rc::Rc::try_unwrap(file) {
-        file.close()
-            .await
-            .map_err(|source| JournalError::io("close", &path, source))?;
+    let Some((epoch, found)) = format::read_segment_header(bytes, number) else {
+        return Ok(());
+    };
+    if found != wanted {
+        return Err(JournalError::OtherShard {
+            segment: number,
+            found,
+            wanted,
+        });
     }
-    if let Some((epoch, found)) = format::read_segment_header(bytes, number) {
-        if found != shard {
-            return Err(JournalError::OtherShard {
-                path,
-                found,
-                wanted: shard,
-            });
-        }
-        recovered.epoch = recovered.epoch.max(epoch);
-    }
+    recovered.epoch = recovered.epoch.max(epoch);
     Ok(())
 }
 
@@ -131,23 +247,23 @@ fn last_commit(bytes: &[u8], number: u32) -> Option<u32> {
 
 struct Scan<'a> {
     numbers: &'a [u32],
-    visit: &'a mut dyn FnMut(Location, &[u8]),
+    visit: &'a mut dyn Recovery,
     recovered: Recovered,
     /// Where the last whole record ended.
     expected: u64,
 }
 
 impl Scan<'_> {
-    /// Hands out the records of one segment. `last_commit` is given for the last segment in use:
+    /// Hands out the records of one segment from the block at `from` on. `last_commit` is given for the last segment in use:
     /// what is invalid behind it is the torn tail.
-    fn segment(&mut self, number: u32, bytes: &[u8], last_commit: Option<u32>) {
+    fn segment(&mut self, number: u32, bytes: &[u8], last_commit: Option<u32>, from: u32) {
         let size = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         if format::read_segment_header(bytes, number).is_none() {
             self.damage(number, 0);
         }
         // Where the current group ends by its commit record, and whether it is known to be damaged.
-        let (mut group_end, mut flagged) = (BLOCK, false);
-        let mut at = BLOCK;
+        let (mut group_end, mut flagged) = (from, false);
+        let mut at = from;
         while at.saturating_add(HEADER) <= size {
             let found = format::read(&bytes[at as usize..], format::position(number, at));
             let commit = found.as_ref().and_then(format::as_commit);
@@ -208,7 +324,7 @@ impl Scan<'_> {
         let len = u32::try_from(payload.len()).expect("the header's length has 32 bits");
         self.recovered.records += 1;
         self.recovered.bytes += u64::from(len);
-        (self.visit)(
+        self.visit.record(
             Location {
                 segment,
                 offset,
@@ -216,6 +332,23 @@ impl Scan<'_> {
             },
             payload,
         );
+    }
+
+    /// Whether the group that `last` begins ends before `floor`, in a segment that is still there:
+    /// `bytes` is that segment.
+    fn is_last_group_before(&self, bytes: &[u8], last: Option<(u32, u32)>, floor: u64) -> bool {
+        if !self.is_present(floor) {
+            return false;
+        }
+        let Some((number, at)) = last else {
+            return true;
+        };
+        let found = bytes
+            .get(at as usize..)
+            .and_then(|rest| format::read(rest, format::position(number, at)));
+        let commit = found.as_ref().and_then(format::as_commit);
+        commit
+            .is_none_or(|commit| format::position(number, at.saturating_add(commit.bytes)) < floor)
     }
 
     /// Whether the segment of `position` is still there: groups of reclaimed ones are no loss.

@@ -1,16 +1,20 @@
 //! Segment files.
 
+use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use glommio::io::{Directory, DmaFile, OpenOptions};
+use glommio::io::{Directory, DmaFile, OpenOptions, ReadResult};
+use glommio::{GlommioError, Task};
 
 use crate::io::store::error::JournalError;
 use crate::io::store::format::{self, BLOCK};
 
 /// Octets read at once by recovery.
 const READ_BYTES: usize = 1 << 20;
+/// Reads of one file under way at a time.
+const READS: usize = 4;
 
 /// Path of segment `number` in `directory`.
 pub(crate) fn path(directory: &Path, number: u32) -> PathBuf {
@@ -120,23 +124,83 @@ pub(crate) async fn sync_directory(directory: &Path) -> Result<(), JournalError>
 
 /// Reads a whole segment into `out`, replacing what is there.
 pub(crate) async fn load(
-    file: &DmaFile,
+    file: &Rc<DmaFile>,
     path: &Path,
     out: &mut Vec<u8>,
 ) -> Result<(), JournalError> {
     out.clear();
-    loop {
-        let read = file.read_at_aligned(out.len() as u64, READ_BYTES).await;
-        let read = read.map_err(|source| JournalError::io("read", path, source))?;
-        out.extend_from_slice(&read);
-        // A segment's length ends inside a block once recovery has cut it; so does its last read.
-        if read.len() < READ_BYTES {
-            return Ok(());
+    let size = file.file_size().await;
+    let mut size = size.map_err(|source| JournalError::io("look at", path, source))?;
+    if u32::try_from(size).is_err() {
+        return Err(JournalError::Foreign {
+            path: path.to_owned(),
+        });
+    }
+    // Made ahead and never written: all behind the header is a hole, not worth reading.
+    if size > u64::from(BLOCK) && !has_data(path, u64::from(BLOCK)) {
+        size = u64::from(BLOCK);
+    }
+    let mut ahead = Ahead::new(Rc::clone(file), size);
+    let outcome = loop {
+        match ahead.next().await {
+            // A segment's length ends inside a block once recovery has cut it.
+            Some(Ok(read)) => out.extend_from_slice(&read),
+            Some(Err(source)) => break Err(JournalError::io("read", path, source)),
+            None => break Ok(()),
         }
-        if u32::try_from(out.len()).is_err() {
-            return Err(JournalError::Foreign {
-                path: path.to_owned(),
-            });
+    };
+    ahead.end().await;
+    outcome
+}
+
+/// Whether anything was ever written at `from` or behind it. True when in doubt.
+fn has_data(path: &Path, from: u64) -> bool {
+    let Ok(file) = std::fs::File::open(path) else {
+        return true;
+    };
+    let found = rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(from));
+    found != Err(rustix::io::Errno::NXIO)
+}
+
+/// Reads a file from its start, a few reads ahead of who takes them.
+#[derive(Debug)]
+pub(crate) struct Ahead {
+    file: Rc<DmaFile>,
+    size: u64,
+    asked: u64,
+    reads: VecDeque<Task<Result<ReadResult, GlommioError<()>>>>,
+}
+
+impl Ahead {
+    pub(crate) fn new(file: Rc<DmaFile>, size: u64) -> Self {
+        Self {
+            file,
+            size,
+            asked: 0,
+            reads: VecDeque::with_capacity(READS),
+        }
+    }
+
+    /// The next octets; `None` behind the last.
+    pub(crate) async fn next(&mut self) -> Option<io::Result<ReadResult>> {
+        while self.reads.len() < READS && self.asked < self.size {
+            let (file, at) = (Rc::clone(&self.file), self.asked);
+            let len = self.size.saturating_sub(at).min(READ_BYTES as u64);
+            let len = usize::try_from(len).expect("bounded");
+            self.reads.push_back(glommio::spawn_local(async move {
+                file.read_at_aligned(at, len.next_multiple_of(BLOCK as usize))
+                    .await
+            }));
+            self.asked += READ_BYTES as u64;
+        }
+        let read = self.reads.pop_front()?;
+        Some(read.await.map_err(io::Error::from))
+    }
+
+    /// Waits for what is still under way, so that nothing uses the file any more.
+    pub(crate) async fn end(self) {
+        for read in self.reads {
+            read.cancel().await;
         }
     }
 }

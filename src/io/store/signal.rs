@@ -1,8 +1,10 @@
 //! Wakes the journal's tasks; all live on one thread.
 
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 /// A condition several tasks of one thread may wait for. Waiters check their condition themselves.
 #[derive(Debug, Default)]
@@ -42,6 +44,21 @@ impl Signal {
                 waiters.push(context.waker().clone());
             }
             Poll::Pending
+        })
+        .await;
+    }
+
+    /// As [`Signal::wait`], for `time` at most.
+    pub(crate) async fn wait_at_most(&self, time: Duration) {
+        let mut time = pin!(glommio::timer::sleep(time));
+        let mut more = pin!(self.wait());
+        poll_fn(|context| {
+            let late = time.as_mut().poll(context).is_ready();
+            if late || more.as_mut().poll(context).is_ready() {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
         })
         .await;
     }

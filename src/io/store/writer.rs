@@ -1,18 +1,19 @@
 //! The task that makes groups durable, one at a time.
 
-use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
 use std::time::Duration;
 
 use glommio::io::DmaFile;
 
+use crate::io::store::checkpoint::Walk;
 use crate::io::store::format;
 use crate::io::store::group::Group;
-use crate::io::store::journal::{Shared, State, now};
+use crate::io::store::journal::{Shared, SpareFailure, State, now};
 use crate::io::store::segment;
+
+/// Longest wait of a group's first record while space is low.
+const AGE_SPACE_LOW: Duration = Duration::from_millis(100);
 
 enum Next {
     /// Take the group and write it.
@@ -44,17 +45,7 @@ pub(crate) async fn run(shared: Rc<Shared>, file: Rc<DmaFile>) {
                 break;
             }
             Next::Gather(time) => {
-                let mut time = pin!(glommio::timer::sleep(time));
-                let mut more = pin!(writer.shared.work.wait());
-                poll_fn(|context| {
-                    let late = time.as_mut().poll(context).is_ready();
-                    if late || more.as_mut().poll(context).is_ready() {
-                        Poll::Ready(())
-                    } else {
-                        Poll::Pending
-                    }
-                })
-                .await;
+                writer.shared.work.wait_at_most(time).await;
             }
             Next::Sleep => writer.shared.work.wait().await,
             Next::Stop => break,
@@ -78,12 +69,13 @@ fn decide(shared: &Shared, state: &State) -> Next {
         return Next::Commit;
     }
     let age = now().saturating_duration_since(since);
-    match shared
-        .options
-        .commit_age
-        .checked_sub(age)
-        .filter(|rest| !rest.is_zero())
-    {
+    // Marks are small and nobody waits for them: few groups make the room last.
+    let longest = if state.space_low {
+        shared.options.commit_age.max(AGE_SPACE_LOW)
+    } else {
+        shared.options.commit_age
+    };
+    match longest.checked_sub(age).filter(|rest| !rest.is_zero()) {
         Some(rest) => Next::Gather(rest),
         None => Next::Commit,
     }
@@ -121,6 +113,12 @@ impl Writer {
                 state.totals.append_bytes += payloads.sum::<u64>();
                 state.totals.syncs += 1;
                 state.totals.written_bytes += written;
+                state.acknowledged_to = format::position(group.segment, group.end());
+                let bytes = self.shared.options.segment_bytes;
+                state.written_to = format::linear(state.acknowledged_to, bytes);
+                if matches!(state.walk, Walk::Settling) {
+                    self.shared.checkpoint.notify();
+                }
                 state.done.stored.append(&mut group.stored);
                 state.wake();
             }
@@ -147,37 +145,26 @@ impl Writer {
             return Err(io::Error::from(io::ErrorKind::WriteZero));
         }
         self.file.fdatasync().await?;
-        self.ask_for_spare(group);
         Ok(size as u64)
     }
 
-    /// Past the middle of a segment the keeper makes the next one ready.
-    fn ask_for_spare(&self, group: &Group) {
-        let mut state = self.shared.state();
-        // A closing journal's keeper may be gone; the next life makes its own segment.
-        let half = group.start > self.shared.options.segment_bytes / 2;
-        if half && state.wanted == group.segment && !state.closing {
-            state.wanted = group.segment + 1;
-            self.shared.chores.notify();
-        }
-    }
-
+    /// Goes on in the next segment. On a full disk it waits there until a segment was reclaimed:
+    /// nothing is acknowledged meanwhile, and nothing is lost.
     async fn rotate(&mut self, segment: u32) -> io::Result<()> {
         let spare = self.wait_for_spare(segment).await;
         let file = match spare {
             Some(file) => file,
-            // It could not be made ahead of time; perhaps there is space by now.
             None => segment::create(&self.shared.directory, self.shared.plan(segment))
                 .await
                 .map_err(io::Error::other)?,
         };
         let mut state = self.shared.state();
         state.current = segment;
-        state.wanted = segment;
-        state.spare_failed = false;
-        state.space_low = false;
         state.keep_file(segment, Rc::clone(&file));
+        drop(state);
         self.file = file;
+        self.shared.chores.notify();
+        self.shared.checkpoint.notify();
         Ok(())
     }
 
@@ -185,11 +172,13 @@ impl Writer {
         loop {
             {
                 let mut state = self.shared.state();
-                if let Some((number, file)) = state.spare.take() {
+                if let Some((number, file)) = state.spares.pop_front() {
                     assert!(number == segment, "segments follow each other");
                     return Some(file);
                 }
-                if state.spare_failed || state.wanted != segment || state.stopping {
+                // The keeper may be gone by then, or will not try again.
+                let alone = state.closing || state.spare_failed == Some(SpareFailure::Other);
+                if state.stopping || (alone && !state.making) {
                     return None;
                 }
             }

@@ -51,6 +51,8 @@ fn first_2xx(push: &mut Push, ctx: &mut Ctx<'_>, message: &Message<'_>) -> Optio
     release_hop(push, ctx);
     let cancelled = push.state == PushState::Cancelling;
     ctx.probe.invites_accepted_total += 1;
+    let took = ctx.now.since(push.invited);
+    ctx.probe.answer_time.record(took);
     if let Err(error) = push.dialog.establish(message) {
         return no_dialog(push, ctx, message, error);
     }

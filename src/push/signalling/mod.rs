@@ -105,6 +105,7 @@ fn start_invite(push: &mut Push, ctx: &mut Ctx<'_>) {
     push.invite = Some(ClientInvite::start(ctx.now, &options));
     push.state = PushState::Calling;
     push.guard = Timestamp::NEVER;
+    push.invited = ctx.now;
     ctx.probe.invites_sent_total += 1;
     transmit::invite(push, ctx);
 }

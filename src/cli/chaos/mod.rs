@@ -1,0 +1,490 @@
+//! `volley chaos`: kills the engine under load, again and again, and keeps the books of what it had
+//! acknowledged and what the phones got.
+
+mod disk;
+mod judge;
+mod ledger;
+mod text;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use super::child::Process;
+use super::{complain, print, tell};
+use disk::{Disk, FileSystem};
+use judge::Judge;
+
+/// A law was broken or something acknowledged is gone.
+const BROKEN: u8 = 4;
+/// Longest wait for the engine to be ready, or to end.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Deposits that a process must have acknowledged before its end is due.
+const WARM_ACKNOWLEDGED: u64 = 20;
+/// Users of a campaign.
+const USERS: u64 = 300;
+/// Size of a disk that is cut off, MiB; the least an XFS can have, with a margin.
+const DISK_MIB: u64 = 512;
+/// Room that is left on a disk that gets full, MiB.
+const ROOM_MIB: u64 = 10;
+
+/// Arguments of `chaos`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Chaos {
+    /// Rounds that end with SIGKILL at a random moment under load.
+    #[arg(long, default_value_t = 15)]
+    kills: u32,
+    /// Rounds that end with SIGTERM under load: the engine drains.
+    #[arg(long, default_value_t = 0)]
+    terms: u32,
+    /// Rounds with SIGSTOP for a while, SIGCONT, then SIGKILL.
+    #[arg(long, default_value_t = 0)]
+    stops: u32,
+    /// How long SIGSTOP lasts, seconds.
+    #[arg(long, default_value_t = 2)]
+    stop_s: u64,
+    /// Rounds that end with the file system cut off, on ext4 and on XFS each. Root only.
+    #[arg(long, default_value_t = 0)]
+    power_cuts: u32,
+    /// Rounds in which the disk gets full. Root only.
+    #[arg(long, default_value_t = 0)]
+    full_disks: u32,
+    /// Chooses moments, users and absences.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Longest time under load before a fault, milliseconds.
+    #[arg(long, default_value_t = 1200)]
+    round_ms: u64,
+    /// Where stores and disk images are made; a directory on a real disk.
+    #[arg(long, value_name = "DIR", default_value = "volley-chaos")]
+    dir: PathBuf,
+    /// The table as JSON on standard output.
+    #[arg(long)]
+    json: bool,
+}
+
+/// How a round ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    Cut(FileSystem),
+    Full,
+    Kill,
+    Stop,
+    Term,
+}
+
+impl Fault {
+    fn name(self) -> String {
+        match self {
+            Self::Cut(kind) => format!("power cut, {}", kind.name()),
+            Self::Full => "disk full".to_owned(),
+            Self::Kill => "kill -9".to_owned(),
+            Self::Stop => "stop, kill -9".to_owned(),
+            Self::Term => "SIGTERM".to_owned(),
+        }
+    }
+}
+
+/// One engine process.
+struct Engine {
+    process: Process,
+    sip: SocketAddr,
+    recovery_ms: f64,
+    lines: Receiver<String>,
+    /// The counters it showed last.
+    last: String,
+}
+
+impl Engine {
+    /// Segments and checkpoints are small, so that every round sees new ones.
+    fn start(home: &Path, store: &Path, trunk: u16) -> Result<Self, String> {
+        let config = home.join("chaos.toml");
+        let text = format!(
+            "[node]\ndrain_s = 5\n[sip]\nlisten = \"127.0.0.1:0\"\n\
+             next_hops = [{{ address = \"127.0.0.1:{trunk}\", connections = 2 }}]\n\
+             [identity]\npf_uri = \"sip:pf@home.example\"\ndomains = [\"home.example\"]\n\
+             [msrp]\nlisten = \"127.0.0.1:0\"\nguard = false\n[push]\nlinger_ms = 50\n\
+             [selection]\ncoalesce_ms = 20\n[store]\ndir = \"{}\"\nsegment_mib = 2\n\
+             checkpoint_mib = 4\n[limits]\nusers_max = 10000\npushes_max = 10000\n",
+            store.display()
+        );
+        std::fs::write(&config, text).map_err(|error| format!("{}: {error}", config.display()))?;
+        let own = std::env::current_exe().map_err(|error| error.to_string())?;
+        let mut command = Command::new(own);
+        command
+            .args(["run", "--json", "--quiet", "--lifeline", "--config"])
+            .arg(&config)
+            .stdout(Stdio::piped());
+        let mut process = Process::start(&mut command).map_err(|error| error.to_string())?;
+        let lines = process.lines().map_err(|error| error.to_string())?;
+        let first = lines
+            .recv_timeout(PATIENCE)
+            .map_err(|_| "the engine did not become ready".to_owned())?;
+        let first: Value = serde_json::from_str(&first).map_err(|error| error.to_string())?;
+        let ready = &first["ready"];
+        let sip = ready["shards"][0]["sip_tcp"].as_str();
+        let sip = sip.and_then(|address| address.parse().ok());
+        Ok(Self {
+            process,
+            sip: sip.ok_or("the engine's first line names no address")?,
+            recovery_ms: ready["recovery_ms"].as_f64().unwrap_or(0.0),
+            lines,
+            last: String::new(),
+        })
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.process.id())
+            .ok()
+            .and_then(Pid::from_raw);
+        if let Some(pid) = pid {
+            let _ = kill_process(pid, signal);
+        }
+    }
+
+    /// Takes what it says.
+    fn listen(&mut self) {
+        while let Ok(line) = self.lines.try_recv() {
+            self.last = line;
+        }
+    }
+
+    fn kill(mut self) -> Result<(), String> {
+        self.signal(Signal::KILL);
+        self.wait(&mut |_| ()).map(|_| ())
+    }
+
+    /// Waits for its end; `meanwhile` is called again and again.
+    fn wait(&mut self, meanwhile: &mut dyn FnMut(Duration)) -> Result<Option<i32>, String> {
+        let step = Duration::from_millis(5);
+        let mut waited = Duration::ZERO;
+        while waited < PATIENCE {
+            if let Some(status) = self.process.ended() {
+                return Ok(status.code());
+            }
+            self.listen();
+            meanwhile(step);
+            std::thread::park_timeout(step);
+            waited += step;
+        }
+        Err("the engine does not end".to_owned())
+    }
+}
+
+/// A campaign: one store, one judge, many engines.
+struct Campaign<'a> {
+    options: &'a Chaos,
+    fault: Fault,
+    home: PathBuf,
+    disk: Option<Disk>,
+    judge: Judge,
+    slowest_ms: f64,
+    full: u32,
+}
+
+impl Campaign<'_> {
+    fn store(&self) -> PathBuf {
+        match &self.disk {
+            Some(disk) => disk.path().join("store"),
+            None => self.home.join("store"),
+        }
+    }
+
+    fn start(&mut self) -> Result<Engine, String> {
+        let engine = Engine::start(&self.home, &self.store(), self.judge.trunk_port())?;
+        self.slowest_ms = self.slowest_ms.max(engine.recovery_ms);
+        self.judge.epoch += 1;
+        let begun = self.judge.begin(engine.sip);
+        begun.map_err(|error| format!("the engine does not listen: {error}"))?;
+        Ok(engine)
+    }
+
+    fn round(&mut self) -> Result<(), String> {
+        self.judge.feeding = true;
+        if self.fault == Fault::Full {
+            return self.full_round();
+        }
+        let mut engine = self.start()?;
+        // On a busy machine a process needs a while before anything can be lost.
+        self.judge.warm_up(WARM_ACKNOWLEDGED, PATIENCE);
+        let time = 50 + self.judge.dice.below(self.options.round_ms);
+        self.judge.play(Duration::from_millis(time));
+        engine.listen();
+        match self.fault {
+            Fault::Kill | Fault::Full => engine.kill()?,
+            Fault::Stop => {
+                engine.signal(Signal::STOP);
+                self.judge.play(Duration::from_secs(self.options.stop_s));
+                engine.signal(Signal::CONT);
+                self.judge.play(Duration::from_millis(300));
+                engine.kill()?;
+            }
+            Fault::Term => {
+                engine.signal(Signal::TERM);
+                let judge = &mut self.judge;
+                let code = engine.wait(&mut |step| judge.play(step))?;
+                if code != Some(0) {
+                    self.judge
+                        .ledger
+                        .broken(format!("a drain under load ended with {code:?}"));
+                }
+            }
+            Fault::Cut(_) => {
+                let disk = self.disk.as_ref().ok_or("no disk")?;
+                disk.cut()?;
+                // What it acknowledges now had better be on the disk.
+                self.judge.play(Duration::from_millis(100));
+                engine.kill()?;
+            }
+        }
+        self.judge.end();
+        if let (Fault::Cut(_), Some(disk)) = (self.fault, &self.disk) {
+            disk.unmount()?;
+            disk.mount()?;
+        }
+        Ok(())
+    }
+
+    /// Everybody is absent until the disk is full; then, still on the full disk, everybody comes.
+    fn full_round(&mut self) -> Result<(), String> {
+        let absent = core::mem::replace(&mut self.judge.absent_percent, 100);
+        let mut engine = self.start()?;
+        self.judge.refused = 0;
+        for _ in 0..300 {
+            self.judge.play(Duration::from_millis(100));
+            engine.listen();
+            if self.judge.refused > 20 {
+                self.full += 1;
+                break;
+            }
+        }
+        engine.kill()?;
+        self.judge.end();
+        self.judge.absent_percent = 0;
+        let mut engine = self.start()?;
+        let before = self.judge.ledger.sums().acknowledged;
+        let mut taken = false;
+        for _ in 0..300 {
+            self.judge.play(Duration::from_millis(100));
+            engine.listen();
+            taken = self.judge.ledger.sums().acknowledged > before + 20;
+            if taken && self.judge.ledger.waiting() < 100 {
+                break;
+            }
+        }
+        if !taken {
+            let what = "deposits are not taken again although the phones took theirs";
+            self.judge.ledger.broken(what.to_owned());
+        }
+        engine.kill()?;
+        self.judge.end();
+        self.judge.absent_percent = absent;
+        Ok(())
+    }
+
+    /// The last engine: everyone is there, nothing more is sent, and all must come.
+    fn settle(&mut self) -> Result<(), String> {
+        self.judge.feeding = false;
+        self.judge.absent_percent = 0;
+        let mut engine = self.start()?;
+        if !self.judge.settle(Duration::from_secs(120)) {
+            engine.listen();
+            let (lost, last) = (self.judge.ledger.lost(), &engine.last);
+            let what = format!("acknowledged and never delivered: {lost:?} ..; {last}");
+            self.judge.ledger.broken(what);
+        }
+        engine.signal(Signal::TERM);
+        let judge = &mut self.judge;
+        let code = engine.wait(&mut |step| judge.play(step))?;
+        if code != Some(0) {
+            self.judge
+                .ledger
+                .broken(format!("the last engine ended with {code:?}"));
+        }
+        self.judge.end();
+        if self.judge.ledger.sums().acknowledged == 0 {
+            let what = "nothing was acknowledged, so nothing was shown";
+            self.judge.ledger.broken(what.to_owned());
+        }
+        let own = std::env::current_exe().map_err(|error| error.to_string())?;
+        let verify = Command::new(own)
+            .args(["store", "verify", "--json", "--dir"])
+            .arg(self.store())
+            .output()
+            .map_err(|error| error.to_string())?;
+        if !verify.status.success() {
+            let said = String::from_utf8_lossy(&verify.stdout).into_owned();
+            self.judge
+                .ledger
+                .broken(format!("volley store verify: {said}"));
+        }
+        Ok(())
+    }
+
+    fn row(&self, rounds: u32) -> Value {
+        let sums = self.judge.ledger.sums();
+        json!({
+            "fault": self.fault.name(),
+            "rounds": rounds,
+            "sent": sums.sent,
+            "acknowledged": sums.acknowledged,
+            "refused": sums.refused,
+            "delivered": sums.delivered,
+            "lost": sums.lost,
+            "repeated": sums.repeated,
+            "oldest_unmarked_ms": self.judge.ledger.longest_unmarked.as_millis(),
+            "slowest_recovery_ms": self.slowest_ms,
+            "disk_was_full": self.full,
+            "violations": self.judge.ledger.violations,
+        })
+    }
+}
+
+impl Chaos {
+    pub(super) fn main(&self) -> ExitCode {
+        match self.run() {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::from(BROKEN),
+            Err(reason) => {
+                complain(&reason);
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    fn run(&self) -> Result<bool, String> {
+        let dir = std::path::absolute(&self.dir).map_err(|error| error.to_string())?;
+        let plan = [
+            (Fault::Kill, self.kills),
+            (Fault::Term, self.terms),
+            (Fault::Stop, self.stops),
+            (Fault::Cut(FileSystem::Ext4), self.power_cuts),
+            (Fault::Cut(FileSystem::Xfs), self.power_cuts),
+            (Fault::Full, self.full_disks),
+        ];
+        let (mut fine, mut rows) = (true, Vec::new());
+        for (fault, rounds) in plan.into_iter().filter(|&(_, rounds)| rounds > 0) {
+            let home = dir.join(format!("{}", rows.len()));
+            std::fs::create_dir_all(&home)
+                .map_err(|error| format!("{}: {error}", home.display()))?;
+            let row = match self.campaign(fault, rounds, &home) {
+                Ok(row) => row,
+                Err(Refused::Skip(why)) => {
+                    tell(&format!("SKIPPED: {} ({why})", fault.name()));
+                    json!({ "fault": fault.name(), "rounds": 0, "skipped": why })
+                }
+                Err(Refused::Failed(why)) => return Err(format!("{}: {why}", fault.name())),
+            };
+            let broken = row["violations"].as_array().map_or(0, Vec::len);
+            fine &= broken == 0;
+            if fine {
+                let _ = std::fs::remove_dir_all(&home);
+            }
+            tell(&table_row(&row));
+            rows.push(row);
+        }
+        let _ = std::fs::remove_dir(&dir);
+        let result = json!({ "seed": self.seed, "fine": fine, "rows": rows });
+        if self.json {
+            print(&format!("{result}\n"));
+        } else {
+            print(&table(&rows));
+        }
+        Ok(fine)
+    }
+
+    fn campaign(&self, fault: Fault, rounds: u32, home: &Path) -> Result<Value, Refused> {
+        let disk = match fault {
+            Fault::Cut(kind) => Some(Disk::new(home, kind, DISK_MIB).map_err(Refused::Skip)?),
+            Fault::Full => {
+                let disk = Disk::new(home, FileSystem::Ext4, 96).map_err(Refused::Skip)?;
+                disk.fill(ROOM_MIB).map_err(Refused::Skip)?;
+                Some(disk)
+            }
+            Fault::Kill | Fault::Stop | Fault::Term => None,
+        };
+        let judge = Judge::new(self.seed, USERS).map_err(|error| error.to_string())?;
+        let mut campaign = Campaign {
+            options: self,
+            fault,
+            home: home.to_owned(),
+            disk,
+            judge,
+            slowest_ms: 0.0,
+            full: 0,
+        };
+        for round in 1..=rounds {
+            campaign.round()?;
+            if round.is_multiple_of(10) {
+                tell(&format!("{}: {round} of {rounds}", fault.name()));
+            }
+        }
+        campaign.settle()?;
+        Ok(campaign.row(rounds))
+    }
+}
+
+/// Why a campaign did not happen.
+enum Refused {
+    Failed(String),
+    Skip(String),
+}
+
+impl From<String> for Refused {
+    fn from(why: String) -> Self {
+        Self::Failed(why)
+    }
+}
+
+const COLUMNS: [&str; 9] = [
+    "rounds",
+    "sent",
+    "acknowledged",
+    "refused",
+    "delivered",
+    "lost",
+    "repeated",
+    "oldest_unmarked_ms",
+    "slowest_recovery_ms",
+];
+
+fn table_row(row: &Value) -> String {
+    let mut text = format!("| {:<16} |", row["fault"].as_str().unwrap_or_default());
+    if let Some(why) = row["skipped"].as_str() {
+        text.push_str(&format!(" SKIPPED: {why} |"));
+        return text;
+    }
+    for column in COLUMNS {
+        let value = row[column].as_f64().unwrap_or(0.0);
+        text.push_str(&format!(" {value:.0} |"));
+    }
+    let violations = row["violations"].as_array().map_or(0, Vec::len);
+    text.push_str(&format!(" {violations} |"));
+    for what in row["violations"].as_array().into_iter().flatten() {
+        text.push_str(&format!(
+            "\n  BROKEN: {}",
+            what.as_str().unwrap_or_default()
+        ));
+    }
+    text
+}
+
+fn table(rows: &[Value]) -> String {
+    let mut text = String::from("| fault |");
+    for column in COLUMNS {
+        text.push_str(&format!(" {} |", column.replace('_', " ")));
+    }
+    text.push_str(" laws broken |\n|");
+    text.push_str(&"---|".repeat(COLUMNS.len() + 2));
+    text.push('\n');
+    for row in rows {
+        text.push_str(&table_row(row));
+        text.push('\n');
+    }
+    text
+}

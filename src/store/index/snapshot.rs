@@ -1,0 +1,192 @@
+//! The index as a checkpoint keeps it.
+
+use super::{DURABLE, Entry, Fate, Mailbox, NewEntry, Row, SegmentTable};
+use crate::base::surface::Location;
+use crate::store::checkpoint::{self, SavedEntry, SavedSegment, SavedUser};
+
+impl Mailbox {
+    /// Appends what is durable here to a piece, behind the user's names; false, and nothing is
+    /// appended, when nothing is. Messages in flight are records that recovery reads anyway.
+    pub fn save(&self, canonical: &[u8], identity: &[u8], out: &mut Vec<u8>) -> bool {
+        let durable = self
+            .entries
+            .iter()
+            .filter(|entry| entry.location().is_some());
+        let count = u32::try_from(durable.clone().count()).unwrap_or(u32::MAX);
+        if count == 0 {
+            return false;
+        }
+        checkpoint::put_user(canonical, identity, out);
+        let (devices, recent) = match &self.extra {
+            Some(extra) => (extra.devices.as_slice(), Some(&extra.recent)),
+            None => (&[][..], None),
+        };
+        checkpoint::put_devices(devices, out);
+        match recent {
+            Some(recent) => checkpoint::put_recent(recent.iter().copied(), out),
+            None => checkpoint::put_recent([].into_iter(), out),
+        }
+        checkpoint::put_count(count, out);
+        for entry in durable {
+            checkpoint::put_entry(
+                &SavedEntry {
+                    number: entry.number,
+                    dedupe: entry.dedupe,
+                    location: entry.location,
+                    expires_s: entry.expires_s,
+                    bytes: entry.bytes,
+                    delivered: entry.delivered,
+                    refused: entry.refused,
+                    target: entry.target,
+                    flags: entry.flags(),
+                    hints: entry.hints,
+                },
+                out,
+            );
+        }
+        true
+    }
+
+    /// Puts a saved queue back; calls `kept` with the place of each message that was put back.
+    pub fn load(&mut self, saved: &SavedUser<'_>, mut kept: impl FnMut(Location)) {
+        if !self.entries.is_empty() {
+            return self.merge(saved, kept);
+        }
+        self.reset();
+        if saved.devices().len() + saved.recent().len() > 0 {
+            let extra = self.extra.get_or_insert_default();
+            extra.devices.extend(saved.devices());
+            extra.recent.extend(saved.recent());
+        }
+        self.entries.reserve_exact(saved.entries().len());
+        for entry in saved.entries() {
+            // Ascending, or the piece lies; then the entry is not taken.
+            if self
+                .entries
+                .back()
+                .is_some_and(|last| last.number >= entry.number)
+            {
+                continue;
+            }
+            self.bytes += u64::from(entry.bytes);
+            self.earliest_s = if self.entries.is_empty() {
+                entry.expires_s
+            } else {
+                self.earliest_s.min(entry.expires_s)
+            };
+            self.entries.push_back(Entry {
+                number: entry.number,
+                dedupe: entry.dedupe,
+                location: entry.location,
+                expires_s: entry.expires_s,
+                bytes: entry.bytes,
+                delivered: entry.delivered,
+                refused: entry.refused,
+                target: entry.target,
+                bits: entry.flags.bits() | DURABLE,
+                hints: entry.hints,
+            });
+            kept(entry.location);
+        }
+    }
+
+    /// A user who was saved twice: left and came back while the checkpoint was made. The lists of
+    /// devices differ, so each message is put in by itself.
+    fn merge(&mut self, saved: &SavedUser<'_>, mut kept: impl FnMut(Location)) {
+        let device = |slot: usize| saved.devices().nth(slot).unwrap_or(0);
+        for entry in saved.entries() {
+            let new = NewEntry {
+                number: entry.number,
+                dedupe: entry.dedupe,
+                expires_s: entry.expires_s,
+                bytes: entry.bytes,
+                target: usize::from(entry.target).checked_sub(1).map_or(0, device),
+                flags: entry.flags,
+                hints: entry.hints,
+            };
+            if !self.restore(&new, entry.location) {
+                continue;
+            }
+            kept(entry.location);
+            for (slot, key) in saved.devices().enumerate().take(32) {
+                if entry.delivered >> slot & 1 == 1 {
+                    self.mark(entry.number, key, Fate::Delivered);
+                }
+                if entry.refused >> slot & 1 == 1 {
+                    self.mark(entry.number, key, Fate::Refused);
+                }
+            }
+        }
+    }
+
+    /// Takes out every message that lies in none of the segments `present`, ascending; how many.
+    pub fn forget_absent(&mut self, present: &[u32]) -> usize {
+        let before = self.entries.len();
+        self.entries.retain(|entry| {
+            let segment = entry.location().map(|at| at.segment);
+            segment.is_none_or(|segment| present.binary_search(&segment).is_ok())
+        });
+        self.bytes = self
+            .entries
+            .iter()
+            .map(|entry| u64::from(entry.bytes))
+            .sum();
+        before - self.entries.len()
+    }
+
+    /// The deposit of `number` was written again at `to`; where it lay before. `None` when it is not
+    /// here, or lies there already.
+    pub fn relocate(&mut self, number: u64, to: Location) -> Option<Location> {
+        let at = self.find(number)?;
+        let entry = &mut self.entries[at];
+        let from = entry.location().filter(|from| *from != to)?;
+        entry.location = to;
+        Some(from)
+    }
+}
+
+impl SegmentTable {
+    /// Something at `at` is not understood: its segment stays for good.
+    pub fn keep(&mut self, at: Location) {
+        self.row(at.segment).kept = true;
+    }
+
+    /// Recovery is over and the segments in `present`, ascending, exist: forgets all others. Returns how many live deposits were in those, which are lost.
+    pub fn forget_absent(&mut self, present: &[u32]) -> u64 {
+        let is_absent = |segment: u32| present.binary_search(&segment).is_err();
+        let mut lost = 0;
+        for row in &self.rows {
+            if is_absent(row.segment) {
+                lost += u64::from(row.live);
+            }
+        }
+        self.rows.retain(|row| !is_absent(row.segment));
+        // Told dead before the checkpoint, and still there: to be told again.
+        for &segment in present {
+            self.row(segment);
+        }
+        for row in &mut self.rows {
+            row.marks.retain(|&segment| !is_absent(segment));
+        }
+        self.changed = true;
+        lost
+    }
+
+    /// Appends every segment to a piece.
+    pub fn save(&self, out: &mut Vec<u8>) {
+        for row in &self.rows {
+            checkpoint::put_segment(row.segment, row.kept, &row.marks, out);
+        }
+    }
+
+    /// Puts a saved segment back; its live deposits are counted as they come.
+    pub fn load(&mut self, saved: &SavedSegment<'_>) {
+        let row: &mut Row = self.row(saved.segment);
+        row.kept |= saved.kept;
+        for mark in saved.marks() {
+            if let Err(place) = row.marks.binary_search(&mark) {
+                row.marks.insert(place, mark);
+            }
+        }
+    }
+}
