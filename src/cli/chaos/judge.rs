@@ -198,6 +198,11 @@ impl Judge {
         watch(self.next_link, Kind::Deposits, stream, &self.sender)
     }
 
+    /// The process was stopped and goes on.
+    pub(super) fn resume(&mut self) {
+        self.ledger.resumed(self.epoch, now());
+    }
+
     /// The process has ended: what it sent before is still taken in.
     pub(super) fn end(&mut self) {
         self.ledger.ended(self.epoch, now());

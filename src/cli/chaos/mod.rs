@@ -334,6 +334,7 @@ impl Campaign<'_> {
                 engine.signal(Signal::STOP);
                 self.judge.play(Duration::from_secs(self.options.stop_s));
                 engine.signal(Signal::CONT);
+                self.judge.resume();
                 self.judge.play(Duration::from_millis(300));
                 self.kill(engine)?;
             }
