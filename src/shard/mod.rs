@@ -21,7 +21,8 @@ use crate::base::map::MapKeys;
 use crate::base::outbox::Outbox;
 use crate::base::slab::{Key, Slab};
 use crate::base::surface::{
-    Core, Input, LinkCommand, LinkEvent, LinkId, LinkKind, MeshFrame, StoreBatch, Transmit, TxBuf,
+    Core, Input, LinkCommand, LinkEvent, LinkId, LinkKind, MeshFrame, NameQuery, StoreBatch,
+    Transmit, TxBuf,
 };
 use crate::base::time::{Timestamp, UnixMillis};
 use crate::base::token::{Claim, Domain, TokenParts};
@@ -30,7 +31,7 @@ use crate::metrics::probe::Probe;
 use crate::push::campaign::{Campaigns, UserState};
 use crate::push::hops::{self, Hops, ProbeKit};
 use crate::push::post::Post;
-use crate::push::{Env, Push};
+use crate::push::{Ctx, Env, Push, signalling};
 use crate::registry::Registry;
 use crate::sip::message::HeaderTable;
 use crate::sip::transaction::server::ServerTable;
@@ -109,6 +110,10 @@ impl Core for Shard {
             }
             Input::Link { link, event } => self.handle_link(now, link, event),
             Input::ConnectFailed { token } => self.handle_connect_failed(now, token),
+            Input::Resolved { token, addresses } => {
+                self.hops.resolved(now, token, addresses);
+                self.desk.hops_at = self.hops.deadline(now);
+            }
             Input::Stored(done) => self.handle_stored(now, done),
             Input::Mesh(frame) => self.handle_mesh(now, frame),
             Input::Wall(wall) => {
@@ -134,6 +139,7 @@ impl Core for Shard {
             self.hops.probe(now, &mut self.out, &kit);
             // A hop's time of avoidance may have passed.
             self.campaigns.hop_room();
+            self.resume_detained(now);
         }
         self.desk.hops_at = self.hops.deadline(now);
         if self.post.cleaning_due() <= now && !self.desk.draining {
@@ -148,8 +154,8 @@ impl Core for Shard {
         if !self.desk.draining {
             earliest = earliest.min(self.post.cleaning_due());
         }
-        if self.campaigns.is_pending() && !self.starts_nothing() {
-            earliest = Timestamp::ZERO;
+        if !self.starts_nothing() {
+            earliest = earliest.min(self.campaigns.due_at());
         }
         (!earliest.is_never()).then_some(earliest)
     }
@@ -172,6 +178,10 @@ impl Core for Shard {
 
     fn checkpoint(&self, at: u64, out: &mut Vec<u8>) -> Option<u64> {
         self.save(at, out)
+    }
+
+    fn poll_query(&mut self) -> Option<NameQuery> {
+        self.hops.poll_query()
     }
 
     fn room(&self) -> bool {
@@ -205,7 +215,7 @@ impl Shard {
         Ok(Self {
             out: Outbox::new(options.shard),
             post: Post::new(&options.post, keys, wall),
-            hops: Hops::new(options.shard, &options.hops),
+            hops: Hops::new(options.shard, &options.hops, options.routing()),
             registry: Registry::new(keys, options.users_max, 0),
             pushes: Slab::new(options.pushes_max, options.pushes_warm),
             campaigns: Campaigns::new(options.campaign.clone()),
@@ -260,6 +270,20 @@ impl Shard {
         self.desk.draining || self.post.is_failed()
     }
 
+    /// Pushes whose requests waited for a name or a connection say what they had to say.
+    fn resume_detained(&mut self, now: Timestamp) {
+        let mut keys = core::mem::take(&mut self.desk.open);
+        keys.clear();
+        let late = self.hops.take_waiting(now, &mut keys);
+        for &key in &keys {
+            if let Some(push) = self.pushes.lookup_mut(key) {
+                signalling::resume(push, &mut ctx!(self, now), late == Some(false));
+            }
+        }
+        keys.clear();
+        self.desk.open = keys;
+    }
+
     /// The parts of `text` if it is a token of ours. One that names a live push is compared with what
     /// the push keeps; only others cost a MAC.
     fn verify(&self, text: &[u8]) -> Option<TokenParts> {
@@ -301,6 +325,7 @@ impl Shard {
                 }
                 if hops::is_trunk_token(token) {
                     self.hops.connected(token, link);
+                    self.desk.hops_at = self.hops.deadline(now);
                     self.campaigns.hop_room();
                 } else {
                     self.msrp_connected(now, token, link);

@@ -132,6 +132,9 @@ impl Shard {
                 .lookup_mut(key)
                 .expect("a session belongs to a push");
             let (user, device) = (push.user(), push.device);
+            if matches!(progress, Progress::Delivered { .. }) {
+                self.probe.delivery_time.record(now.since(push.invited));
+            }
             if let Some(entry) = self.registry.entry_mut(user) {
                 let mut ctx = ctx!(self, now);
                 let mut parts = Parts {
@@ -229,7 +232,7 @@ impl Shard {
         }
         let mut started = core::mem::take(&mut self.desk.started);
         for _ in 0..self.campaigns.options.decisions_per_turn {
-            let Some(user) = self.campaigns.poll_user() else {
+            let Some(user) = self.campaigns.poll_user(now) else {
                 break;
             };
             let Some(entry) = self.registry.entry_mut(user) else {

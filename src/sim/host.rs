@@ -290,6 +290,10 @@ impl World {
             Input::ConnectFailed { token } => {
                 core.handle(now, Input::ConnectFailed { token: *token });
             }
+            Input::Resolved { token, addresses } => {
+                let token = *token;
+                core.handle(now, Input::Resolved { token, addresses });
+            }
             Input::Stored(done) => core.handle(now, Input::Stored(done)),
             Input::Mesh(frame) => core.handle(now, Input::Mesh(frame)),
             Input::Wall(wall) => core.handle(now, Input::Wall(*wall)),

@@ -5,7 +5,8 @@ use core::time::Duration;
 
 use crate::base::entropy::Jitter;
 use crate::push::campaign::CampaignOptions;
-use crate::push::hops::{HopOptions, HopTransport};
+use crate::push::hops::{COMMON_SET, HopOptions, HopTransport};
+use crate::push::names::NameOptions;
 use crate::push::options::{Grouping, PushOptions};
 use crate::push::post::PostOptions;
 use crate::reginfo::subscription::SubscribeOptions;
@@ -251,6 +252,9 @@ impl Options {
             domains: vec![b"ims.example.net".to_vec()],
             trusted_peers: Vec::new(),
             hops: self.hop_options(reliable),
+            sets: Vec::new(),
+            names: NameOptions::default(),
+            message_max: crate::base::limits::SIP_MESSAGE_BYTES_MAX,
             push: self.push_options(transaction),
             campaign: CampaignOptions {
                 coalesce: Duration::from_millis(50),
@@ -262,6 +266,7 @@ impl Options {
                 },
                 goal: Goal::EachSelected,
                 decisions_per_turn: 16,
+                pushes_per_s: 0,
             },
             post: PostOptions {
                 cache_bytes_max: self.cache_bytes,
@@ -307,6 +312,9 @@ impl Options {
                 transport,
                 connections: if reliable { 2 } else { 1 },
                 invite_inflight_max: self.inflight_max,
+                set: COMMON_SET,
+                priority: u16::try_from(index).expect("a handful of hops"),
+                weight: 1,
             })
             .collect()
     }

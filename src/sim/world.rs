@@ -204,6 +204,7 @@ impl World {
         self.ledger.letters.push(Letter {
             user,
             text,
+            phones: self.users[user].phones.clone(),
             ..Letter::default()
         });
         number
@@ -500,7 +501,7 @@ impl World {
                 .ledger
                 .letters
                 .iter()
-                .all(|letter| self.owed(letter).next().is_none())
+                .all(|letter| self.owed(letter).count() <= letter.poisoned)
     }
 
     /// How many messages may be pending: those of users who have no device now. One that no device
@@ -508,6 +509,7 @@ impl World {
     fn pending_bounds(&self) -> (usize, usize) {
         let kept = self.ledger.letters.iter().filter(|letter| {
             let refused = letter.receipts.values().any(|receipt| receipt.refused);
+            let refused = refused || letter.poisoned > 0;
             letter.durable_at.is_some() && (refused || !self.has_willing(letter.user))
         });
         let untouched = kept.clone().filter(|letter| {
@@ -515,6 +517,7 @@ impl World {
                 .receipts
                 .values()
                 .all(|receipt| receipt.count == 0 && !receipt.refused)
+                && letter.poisoned == 0
         });
         (untouched.count(), kept.count())
     }
@@ -537,13 +540,13 @@ impl World {
             if !letter.acked && letter.tries > 0 {
                 wrong.push(format!("message {number} was never acknowledged"));
             }
-            for phone in self.owed(letter) {
+            for phone in self.owed(letter).skip(letter.poisoned) {
                 wrong.push(format!("device {phone} never got message {number}"));
             }
             let nobody = letter.receipts.values().all(|receipt| receipt.count == 0);
             if letter.acked && nobody && self.has_willing(letter.user) {
                 let refused = letter.receipts.values().any(|receipt| receipt.refused);
-                if !refused {
+                if !refused && letter.poisoned == 0 {
                     wrong.push(format!("nobody got message {number}"));
                 }
             }
@@ -556,7 +559,8 @@ impl World {
         for what in wrong {
             self.ledger.violation(now, &what);
         }
-        self.ledger.close(now, self.epoch);
+        let streams_broke = self.options.transport == Transport::Tcp && self.options.resets > 0;
+        self.ledger.close(now, self.epoch, streams_broke);
     }
 
     /// A user with one device, registered now; for scenarios.
