@@ -1,7 +1,7 @@
 //! Opening a store of many pending messages: time and memory, from its records and from a checkpoint.
 //!
 //! ```text
-//! cargo bench --bench recovery -- fill DIR [messages] [users]     make the store
+//! cargo bench --bench recovery -- fill DIR [messages] [users] [window]   make the store
 //! cargo bench --bench recovery -- checkpoint DIR                  open it, make a checkpoint
 //! cargo bench --bench recovery -- open DIR                        open it, as a start does
 //! ```
@@ -9,6 +9,7 @@
 #![expect(clippy::print_stdout, reason = "a bench prints its figures")]
 #![expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -108,7 +109,7 @@ async fn open(place: &Path) -> (Shard, Journal) {
     (loader.shard, journal)
 }
 
-async fn fill(place: PathBuf, messages: u64, users: u64) {
+async fn fill(place: PathBuf, messages: u64, users: u64, window: u64) {
     let body = vec![b'x'; 600];
     let mut journal = Journal::open(&place, &JournalOptions::default(), &mut |_, _| ())
         .await
@@ -116,8 +117,11 @@ async fn fill(place: PathBuf, messages: u64, users: u64) {
     let (mut batch, mut done) = (StoreBatch::default(), StoreDone::default());
     let (mut next, mut acknowledged) = (0, 0);
     let begun = Instant::now();
+    // When each batch was handed over, by its last ticket; then how long each took.
+    let mut handed: VecDeque<(u64, Instant)> = VecDeque::new();
+    let mut took: Vec<u64> = Vec::new();
     while acknowledged < messages {
-        while next < messages && next - acknowledged < 8192 && batch.appends.is_empty() {
+        while next < messages && next - acknowledged < window && batch.appends.is_empty() {
             for _ in 0..64 {
                 // Users in no order, so that one user's messages lie apart.
                 let user = (next * 7_919) % users;
@@ -144,6 +148,7 @@ async fn fill(place: PathBuf, messages: u64, users: u64) {
                 next += 1;
                 batch.appends.push((StoreTicket(next), len));
             }
+            handed.push_back((next, Instant::now()));
             if !journal.submit(&mut batch) {
                 break;
             }
@@ -154,13 +159,26 @@ async fn fill(place: PathBuf, messages: u64, users: u64) {
         }
         if journal.poll(&mut done) {
             acknowledged += done.stored.len() as u64;
+            while let Some(&(last, since)) = handed.front().filter(|at| at.0 <= acknowledged) {
+                took.push(u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX));
+                handed.pop_front();
+                debug_assert!(last <= next);
+            }
         }
     }
     let totals = journal.totals();
+    took.sort_unstable();
+    let at = |share: usize| took.get(took.len() * share / 1000).map_or(0, |&us| us) as f64 / 1e3;
     println!(
-        "filled: {messages} messages of {users} users in {:.1} s, {} MiB written",
+        "filled: {messages} messages of {users} users in {:.1} s, {} MiB of records, {} MiB written in \
+         {} syncs; durable after {:.1} ms (half), {:.1} ms (99 %), {:.1} ms (99.9 %)",
         begun.elapsed().as_secs_f64(),
-        totals.written_bytes >> 20
+        totals.append_bytes >> 20,
+        totals.written_bytes >> 20,
+        totals.syncs,
+        at(500),
+        at(990),
+        at(999)
     );
     journal.close().await;
 }
@@ -222,12 +240,13 @@ fn main() {
             .unwrap_or(or)
     };
     let (messages, users) = (number(2, 5_000_000), number(3, 1_000_000));
+    let window = number(4, 8192);
     let step = step.clone();
     let builder = LocalExecutorBuilder::new(Placement::Unbound).io_memory(2 << 20);
     builder
         .spawn(move || async move {
             match step.as_str() {
-                "fill" => fill(place, messages, users).await,
+                "fill" => fill(place, messages, users, window).await,
                 "checkpoint" => checkpoint(place).await,
                 _ => {
                     let (_shard, journal) = open(&place).await;

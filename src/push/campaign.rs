@@ -835,6 +835,7 @@ pub fn pump(
         };
         match delivery::judge(push, parts.ctx, number) {
             Fit::Load => return wait_for(push, parts, number),
+            Fit::Send { .. } if delivery::is_named(push, number) => return None,
             Fit::Send { .. } if !is_of_conversation(push, parts.ctx, number) => {
                 push.looked_at(number);
             }

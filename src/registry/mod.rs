@@ -60,6 +60,14 @@ pub struct Registry<X = ()> {
 /// Contested identities remembered at a time.
 pub const CONTESTED_MAX: usize = 1024;
 
+/// What a look for an identity came to.
+enum Seek {
+    /// It leads here.
+    Found(Key),
+    /// It leads nowhere; the first place that is free for it, if there is one.
+    Free(Option<u64>),
+}
+
 impl<X: Default> Registry<X> {
     /// A registry for at most `bound` users, `warm` of them allocated up front.
     ///
@@ -106,40 +114,53 @@ impl<X: Default> Registry<X> {
     ///
     /// `None` when the registry is full.
     pub fn lookup_or_create(&mut self, identity: &[u8]) -> Option<(Key, bool)> {
-        if let Some(key) = self.lookup(identity) {
-            return Some((key, false));
-        }
+        let hashes = self.hashes(identity);
+        let free = match self.seek(hashes) {
+            Seek::Found(key) => return Some((key, false)),
+            Seek::Free(free) => free?,
+        };
         let (key, entry) = self.entries.insert()?;
         entry.user.reset(identity);
-        if self.alias(key, identity) {
-            Some((key, true))
-        } else {
-            self.entries.remove(key);
-            None
+        entry.user.aliases.push(free);
+        let check = hashes.1;
+        self.by_identity.insert(free, Found { key, check });
+        Some((key, true))
+    }
+
+    /// One look at every place that an identity of these hashes may have.
+    fn seek(&self, (slot, check): (u64, u64)) -> Seek {
+        let mut free = None;
+        for probe in 0..PROBES {
+            let slot = slot.wrapping_add(probe);
+            match self.by_identity.get(&slot) {
+                Some(found) if found.check == check => return Seek::Found(found.key),
+                Some(_) => {}
+                None => free = free.or(Some(slot)),
+            }
         }
+        Seek::Free(free)
     }
 
     /// Makes `identity` lead to `key` too, as the other identities of an implicit set do.
     ///
     /// False when it leads to another user already, or the user has too many.
     pub fn alias(&mut self, key: Key, identity: &[u8]) -> bool {
-        if let Some(found) = self.lookup(identity) {
-            return found == key;
-        }
-        let (slot, check) = self.hashes(identity);
+        let hashes = self.hashes(identity);
+        let free = match self.seek(hashes) {
+            Seek::Found(found) => return found == key,
+            Seek::Free(free) => free,
+        };
         let Some(entry) = self.entries.lookup_mut(key) else {
             return false;
         };
         if entry.user.aliases.len() == IDENTITIES_MAX {
             return false;
         }
-        let free = (0..PROBES)
-            .map(|probe| slot.wrapping_add(probe))
-            .find(|slot| !self.by_identity.contains_key(slot));
         let Some(slot) = free else {
             return false;
         };
         entry.user.aliases.push(slot);
+        let check = hashes.1;
         self.by_identity.insert(slot, Found { key, check });
         true
     }

@@ -340,6 +340,10 @@ impl Ledger {
         }
     }
 }
+
+/// Status of a refusal whose mark was written again from the index, which keeps no status.
+pub const STATUS_UNKNOWN: u16 = u16::MAX;
+
 /// Set in the number of a message that is itself a notice: notices come after every other message of a
 /// mailbox (IMDN-7, AMB-19). The clock's part of a number stays far below.
 pub const NOTICE_NUMBERS: u64 = 1 << 63;
@@ -358,7 +362,8 @@ pub enum MarkKind {
     Refused {
         /// Key of the device.
         device: u64,
-        /// Status it refused with (MSRP or SIP), for the operator.
+        /// Status it refused with (MSRP or SIP), for the operator; zero: it lost three sessions over it;
+        /// [`STATUS_UNKNOWN`] in a copy.
         status: u16,
     },
     /// The message is gone from the store.

@@ -89,6 +89,8 @@ pub(super) struct Judge {
     notify_cseq: BTreeMap<String, u32>,
     /// Sessions that no BYE has ended yet: a BYE of the phone for each, by Call-ID.
     sessions: BTreeMap<String, String>,
+    /// The same of processes that are no more.
+    left: BTreeMap<String, String>,
     /// BYEs sent in dialogs of an earlier process.
     asked: BTreeSet<String>,
     /// How many of these were refused as they must be.
@@ -166,6 +168,7 @@ impl Judge {
             deposits: None,
             notify_cseq: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            left: BTreeMap::new(),
             asked: BTreeSet::new(),
             old_dialogs: 0,
             parts: BTreeMap::new(),
@@ -195,6 +198,11 @@ impl Judge {
         watch(self.next_link, Kind::Deposits, stream, &self.sender)
     }
 
+    /// The process was stopped and goes on.
+    pub(super) fn resume(&mut self) {
+        self.ledger.resumed(self.epoch, now());
+    }
+
     /// The process has ended: what it sent before is still taken in.
     pub(super) fn end(&mut self) {
         self.ledger.ended(self.epoch, now());
@@ -211,6 +219,7 @@ impl Judge {
         self.deposits = None;
         self.parts.clear();
         self.asked.clear();
+        self.left = core::mem::take(&mut self.sessions);
     }
 
     /// Plays for `time`.
@@ -484,7 +493,7 @@ impl Judge {
     /// Sessions of a process that is no more are ended by their phones. No later process may have taken
     /// one over: it says that it knows none of them.
     fn end_sessions(&mut self, link: u64) {
-        for (call_id, bye) in core::mem::take(&mut self.sessions) {
+        for (call_id, bye) in core::mem::take(&mut self.left) {
             if self.write(link, bye.as_bytes()) {
                 self.asked.insert(call_id);
             }

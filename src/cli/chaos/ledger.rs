@@ -21,6 +21,8 @@ struct Letter {
 pub(super) struct Ledger {
     letters: BTreeMap<u64, Letter>,
     ends: BTreeMap<u32, Instant>,
+    /// When processes that were stopped went on: what reached them meanwhile is read from then on.
+    resumed: BTreeMap<u32, Instant>,
     /// Laws broken.
     pub(super) violations: Vec<String>,
     /// Longest time between a REPORT and the end of its process after which the message came again.
@@ -79,7 +81,11 @@ impl Ledger {
             let (Some(at), Some(end)) = (at, self.ends.get(&before)) else {
                 continue;
             };
-            let known = end.saturating_duration_since(at);
+            let read = self
+                .resumed
+                .get(&before)
+                .map_or(at, |&resumed| at.max(resumed));
+            let known = end.saturating_duration_since(read);
             self.longest_unmarked = self.longest_unmarked.max(known);
             if known > MARK_WITHIN {
                 self.broken(format!(
@@ -89,6 +95,11 @@ impl Ledger {
                 ));
             }
         }
+    }
+
+    /// A process that was stopped goes on.
+    pub(super) fn resumed(&mut self, epoch: u32, at: Instant) {
+        self.resumed.insert(epoch, at);
     }
 
     /// A process is no more.
