@@ -270,9 +270,7 @@ pub fn begin(push: &mut Push, number: u64, total: u64) {
 /// bit 32 alone, so that all bits must count; two of one name are not sent at a time ([`is_named`]).
 #[must_use]
 pub const fn handle_of(number: u64) -> u32 {
-    #[expect(clippy::cast_possible_truncation, reason = "the upper half is left")]
-    let mixed = (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32;
-    mixed
+    (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
 }
 
 /// Whether a message in flight has the name that `number` would get: it has to end first.
