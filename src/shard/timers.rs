@@ -401,6 +401,7 @@ impl Shard {
                 self.want_subscription(now, key);
             }
         }
+        self.settle_doubt(now, key);
         self.subscription_timer(now, key);
         self.rearm_user(key);
     }
@@ -414,7 +415,8 @@ impl Shard {
         let mut deadline = state.decide_at.min(state.retry_at);
         deadline = deadline
             .min(entry.user.subscription.deadline())
-            .min(state.subscribe_at);
+            .min(state.subscribe_at)
+            .min(state.doubt_at);
         if let Some(expiry_s) = self
             .post
             .mailbox_ref(key.slot)
