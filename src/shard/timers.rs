@@ -121,6 +121,10 @@ impl Shard {
                 .pushes
                 .lookup_mut(key)
                 .expect("a session belongs to a push");
+            // What a phone says after the BYE does not end the dialog a second time.
+            if !push.has_session() {
+                return;
+            }
             signalling::bye_media(push, &mut ctx!(self, now));
             return self.after_push(now, key, Some(outcome));
         }
@@ -147,8 +151,11 @@ impl Shard {
                     .pushes
                     .lookup_mut(key)
                     .expect("a session belongs to a push");
-                signalling::bye_media(push, &mut ctx!(self, now));
-                Some(Outcome::MsrpStatus(408))
+                let lives = push.has_session();
+                if lives {
+                    signalling::bye_media(push, &mut ctx!(self, now));
+                }
+                lives.then_some(Outcome::MsrpStatus(408))
             }
             Progress::None
             | Progress::Delivered { .. }
