@@ -81,6 +81,8 @@ pub struct UserState {
     pub subscribe_at: Timestamp,
     /// A NOTIFY was acknowledged unread: full state is to be asked for (SUB-9).
     pub dirty: bool,
+    /// When to ask for full state because the registrar named the user and told nothing since.
+    pub doubt_at: Timestamp,
     /// The subscription's requests.
     pub subscribe: SubscribeState,
     /// The list of hops of the S-CSCF that serves the user (NH-1).
@@ -99,6 +101,7 @@ impl Default for UserState {
             pushes: 0,
             subscribe_at: Timestamp::NEVER,
             dirty: false,
+            doubt_at: Timestamp::NEVER,
             subscribe: SubscribeState::default(),
             set: COMMON_SET,
         }

@@ -123,6 +123,10 @@ impl Shard {
                 .pushes
                 .lookup_mut(key)
                 .expect("a session belongs to a push");
+            // What a phone says after the BYE does not end the dialog a second time.
+            if !push.has_session() {
+                return;
+            }
             signalling::bye_media(push, &mut ctx!(self, now));
             return self.after_push(now, key, Some(outcome));
         }
@@ -152,8 +156,11 @@ impl Shard {
                     .pushes
                     .lookup_mut(key)
                     .expect("a session belongs to a push");
-                signalling::bye_media(push, &mut ctx!(self, now));
-                Some(Outcome::MsrpStatus(408))
+                let lives = push.has_session();
+                if lives {
+                    signalling::bye_media(push, &mut ctx!(self, now));
+                }
+                lives.then_some(Outcome::MsrpStatus(408))
             }
             Progress::None
             | Progress::Delivered { .. }
@@ -483,6 +490,7 @@ impl Shard {
                 self.want_subscription(now, key);
             }
         }
+        self.settle_doubt(now, key);
         self.subscription_timer(now, key);
         self.rearm_user(key);
     }
@@ -496,7 +504,8 @@ impl Shard {
         let mut deadline = state.decide_at.min(state.retry_at);
         deadline = deadline
             .min(entry.user.subscription.deadline())
-            .min(state.subscribe_at);
+            .min(state.subscribe_at)
+            .min(state.doubt_at);
         if let Some(expiry_s) = self
             .post
             .mailbox_ref(key.slot)

@@ -455,8 +455,9 @@ impl World {
                 status,
                 tag,
             } => {
+                let now = self.net.now;
                 self.ledger
-                    .final_response(&call_id, status, &tag, self.epoch);
+                    .final_response(now, (&call_id, &tag), status, self.epoch);
             }
             Note::Evidence { call, message } => {
                 let call = &self.calls[call];

@@ -503,9 +503,20 @@ fn invite_timeout(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<Outcome> {
 }
 
 fn other_timeout(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<Outcome> {
-    let other = push.other.as_mut().expect("checked by the caller");
-    match other.handle_timeout(ctx.now) {
+    let action = push
+        .other
+        .as_mut()
+        .expect("checked by the caller")
+        .handle_timeout(ctx.now);
+    match action {
         NonInviteAction::Retransmit => {
+            let way = transmit::way_out(push, ctx);
+            if way.address.is_none() && ctx.out.is_writable(way.link) {
+                // It found no connection before (NH-9).
+                if let Some(other) = &mut push.other {
+                    other.delivered_to_stream();
+                }
+            }
             ctx.probe.retransmissions_total += 1;
             transmit::other(push, ctx);
             None
