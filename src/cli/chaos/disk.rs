@@ -130,7 +130,25 @@ impl Disk {
         run(Command::new("mount")
             .args(["-o", options])
             .arg(&self.image)
-            .arg(&self.mount))
+            .arg(&self.mount))?;
+        match self.thin {
+            Some(_) => self.split_requests(),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes every request to the device of this disk as small as its file's pages. A loop device reports
+    /// a write that its file took only in part as done; one page is taken whole or not at all.
+    fn split_requests(&self) -> Result<(), String> {
+        let mounts = fs::read_to_string("/proc/self/mounts").map_err(|error| shown(&error))?;
+        let here = self.mount.to_string_lossy();
+        let line = mounts
+            .lines()
+            .find(|line| line.split(' ').nth(1) == Some(&*here));
+        let device = line.and_then(|line| line.split(' ').next()?.strip_prefix("/dev/"));
+        let device = device.ok_or("the loop device is not among the mounts")?;
+        let limit = format!("/sys/block/{device}/queue/max_sectors_kb");
+        fs::write(&limit, "4").map_err(|error| format!("{limit}: {error}"))
     }
 
     pub(super) fn unmount(&self) -> Result<(), String> {
