@@ -11,6 +11,7 @@ use crate::msrp::inbound::InboundOptions;
 use crate::msrp::session::SessionOptions;
 use crate::push::campaign::CampaignOptions;
 use crate::push::hops::{HopOptions, HopTransport};
+use crate::push::large::LargeOptions;
 use crate::push::options::{Grouping as PushGrouping, PushOptions};
 use crate::push::post::PostOptions;
 use crate::reginfo::subscription::SubscribeOptions;
@@ -54,6 +55,7 @@ pub fn shard_options(config: &Config, addresses: &ShardAddresses) -> ShardOption
         post: post_options(config),
         subscribe: SubscribeOptions {
             expires_s: config.subscription.expires_s,
+            trust_register_body: config.subscription.trust_register_body,
             transaction,
             ..SubscribeOptions::default()
         },
@@ -146,6 +148,7 @@ fn profile(config: &Config, addresses: &ShardAddresses) -> Profile {
         msrp_host: msrp_host(config, addresses.msrp),
         msrp_port: addresses.msrp.port(),
         call_id_host: host,
+        response_source: config.sip.response_source.clone().unwrap_or_default(),
         ..Profile::default()
     }
 }
@@ -252,6 +255,19 @@ fn post_options(config: &Config) -> PostOptions {
             ..LifeOptions::default()
         },
         cache_bytes_max: store.cache_mib << 20,
+        large: LargeOptions {
+            bytes_max: store.large_max,
+            sessions_max: store.large_sessions,
+            ..LargeOptions::default()
+        },
+        revoke: store.revoke,
+        stored_notices: store.stored_notices,
+        imdn_route: config
+            .identity
+            .imdn_route
+            .clone()
+            .unwrap_or_default()
+            .into_bytes(),
         charging: config.push.charging,
         ..PostOptions::default()
     }

@@ -137,6 +137,14 @@ pub enum LinkCommand {
         /// The link.
         link: LinkId,
     },
+    /// Stop reading from a stream, or go on: what stays unread runs its peer into flow control. A
+    /// little that was read before may still come after a stop.
+    Hold {
+        /// The link.
+        link: LinkId,
+        /// `true` to stop.
+        held: bool,
+    },
 }
 
 /// Numbers an append within one run of a shard; counts up from 1 without gaps.

@@ -14,6 +14,7 @@
 pub mod campaign;
 pub mod delivery;
 pub mod hops;
+pub mod large;
 pub mod negotiation;
 pub mod notices;
 pub mod notifier;
@@ -67,6 +68,8 @@ pub struct Env {
     pub msrp_prefix: Vec<u8>,
     /// Our `host:port` in Via.
     pub sent_by: Vec<u8>,
+    /// `Response-Source` line of our failure responses; empty for none.
+    pub response_source_line: Vec<u8>,
     /// `Server` line of our responses.
     pub server_line: Vec<u8>,
     /// `Contact` line of our responses in a push dialog.
@@ -318,6 +321,8 @@ pub struct Push {
     pub waiting_for: Option<u64>,
     /// Messages judged in this session so far (DLV-6).
     pub messages_sent: u32,
+    /// The message being sent lies in parts.
+    pub in_parts: bool,
     /// Send one message at a time: sessions of this device were lost lately (BAD-30).
     pub careful: bool,
     /// Leave `require` and `explicit` out of the INVITE (RSP-17).
@@ -382,6 +387,7 @@ impl Push {
         self.msrp_link = None;
         self.waiting_for = None;
         self.messages_sent = 0;
+        self.in_parts = false;
         self.careful = false;
         self.no_require = false;
         self.urgent = false;
@@ -512,6 +518,12 @@ impl Push {
         } else {
             self.last_notice = number;
         }
+    }
+
+    /// `true` when `number` is being sent from parts: the record of its deposit would be of no use then.
+    #[must_use]
+    pub fn lacks_parts(&self, number: u64) -> bool {
+        self.in_parts && self.inflight.last() == Some(&number)
     }
 
     /// `true` while an offer of ours that is no refresh waits for its answer.

@@ -130,7 +130,14 @@ impl ShardOptions {
         msrp_prefix.extend_from_slice(format!(":{}/", self.profile.msrp_port).as_bytes());
         let profile = &self.profile;
         let feature = profile.feature_value.replace(':', "%3A");
+        let source = &profile.response_source;
+        let response_source_line = if source.is_empty() {
+            Vec::new()
+        } else {
+            format!("Response-Source: fe=\"<{source}>\"\r\n").into_bytes()
+        };
         Ok(Env {
+            response_source_line,
             server_line: format!("Server: {}\r\n", profile.server).into_bytes(),
             contact_line: format!(
                 "Contact: <{}>;{}=\"{feature}\";automata\r\n",

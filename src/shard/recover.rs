@@ -10,8 +10,9 @@ use crate::base::surface::Location;
 use crate::base::time::Timestamp;
 use crate::shard::Shard;
 use crate::store::checkpoint::{self, Item};
-use crate::store::index::{Fate, NewEntry};
+use crate::store::index::{Fate, Mailbox, NewEntry};
 use crate::store::op::MarkKind;
+use crate::store::parts;
 use crate::store::record::{self, Record};
 
 /// What recovery found.
@@ -67,6 +68,7 @@ impl Shard {
             }
             if let Some(entry) = self.registry.at(slot) {
                 mailbox.save(&entry.user.canonical, &entry.user.identity, out);
+                self.save_parts(mailbox, out);
             }
         }
         if next < slots {
@@ -74,6 +76,19 @@ impl Shard {
         }
         self.post.segments.save(out);
         None
+    }
+
+    /// Appends where the parts of a mailbox's large messages lie.
+    fn save_parts(&self, mailbox: &Mailbox, out: &mut Vec<u8>) {
+        if self.post.parts.is_empty() {
+            return;
+        }
+        for entry in mailbox.iter().filter(|entry| entry.location().is_some()) {
+            let places = self.post.parts.places(entry.number());
+            if !places.is_empty() {
+                checkpoint::put_parts(entry.number(), places, out);
+            }
+        }
     }
 
     /// Takes one piece of a checkpoint, in their order and before any record. False when the piece
@@ -120,6 +135,10 @@ impl Shard {
                     found.messages += count;
                     found.saved += count;
                 }
+                Ok(Item::Parts { number, places }) => {
+                    let places = parts::read_places(places).collect();
+                    self.post.parts.insert(number, places);
+                }
                 Err(_) => return false,
             }
         }
@@ -131,6 +150,7 @@ impl Shard {
     /// books do not balance by so much from then on.
     pub fn forget_absent(&mut self, present: &[u32]) -> u64 {
         let lost = self.post.segments.forget_absent(present);
+        self.post.parts.forget_absent(present);
         if lost == 0 {
             return 0;
         }
@@ -167,7 +187,7 @@ impl Shard {
                     number: deposit.number,
                     dedupe: deposit.dedupe(self.post.dedupe_keys),
                     expires_s: u32::try_from(deposit.expires.as_secs()).unwrap_or(u32::MAX),
-                    bytes: u32::try_from(deposit.cpim.len()).unwrap_or(u32::MAX),
+                    bytes: u32::try_from(deposit.body_bytes()).unwrap_or(u32::MAX),
                     target: deposit.target_instance,
                     flags: deposit.flags,
                 };
@@ -177,6 +197,10 @@ impl Shard {
                     self.post.count(true);
                     self.post.ledger.deposited += 1;
                     found.messages += 1;
+                    if let Some(list) = deposit.parts() {
+                        let places = list.places().collect();
+                        self.post.parts.insert(deposit.number, places);
+                    }
                 } else if let Some(old) = mailbox.relocate(deposit.number, location) {
                     // Written again to free the segment it lay in.
                     self.post.segments.deposit(location);
@@ -185,6 +209,11 @@ impl Shard {
                     // Came while the checkpoint was made: its books are older than its pieces.
                     self.post.ledger.deposited += 1;
                 }
+            }
+            Ok(Record::Part(part)) => {
+                // Counts once a deposit names it; else it is what is left of a broken transfer.
+                self.post.saw_number(part.number);
+                self.post.segments.note(location);
             }
             Ok(Record::Mark(mark)) => self.recover_mark(location, &mark, found),
             Err(_) => {
@@ -202,6 +231,9 @@ impl Shard {
         found: &mut Recovered,
     ) {
         self.post.saw_number(mark.number);
+        if matches!(mark.kind, MarkKind::Removed { .. }) {
+            self.post.parts.remove(mark.number);
+        }
         let Some(user) = self.registry.lookup(mark.user) else {
             self.post.segments.mark(location, None);
             // Its last message left while the checkpoint was made, whose books have the deposit; a
@@ -244,6 +276,10 @@ impl Shard {
     /// After the last record: plans when to ask the registrar about each user with mail, and
     /// subscribes the configured users.
     pub fn recovered(&mut self, now: Timestamp) {
+        // Only now is it known whose parts still matter: those of removed messages may be gone.
+        for place in self.post.parts.all_places() {
+            self.post.segments.deposit(place);
+        }
         let pace = Duration::from_secs(1) / self.options.subscribe_pace_per_s.max(1);
         let mut at = now;
         let users: Vec<Key> = self.registry.keys().collect();

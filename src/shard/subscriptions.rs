@@ -73,11 +73,15 @@ impl Shard {
         if entry.user.identity.is_empty() {
             entry.user.identity.extend_from_slice(to.uri);
         }
+        let knows = expires > 0
+            && self.options.subscribe.trust_register_body
+            && self.take_registered(now, user, message);
+        let entry = self.registry.entry_mut(user).expect("found above");
         let has_mail = self
             .post
             .mailbox_ref(user.slot)
             .is_some_and(|mailbox| !mailbox.is_empty());
-        let wanted = expires > 0 && (has_mail || self.options.subscribe_always);
+        let wanted = expires > 0 && !knows && (has_mail || self.options.subscribe_always);
         if wanted && !self.hops.is_up(now) {
             entry.extra.subscribe_at = now + NO_HOP_RETRY;
         } else if wanted {
