@@ -108,6 +108,7 @@ impl Core for Answering {
             | Input::Datagram { .. }
             | Input::Drain
             | Input::Mesh(_)
+            | Input::Resolved { .. }
             | Input::Stored(_)
             | Input::Wall(_) => {}
         }

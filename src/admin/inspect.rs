@@ -186,14 +186,17 @@ impl Recovery for Replay {
         match record::decode(payload) {
             Ok(Record::Deposit(deposit)) => {
                 self.deposits += 1;
+                // A copy is no new message; the books of a checkpoint have every message of which
+                // copies come later.
+                let is_copy = deposit.flags.contains(DepositFlags::COPY);
                 if let Some(held) = self.held.get_mut(&deposit.number) {
                     // Known from the checkpoint, whose books do not have it yet; or written again
                     // to another place.
-                    self.ledger.deposited += u64::from(self.saved && held.at == at);
+                    self.ledger.deposited += u64::from(self.saved && !is_copy);
                     held.at = at;
                     return;
                 }
-                self.ledger.deposited += 1;
+                self.ledger.deposited += u64::from(!(self.saved && is_copy));
                 let held = Held {
                     in_parts: deposit.parts().is_some(),
                     at,

@@ -1,6 +1,10 @@
 //! Layer 6: puts the engine together from its configuration, and tells the operator how it is.
 
+pub mod api;
+pub mod doctor;
 pub mod engine;
+pub mod http;
 pub mod inspect;
+pub mod metrics;
 pub mod options;
 pub mod report;

@@ -3,15 +3,17 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use crate::base::wall::ClockOptions;
 use crate::config::Config;
-use crate::config::file::{Grouping, Gruu, OnDamage, Transport};
+use crate::config::file::{Grouping, Gruu, OnDamage, Scscf, Transport};
 use crate::io::listen::ShardAddresses;
 use crate::io::store::{DamagePolicy, JournalOptions};
 use crate::msrp::inbound::InboundOptions;
 use crate::msrp::session::SessionOptions;
 use crate::push::campaign::CampaignOptions;
-use crate::push::hops::{HopOptions, HopTransport};
+use crate::push::hops::{COMMON_SET, HopOptions, HopTransport, SetOptions};
 use crate::push::large::LargeOptions;
+use crate::push::names::NameOptions;
 use crate::push::options::{Grouping as PushGrouping, PushOptions};
 use crate::push::post::PostOptions;
 use crate::reginfo::subscription::SubscribeOptions;
@@ -22,7 +24,7 @@ use crate::sip::session_timer::SessionTimerOptions;
 use crate::sip::template::Profile;
 use crate::sip::transaction::TransactionOptions;
 use crate::sip::transaction::server::ServerOptions;
-use crate::store::index::{Goal, Quota};
+use crate::store::index::{CleanOptions, Goal, Quota};
 use crate::store::op::LifeOptions;
 
 /// Decisions of one turn of a shard.
@@ -50,6 +52,14 @@ pub fn shard_options(config: &Config, addresses: &ShardAddresses) -> ShardOption
             .collect(),
         trusted_peers: config.sip.trusted_peers.clone(),
         hops: hops(config),
+        sets: sets(config),
+        names: NameOptions {
+            hosts: config.sip.hosts.clone().into_iter().collect(),
+            resolve: config.sip.resolve,
+            ttl: Duration::from_secs(config.sip.resolve_ttl_s),
+            ..NameOptions::default()
+        },
+        message_max: config.sip.max_message,
         push: push_options(config, transaction),
         campaign: campaign_options(config),
         post: post_options(config),
@@ -59,9 +69,13 @@ pub fn shard_options(config: &Config, addresses: &ShardAddresses) -> ShardOption
             transaction,
             ..SubscribeOptions::default()
         },
+        clock: ClockOptions {
+            hold: Duration::from_secs(config.store.clock_hold_s),
+            ..ClockOptions::default()
+        },
         subscribe_always: config.subscription.always,
         subscribe_users: config.subscription.users.clone(),
-        subscribe_pace_per_s: config.subscription.pace_per_s,
+        subscribe_pace_per_s: share_of(config.subscription.pace_per_s, config),
         inbound: InboundOptions::default(),
         pager_max: config.store.pager_max,
         users_max: config.limits.users_max,
@@ -74,6 +88,12 @@ pub fn shard_options(config: &Config, addresses: &ShardAddresses) -> ShardOption
         },
         tick: TICK,
     }
+}
+
+/// A shard's share of a pace of the process; 0 stays 0.
+fn share_of(pace_per_s: u32, config: &Config) -> u32 {
+    let shards = u32::try_from(config.node.shards).unwrap_or(u32::MAX);
+    pace_per_s.div_ceil(shards.max(1))
 }
 
 /// The options of that shard's journal.
@@ -167,17 +187,50 @@ fn hops(config: &Config) -> Vec<HopOptions> {
         Transport::Tcp => HopTransport::Tcp,
         Transport::Udp => HopTransport::Udp,
     };
-    config
-        .sip
-        .next_hops
-        .iter()
-        .map(|hop| HopOptions {
+    let lists = config.sip.scscf.iter().map(|scscf| &scscf.next_hops);
+    let lists = core::iter::once(&config.sip.next_hops).chain(lists);
+    let mut all = Vec::new();
+    for (set, list) in (COMMON_SET..).zip(lists) {
+        all.extend((0_u16..).zip(list).map(|(place, hop)| HopOptions {
             address: hop.address,
             transport,
             connections: hop.connections,
             invite_inflight_max: hop.invite_inflight_max,
-        })
-        .collect()
+            set,
+            priority: hop.priority.unwrap_or(place),
+            weight: hop.weight,
+        }));
+    }
+    all
+}
+
+/// The S-CSCFs with hops of their own, in the order that numbers their sets.
+fn sets(config: &Config) -> Vec<SetOptions> {
+    let transport = match config.sip.transport {
+        Transport::Tcp => "tcp",
+        Transport::Udp => "udp",
+    };
+    let host_of = |name: &String| {
+        let (host, port) = match name.rsplit_once(':') {
+            Some((host, digits)) => match digits.parse() {
+                Ok(port) => (host, Some(port)),
+                Err(_) => (name.as_str(), None),
+            },
+            None => (name.as_str(), None),
+        };
+        (host.to_ascii_lowercase(), port)
+    };
+    let set = |scscf: &Scscf| SetOptions {
+        hosts: scscf.names.iter().map(host_of).collect(),
+        route: scscf.route.clone().map_or_else(
+            || {
+                let hop = scscf.next_hops.first()?;
+                Some(format!("<sip:{};transport={transport};lr>", hop.address))
+            },
+            |route| Some(format!("<{route}>")),
+        ),
+    };
+    config.sip.scscf.iter().map(set).collect()
 }
 
 fn push_options(config: &Config, transaction: TransactionOptions) -> PushOptions {
@@ -238,6 +291,7 @@ fn campaign_options(config: &Config) -> CampaignOptions {
         },
         goal: Goal::EachSelected,
         decisions_per_turn: DECISIONS_PER_TURN,
+        pushes_per_s: share_of(config.push.pace_per_s, config),
     }
 }
 
@@ -268,6 +322,11 @@ fn post_options(config: &Config) -> PostOptions {
             .clone()
             .unwrap_or_default()
             .into_bytes(),
+        clean: CleanOptions {
+            segment_bytes: u64::from(store.segment_mib) << 20,
+            bytes_per_s: u64::from(store.clean_mib_s) << 20,
+            ..CleanOptions::default()
+        },
         charging: config.push.charging,
         ..PostOptions::default()
     }

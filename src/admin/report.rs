@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use serde_json::json;
 
+use crate::admin::api::Places;
 use crate::admin::engine::{Engine, Snapshot, Snapshots};
 use crate::io::stats::Counters;
 use crate::metrics::probe::Probe;
@@ -28,8 +29,8 @@ impl Board {
     }
 
     /// Takes new snapshots; true if anything was counted since the last call.
-    pub fn update(&mut self, engine: &Engine) -> bool {
-        self.absorb(&engine.snapshots);
+    pub fn update(&mut self, snapshots: &Snapshots) -> bool {
+        self.absorb(snapshots);
         let total = self.total();
         let moved = total != self.last;
         self.last = total;
@@ -41,6 +42,12 @@ impl Board {
         for (shard, snapshot) in snapshots.take() {
             self.shards[shard] = snapshot;
         }
+    }
+
+    /// What each shard has shown last.
+    #[must_use]
+    pub fn shards(&self) -> &[Snapshot] {
+        &self.shards
     }
 
     /// Counters over all shards.
@@ -64,6 +71,10 @@ impl Board {
                 messages: sum.messages + shard.population.messages,
                 links: sum.links + shard.population.links,
                 stores_low: sum.stores_low + shard.population.stores_low,
+                cleaned: (
+                    sum.cleaned.0 + shard.population.cleaned.0,
+                    sum.cleaned.1 + shard.population.cleaned.1,
+                ),
                 stores_failed: sum.stores_failed + shard.population.stores_failed,
                 ledger: sum.ledger.plus(shard.population.ledger),
                 stored: sum.stored + shard.population.stored,
@@ -125,6 +136,8 @@ impl Board {
                 "users": held.users,
                 "links": held.links,
                 "stores_low": held.stores_low,
+                "cleaned_messages": held.cleaned.0,
+                "cleaned_bytes": held.cleaned.1,
                 "stores_failed": held.stores_failed,
             },
             "driver": driver,
@@ -134,7 +147,7 @@ impl Board {
 
 /// The same as [`ready`], for programs: the first line of `volley run --json`.
 #[must_use]
-pub fn ready_json(engine: &Engine) -> serde_json::Value {
+pub fn ready_json(engine: &Engine, places: &Places) -> serde_json::Value {
     let shards: Vec<serde_json::Value> = engine
         .host
         .addresses()
@@ -160,12 +173,13 @@ pub fn ready_json(engine: &Engine) -> serde_json::Value {
         "recovered_from_checkpoint": saved,
         "recovered_records": records,
         "recovery_ms": took.unwrap_or_default().as_secs_f64() * 1000.0,
+        "admin": { "socket": places.socket, "metrics": places.metrics },
     } })
 }
 
 /// What was found and where we listen, once at the start.
 #[must_use]
-pub fn ready(engine: &Engine) -> String {
+pub fn ready(engine: &Engine, places: &Places) -> String {
     let mut text = String::from("ready:");
     for addresses in engine.host.addresses() {
         let _ = write!(text, " shard {}", addresses.shard);
@@ -182,5 +196,14 @@ pub fn ready(engine: &Engine) -> String {
     }
     let messages: u64 = engine.recovered.iter().map(|found| found.messages).sum();
     let _ = write!(text, " {messages} messages in the store");
+    if let Some(metrics) = places.metrics {
+        let _ = write!(text, "; metrics at http://{metrics}/metrics");
+    }
+    match &places.socket {
+        Some(socket) => {
+            let _ = write!(text, "; orders at {}", socket.display());
+        }
+        None => text.push_str("; no admin socket: store.dir is too long for one, set admin.socket"),
+    }
     text
 }

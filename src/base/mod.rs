@@ -13,3 +13,4 @@ pub mod span;
 pub mod surface;
 pub mod time;
 pub mod token;
+pub mod wall;

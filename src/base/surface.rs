@@ -4,7 +4,7 @@
 //! until it returns `None`, then wait until [`Core::next_deadline`]. Time never goes back. When
 //! [`Core::room`] is false the driver stops reading from peers until it is true again.
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 
 use crate::base::time::{Timestamp, UnixMillis};
 
@@ -92,6 +92,13 @@ pub enum Input<'a> {
         /// The token of the command.
         token: u64,
     },
+    /// The answer to a [`NameQuery`].
+    Resolved {
+        /// The token of the query.
+        token: u64,
+        /// What the name stands for, best first; empty when nobody knows.
+        addresses: &'a [IpAddr],
+    },
     /// Store operations finished.
     Stored(&'a StoreDone),
     /// A frame another shard passed on.
@@ -145,6 +152,16 @@ pub enum LinkCommand {
         /// `true` to stop.
         held: bool,
     },
+}
+
+/// A host name whose addresses the core wants to know (A and AAAA). The answer may take its time; the
+/// core goes on without it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NameQuery {
+    /// Chosen by the core.
+    pub token: u64,
+    /// The name, lower case.
+    pub name: String,
 }
 
 /// Numbers an append within one run of a shard; counts up from 1 without gaps.
@@ -267,6 +284,10 @@ pub trait Core {
     /// once all work for the store was taken; `None` ends it. Bounded work.
     fn checkpoint(&self, at: u64, out: &mut Vec<u8>) -> Option<u64> {
         let _ = (at, out);
+        None
+    }
+    /// The next name to look up; answered by [`Input::Resolved`], never within this call.
+    fn poll_query(&mut self) -> Option<NameQuery> {
         None
     }
     /// False while the driver must not read from peers.

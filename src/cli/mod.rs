@@ -4,11 +4,14 @@
 mod chaos;
 #[cfg(feature = "demo")]
 mod child;
+mod ctl;
 #[cfg(feature = "demo")]
 mod demo;
+mod doctor;
 mod lifeline;
 #[cfg(feature = "demo")]
 mod place;
+mod plan;
 mod run;
 mod store;
 
@@ -32,6 +35,10 @@ const EXAMPLES: &str = "Examples:
   volley config --check volley.toml            is this file right?
   volley run --config volley.toml              serve
   volley run --config volley.toml --json       serve, a JSON line of counters a second
+  volley ctl --config volley.toml status       how is the engine that runs with this file?
+  volley top --config volley.toml              the same, once a second, with rates
+  volley doctor --config volley.toml           is this host right for it?
+  volley plan --users 10000000                 cores, memory and disk for so many users
   volley store verify --dir /var/lib/volley    is everything there that was acknowledged?";
 
 #[derive(Debug, Subcommand)]
@@ -44,6 +51,29 @@ enum Command {
     Run(run::Run),
     /// Show or check configuration files.
     Config(ConfigCommand),
+    /// Ask a running engine, or tell it to drain.
+    #[command(
+        after_help = "Exit codes: 0 answered, 1 no engine answers, 2 wrong usage, 3 the engine is \
+                            draining or not well (health)."
+    )]
+    Ctl(ctl::Ctl),
+    /// Rates, latencies and shards of a running engine, again and again.
+    Top(ctl::Top),
+    /// Check this host: kernel, limits, cores, clocks, sockets, disk. Changes nothing.
+    #[command(
+        after_help = "Exit codes: 0 nothing above advice, 1 warnings, 2 wrong usage, 3 something \
+                            critical."
+    )]
+    Doctor(doctor::Doctor),
+    /// Write what `doctor` wants, or take it back. Lost at the next boot.
+    #[command(
+        after_help = "Examples:\n  volley tune --script > tune.sh\n  volley tune --apply --advice\n  \
+                      volley tune --revert\nExit codes: 0 done, 1 a file could not be written, 2 wrong \
+                      usage."
+    )]
+    Tune(doctor::Tune),
+    /// Cores, memory, disk and network for a number of users, with the assumptions.
+    Plan(plan::Plan),
     /// Look into a store that no engine serves, copy it, or write it anew.
     #[command(
         after_help = "Exit codes: 0 done and nothing wrong, 1 it could not be done (a store that an \
@@ -98,6 +128,11 @@ pub(crate) fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(run) => run.main(),
         Command::Config(command) => config(&command),
+        Command::Ctl(ctl) => ctl.main(),
+        Command::Top(top) => top.main(),
+        Command::Doctor(doctor) => doctor.main(),
+        Command::Tune(tune) => tune.main(),
+        Command::Plan(plan) => plan.main(),
         Command::Store(store) => store.main(),
         #[cfg(feature = "demo")]
         Command::Demo(demo) => demo.main(),

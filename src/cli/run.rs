@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use volley::admin::api::Desk;
 use volley::admin::engine::Engine;
-use volley::admin::report::{self, Board};
+use volley::admin::report;
 use volley::io::host;
 
 use super::lifeline::when_input_ends;
@@ -75,22 +76,42 @@ impl Run {
                 return ExitCode::FAILURE;
             }
         }
+        let desk = Arc::new(Desk::new(&engine));
+        let places = match desk.open(&config) {
+            Ok(places) => places,
+            Err(error) => {
+                complain(&error.to_string());
+                engine.host.stop_handle().stop();
+                let _ = engine.host.join();
+                return ExitCode::FAILURE;
+            }
+        };
         if self.json {
-            print(&format!("{}\n", report::ready_json(&engine)));
+            print(&format!("{}\n", report::ready_json(&engine, &places)));
         }
         if !self.quiet {
-            complain(&report::ready(&engine));
+            complain(&report::ready(&engine, &places));
         }
-        self.serve(engine, signals, &orphaned)
+        let code = self.serve(engine, &desk, signals, &orphaned);
+        if let Some(socket) = places.socket {
+            let _ = std::fs::remove_file(socket);
+        }
+        code
     }
 
-    fn serve(&self, engine: Engine, mut signals: Signals, orphaned: &AtomicBool) -> ExitCode {
+    fn serve(
+        &self,
+        engine: Engine,
+        desk: &Desk,
+        mut signals: Signals,
+        orphaned: &AtomicBool,
+    ) -> ExitCode {
         let stop = engine.host.stop_handle();
-        let mut board = Board::new(engine.host.addresses().len());
         let mut stopping = false;
         loop {
             pause(LOOK);
-            if signals.pending().next().is_some() || orphaned.load(Ordering::Relaxed) {
+            let ends = signals.pending().next().is_some() || desk.is_drain_asked();
+            if ends || orphaned.load(Ordering::Relaxed) {
                 if !self.quiet {
                     complain("stopping: no new pushes, running ones may finish");
                 }
@@ -100,12 +121,14 @@ impl Run {
                 // Nobody asked: a shard has ended, and with it all of them.
                 break;
             }
-            let moved = board.update(&engine);
-            if moved && self.json {
-                print(&format!("{}\n", board.json(&engine.host.counters())));
-            } else if moved && !self.quiet {
-                complain(&board.line());
-            }
+            desk.with_board(|board| {
+                let moved = board.update(&engine.snapshots);
+                if moved && self.json {
+                    print(&format!("{}\n", board.json(&engine.host.counters())));
+                } else if moved && !self.quiet {
+                    complain(&board.line());
+                }
+            });
             if stopping {
                 break;
             }
@@ -113,13 +136,15 @@ impl Run {
         let snapshots = engine.snapshots.clone();
         let stats = engine.host.stats().to_vec();
         let ended = engine.host.join();
-        board.absorb(&snapshots);
-        if self.json {
-            let counters: Vec<_> = stats.iter().map(|stats| stats.read()).collect();
-            print(&format!("{}\n", board.json(&counters)));
-        } else if !self.quiet {
-            complain(&format!("stopped: {}", board.line()));
-        }
+        desk.with_board(|board| {
+            board.absorb(&snapshots);
+            if self.json {
+                let counters: Vec<_> = stats.iter().map(|stats| stats.read()).collect();
+                print(&format!("{}\n", board.json(&counters)));
+            } else if !self.quiet {
+                complain(&format!("stopped: {}", board.line()));
+            }
+        });
         match ended {
             Ok(()) if stopping => ExitCode::SUCCESS,
             Ok(()) => {

@@ -390,7 +390,7 @@ fn to_json(deposit: &Deposit<'_>, devices: &[(u64, Fate)]) -> Value {
         "identity": text(deposit.identity),
         "received_ms": deposit.received.0,
         "expires_ms": deposit.expires.0,
-        "flags": deposit.flags.bits(),
+        "flags": deposit.flags.without(DepositFlags::COPY).bits(),
         "sender": text(deposit.sender),
         "imdn_message_id": text(deposit.imdn_message_id),
         "conversation_id": text(deposit.conversation_id),
@@ -549,7 +549,9 @@ async fn compact(place: &Path, shard: u32) -> Result<u64, String> {
                     held.at.segment, held.at.offset
                 )
             })?;
-            writer.append(&payload).await.map_err(said)?;
+            let mut copy = payload.clone();
+            record::mark_copy(&mut copy);
+            writer.append(&copy).await.map_err(said)?;
             let Ok(Record::Deposit(deposit)) = record::decode(&payload) else {
                 continue;
             };

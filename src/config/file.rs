@@ -1,5 +1,6 @@
 //! The keys of the configuration file, their defaults and ranges.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
@@ -7,6 +8,7 @@ use serde::Deserialize;
 
 use crate::base::limits;
 use crate::config::error::Problem;
+use crate::push::hops::SETS_MAX;
 use crate::push::large::LARGE_BYTES_MAX;
 
 /// The whole file. Every section and key has a default except the addresses of the SIP core.
@@ -38,6 +40,9 @@ pub struct Config {
     /// Bounds of tables.
     #[serde(default)]
     pub limits: Limits,
+    /// What operators look at.
+    #[serde(default)]
+    pub admin: Admin,
 }
 
 /// `[node]`
@@ -60,6 +65,16 @@ impl Default for Node {
             drain_s: 30,
         }
     }
+}
+
+/// `[admin]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Admin {
+    /// Unix socket for `volley ctl`; default: `admin.sock` in the store's directory.
+    pub socket: Option<PathBuf>,
+    /// Address of the metrics endpoint; none without it.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// Transport towards the SIP core.
@@ -85,6 +100,27 @@ pub struct NextHop {
     /// Most INVITEs without a final response.
     #[serde(default = "default_inflight")]
     pub invite_inflight_max: u32,
+    /// Lower ones are used first; default: the place in the list.
+    pub priority: Option<u16>,
+    /// Share of the requests among hops of the same priority.
+    #[serde(default = "default_weight")]
+    pub weight: u16,
+}
+
+const fn default_weight() -> u16 {
+    1
+}
+
+/// One entry of `sip.scscf`: an S-CSCF whose users are reached by hops of its own.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scscf {
+    /// `host` or `host:port` by which it names itself in third-party REGISTERs.
+    pub names: Vec<String>,
+    /// Its hops.
+    pub next_hops: Vec<NextHop>,
+    /// URI of the first Route; default: its first next hop with `lr`.
+    pub route: Option<String>,
 }
 
 const fn default_connections() -> u16 {
@@ -115,6 +151,21 @@ pub struct Sip {
     pub next_hops: Vec<NextHop>,
     /// URI of the first Route; default: the first next hop with `lr`.
     pub route: Option<String>,
+    /// S-CSCFs with next hops of their own.
+    #[serde(default)]
+    pub scscf: Vec<Scscf>,
+    /// Addresses of host names in routes, as in /etc/hosts.
+    #[serde(default)]
+    pub hosts: BTreeMap<String, Vec<IpAddr>>,
+    /// Look other host names up (A and AAAA, by the system's resolver).
+    #[serde(default = "yes")]
+    pub resolve: bool,
+    /// How long an answer of the resolver holds, seconds.
+    #[serde(default = "default_resolve_ttl")]
+    pub resolve_ttl_s: u64,
+    /// Largest message taken from a stream, octets.
+    #[serde(default = "default_max_message")]
+    pub max_message: usize,
     /// Overload control parameters in Via (RFC 7339).
     #[serde(default = "yes")]
     pub overload_control: bool,
@@ -127,6 +178,14 @@ pub struct Sip {
 
 const fn yes() -> bool {
     true
+}
+
+const fn default_resolve_ttl() -> u64 {
+    300
+}
+
+const fn default_max_message() -> usize {
+    limits::SIP_MESSAGE_BYTES_MAX
 }
 
 const fn default_t1() -> u64 {
@@ -205,6 +264,8 @@ pub struct Push {
     pub accept_require: bool,
     /// The same for `explicit`.
     pub accept_explicit: bool,
+    /// Most pushes started a second by the process; 0 leaves it to what the hops take.
+    pub pace_per_s: u32,
     /// Repeat a message's charging identifier and addresses in its push.
     pub charging: bool,
 }
@@ -222,6 +283,7 @@ impl Default for Push {
             report_wait_ms: 10_000,
             accept_require: false,
             accept_explicit: false,
+            pace_per_s: 0,
             charging: false,
         }
     }
@@ -308,7 +370,7 @@ pub struct Subscription {
     pub always: bool,
     /// Users subscribed at start, whatever the registrar tells.
     pub users: Vec<String>,
-    /// SUBSCRIBEs a second after a restart.
+    /// SUBSCRIBEs a second after a restart, by the process.
     pub pace_per_s: u32,
     /// Take over the contacts in the body of a third-party REGISTER, and do not subscribe then.
     pub trust_register_body: bool,
@@ -351,6 +413,11 @@ pub struct Store {
     pub on_damage: OnDamage,
     /// Journal written after which a checkpoint of the index is made, MiB; 0 makes none.
     pub checkpoint_mib: u32,
+    /// Octets of sparse segments that are written again in a second so that they can go, MiB; 0 never.
+    pub clean_mib_s: u32,
+    /// How long the wall clock must stay where it jumped until lives are counted by it, seconds; 0
+    /// believes it at once.
+    pub clock_hold_s: u64,
     /// Bodies kept in memory, MiB per shard.
     pub cache_mib: usize,
     /// Most messages of a user.
@@ -383,6 +450,8 @@ impl Default for Store {
             commit_us: 1000,
             on_damage: OnDamage::Refuse,
             checkpoint_mib: 128,
+            clean_mib_s: 8,
+            clock_hold_s: 900,
             cache_mib: 64,
             quota_messages: 1000,
             quota_bytes: 32 * 1024 * 1024,
@@ -449,18 +518,7 @@ impl Config {
                 "name at least one S-CSCF or I-CSCF: next_hops = [{ address = \"192.0.2.1:5060\" }]",
             );
         }
-        if self
-            .sip
-            .next_hops
-            .iter()
-            .any(|hop| hop.connections == 0 || hop.connections > 64)
-        {
-            return problem(
-                "sip.next_hops",
-                "connections is out of range".to_owned(),
-                "use 1 to 64 trunk connections per shard",
-            );
-        }
+        self.check_hops()?;
         if self.sip.transport == Transport::Udp && self.sip.path_mtu.is_none() {
             return problem(
                 "sip.transport",
@@ -471,6 +529,58 @@ impl Config {
             );
         }
         self.check_services()
+    }
+
+    fn check_hops(&self) -> Result<(), Problem> {
+        let problem = |key, what: String, remedy| Err(Problem { key, what, remedy });
+        let sets = self.sip.scscf.iter().map(|scscf| &scscf.next_hops);
+        let mut hops = core::iter::once(&self.sip.next_hops).chain(sets).flatten();
+        if hops.clone().any(|hop| !(1..=64).contains(&hop.connections)) {
+            return problem(
+                "sip.next_hops",
+                "connections is out of range".to_owned(),
+                "use 1 to 64 trunk connections per shard",
+            );
+        }
+        if hops.any(|hop| hop.weight == 0) {
+            return problem(
+                "sip.next_hops",
+                "a weight of 0 gets no requests".to_owned(),
+                "use 1 to 65535, or leave the hop out",
+            );
+        }
+        if self.sip.scscf.len() >= SETS_MAX {
+            return problem(
+                "sip.scscf",
+                format!("{} S-CSCFs are too many", self.sip.scscf.len()),
+                "name at most 31; the rest share sip.next_hops",
+            );
+        }
+        let is_empty = |scscf: &Scscf| scscf.names.is_empty() || scscf.next_hops.is_empty();
+        if self.sip.scscf.iter().any(is_empty) {
+            return problem(
+                "sip.scscf",
+                "an S-CSCF needs names and next_hops".to_owned(),
+                "give both: { names = [\"scscf2.home\"], next_hops = [{ address = \"192.0.2.2:5060\" }] }",
+            );
+        }
+        if !(limits::UDP_PAYLOAD_BYTES_MAX..=limits::SIP_MESSAGE_BYTES_MAX)
+            .contains(&self.sip.max_message)
+        {
+            return problem(
+                "sip.max_message",
+                format!("{} octets is out of range", self.sip.max_message),
+                "use 65535 to 262144",
+            );
+        }
+        if !(1..=86_400).contains(&self.sip.resolve_ttl_s) {
+            return problem(
+                "sip.resolve_ttl_s",
+                format!("{} s is out of range", self.sip.resolve_ttl_s),
+                "use 1 to 86400",
+            );
+        }
+        Ok(())
     }
 
     fn check_services(&self) -> Result<(), Problem> {

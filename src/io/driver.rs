@@ -33,6 +33,7 @@ use super::clock::Clock;
 use super::links::Links;
 use super::listen::ShardSockets;
 use super::mesh::Mesh;
+use super::names::{Answers, Asker};
 use super::park::{Parker, breathe};
 use super::ring::{Completion, DATAGRAM_GROUP, Kind, SLOTS_MAX, STREAM_GROUP, Token};
 use super::stats::{Counters, DriverStats};
@@ -118,6 +119,7 @@ impl Default for DriverOptions {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub mesh: Mesh,
+    pub answers: Answers,
     pub stop: AtomicBool,
 }
 
@@ -162,6 +164,7 @@ pub(super) struct Driver<C, S> {
     clock: Clock,
     stats: Arc<DriverStats>,
     shared: Arc<Shared>,
+    names: Asker,
     shard: usize,
     next_tick: Timestamp,
     wall_due: bool,
@@ -183,7 +186,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         store: S,
         sockets: ShardSockets,
         options: DriverOptions,
-        shared: Arc<Shared>,
+        (shared, names): (Arc<Shared>, Asker),
         stats: Arc<DriverStats>,
     ) -> io::Result<Self> {
         let mut ring = RawRing::new(1024, 8192)?;
@@ -226,6 +229,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             clock,
             stats,
             shared,
+            names,
             shard,
             next_tick: Timestamp::ZERO,
             wall_due: true,
@@ -322,7 +326,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             self.dispatch(completion);
         }
         self.scratch = reaped;
-        if self.take_frames() | self.take_stored() | self.check_stop() {
+        if self.take_frames() | self.take_answers() | self.take_stored() | self.check_stop() {
             progress = Progress::Some;
         }
         self.core.advance(self.now);
@@ -414,6 +418,19 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         any
     }
 
+    fn take_answers(&mut self) -> bool {
+        let mut any = false;
+        while let Some(answer) = self.shared.answers.pop(self.shard) {
+            any = true;
+            let resolved = Input::Resolved {
+                token: answer.token,
+                addresses: &answer.addresses,
+            };
+            self.core.handle(self.now, resolved);
+        }
+        any
+    }
+
     fn take_stored(&mut self) -> bool {
         for round in 0..STORE_BATCH {
             self.done.clear();
@@ -452,6 +469,10 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             while let Some(command) = self.core.poll_link() {
                 any = true;
                 self.obey(command);
+            }
+            while let Some(query) = self.core.poll_query() {
+                any = true;
+                self.names.ask(query);
             }
             any |= self.drain_transmits();
             any |= self.drain_store_work();
@@ -605,7 +626,8 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             self.ring.enter(None)?;
         }
         let stop = self.drain_until.is_none() && self.shared.stop.load(Ordering::Acquire);
-        let frames = !self.shared.mesh.is_empty_for(self.shard);
+        let frames = !self.shared.mesh.is_empty_for(self.shard)
+            || !self.shared.answers.is_empty_for(self.shard);
         if !self.ring.has_completions() && !stop && !frames {
             self.counters.parks += 1;
             parker.park(deadline.since(self.clock.now())).await;

@@ -21,6 +21,7 @@ use crate::base::time::Timestamp;
 use super::driver::{Driver, DriverOptions, NullStore, Shared, StoreDriver};
 use super::listen::{BindError, Plan, ShardAddresses, ShardSockets};
 use super::mesh::Mesh;
+use super::names::{self, Answers, Asker};
 use super::pin::Pinning;
 use super::ring;
 use super::stats::{Counters, DriverStats};
@@ -167,6 +168,12 @@ impl StopHandle {
         self.0.stop.store(true, Ordering::Release);
         self.0.mesh.wake_all();
     }
+
+    /// True once a stop was asked for, or a shard ended and took the others with it.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.0.stop.load(Ordering::Acquire)
+    }
 }
 
 /// The running shards.
@@ -198,6 +205,7 @@ impl Host {
         let sockets = plan.bind()?;
         let shared = Arc::new(Shared {
             mesh: Mesh::new(config.shards)?,
+            answers: Answers::new(config.shards),
             stop: AtomicBool::new(false),
         });
         let mut host = Self {
@@ -224,7 +232,8 @@ impl Host {
     ) -> Result<(), HostError> {
         let pinning = Pinning::new(config.pin.clone());
         let (ready, started) = sync_channel(sockets.len());
-        for sockets in sockets {
+        let askers = names::start(&self.shared, sockets.len())?;
+        for (sockets, names) in sockets.into_iter().zip(askers) {
             let shard = sockets.addresses.shard;
             let stats = Arc::new(DriverStats::default());
             self.stats.push(Arc::clone(&stats));
@@ -233,6 +242,7 @@ impl Host {
                 sockets,
                 options: config.driver,
                 shared: Arc::clone(&self.shared),
+                names,
                 stats,
                 ready: ready.clone(),
             };
@@ -324,6 +334,7 @@ struct Job<F> {
     sockets: ShardSockets,
     options: DriverOptions,
     shared: Arc<Shared>,
+    names: Asker,
     stats: Arc<DriverStats>,
     ready: SyncSender<()>,
 }
@@ -350,7 +361,7 @@ impl<F: ShardFactory> Job<F> {
             store,
             self.sockets,
             self.options,
-            self.shared,
+            (self.shared, self.names),
             self.stats,
         )?;
         // The receiver is gone only if another shard failed; then a stop follows.

@@ -12,6 +12,7 @@ pub mod driver;
 pub mod host;
 pub mod listen;
 pub mod mesh;
+mod names;
 pub mod pin;
 pub mod stats;
 pub mod store;

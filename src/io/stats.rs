@@ -3,11 +3,11 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+    ($($(#[doc = $doc:expr])+ $name:ident),* $(,)?) => {
         /// A plain copy of the counters of a driver. All count up from its start.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct Counters {
-            $($(#[$doc])* pub $name: u64,)*
+            $($(#[doc = $doc])+ pub $name: u64,)*
         }
 
         /// Counters of a driver as last published: behind by some turns, or by a second.
@@ -33,6 +33,12 @@ macro_rules! counters {
             #[must_use]
             pub fn list(&self) -> Vec<(&'static str, u64)> {
                 vec![$((stringify!($name), self.$name),)*]
+            }
+
+            /// What each counter counts, in the order of [`Counters::list`].
+            #[must_use]
+            pub fn help() -> Vec<&'static str> {
+                vec![$(concat!($($doc),+),)*]
             }
         }
     };

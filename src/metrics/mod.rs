@@ -1,3 +1,4 @@
 //! Counters of a shard: plain stores, merged by whoever reads them.
 
+pub mod histogram;
 pub mod probe;

@@ -1,11 +1,17 @@
 //! One struct of counters per shard, with the names they are published under.
 
+use crate::metrics::histogram::Histogram;
+
 macro_rules! probe {
     ($($(#[doc = $doc:expr])+ $name:ident,)+) => {
         /// Counters since the shard started. Every drop has one.
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
         pub struct Probe {
             $($(#[doc = $doc])+ pub $name: u64,)+
+            /// From an INVITE to the 2xx that answered it.
+            pub answer_time: Histogram,
+            /// From an INVITE to each delivery in its session.
+            pub delivery_time: Histogram,
         }
 
         impl Probe {
@@ -14,9 +20,16 @@ macro_rules! probe {
                 [$((stringify!($name), self.$name),)+].into_iter()
             }
 
+            /// What each counter counts, in the order of [`Probe::iter`].
+            pub fn help() -> impl Iterator<Item = &'static str> {
+                [$(concat!($($doc),+),)+].into_iter()
+            }
+
             /// Adds `other` counter by counter.
             pub fn merge(&mut self, other: &Self) {
                 $(self.$name += other.$name;)+
+                self.answer_time.merge(&other.answer_time);
+                self.delivery_time.merge(&other.delivery_time);
             }
         }
     };
@@ -47,6 +60,8 @@ probe! {
     offers_answered_total,
     /// Offers of peers inside a dialog, refused.
     offers_refused_total,
+    /// Jumps of the wall clock that were not believed at once.
+    clock_jumps_total,
     /// Pushes that ended.
     pushes_ended_total,
     /// Pushes that ended without a session.

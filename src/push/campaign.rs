@@ -8,12 +8,14 @@
 use core::time::Duration;
 use std::collections::VecDeque;
 
+use crate::base::entropy::Jitter;
 use crate::base::outbox::Destination;
 use crate::base::slab::{Key, Slab};
 use crate::base::surface::LinkKind;
 use crate::base::time::Timestamp;
 use crate::imdn::{self, Ending, Requested};
 use crate::push::delivery::{self, Fit, Missing, Progress};
+use crate::push::hops::{COMMON_SET, SETS_MAX};
 use crate::push::notices::Notices;
 use crate::push::notifier::NotifierDialog;
 use crate::push::options::Grouping;
@@ -46,7 +48,12 @@ pub struct CampaignOptions {
     pub goal: Goal,
     /// Decisions of one turn; the rest follow in the next.
     pub decisions_per_turn: usize,
+    /// Most pushes started a second; 0 leaves it to what the hops take (OVL-8).
+    pub pushes_per_s: u32,
 }
+
+/// How much of the pace may be used at once.
+const PACE_BATCH: Duration = Duration::from_millis(1);
 
 /// What the shard keeps per user beside the registration.
 #[derive(Debug)]
@@ -71,6 +78,8 @@ pub struct UserState {
     pub dirty: bool,
     /// The subscription's requests.
     pub subscribe: SubscribeState,
+    /// The list of hops of the S-CSCF that serves the user (NH-1).
+    pub set: u8,
 }
 
 impl Default for UserState {
@@ -86,6 +95,7 @@ impl Default for UserState {
             subscribe_at: Timestamp::NEVER,
             dirty: false,
             subscribe: SubscribeState::default(),
+            set: COMMON_SET,
         }
     }
 }
@@ -128,8 +138,14 @@ pub struct Campaigns {
     /// Notices of clients on their way to the senders.
     pub notices: Notices,
     queue: VecDeque<Key>,
-    throttled: VecDeque<Key>,
-    hop_room: bool,
+    /// Users whom no hop could take, by their set.
+    throttled: Vec<VecDeque<Key>>,
+    /// Sets with such users, a bit each.
+    throttled_sets: u32,
+    /// Those of them whose hops may have room again.
+    hop_room: u32,
+    /// Up to when the pace is used up by pushes already started.
+    paced_until: Timestamp,
     selection: Selection,
     devices: Vec<DeviceView>,
     keys: Vec<u64>,
@@ -145,8 +161,10 @@ impl Campaigns {
             lists: KnownLists::default(),
             notices: Notices::default(),
             queue: VecDeque::with_capacity(1024),
-            throttled: VecDeque::new(),
-            hop_room: false,
+            throttled: (0..SETS_MAX).map(|_| VecDeque::new()).collect(),
+            throttled_sets: 0,
+            hop_room: 0,
+            paced_until: Timestamp::ZERO,
             selection: Selection::default(),
             devices: Vec::with_capacity(64),
             keys: Vec::with_capacity(64),
@@ -172,40 +190,69 @@ impl Campaigns {
 
     /// A hop came up or has room again: users who waited for it may be decided on.
     pub const fn hop_room(&mut self) {
-        self.hop_room = true;
+        self.hop_room = self.throttled_sets;
     }
 
-    /// The next user to decide on.
-    pub fn poll_user(&mut self) -> Option<Key> {
+    /// The next user to decide on: whose trigger is oldest, unless the pace is used up.
+    pub fn poll_user(&mut self, now: Timestamp) -> Option<Key> {
+        if self.is_paced(now) {
+            return None;
+        }
         if let Some(user) = self.queue.pop_front() {
             return Some(user);
         }
-        if !self.hop_room {
-            return None;
+        while self.hop_room != 0 {
+            let set = self.hop_room.trailing_zeros();
+            let queue = &mut self.throttled[set as usize];
+            let user = queue.pop_front();
+            if queue.is_empty() {
+                self.hop_room &= !(1 << set);
+                self.throttled_sets &= !(1 << set);
+            }
+            if user.is_some() {
+                return user;
+            }
         }
-        let user = self.throttled.pop_front();
-        self.hop_room = user.is_some();
-        user
+        None
     }
 
-    /// `true` while there is a decision to make at once.
+    fn is_paced(&self, now: Timestamp) -> bool {
+        self.paced_until >= now + PACE_BATCH
+    }
+
+    /// A push was started: the next ones leave their turn to time. Each takes a little more than its
+    /// share, by chance, so that a crowd does not leave in step.
+    fn pace(&mut self, now: Timestamp, jitter: &mut Jitter) {
+        if let Some(share) = Duration::from_secs(1).checked_div(self.options.pushes_per_s) {
+            let turn = jitter.duration(share, share + share / 8);
+            self.paced_until = self.paced_until.max(now) + turn;
+        }
+    }
+
+    /// When there is a decision to make next: at once ([`Timestamp::ZERO`]), or when the pace allows.
     #[must_use]
-    pub fn is_pending(&self) -> bool {
-        !self.queue.is_empty() || (self.hop_room && !self.throttled.is_empty())
+    pub fn due_at(&self) -> Timestamp {
+        if self.queue.is_empty() && self.hop_room == 0 {
+            Timestamp::NEVER
+        } else {
+            self.paced_until
+        }
     }
 
     fn throttle(&mut self, user: Key, state: &mut UserState) {
-        self.hop_room = false;
+        let set = usize::from(state.set).min(SETS_MAX - 1);
+        self.hop_room &= !(1 << set);
         if !state.throttled {
             state.throttled = true;
-            self.throttled.push_back(user);
+            self.throttled_sets |= 1 << set;
+            self.throttled[set].push_back(user);
         }
     }
 
     /// Users waiting for a hop.
     #[must_use]
     pub fn throttled(&self) -> usize {
-        self.throttled.len()
+        self.throttled.iter().map(VecDeque::len).sum()
     }
 
     /// Decides for `user` and starts a push for every selected client; their keys go to `started`.
@@ -232,10 +279,14 @@ impl Campaigns {
             };
             let device = &mut parts.user.devices[index];
             push.reset(parts.ctx.env, push_key, key, device.key);
+            push.set = parts.state.set;
             push.binding = device.binding;
             device.pushing = Some(push_key);
             parts.state.pushes += 1;
             started.push(push_key);
+        }
+        for _ in 0..started.len() {
+            self.pace(now, parts.ctx.jitter);
         }
         if waits {
             self.throttle(key, parts.state);
@@ -258,7 +309,7 @@ impl Campaigns {
         let moment = Moment {
             now: parts.ctx.now,
             wall: parts.ctx.wall,
-            tokens: parts.ctx.hops.invite_room(parts.ctx.now),
+            tokens: parts.ctx.hops.invite_room(parts.ctx.now, parts.state.set),
         };
         let user = UserView::of(parts.user);
         let policy = &self.options.policy;
@@ -463,7 +514,7 @@ impl Campaigns {
             .is_some_and(|mailbox| !mailbox.is_empty());
         if has_mail
             && outcome == Outcome::NoHop
-            && let Some(until) = parts.ctx.hops.held_until(now)
+            && let Some(until) = parts.ctx.hops.held_until(now, push.set)
         {
             // Held back by what the hop asks for: offered again when that ends (OVL-4).
             parts.ctx.probe.pushes_throttled_total += 1;

@@ -1,24 +1,45 @@
 //! Next hops: trunks to the SIP core, how many INVITEs each may have open, and when one is avoided.
 //!
-//! A hop is an address of the configured list. Over TCP it has some trunk connections, used in turn;
+//! There is a list of hops for each S-CSCF that the configuration names, and one for everybody else
+//! (NH-1): a *set*. Within a set the lowest priority that is up gets the requests; hops of one priority
+//! share them by weight. Where a request inside a dialog goes is `ways`' matter.
+//!
+//! A hop is an address of such a list. Over TCP it has some trunk connections, used in turn;
 //! over UDP it is the shard's own socket with the hop's address. A hop that refused with 503 and
 //! `Retry-After`, or that cannot be reached, is skipped until its time has passed (RFC 3261
 //! section 21.5.4). One that asks for less by RFC 7339 gets less ([`Throttle`]). One that leaves
 //! several INVITEs in a row without any answer gets nothing but an OPTIONS now and then, until it
 //! answers one (RFC 7339 section 5.9).
 
-use core::net::SocketAddr;
+mod ways;
+
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
 use crate::base::entropy::Jitter;
 use crate::base::outbox::{Destination, Outbox};
+use crate::base::slab::Key;
 use crate::base::surface::{LinkId, LinkKind};
 use crate::base::time::Timestamp;
 use crate::base::token::{Minter, Token, TokenKind, TokenParts};
+use crate::push::names::{NameOptions, Names};
 use crate::sip::overload::{Feedback, Throttle};
 use crate::sip::template::{OptionsFields, Templates};
 use crate::sip::transaction::TransactionOptions;
 use crate::sip::transaction::client_non_invite::{ClientNonInvite, NonInviteAction};
+
+use ways::Memo;
+pub use ways::{SetOptions, Way};
+
+#[cfg(test)]
+mod tests;
+
+/// The set of those whose S-CSCF has no list of its own.
+pub const COMMON_SET: u8 = 0;
+/// Most sets, the common one included.
+pub const SETS_MAX: usize = 32;
+/// The set of hops that only routes lead to.
+const FAR_SET: u8 = u8::MAX;
 
 /// What a request asks of a hop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +74,25 @@ pub struct HopOptions {
     pub connections: u16,
     /// Most INVITEs without a final response.
     pub invite_inflight_max: u32,
+    /// Whose list it is on: [`COMMON_SET`], or one more than the place of its [`SetOptions`].
+    pub set: u8,
+    /// Lower ones of a set are used first.
+    pub priority: u16,
+    /// Share among those of the same set and priority, at least 1.
+    pub weight: u16,
+}
+
+/// What is known about the surroundings of the hops.
+#[derive(Clone, Debug, Default)]
+pub struct RoutingOptions {
+    /// Addresses beside the hops that a route may lead to.
+    pub trusted: Vec<IpAddr>,
+    /// Hosts and ports of the routes we preload: what names them goes by the user's set.
+    pub own_routes: Vec<(String, u16)>,
+    /// Lists of named S-CSCFs.
+    pub sets: Vec<SetOptions>,
+    /// Host names.
+    pub names: NameOptions,
 }
 
 /// Longest wait between two attempts to connect a trunk.
@@ -85,6 +125,12 @@ pub struct Hop {
     /// INVITEs in a row that nobody answered.
     silence: u32,
     probe: Probe,
+    /// One past the last hop of its set and priority.
+    group_end: usize,
+    /// Weighted turn within the group.
+    credit: i64,
+    /// When a route last led here; for hops of [`FAR_SET`].
+    used_at: Timestamp,
 }
 
 /// The OPTIONS by which a silent hop is watched.
@@ -100,6 +146,33 @@ struct Probe {
 }
 
 impl Hop {
+    fn new(options: HopOptions, group_end: usize) -> Self {
+        let trunk = || Trunk {
+            link: None,
+            retry_at: Timestamp::ZERO,
+            failures: 0,
+            connecting: false,
+        };
+        Self {
+            options,
+            trunks: (0..options.connections.max(1)).map(|_| trunk()).collect(),
+            next: 0,
+            invites_inflight: 0,
+            avoid_until: Timestamp::ZERO,
+            throttle: Throttle::default(),
+            silence: 0,
+            probe: Probe {
+                at: Timestamp::NEVER,
+                sent: 0,
+                serial: 0,
+                transaction: None,
+            },
+            group_end,
+            credit: 0,
+            used_at: Timestamp::ZERO,
+        }
+    }
+
     const fn is_silent(&self) -> bool {
         self.silence >= SILENCE_MAX
     }
@@ -126,109 +199,174 @@ impl Hop {
     }
 }
 
-/// All hops of a shard, in configured order.
+/// All hops of a shard: by set, priority and place in the configuration, then those of routes.
 #[derive(Debug)]
 pub struct Hops {
     shard: u8,
     hops: Vec<Hop>,
+    trusted: Vec<IpAddr>,
+    own_routes: Vec<(String, u16)>,
+    sets: Vec<SetOptions>,
+    names: Names,
+    /// The shard's datagram socket.
+    socket: Option<LinkId>,
+    /// Where the last route led.
+    memo: Memo,
+    /// Who waits for a name or a connection, and since when.
+    waiting: Vec<Key>,
+    waiting_since: Timestamp,
+    news: bool,
+    /// Links of hops that made room for others.
+    retired: Vec<LinkId>,
 }
 
 impl Hops {
     /// Hops from the configuration; nothing is connected yet.
     #[must_use]
-    pub fn new(shard: u8, options: &[HopOptions]) -> Self {
-        let hops = options
-            .iter()
-            .map(|&options| Hop {
-                options,
-                trunks: (0..options.connections.max(1))
-                    .map(|_| Trunk {
-                        link: None,
-                        retry_at: Timestamp::ZERO,
-                        failures: 0,
-                        connecting: false,
-                    })
-                    .collect(),
-                next: 0,
-                invites_inflight: 0,
-                avoid_until: Timestamp::ZERO,
-                throttle: Throttle::default(),
-                silence: 0,
-                probe: Probe {
-                    at: Timestamp::NEVER,
-                    sent: 0,
-                    serial: 0,
-                    transaction: None,
-                },
-            })
-            .collect();
-        Self { shard, hops }
+    pub fn new(shard: u8, options: &[HopOptions], routing: RoutingOptions) -> Self {
+        let mut options = options.to_vec();
+        options.sort_by_key(|hop| (hop.set, hop.priority));
+        let group = |hop: &HopOptions| (hop.set, hop.priority);
+        let hops = options.iter().map(|&hop| {
+            let end = options.partition_point(|other| group(other) <= group(&hop));
+            Hop::new(hop, end)
+        });
+        Self {
+            shard,
+            hops: hops.collect(),
+            trusted: routing.trusted,
+            own_routes: routing.own_routes,
+            sets: routing.sets,
+            names: Names::new(routing.names),
+            socket: None,
+            memo: Memo::default(),
+            waiting: Vec::new(),
+            waiting_since: Timestamp::NEVER,
+            news: false,
+            retired: Vec::new(),
+        }
     }
 
-    /// Where a request may go now: the first hop that is up, not avoided and, for a new request, takes
-    /// it. The hop's index is needed to account for an INVITE.
-    pub fn pick(&mut self, now: Timestamp, offer: Offer) -> Option<(u16, Destination)> {
-        self.pick_untried(now, offer, 0)
+    /// Where a request of a user of `set` may go now: the first hop that is up, not avoided and, for a
+    /// new request, takes it. The hop's index is needed to account for an INVITE.
+    pub fn pick(&mut self, now: Timestamp, set: u8, offer: Offer) -> Option<(u16, Destination)> {
+        self.pick_untried(now, set, offer, 0)
     }
 
     /// As [`Self::pick`], leaving out the hops whose bits are set in `tried` (NH-3).
     pub fn pick_untried(
         &mut self,
         now: Timestamp,
+        set: u8,
         offer: Offer,
         tried: u64,
     ) -> Option<(u16, Destination)> {
+        let mut at = 0;
+        while let Some(hop) = self.hops.get(at) {
+            let end = hop.group_end;
+            if hop.options.set == set {
+                let chosen = if end == at + 1 {
+                    self.takes(now, at, offer, tried).then_some(at)
+                } else {
+                    self.pick_by_weight(now, (at, end), offer, tried)
+                };
+                if let Some(chosen) = chosen {
+                    let index = u16::try_from(chosen).expect("fewer hops than 2^16");
+                    return self.destination(index).map(|to| (index, to));
+                }
+            }
+            at = end;
+        }
+        None
+    }
+
+    /// The hops of one priority in turn, each as often as its weight says: the one that is furthest
+    /// behind its share.
+    fn pick_by_weight(
+        &mut self,
+        now: Timestamp,
+        (start, end): (usize, usize),
+        offer: Offer,
+        mut tried: u64,
+    ) -> Option<usize> {
+        for _ in start..end {
+            let able = |hops: &Self, at: &usize| hops.is_able(now, *at, offer, tried);
+            let behind = |hop: &Hop| hop.credit + i64::from(hop.options.weight);
+            let best = (start..end)
+                .filter(|at| able(self, at))
+                .max_by_key(|&at| (behind(&self.hops[at]), usize::MAX - at))?;
+            if !self.takes(now, best, offer, tried) {
+                tried |= hop_bit(u16::try_from(best).unwrap_or(u16::MAX));
+                continue;
+            }
+            let mut total = 0;
+            for at in start..end {
+                if able(self, &at) {
+                    let weight = i64::from(self.hops[at].options.weight);
+                    self.hops[at].credit += weight;
+                    total += weight;
+                }
+            }
+            self.hops[best].credit -= total;
+            return Some(best);
+        }
+        None
+    }
+
+    /// Whether hop `at` could get the request, what it asks for aside.
+    fn is_able(&self, now: Timestamp, at: usize, offer: Offer, tried: u64) -> bool {
+        let hop = &self.hops[at];
+        let is_full = hop.invites_inflight >= hop.options.invite_inflight_max;
+        tried & hop_bit(u16::try_from(at).unwrap_or(u16::MAX)) == 0
+            && hop.is_open(now)
+            && !(matches!(offer, Offer::Invite | Offer::Priority) && is_full)
+            && hop.trunk().is_some()
+    }
+
+    /// Whether hop `at` gets the request; counts it against what the hop asks for.
+    fn takes(&mut self, now: Timestamp, at: usize, offer: Offer, tried: u64) -> bool {
+        let is_exempt = matches!(offer, Offer::Owed | Offer::Priority);
+        self.is_able(now, at, offer, tried) && (is_exempt || self.hops[at].throttle.admit(now))
+    }
+
+    /// The next trunk of hop `index`, if it has one.
+    pub fn destination(&mut self, index: u16) -> Option<Destination> {
         let shard = self.shard;
-        for (index, hop) in (0u16..).zip(self.hops.iter_mut()) {
-            if tried & hop_bit(index) != 0 {
-                continue;
-            }
-            let is_full = hop.invites_inflight >= hop.options.invite_inflight_max;
-            if !hop.is_open(now) || (matches!(offer, Offer::Invite | Offer::Priority) && is_full) {
-                continue;
-            }
-            let is_exempt = matches!(offer, Offer::Owed | Offer::Priority);
-            let is_held = |hop: &mut Hop| !is_exempt && !hop.throttle.admit(now);
-            if hop.trunk().is_none() || is_held(hop) {
-                continue;
-            }
-            let count = hop.trunks.len();
-            for step in 0..count {
-                let at = (hop.next + step) % count;
-                let Some(link) = hop.trunks[at].link else {
-                    continue;
-                };
+        let hop = self.hops.get_mut(usize::from(index))?;
+        let address = match hop.options.transport {
+            HopTransport::Tcp => None,
+            HopTransport::Udp => Some(hop.options.address),
+        };
+        let count = hop.trunks.len();
+        for step in 0..count {
+            let at = (hop.next + step) % count;
+            if let Some(link) = hop.trunks[at].link {
                 hop.next = at + 1;
-                let address = match hop.options.transport {
-                    HopTransport::Tcp => None,
-                    HopTransport::Udp => Some(hop.options.address),
-                };
-                return Some((
-                    index,
-                    Destination {
-                        shard,
-                        link,
-                        address,
-                    },
-                ));
+                return Some(Destination {
+                    shard,
+                    link,
+                    address,
+                });
             }
         }
         None
     }
 
-    /// Whether any hop can take a request now.
+    /// Whether any hop of `set` can take a request now.
     #[must_use]
-    pub fn is_up(&self, now: Timestamp) -> bool {
-        self.hops
-            .iter()
+    pub fn is_up(&self, now: Timestamp, set: u8) -> bool {
+        self.of_set(set)
             .any(|hop| hop.is_open(now) && hop.trunk().is_some())
     }
 
-    /// INVITEs that may be started now, over all hops that are up.
+    fn of_set(&self, set: u8) -> impl Iterator<Item = &Hop> {
+        self.hops.iter().filter(move |hop| hop.options.set == set)
+    }
+
+    /// INVITEs that may be started now, over all hops of `set` that are up.
     #[must_use]
-    pub fn invite_room(&self, now: Timestamp) -> u32 {
-        self.hops
-            .iter()
+    pub fn invite_room(&self, now: Timestamp, set: u8) -> u32 {
+        self.of_set(set)
             .filter(|hop| hop.is_open(now) && hop.trunk().is_some())
             .map(|hop| {
                 hop.options
@@ -275,9 +413,8 @@ impl Hops {
     /// When a request that no hop took may be offered again: the earliest end of what a hop asked for.
     /// `None` when none asks for less.
     #[must_use]
-    pub fn held_until(&self, now: Timestamp) -> Option<Timestamp> {
-        self.hops
-            .iter()
+    pub fn held_until(&self, now: Timestamp, set: u8) -> Option<Timestamp> {
+        self.of_set(set)
             .filter_map(|hop| hop.throttle.until(now))
             .min()
     }
@@ -380,6 +517,8 @@ impl Hops {
 
     /// The shard's datagram socket is bound: UDP hops are up.
     pub fn socket_bound(&mut self, link: LinkId) {
+        self.socket = Some(link);
+        self.tell();
         for hop in &mut self.hops {
             if hop.options.transport == HopTransport::Udp {
                 hop.trunks[0].link = Some(link);
@@ -394,6 +533,7 @@ impl Hops {
             trunk.failures = 0;
             trunk.link = Some(link);
         }
+        self.tell();
     }
 
     /// A trunk did not connect: try again later.
@@ -406,6 +546,7 @@ impl Hops {
                 .min(RECONNECT_MAX);
             trunk.retry_at = now + jitter.duration(wait / 2, wait);
         }
+        self.tell();
     }
 
     /// A link closed; true if it was a trunk.
@@ -415,6 +556,7 @@ impl Hops {
                 if trunk.link == Some(link) {
                     trunk.link = None;
                     trunk.retry_at = now + RECONNECT_MIN;
+                    self.memo.forget();
                     return true;
                 }
             }
@@ -424,8 +566,14 @@ impl Hops {
 
     /// Starts every connection that is due.
     pub fn advance(&mut self, now: Timestamp, out: &mut Outbox) {
+        for link in self.retired.drain(..) {
+            out.close(link);
+        }
+        if self.names.expire(now) {
+            self.tell();
+        }
         for (index, hop) in (0u64..).zip(self.hops.iter_mut()) {
-            if hop.options.transport == HopTransport::Udp {
+            if hop.options.transport == HopTransport::Udp || hop.is_idle(now) {
                 continue;
             }
             for (at, trunk) in (0u64..).zip(hop.trunks.iter_mut()) {
@@ -441,7 +589,13 @@ impl Hops {
     /// When [`Self::advance`] has work next; also when an avoided hop may be used again.
     #[must_use]
     pub fn deadline(&self, now: Timestamp) -> Timestamp {
-        let mut earliest = Timestamp::NEVER;
+        let mut earliest = self.names.deadline();
+        if !self.retired.is_empty() || self.news {
+            earliest = Timestamp::ZERO;
+        }
+        if !self.waiting.is_empty() {
+            earliest = earliest.min(self.waiting_since + ways::WAIT_MAX);
+        }
         for hop in &self.hops {
             if hop.avoid_until > now {
                 earliest = earliest.min(hop.avoid_until);
@@ -450,7 +604,7 @@ impl Hops {
             if let Some(transaction) = &hop.probe.transaction {
                 earliest = earliest.min(transaction.deadline());
             }
-            if hop.options.transport == HopTransport::Udp {
+            if hop.options.transport == HopTransport::Udp || hop.is_idle(now) {
                 continue;
             }
             for trunk in &hop.trunks {
@@ -512,7 +666,7 @@ impl ProbeKit<'_> {
         self.minter.mint(TokenParts {
             kind,
             shard,
-            key: crate::base::slab::Key { slot, generation },
+            key: Key { slot, generation },
             sequence: 0,
         })
     }
@@ -535,96 +689,4 @@ const TRUNK_TOKEN: u64 = 1 << 63;
 #[must_use]
 pub const fn is_trunk_token(token: u64) -> bool {
     token & TRUNK_TOKEN != 0
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn hop(port: u16) -> HopOptions {
-        HopOptions {
-            address: SocketAddr::from(([127, 0, 0, 1], port)),
-            transport: HopTransport::Tcp,
-            connections: 2,
-            invite_inflight_max: 2,
-        }
-    }
-
-    fn link(slot: u32) -> LinkId {
-        LinkId {
-            slot,
-            generation: 0,
-        }
-    }
-
-    fn connected() -> Hops {
-        let mut hops = Hops::new(0, &[hop(1), hop(2)]);
-        let mut out = Outbox::new(0);
-        hops.advance(Timestamp::ZERO, &mut out);
-        let mut slot = 0;
-        while let Some(command) = out.poll_link() {
-            if let crate::base::surface::LinkCommand::Connect { token, .. } = command {
-                hops.connected(token, link(slot));
-                slot += 1;
-            }
-        }
-        assert_eq!(slot, 4, "two hops with two trunks each");
-        hops
-    }
-
-    #[test]
-    fn trunks_are_used_in_turn_and_full_hops_are_passed_over() {
-        let mut hops = connected();
-        let now = Timestamp::ZERO;
-        let (first, a) = hops.pick(now, Offer::Invite).unwrap();
-        let (_, b) = hops.pick(now, Offer::Invite).unwrap();
-        assert_ne!(a.link, b.link);
-        hops.invite_started(first);
-        hops.invite_started(first);
-        assert_eq!(
-            hops.pick(now, Offer::Invite).unwrap().0,
-            1,
-            "hop 0 has no room for an INVITE"
-        );
-        assert_eq!(
-            hops.pick(now, Offer::Owed).unwrap().0,
-            0,
-            "other requests still go there"
-        );
-    }
-
-    #[test]
-    fn an_avoided_hop_gets_nothing_until_its_time() {
-        let mut hops = connected();
-        let until = Timestamp::from_millis(8000);
-        hops.avoid(0, until);
-        hops.avoid(0, Timestamp::from_millis(10));
-        assert_eq!(
-            hops.pick(Timestamp::from_millis(7999), Offer::Invite)
-                .unwrap()
-                .0,
-            1
-        );
-        assert_eq!(hops.pick(until, Offer::Invite).unwrap().0, 0);
-    }
-
-    #[test]
-    fn a_lost_trunk_is_connected_again_with_growing_waits() {
-        let mut hops = connected();
-        let mut out = Outbox::new(0);
-        let mut jitter = Jitter::new(5);
-        let now = Timestamp::from_millis(1000);
-        assert!(hops.closed(now, link(0)));
-        assert!(!hops.closed(now, link(0)));
-        hops.advance(hops.deadline(now), &mut out);
-        let Some(crate::base::surface::LinkCommand::Connect { token, .. }) = out.poll_link() else {
-            panic!("a connect was due");
-        };
-        hops.connect_failed(now, token, &mut jitter);
-        let first = hops.deadline(now).since(now);
-        hops.advance(hops.deadline(now), &mut out);
-        hops.connect_failed(now, token, &mut jitter);
-        hops.connect_failed(now, token, &mut jitter);
-        assert!(hops.deadline(now).since(now) > first);
-    }
 }

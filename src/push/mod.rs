@@ -15,6 +15,7 @@ pub mod campaign;
 pub mod delivery;
 pub mod hops;
 pub mod large;
+pub mod names;
 pub mod negotiation;
 pub mod notices;
 pub mod notifier;
@@ -62,6 +63,12 @@ pub struct Env {
     pub minter: Minter,
     /// The compiled profile.
     pub templates: Templates,
+    /// The same with the Route of each S-CSCF that has hops of its own.
+    pub set_templates: Vec<Templates>,
+    /// `Route` lines of these, for requests outside a dialog.
+    pub set_route_lines: Vec<Vec<u8>>,
+    /// The same for requests over streams, where datagrams are the rule.
+    pub stream_templates: Option<Templates>,
     /// How pushes behave.
     pub options: PushOptions,
     /// Our MSRP URI up to the session-id: `msrp://host:port/`.
@@ -102,6 +109,22 @@ pub struct OwnMedia {
 }
 
 impl Env {
+    /// What requests for a user of `set` are made of.
+    #[must_use]
+    pub fn templates_of(&self, set: u8) -> &Templates {
+        let own = usize::from(set).checked_sub(1);
+        own.and_then(|place| self.set_templates.get(place))
+            .unwrap_or(&self.templates)
+    }
+
+    /// `Route` line of requests outside a dialog for a user of `set`.
+    #[must_use]
+    pub fn route_line_of(&self, set: u8) -> &[u8] {
+        let own = usize::from(set).checked_sub(1);
+        own.and_then(|place| self.set_route_lines.get(place))
+            .unwrap_or(&self.route_line)
+    }
+
     /// A token of `kind` for `key`.
     #[must_use]
     pub fn token(&self, kind: TokenKind, key: Key, sequence: u16) -> Token {
@@ -282,6 +305,8 @@ pub struct Push {
     pub guard: Timestamp,
     /// Hard end of the session (DLV-6).
     pub session_end: Timestamp,
+    /// When the INVITE left that started the session.
+    pub invited: Timestamp,
     /// The wheel entry that covers [`Push::deadline`], and its deadline.
     pub armed: Option<(TimerId, Timestamp)>,
     /// Seals our SIP identifiers.
@@ -297,6 +322,10 @@ pub struct Push {
     /// Hop the INVITE went to.
     pub used_hop: Option<u16>,
     forks: u8,
+    /// The list of hops its user belongs to.
+    pub set: u8,
+    /// What it has to say in its dialog waits until the way there is known.
+    pub detained: bool,
     /// What only sessions have that are described again.
     pub negotiation: Option<Box<Negotiation>>,
     /// The device it serves (stable hash).
@@ -367,6 +396,7 @@ impl Push {
         self.user = Some(user);
         self.guard = Timestamp::NEVER;
         self.session_end = Timestamp::NEVER;
+        self.invited = Timestamp::NEVER;
         self.sip_seal = env.minter.seal(Domain::Push, env.shard, key);
         self.invite = None;
         self.other = None;
@@ -374,6 +404,8 @@ impl Push {
         self.hop = None;
         self.used_hop = None;
         self.forks = 0;
+        self.set = hops::COMMON_SET;
+        self.detained = false;
         self.negotiation = None;
         self.device = device;
         self.dialog.reset();

@@ -13,7 +13,7 @@ use crate::base::slab::{Key, Slab};
 use crate::base::time::Timestamp;
 use crate::base::token::{SEQUENCE_MODULUS, TokenKind};
 use crate::push::Ctx;
-use crate::push::hops::Offer;
+use crate::push::hops::{COMMON_SET, Offer};
 use crate::sip::template::MessageFields;
 use crate::sip::transaction::client_non_invite::{ClientNonInvite, NonInviteAction};
 use crate::wheel::TimerId;
@@ -199,7 +199,7 @@ fn refused(notice: &mut Notice, now: Timestamp) -> bool {
 /// A new transaction; without a next hop, one more wait.
 fn send(notice: &mut Notice, ctx: &mut Ctx<'_>, key: Key) {
     notice.tries += 1;
-    let Some((_, trunk)) = ctx.hops.pick(ctx.now, Offer::New) else {
+    let Some((_, trunk)) = ctx.hops.pick(ctx.now, COMMON_SET, Offer::New) else {
         notice.transaction = None;
         notice.retry_at = ctx.now + RETRY_MIN;
         return;

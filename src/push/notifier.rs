@@ -6,6 +6,7 @@
 use crate::base::limits;
 use crate::base::span::Span;
 use crate::registry::user::digest;
+use crate::sip::dialog::{demands_tls, first_route};
 use crate::sip::message::{HeaderName, Message};
 
 /// Target, routes and tags of a subscription. Default is "no dialog yet".
@@ -52,29 +53,34 @@ impl NotifierDialog {
         true
     }
 
-    /// Takes the dialog from its first NOTIFY, and from later ones where it goes. Without a usable
-    /// Contact nothing is taken: unless there is a dialog, the next SUBSCRIBE opens a new one.
-    pub fn establish(&mut self, notify: &Message<'_>) {
+    /// Takes the dialog from its first NOTIFY, and from later ones where it goes; true when it goes
+    /// elsewhere now. Without a usable Contact, or with a route that demands TLS, nothing is taken:
+    /// unless there is a dialog, the next SUBSCRIBE opens a new one.
+    pub fn establish(&mut self, notify: &Message<'_>) -> bool {
         let value = notify.header(HeaderName::Contact).unwrap_or_default();
         if self.is_established() && self.contact.slice(&self.text) == value {
-            return;
+            return false;
         }
         let Some(Ok(contact)) = notify.contact() else {
-            return;
+            return false;
         };
-        if contact.uri.is_empty() || contact.uri.len() > limits::URI_BYTES_MAX {
-            return;
+        if contact.uri.is_empty()
+            || contact.uri.len() > limits::URI_BYTES_MAX
+            || demands_tls(contact.uri)
+        {
+            return false;
         }
         if self.is_established() {
             self.text.truncate(self.contact.start as usize);
         } else if !self.take_routes(notify) {
-            return;
+            return false;
         }
         self.contact = self.put(value);
         self.target = self.put(contact.uri);
+        true
     }
 
-    /// Route set and To value; false when there are too many routes.
+    /// Route set and To value; false when there are too many routes, or the first demands TLS.
     fn take_routes(&mut self, notify: &Message<'_>) -> bool {
         if notify.values(HeaderName::RecordRoute).count() > limits::ROUTES_MAX {
             return false;
@@ -86,6 +92,11 @@ impl NotifierDialog {
             self.text.extend_from_slice(b"\r\n");
         }
         self.routes = Span::new(0, self.text.len());
+        if first_route(&self.text).is_some_and(demands_tls) {
+            self.text.clear();
+            self.routes = Span::EMPTY;
+            return false;
+        }
         self.to = self.put(notify.header(HeaderName::From).unwrap_or_default());
         true
     }
@@ -100,6 +111,12 @@ impl NotifierDialog {
     #[must_use]
     pub fn request_uri(&self) -> &[u8] {
         self.target.slice(&self.text)
+    }
+
+    /// The URI that says where a request in the dialog goes.
+    #[must_use]
+    pub fn next_hop_uri(&self) -> &[u8] {
+        first_route(self.route_lines()).unwrap_or_else(|| self.request_uri())
     }
 
     /// Its Route lines.

@@ -16,12 +16,14 @@ use crate::base::time::{Timestamp, UnixMillis};
 use crate::push::large::{Intakes, LargeOptions};
 use crate::sip::dialog::Dialog;
 use crate::sip::transaction::server::ServerKey;
-use crate::store::index::{Mailbox, Quota, SegmentTable};
+use crate::store::index::{CleanOptions, Mailbox, Quota, SegmentTable};
 use crate::store::op::{
     Deposit, Ledger, LifeOptions, Mark, MarkKind, NOTICE_NUMBERS, Part, RemovalReason,
 };
 use crate::store::parts::PartTable;
 use crate::store::record::{self, RecordError};
+
+mod clean;
 
 /// Times a record that cannot be read is asked for.
 const READS_MAX: u8 = 5;
@@ -50,6 +52,8 @@ pub struct PostOptions {
     pub revoke: bool,
     /// Intake of large messages.
     pub large: LargeOptions,
+    /// When sparse segments are cleaned.
+    pub clean: CleanOptions,
     /// Keep a message's charging identifier and addresses, and repeat them in its push (IMS-4, IMS-5).
     pub charging: bool,
 }
@@ -66,6 +70,7 @@ impl Default for PostOptions {
             stored_notices: false,
             revoke: false,
             large: LargeOptions::default(),
+            clean: CleanOptions::default(),
             charging: false,
         }
     }
@@ -131,6 +136,20 @@ pub enum After {
         /// The message.
         number: u64,
     },
+    /// A copy of a deposit, made to free the segment of the first record.
+    Copied {
+        /// Slot of the recipient.
+        slot: u32,
+        /// The message.
+        number: u64,
+        /// Where the first record lies.
+        from: Location,
+    },
+    /// The last record of a copy: the first deposit, at `of`, no longer matters.
+    Freed {
+        /// Where it lies.
+        of: Location,
+    },
     /// Only a reply, to a repeat of a deposit that is still being written.
     Reply(Reply),
 }
@@ -188,6 +207,8 @@ pub struct Post {
     leaving: usize,
     failed: bool,
     space_low: bool,
+    newest: UnixMillis,
+    cleaner: clean::Cleaner,
 }
 
 impl Post {
@@ -220,6 +241,8 @@ impl Post {
             ledger: Ledger::default(),
             failed: false,
             space_low: false,
+            newest: UnixMillis(0),
+            cleaner: clean::Cleaner::new(options.clean),
         }
     }
 
@@ -315,6 +338,7 @@ impl Post {
             self.batch.bytes.truncate(start);
             return Err(error);
         }
+        self.saw_moment(deposit.received);
         self.cache
             .insert(deposit.number, &self.batch.bytes[start..]);
         self.push_append(
@@ -352,12 +376,9 @@ impl Post {
         );
     }
 
-    /// The deposit at `of` no longer matters, nor do its parts.
-    ///
-    /// # Panics
-    /// As [`SegmentTable::dead`].
-    pub fn dead(&mut self, of: Location) {
-        self.segments.dead(of);
+    /// The removal of a deposit that lay at `of` when it was decided is durable: its parts no longer
+    /// matter.
+    pub fn dead_parts(&mut self, of: Location) {
         if self.parts.is_empty() {
             return;
         }
@@ -407,6 +428,17 @@ impl Post {
         record::encode_mark(mark, &mut self.batch.bytes).expect("a stored identity fits a mark");
         let number = mark.number;
         self.push_append(start, After::Expired { of, number });
+    }
+
+    /// A record of `wall` is written, or was read by recovery.
+    pub fn saw_moment(&mut self, wall: UnixMillis) {
+        self.newest = self.newest.max(wall);
+    }
+
+    /// When the newest record was written, by the wall clock of that time; zero without any.
+    #[must_use]
+    pub const fn newest(&self) -> UnixMillis {
+        self.newest
     }
 
     fn push_append(&mut self, start: usize, after: After) {

@@ -14,7 +14,7 @@ use crate::msrp::uri as msrp_uri;
 use crate::push::delivery;
 use crate::push::{Ctx, PushState};
 use crate::shard::{Shard, ctx};
-use crate::sip::framing::{self, Frame};
+use crate::sip::framing::{self, Frame, FrameError};
 use crate::sip::message::{HeaderTable, Message};
 use crate::sip::parser::{self, ParseError};
 use crate::sip::transaction::server::ServerKey;
@@ -160,7 +160,7 @@ impl Shard {
     ) -> Step {
         let mut table = self.desk.headers.take().unwrap_or_default();
         let outlined = parser::outline(bytes, &mut table);
-        if let Some(len) = outlined {
+        if let Some(len) = outlined.filter(|&len| len <= self.options.message_max) {
             if let Some(origin) = self.origin_of(link, kind) {
                 let message = &bytes[..len];
                 let parsed = parser::complete(message, &mut table);
@@ -172,7 +172,18 @@ impl Shard {
             return Step::Used(len);
         }
         self.desk.headers = Some(table);
-        match framing::frame(bytes, scanned) {
+        let framed = framing::frame(bytes, scanned);
+        let longest = self.options.message_max;
+        match framed {
+            Ok(
+                Frame::Message { len: size }
+                | Frame::Incomplete {
+                    need_at_least: size,
+                },
+            ) if size > longest => {
+                self.refuse_unframed(now, link, bytes, FrameError::MessageTooLong);
+                Step::Broken
+            }
             Ok(Frame::Message { len }) => {
                 if let Some(origin) = self.origin_of(link, kind) {
                     self.handle_sip(now, &origin, &bytes[..len]);

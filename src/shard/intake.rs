@@ -159,7 +159,7 @@ impl Shard {
         user: Key,
         scratch: &mut Scratch,
     ) -> Result<(), Refusal> {
-        let wall = self.desk.wall_at(now);
+        let wall = self.desk.wall.at(now);
         let sender = sender_of(message);
         let header = |name| message.header(name).unwrap_or_default();
         let ids = Identifiers {
@@ -187,7 +187,7 @@ impl Shard {
         let life = self.post.options.life;
         let life = if is_notice { life.of_notices() } else { life };
         let expires_s = message.expires().and_then(Result::ok);
-        let expires = life.expiry(wall, message.date(), expires_s);
+        let expires = life.expiry(self.desk.wall.intake(now), message.date(), expires_s);
         let number = self.post.take_number(is_notice);
         let entry = self.registry.entry_mut(user).expect("found above");
         if entry.user.identity.is_empty() {
@@ -465,8 +465,6 @@ pub(super) fn flags_of(cpim: &Cpim<'_>, message: &Message<'_>) -> DepositFlags {
             flags = flags.with(DepositFlags::IMDN_NEGATIVE);
         } else if octets::is_word(item, b"positive-delivery") {
             flags = flags.with(DepositFlags::IMDN_POSITIVE);
-        } else if octets::is_word(item, b"processing") {
-            flags = flags.with(DepositFlags::IMDN_PROCESSING);
         }
     }
     if octets::is_word(media_type(cpim.content_type()), b"message/imdn+xml") {

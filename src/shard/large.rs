@@ -13,7 +13,7 @@ use crate::base::surface::LinkKind;
 use crate::base::time::Timestamp;
 use crate::base::token::{TokenKind, TokenParts};
 use crate::cpim::Identifiers;
-use crate::push::hops::Offer;
+use crate::push::hops::{COMMON_SET, Offer};
 use crate::push::large::{Bye, INVITE_BYTES_MAX, IntakeState};
 use crate::sdp::{self, Answer, Setup};
 use crate::shard::Shard;
@@ -420,7 +420,7 @@ fn request_uri(contact: &[u8]) -> &[u8] {
 impl Shard {
     /// BYE as the callee: the route set is as recorded, From and To change places.
     pub(super) fn send_large_bye(&mut self, now: Timestamp, key: Key, reason: &str) {
-        let picked = self.hops.pick(now, Offer::Owed);
+        let picked = self.hops.pick(now, COMMON_SET, Offer::Owed);
         let intake = self.post.intakes.lookup_mut(key).expect("a live session");
         let way_back = intake.way_back.expect("an INVITE came from somewhere");
         let to = picked.map_or(way_back, |(_, to)| to);

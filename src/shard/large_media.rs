@@ -322,7 +322,7 @@ impl Shard {
     ) -> Result<(), u16> {
         let user = self.served_user(invite.request_uri()).ok_or(403u16)?;
         let number = self.post.take_number(false);
-        let wall = self.desk.wall_at(now);
+        let wall = self.desk.wall.at(now);
         let head = core::mem::take(&mut message.head);
         let mut lines = Vec::new();
         let entry = self.registry.entry_mut(user).expect("just found");
@@ -393,7 +393,7 @@ impl Shard {
 
     /// False when the deposit cannot be written.
     fn close_message(&mut self, now: Timestamp, key: Key, at: usize) -> bool {
-        let wall = self.desk.wall_at(now);
+        let wall = self.desk.wall.at(now);
         let intake = self.post.intakes.lookup_mut(key).expect("a live session");
         let invite = core::mem::take(&mut intake.invite);
         let mut message = core::mem::take(&mut intake.closing[at]);

@@ -25,15 +25,17 @@ use crate::base::map::MapKeys;
 use crate::base::outbox::Outbox;
 use crate::base::slab::{Key, Slab};
 use crate::base::surface::{
-    Core, Input, LinkCommand, LinkEvent, LinkId, LinkKind, MeshFrame, StoreBatch, Transmit, TxBuf,
+    Core, Input, LinkCommand, LinkEvent, LinkId, LinkKind, MeshFrame, NameQuery, StoreBatch,
+    Transmit, TxBuf,
 };
 use crate::base::time::{Timestamp, UnixMillis};
 use crate::base::token::{Claim, Domain, TokenParts};
+use crate::base::wall::{Reading, WallClock};
 use crate::metrics::probe::Probe;
 use crate::push::campaign::{Campaigns, UserState};
 use crate::push::hops::{self, Hops, ProbeKit};
 use crate::push::post::Post;
-use crate::push::{Env, Push};
+use crate::push::{Ctx, Env, Push, signalling};
 use crate::registry::Registry;
 use crate::sip::message::HeaderTable;
 use crate::sip::transaction::server::ServerTable;
@@ -63,8 +65,7 @@ pub struct Shard {
 /// Small things a turn needs.
 #[derive(Debug)]
 struct Desk {
-    wall: UnixMillis,
-    wall_at: Timestamp,
+    wall: WallClock,
     /// When the hops need attention next.
     hops_at: Timestamp,
     /// Buffers that are lent out within a turn.
@@ -83,26 +84,12 @@ struct Desk {
     next_tag: u64,
 }
 
-impl Desk {
-    /// The wall clock at `now`, from the last reading.
-    fn wall_at(&self, now: Timestamp) -> UnixMillis {
-        let passed = u64::try_from(now.since(self.wall_at).as_millis()).unwrap_or(u64::MAX);
-        UnixMillis(self.wall.0.saturating_add(passed))
-    }
-
-    /// The monotonic moment of a wall time; never earlier than the last reading.
-    fn moment_of(&self, wall_s: u64) -> Timestamp {
-        let ahead = UnixMillis::from_secs(wall_s).0.saturating_sub(self.wall.0);
-        self.wall_at + core::time::Duration::from_millis(ahead)
-    }
-}
-
 /// Splits a shard into the context of a push and the parts beside it.
 macro_rules! ctx {
     ($shard:expr, $now:expr) => {
         Ctx {
             now: $now,
-            wall: $shard.desk.wall_at($now),
+            wall: $shard.desk.wall.at($now),
             env: &$shard.env,
             out: &mut $shard.out,
             post: &mut $shard.post,
@@ -127,11 +114,18 @@ impl Core for Shard {
             }
             Input::Link { link, event } => self.handle_link(now, link, event),
             Input::ConnectFailed { token } => self.handle_connect_failed(now, token),
+            Input::Resolved { token, addresses } => {
+                self.hops.resolved(now, token, addresses);
+                self.desk.hops_at = self.hops.deadline(now);
+            }
             Input::Stored(done) => self.handle_stored(now, done),
             Input::Mesh(frame) => self.handle_mesh(now, frame),
             Input::Wall(wall) => {
-                self.desk.wall = wall;
-                self.desk.wall_at = now;
+                let read = self.desk.wall.read(now, wall);
+                self.probe.clock_jumps_total += u64::from(read == Reading::Jumped);
+                if !self.starts_nothing() {
+                    self.post.consider_cleaning(now);
+                }
             }
             Input::Drain => self.desk.draining = true,
         }
@@ -149,16 +143,23 @@ impl Core for Shard {
             self.hops.probe(now, &mut self.out, &kit);
             // A hop's time of avoidance may have passed.
             self.campaigns.hop_room();
+            self.resume_detained(now);
         }
         self.desk.hops_at = self.hops.deadline(now);
+        if self.post.cleaning_due() <= now && !self.desk.draining {
+            self.post.clean(now);
+        }
         self.run_campaigns(now);
     }
 
     fn next_deadline(&self) -> Option<Timestamp> {
         let wheel = self.wheel.next_deadline().unwrap_or(Timestamp::NEVER);
         let mut earliest = wheel.min(self.desk.hops_at).min(self.server.deadline());
-        if self.campaigns.is_pending() && !self.starts_nothing() {
-            earliest = Timestamp::ZERO;
+        if !self.desk.draining {
+            earliest = earliest.min(self.post.cleaning_due());
+        }
+        if !self.starts_nothing() {
+            earliest = earliest.min(self.campaigns.due_at());
         }
         (!earliest.is_never()).then_some(earliest)
     }
@@ -181,6 +182,10 @@ impl Core for Shard {
 
     fn checkpoint(&self, at: u64, out: &mut Vec<u8>) -> Option<u64> {
         self.save(at, out)
+    }
+
+    fn poll_query(&mut self) -> Option<NameQuery> {
+        self.hops.poll_query()
     }
 
     fn room(&self) -> bool {
@@ -217,15 +222,14 @@ impl Shard {
         Ok(Self {
             out: Outbox::new(options.shard),
             post: Post::new(&options.post, keys, wall),
-            hops: Hops::new(options.shard, &options.hops),
+            hops: Hops::new(options.shard, &options.hops, options.routing()),
             registry: Registry::new(keys, options.users_max, 0),
             pushes: Slab::new(options.pushes_max, options.pushes_warm),
             campaigns: Campaigns::new(options.campaign.clone()),
             wheel: Wheel::new(options.tick, options.timers_max(), now),
             server: ServerTable::new(&options.server, keys),
             desk: Desk {
-                wall,
-                wall_at: now,
+                wall: WallClock::new(options.clock, wall, now),
                 hops_at: now,
                 started: Vec::with_capacity(64),
                 open: Vec::with_capacity(64),
@@ -262,6 +266,7 @@ impl Shard {
             stores_low: usize::from(self.post.is_space_low()),
             stores_failed: usize::from(self.post.is_failed()),
             ledger: self.post.ledger,
+            cleaned: self.post.cleaned(),
             stored: self.post.pending_on_disk() as u64,
         }
     }
@@ -270,6 +275,20 @@ impl Shard {
     /// device gets could not be recorded and would come again after the next start.
     const fn starts_nothing(&self) -> bool {
         self.desk.draining || self.post.is_failed()
+    }
+
+    /// Pushes whose requests waited for a name or a connection say what they had to say.
+    fn resume_detained(&mut self, now: Timestamp) {
+        let mut keys = core::mem::take(&mut self.desk.open);
+        keys.clear();
+        let late = self.hops.take_waiting(now, &mut keys);
+        for &key in &keys {
+            if let Some(push) = self.pushes.lookup_mut(key) {
+                signalling::resume(push, &mut ctx!(self, now), late == Some(false));
+            }
+        }
+        keys.clear();
+        self.desk.open = keys;
     }
 
     /// The parts of `text` if it is a token of ours. One that names a live push is compared with what
@@ -313,6 +332,7 @@ impl Shard {
                 }
                 if hops::is_trunk_token(token) {
                     self.hops.connected(token, link);
+                    self.desk.hops_at = self.hops.deadline(now);
                     self.campaigns.hop_room();
                 } else {
                     self.msrp_connected(now, token, link);
@@ -366,6 +386,8 @@ pub struct Population {
     pub stores_failed: usize,
     /// The stores' books.
     pub ledger: Ledger,
+    /// Messages and octets that cleaning has copied.
+    pub cleaned: (u64, u64),
     /// Messages that the books must have as pending.
     pub stored: u64,
 }

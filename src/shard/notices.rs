@@ -159,7 +159,7 @@ impl Shard {
     /// The deposit was needed for its notice only.
     fn forget_expired(&mut self, number: u64, of: Location) {
         self.post.cache.remove(number);
-        self.post.dead(of);
+        self.post.segments.dead(of);
     }
 
     /// Tells the sender of message `number` what became of it (IMDN-4, IMDN-5): a CPIM of our own from its
@@ -175,7 +175,7 @@ impl Shard {
         if let Some(Ok(Record::Deposit(deposit))) = record
             && write_own(
                 &deposit,
-                self.desk.wall_at(now),
+                self.desk.wall.at(now),
                 (id.as_bytes(), status),
                 &mut text,
             )

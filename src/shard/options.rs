@@ -5,9 +5,11 @@ use core::time::Duration;
 
 use crate::base::octets;
 use crate::base::token::Minter;
+use crate::base::wall::ClockOptions;
 use crate::msrp::inbound::InboundOptions;
 use crate::push::campaign::CampaignOptions;
-use crate::push::hops::HopOptions;
+use crate::push::hops::{HopOptions, RoutingOptions, SetOptions};
+use crate::push::names::NameOptions;
 use crate::push::options::PushOptions;
 use crate::push::post::PostOptions;
 use crate::push::{Env, OwnMedia};
@@ -31,12 +33,20 @@ pub struct ShardOptions {
     pub trusted_peers: Vec<IpAddr>,
     /// Next hops.
     pub hops: Vec<HopOptions>,
+    /// S-CSCFs with hops of their own.
+    pub sets: Vec<SetOptions>,
+    /// Host names of routes.
+    pub names: NameOptions,
+    /// Largest SIP message taken from a stream, octets; at most [`SIP_MESSAGE_BYTES_MAX`](crate::base::limits::SIP_MESSAGE_BYTES_MAX).
+    pub message_max: usize,
     /// Pushes.
     pub push: PushOptions,
     /// Campaigns.
     pub campaign: CampaignOptions,
     /// Messages.
     pub post: PostOptions,
+    /// When a jump of the wall clock is believed.
+    pub clock: ClockOptions,
     /// Subscriptions.
     pub subscribe: SubscribeOptions,
     /// Subscribe on every registration.
@@ -119,6 +129,50 @@ impl ShardOptions {
         u8::try_from((hash ^ hash >> 32) % shards).expect("at most 256 shards")
     }
 
+    /// What the hops know about their surroundings.
+    pub(super) fn routing(&self) -> RoutingOptions {
+        let set_routes = self.sets.iter().filter_map(|set| set.route.as_ref());
+        let routes = core::iter::once(&self.profile.route).chain(set_routes);
+        let own = routes.filter_map(|route| {
+            let bare = route.strip_prefix('<').unwrap_or(route);
+            let bare = bare.strip_suffix('>').unwrap_or(bare);
+            let uri = uri::parse(bare.as_bytes()).ok()?;
+            let host = core::str::from_utf8(uri.host).ok()?;
+            Some((host.to_owned(), uri.port.unwrap_or(5060)))
+        });
+        RoutingOptions {
+            trusted: self.trusted_peers.clone(),
+            own_routes: own.collect(),
+            sets: self.sets.clone(),
+            names: self.names.clone(),
+        }
+    }
+
+    /// The profile of requests to S-CSCF `set`, which has hops of its own.
+    fn profile_of(&self, set: &SetOptions) -> Profile {
+        let mut profile = self.profile.clone();
+        if let Some(route) = &set.route {
+            profile.originating_route = match route.strip_suffix('>') {
+                Some(open) => format!("{open};orig>"),
+                None => format!("{route};orig"),
+            };
+            profile.route.clone_from(route);
+        }
+        profile
+    }
+
+    /// The profile of requests over a stream, where datagrams are the rule.
+    fn stream_profile(&self) -> Option<Profile> {
+        (self.profile.transport == "UDP").then(|| Profile {
+            transport: "TCP".to_owned(),
+            contact_uri: self
+                .profile
+                .contact_uri
+                .replace("transport=udp", "transport=tcp"),
+            ..self.profile.clone()
+        })
+    }
+
     /// Compiles what the pushes need.
     pub(super) fn env(&self, identifier_key: [u8; 16]) -> Result<Env, ProfileError> {
         let mut msrp_prefix = b"msrp://".to_vec();
@@ -159,6 +213,20 @@ impl ShardOptions {
             shard: self.shard,
             minter: Minter::new(identifier_key),
             templates: Templates::compile(&self.profile)?,
+            set_templates: self
+                .sets
+                .iter()
+                .map(|set| Templates::compile(&self.profile_of(set)))
+                .collect::<Result<_, _>>()?,
+            set_route_lines: self
+                .sets
+                .iter()
+                .map(|set| format!("Route: {}\r\n", self.profile_of(set).route).into_bytes())
+                .collect(),
+            stream_templates: self
+                .stream_profile()
+                .map(|profile| Templates::compile(&profile))
+                .transpose()?,
             options: self.push.clone(),
             msrp_prefix,
             sent_by: self.profile.sent_by.clone().into_bytes(),

@@ -11,7 +11,7 @@ use crate::base::time::Timestamp;
 use crate::shard::Shard;
 use crate::store::checkpoint::{self, Item};
 use crate::store::index::{Fate, Mailbox, NewEntry};
-use crate::store::op::MarkKind;
+use crate::store::op::{DepositFlags, MarkKind};
 use crate::store::parts;
 use crate::store::record::{self, Record};
 
@@ -51,6 +51,7 @@ impl Shard {
                 next_number: self.post.next_number(),
                 users: self.registry.len() as u64,
                 ledger: self.post.ledger,
+                newest: self.post.newest(),
             };
             checkpoint::put_start(&start, out);
         }
@@ -100,6 +101,7 @@ impl Shard {
                     self.post.dedupe_keys = start.dedupe_keys;
                     self.post.saw_number(start.next_number.saturating_sub(1));
                     self.post.ledger = start.ledger;
+                    self.post.saw_moment(start.newest);
                     found.has_checkpoint = true;
                     let users = usize::try_from(start.users).unwrap_or(usize::MAX);
                     self.registry.reserve(users);
@@ -170,6 +172,7 @@ impl Shard {
         match record::decode(payload) {
             Ok(Record::Deposit(deposit)) => {
                 self.post.saw_number(deposit.number);
+                self.post.saw_moment(deposit.received);
                 let Some((user, is_new)) = self.registry.lookup_or_create(deposit.user) else {
                     found.unreadable += 1;
                     self.post.segments.keep(location);
@@ -189,13 +192,13 @@ impl Shard {
                     expires_s: u32::try_from(deposit.expires.as_secs()).unwrap_or(u32::MAX),
                     bytes: u32::try_from(deposit.body_bytes()).unwrap_or(u32::MAX),
                     target: deposit.target_instance,
-                    flags: deposit.flags,
+                    flags: deposit.flags.without(DepositFlags::COPY),
                 };
                 let mailbox = self.post.mailbox(user.slot);
-                if mailbox.restore(&new, location) {
+                let is_new = mailbox.restore(&new, location);
+                if is_new {
                     self.post.segments.deposit(location);
                     self.post.count(true);
-                    self.post.ledger.deposited += 1;
                     found.messages += 1;
                     if let Some(list) = deposit.parts() {
                         let places = list.places().collect();
@@ -204,11 +207,19 @@ impl Shard {
                 } else if let Some(old) = mailbox.relocate(deposit.number, location) {
                     // Written again to free the segment it lay in.
                     self.post.segments.deposit(location);
+                    self.post.segments.mark(location, Some(old));
                     self.post.segments.dead(old);
-                } else if found.has_checkpoint {
-                    // Came while the checkpoint was made: its books are older than its pieces.
-                    self.post.ledger.deposited += 1;
                 }
+                // A copy is no new message, but may be the only record left of one. The books of a
+                // checkpoint are older than its pieces, which may have the message already, and have
+                // every message of which there are copies behind them.
+                let is_copy = deposit.flags.contains(DepositFlags::COPY);
+                let counts = match (is_copy, found.has_checkpoint) {
+                    (false, true) => true,
+                    (true, true) => false,
+                    (_, false) => is_new,
+                };
+                self.post.ledger.deposited += u64::from(counts);
             }
             Ok(Record::Part(part)) => {
                 // Counts once a deposit names it; else it is what is left of a broken transfer.
@@ -231,6 +242,7 @@ impl Shard {
         found: &mut Recovered,
     ) {
         self.post.saw_number(mark.number);
+        self.post.saw_moment(mark.at);
         if matches!(mark.kind, MarkKind::Removed { .. }) {
             self.post.parts.remove(mark.number);
         }
@@ -273,12 +285,15 @@ impl Shard {
         }
     }
 
-    /// After the last record: plans when to ask the registrar about each user with mail, and
+    /// After the last record: doubts the wall clock if it says that much time passed since, plans when to ask the registrar about each user with mail, and
     /// subscribes the configured users.
     pub fn recovered(&mut self, now: Timestamp) {
         // Only now is it known whose parts still matter: those of removed messages may be gone.
         for place in self.post.parts.all_places() {
             self.post.segments.deposit(place);
+        }
+        if self.desk.wall.compare(now, self.post.newest()) {
+            self.probe.clock_jumps_total += 1;
         }
         let pace = Duration::from_secs(1) / self.options.subscribe_pace_per_s.max(1);
         let mut at = now;

@@ -5,7 +5,7 @@ use crate::base::octets;
 use crate::base::slab::Key;
 use crate::base::time::Timestamp;
 use crate::cpim;
-use crate::imdn::{self, NoticeStatus};
+use crate::imdn::{self, NoticeStatus, Requested};
 use crate::push::Ctx;
 use crate::push::campaign::Parts;
 use crate::push::notices::NoticeParts;
@@ -16,6 +16,7 @@ use crate::shard::{Shard, ctx};
 use crate::sip::message::{HeaderName, Message};
 use crate::sip::uri;
 use crate::store::op::{Deposit, DepositFlags, RemovalReason};
+use crate::store::record::{self, Record};
 
 /// Content type of a request to take a message back.
 const REVOKE_TYPE: &[u8; 34] = b"application/vnd.gsma.rcsrevoke+xml";
@@ -145,14 +146,18 @@ impl Shard {
         if !self.post.options.stored_notices {
             return;
         }
-        let mailbox = self.post.mailbox(user.slot);
-        let wants = |flags: DepositFlags| {
-            flags.contains(DepositFlags::IMDN_PROCESSING) && !flags.contains(DepositFlags::IS_IMDN)
-        };
-        if mailbox
+        let is_notice = self
+            .post
+            .mailbox(user.slot)
             .lookup(number)
-            .is_some_and(|entry| wants(entry.flags()))
-        {
+            .is_none_or(|entry| entry.flags().contains(DepositFlags::IS_IMDN));
+        // Just written, so it is in memory unless very much was.
+        let Some(payload) = self.post.cache.lookup(number).filter(|_| !is_notice) else {
+            return;
+        };
+        let wants = matches!(record::decode(payload), Ok(Record::Deposit(deposit))
+            if cpim::parse(deposit.head()).is_ok_and(|cpim| Requested::of(&cpim).processing));
+        if wants {
             self.send_own_notice(now, number, NoticeStatus::Stored);
         }
     }

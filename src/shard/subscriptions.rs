@@ -8,7 +8,7 @@ use crate::base::slab::Key;
 use crate::base::time::Timestamp;
 use crate::base::token::{TokenKind, TokenParts};
 use crate::push::campaign::UserState;
-use crate::push::hops::Offer;
+use crate::push::hops::{Offer, Way};
 use crate::reginfo::subscription::{
     Action, Ended, Notify, NotifyBody, NotifyHead, NotifyState, SubscribeContext, SubscribeKind,
     SubscribeResponse, Subscription, SubscriptionState, TerminationReason,
@@ -81,8 +81,11 @@ impl Shard {
             .post
             .mailbox_ref(user.slot)
             .is_some_and(|mailbox| !mailbox.is_empty());
+        if let Some(set) = self.hops.set_named_by(message) {
+            entry.extra.set = set;
+        }
         let wanted = expires > 0 && !knows && (has_mail || self.options.subscribe_always);
-        if wanted && !self.hops.is_up(now) {
+        if wanted && !self.hops.is_up(now, entry.extra.set) {
             entry.extra.subscribe_at = now + NO_HOP_RETRY;
         } else if wanted {
             // It may cross the 480 to a SUBSCRIBE sent before: that answer is out of date then.
@@ -95,11 +98,10 @@ impl Shard {
 
     /// Mail for a user of whom nothing is known: ask the registrar (ISC-4).
     pub(super) fn want_subscription(&mut self, now: Timestamp, user: Key) {
-        let can_send = self.hops.is_up(now);
         let Some(entry) = self.registry.entry_mut(user) else {
             return;
         };
-        if !can_send {
+        if !self.hops.is_up(now, entry.extra.set) {
             entry.extra.subscribe_at = now + NO_HOP_RETRY;
             return;
         }
@@ -160,7 +162,23 @@ impl Shard {
             state.dialog.reset();
             state.requests = 0;
         }
-        let Some((_, trunk)) = self.hops.pick(now, Offer::New) else {
+        let set = entry.extra.set;
+        let state = &mut entry.extra.subscribe;
+        let followed = if state.dialog.is_established() {
+            self.hops.way(now, state.dialog.next_hop_uri())
+        } else {
+            Way::Own
+        };
+        // A refresh has time: it goes by the user's own hops while the way of its Route is unknown.
+        let routed = match followed {
+            Way::Hop(hop) => self.hops.destination(hop),
+            Way::Own | Way::Waiting | Way::Refused => None,
+        };
+        let picked = routed.or_else(|| {
+            let picked = self.hops.pick(now, set, Offer::New);
+            picked.map(|(_, trunk)| trunk)
+        });
+        let Some(trunk) = picked else {
             // Counts as a failure of the transport; the machine tries again later.
             self.subscription_step(now, user, |subscription, context| {
                 let _waits = subscription.handle_transport_error(context);
@@ -220,7 +238,7 @@ impl Shard {
             expires_s: user.subscription.asked_expires_s(),
             icid: icid.as_bytes(),
         };
-        let templates = &self.env.templates;
+        let templates = self.env.templates_of(entry.extra.set);
         if !self
             .out
             .send(trunk, |out| templates.subscribe(&fields, out))
@@ -382,7 +400,11 @@ impl Shard {
         let mut decide = false;
         let entry = self.registry.entry_mut(key).expect("looked up before");
         // The dialog comes with the first NOTIFY; later ones may move its target (SUB-4).
-        entry.extra.subscribe.dialog.establish(message);
+        if entry.extra.subscribe.dialog.establish(message) {
+            // After a restart no REGISTER has said which S-CSCF it is.
+            let named = self.hops.set_of(entry.extra.subscribe.dialog.request_uri());
+            entry.extra.set = named.unwrap_or(entry.extra.set);
+        }
         if !message.body().is_empty() && self.postpones(now) {
             self.postpone(now, key);
         } else if !message.body().is_empty() {

@@ -143,6 +143,9 @@ impl Shard {
                 .lookup_mut(key)
                 .expect("a session belongs to a push");
             let (user, device) = (push.user(), push.device);
+            if matches!(progress, Progress::Delivered { .. }) {
+                self.probe.delivery_time.record(now.since(push.invited));
+            }
             if let Some(entry) = self.registry.entry_mut(user) {
                 let mut ctx = ctx!(self, now);
                 let mut parts = Parts {
@@ -240,7 +243,7 @@ impl Shard {
         }
         let mut started = core::mem::take(&mut self.desk.started);
         for _ in 0..self.campaigns.options.decisions_per_turn {
-            let Some(user) = self.campaigns.poll_user() else {
+            let Some(user) = self.campaigns.poll_user(now) else {
                 break;
             };
             let Some(entry) = self.registry.entry_mut(user) else {
@@ -286,6 +289,9 @@ impl Shard {
                 self.settle(now, after, Some(location));
             }
         }
+        if let Some(&(ticket, _)) = done.stored.last() {
+            self.post.forget_moved(ticket);
+        }
         if let Some(low) = done.space_low {
             self.post.set_space_low(low);
         }
@@ -297,6 +303,9 @@ impl Shard {
         }
         for &(number, start, end) in &done.loaded {
             let payload = &done.bytes[start as usize..end as usize];
+            if self.post.take_for_cleaning(number, payload) {
+                continue;
+            }
             if payload.is_empty() && self.read_again(number) {
                 continue;
             }
@@ -345,14 +354,20 @@ impl Shard {
             }
             After::Mark { of, removes } => {
                 let Some(location) = location else { return };
+                let first = of;
+                let of = self.post.moved(of);
                 self.post.segments.mark(location, Some(of));
                 if let Some(reason) = removes {
-                    self.post.dead(of);
+                    self.post.segments.dead(of);
+                    self.post.dead_parts(first);
                     self.post.gone(reason);
                 }
             }
             After::Expired { of, number } => {
                 let Some(location) = location else { return };
+                // A notice needs the deposit, not its parts.
+                self.post.dead_parts(of);
+                let of = self.post.moved(of);
                 self.post.segments.mark(location, Some(of));
                 self.post.gone(RemovalReason::Expired);
                 self.owe_notice(now, number, of);
@@ -363,6 +378,16 @@ impl Shard {
                 user,
                 number,
             } => self.large_stored(now, (intake, user, number), location),
+            After::Copied { slot, number, from } => {
+                if let Some(to) = location {
+                    self.post.copied(slot, number, from, to);
+                }
+            }
+            After::Freed { of } => {
+                if location.is_some() {
+                    self.post.freed(of);
+                }
+            }
             After::Reply(reply) => {
                 if location.is_some() {
                     self.send_reply(now, reply);
@@ -488,7 +513,7 @@ impl Shard {
             .mailbox_ref(key.slot)
             .and_then(|mailbox| mailbox.next_expiry_s())
         {
-            deadline = deadline.min(self.desk.moment_of(u64::from(expiry_s)));
+            deadline = deadline.min(self.desk.wall.moment_of(u64::from(expiry_s)));
         }
         if deadline.is_never() {
             if subscriptions::is_forgettable(&entry.user, state)

@@ -16,12 +16,15 @@ use crate::sim::net::{ConnId, Event, Note, Timer, Way};
 use crate::sim::options::{ENGINE, MSRP_PORT, SIP_PORT, Transport};
 use crate::sim::text::{Msrp, Sip, find, fnv};
 use crate::sim::world::World;
+use crate::store::op::DepositFlags;
 use crate::store::record;
 
 /// Turns at one moment before the engine counts as spinning.
 const SPINS_MAX: u32 = 2000;
 /// The wall clock at time zero, milliseconds.
 const WALL_MS: u64 = 1_795_000_000_000;
+/// How far a clock that jumps goes ahead, milliseconds: longer than any message lives.
+const JUMP_MS: u64 = 400 * 86_400_000;
 
 /// Records that one commit makes durable.
 #[derive(Debug, Default)]
@@ -78,7 +81,7 @@ impl World {
     /// Starts the process: shards with new keys, queues from the disk.
     pub(super) fn boot(&mut self) {
         self.epoch += 1;
-        let wall = UnixMillis(WALL_MS + self.net.now.as_millis());
+        let wall = self.wall();
         for shard in 0..self.shards() {
             let options = self.options.shard(shard);
             let salt = self.options.seed ^ u64::from(self.epoch) << 32;
@@ -125,6 +128,21 @@ impl World {
                 self.tell_space(shard, true);
             }
         }
+    }
+
+    /// What the wall clock reads.
+    fn wall(&self) -> UnixMillis {
+        let ahead = if self.clock_jumped { JUMP_MS } else { 0 };
+        UnixMillis(WALL_MS + ahead + self.net.now.as_millis())
+    }
+
+    /// The wall clock jumps ahead by mistake, or is set right.
+    pub(super) fn jump_clock(&mut self, jumped: bool) {
+        if jumped {
+            self.net.mark("fault/clock-jump");
+        }
+        self.net.note(|| format!("CLOCK JUMPED {jumped}"));
+        self.clock_jumped = jumped;
     }
 
     /// The disks of all shards get full, or have room again.
@@ -179,6 +197,9 @@ impl World {
             let seat = &mut self.seats[usize::from(shard)];
             for (_, location, payload) in records.into_iter().take(kept) {
                 self.ledger.durable(now, &payload);
+                if is_copy(&payload) {
+                    self.net.mark("engine/segment-cleaned");
+                }
                 seat.disk
                     .segments
                     .entry(location.segment)
@@ -230,7 +251,7 @@ impl World {
     }
 
     fn feed(&mut self, shard: u8, input: &Input<'_>) {
-        let now = self.net.now;
+        let (now, wall) = (self.net.now, self.wall());
         let seat = &mut self.seats[usize::from(shard)];
         let Some(core) = &mut seat.core else { return };
         if seat
@@ -238,7 +259,7 @@ impl World {
             .is_none_or(|at| at + Duration::from_secs(1) <= now)
         {
             seat.wall_at = Some(now);
-            core.handle(now, Input::Wall(UnixMillis(WALL_MS + now.as_millis())));
+            core.handle(now, Input::Wall(wall));
         }
         // An input is not `Copy`; each is taken apart once.
         match input {
@@ -268,6 +289,10 @@ impl World {
             }
             Input::ConnectFailed { token } => {
                 core.handle(now, Input::ConnectFailed { token: *token });
+            }
+            Input::Resolved { token, addresses } => {
+                let token = *token;
+                core.handle(now, Input::Resolved { token, addresses });
             }
             Input::Stored(done) => core.handle(now, Input::Stored(done)),
             Input::Mesh(frame) => core.handle(now, Input::Mesh(frame)),
@@ -719,6 +744,9 @@ impl World {
         let unanswered = disk.failed;
         for (ticket, location, payload) in commit.appends {
             self.ledger.durable(now, &payload);
+            if is_copy(&payload) {
+                self.net.mark("engine/segment-cleaned");
+            }
             if !unanswered {
                 done.stored.push((ticket, location));
             }
@@ -760,6 +788,12 @@ impl World {
         }
         self.feed(shard, &Input::Stored(&done));
     }
+}
+
+/// Whether a record is a copy of a deposit.
+fn is_copy(payload: &[u8]) -> bool {
+    matches!(record::decode(payload), Ok(record::Record::Deposit(deposit))
+        if deposit.flags.contains(DepositFlags::COPY))
 }
 
 /// Whether a record is a deposit.

@@ -103,6 +103,7 @@ pub(super) enum Timer {
     Connect(usize),
     Crash,
     /// The disk gets full, or has room again.
+    ClockJump(bool),
     DiskFull(bool),
     Deposit(usize),
     HangUp(usize),

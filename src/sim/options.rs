@@ -5,7 +5,8 @@ use core::time::Duration;
 
 use crate::base::entropy::Jitter;
 use crate::push::campaign::CampaignOptions;
-use crate::push::hops::{HopOptions, HopTransport};
+use crate::push::hops::{COMMON_SET, HopOptions, HopTransport};
+use crate::push::names::NameOptions;
 use crate::push::options::{Grouping, PushOptions};
 use crate::push::post::PostOptions;
 use crate::reginfo::subscription::SubscribeOptions;
@@ -16,7 +17,7 @@ use crate::sip::session_timer::SessionTimerOptions;
 use crate::sip::template::Profile;
 use crate::sip::transaction::TransactionOptions;
 use crate::sip::transaction::server::ServerOptions;
-use crate::store::index::Goal;
+use crate::store::index::{CleanOptions, Goal};
 
 /// The engine's only address; shards differ by port.
 pub(super) const ENGINE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
@@ -89,6 +90,8 @@ pub struct Options {
     pub read_errors: Ratio,
     /// Times the disk gets full for a while.
     pub full_disks: usize,
+    /// Times the wall clock jumps ahead by a year for a while.
+    pub clock_jumps: usize,
     /// Calls that a device does not simply answer.
     pub mischief: Ratio,
     /// Partial documents that leave a version out.
@@ -146,6 +149,7 @@ impl Options {
             sync_errors: Ratio::ZERO,
             read_errors: Ratio::ZERO,
             full_disks: 0,
+            clock_jumps: 0,
             mischief: Ratio::ZERO,
             gaps: Ratio::ZERO,
             missteered: Ratio::ZERO,
@@ -212,6 +216,7 @@ impl Options {
             sync_errors: ratio(pick(&[0, 0, 0, 30])),
             read_errors: ratio(pick(&[0, 0, 150])),
             full_disks: size(pick(&[0, 0, 2])),
+            clock_jumps: size(pick(&[0, 0, 1])),
         }
     }
 
@@ -247,6 +252,9 @@ impl Options {
             domains: vec![b"ims.example.net".to_vec()],
             trusted_peers: Vec::new(),
             hops: self.hop_options(reliable),
+            sets: Vec::new(),
+            names: NameOptions::default(),
+            message_max: crate::base::limits::SIP_MESSAGE_BYTES_MAX,
             push: self.push_options(transaction),
             campaign: CampaignOptions {
                 coalesce: Duration::from_millis(50),
@@ -258,12 +266,20 @@ impl Options {
                 },
                 goal: Goal::EachSelected,
                 decisions_per_turn: 16,
+                pushes_per_s: 0,
             },
             post: PostOptions {
                 cache_bytes_max: self.cache_bytes,
                 unsettled_max: self.unsettled_max,
+                clean: CleanOptions {
+                    segment_bytes: u64::from(self.segment_bytes),
+                    slack_segments: 1,
+                    bytes_per_s: 4 << 20,
+                    ..CleanOptions::default()
+                },
                 ..PostOptions::default()
             },
+            clock: crate::base::wall::ClockOptions::default(),
             subscribe: SubscribeOptions {
                 transaction,
                 ..SubscribeOptions::default()
@@ -296,6 +312,9 @@ impl Options {
                 transport,
                 connections: if reliable { 2 } else { 1 },
                 invite_inflight_max: self.inflight_max,
+                set: COMMON_SET,
+                priority: u16::try_from(index).expect("a handful of hops"),
+                weight: 1,
             })
             .collect()
     }

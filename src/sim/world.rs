@@ -61,6 +61,8 @@ pub struct World {
     pub(super) sessions: BTreeMap<String, usize>,
     pub(super) ledger: Ledger,
     pub(super) dice: Jitter,
+    /// The wall clock is wrong.
+    pub(super) clock_jumped: bool,
     /// Counters of processes that crashed.
     pub(super) probe: Probe,
 }
@@ -81,6 +83,7 @@ impl World {
             sessions: BTreeMap::new(),
             ledger: Ledger::default(),
             dice: Jitter::new(options.seed ^ 0x776f_726b),
+            clock_jumped: false,
             probe: Probe::default(),
             options,
         };
@@ -158,6 +161,12 @@ impl World {
             self.net.after(wait, Timer::DiskFull(true));
             self.net.after(wait + long, Timer::DiskFull(false));
         }
+        for _ in 0..self.options.clock_jumps {
+            let wait = Duration::from_millis(self.dice.below(safety));
+            let long = Duration::from_millis(2000 + self.dice.below(600_000));
+            self.net.after(wait, Timer::ClockJump(true));
+            self.net.after(wait + long, Timer::ClockJump(false));
+        }
         self.net.after(self.options.safety, Timer::Heal);
     }
 
@@ -195,6 +204,7 @@ impl World {
         self.ledger.letters.push(Letter {
             user,
             text,
+            phones: self.users[user].phones.clone(),
             ..Letter::default()
         });
         number
@@ -316,6 +326,7 @@ impl World {
                 let wait = Duration::from_millis(500 + self.net.below(20_000));
                 self.net.after(wait, Timer::Restart);
             }
+            Timer::ClockJump(jumped) => self.jump_clock(jumped),
             Timer::DiskFull(full) => self.disk_full(full),
             Timer::Deposit(letter) => self.deposit(letter),
             Timer::HangUp(call) => self.hang_up(call),
@@ -490,7 +501,7 @@ impl World {
                 .ledger
                 .letters
                 .iter()
-                .all(|letter| self.owed(letter).next().is_none())
+                .all(|letter| self.owed(letter).count() <= letter.poisoned)
     }
 
     /// How many messages may be pending: those of users who have no device now. One that no device
@@ -498,6 +509,7 @@ impl World {
     fn pending_bounds(&self) -> (usize, usize) {
         let kept = self.ledger.letters.iter().filter(|letter| {
             let refused = letter.receipts.values().any(|receipt| receipt.refused);
+            let refused = refused || letter.poisoned > 0;
             letter.durable_at.is_some() && (refused || !self.has_willing(letter.user))
         });
         let untouched = kept.clone().filter(|letter| {
@@ -505,6 +517,7 @@ impl World {
                 .receipts
                 .values()
                 .all(|receipt| receipt.count == 0 && !receipt.refused)
+                && letter.poisoned == 0
         });
         (untouched.count(), kept.count())
     }
@@ -527,13 +540,13 @@ impl World {
             if !letter.acked && letter.tries > 0 {
                 wrong.push(format!("message {number} was never acknowledged"));
             }
-            for phone in self.owed(letter) {
+            for phone in self.owed(letter).skip(letter.poisoned) {
                 wrong.push(format!("device {phone} never got message {number}"));
             }
             let nobody = letter.receipts.values().all(|receipt| receipt.count == 0);
             if letter.acked && nobody && self.has_willing(letter.user) {
                 let refused = letter.receipts.values().any(|receipt| receipt.refused);
-                if !refused {
+                if !refused && letter.poisoned == 0 {
                     wrong.push(format!("nobody got message {number}"));
                 }
             }
@@ -546,7 +559,8 @@ impl World {
         for what in wrong {
             self.ledger.violation(now, &what);
         }
-        self.ledger.close(now, self.epoch);
+        let streams_broke = self.options.transport == Transport::Tcp && self.options.resets > 0;
+        self.ledger.close(now, self.epoch, streams_broke);
     }
 
     /// A user with one device, registered now; for scenarios.

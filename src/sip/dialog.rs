@@ -82,15 +82,19 @@ impl Dialog {
     /// [`DialogError`] when a part cannot be used; the dialog is then as after `reset`, except for
     /// the local `CSeq`.
     pub fn establish(&mut self, response: &Message<'_>) -> Result<(), DialogError> {
+        self.abandon();
+        let built = self.build(response);
+        if built.is_err() {
+            self.abandon();
+        }
+        built
+    }
+
+    /// Gives up a dialog that cannot be used; the local `CSeq` stays.
+    pub fn abandon(&mut self) {
         let cseq = self.local_cseq;
         self.reset();
         self.local_cseq = cseq;
-        let built = self.build(response);
-        if built.is_err() {
-            self.reset();
-            self.local_cseq = cseq;
-        }
-        built
     }
 
     /// `true` when `response` carries this dialog's remote tag.
@@ -113,7 +117,9 @@ impl Dialog {
     /// Replaces the remote target (OK-2a; RFC 3261 section 12.2.1.2). `false`, and no change, when
     /// `contact_uri` cannot be used as a Request-URI.
     pub fn refresh_target(&mut self, contact_uri: &[u8]) -> bool {
-        let usable = self.state != State::Absent && usable_uri(contact_uri).is_some();
+        // A target that demands TLS is none: we have no TLS and never go without (NH-2).
+        let is_sip = |uri: Uri<'_>| uri.scheme == Scheme::Sip;
+        let usable = self.state != State::Absent && usable_uri(contact_uri).is_some_and(is_sip);
         if usable {
             self.text.truncate(self.routes_end as usize);
             self.write_target(contact_uri);
@@ -135,6 +141,17 @@ impl Dialog {
     #[must_use]
     pub fn remote_target(&self) -> &[u8] {
         self.slice(self.target_start, self.target_end)
+    }
+
+    /// The URI that says where the next request goes: the first Route, or else the Request-URI (RFC
+    /// 3261 section 12.2.1.1).
+    #[must_use]
+    pub fn next_hop_uri(&self) -> &[u8] {
+        if self.is_strict() {
+            self.request_uri()
+        } else {
+            first_route(self.route_lines()).unwrap_or_else(|| self.remote_target())
+        }
     }
 
     /// `Route: <..>` lines with their line ends; empty without a route set.
@@ -398,6 +415,39 @@ pub fn judge_glare(ours_pending: bool, theirs_unanswered: bool, dice: &mut Jitte
 #[must_use]
 pub const fn ends_dialog(status: u16) -> bool {
     matches!(status, 408 | 481)
+}
+
+/// Whether a request to `uri` may only go over TLS, which we do not have (RFC 3261 section 26.2.2).
+#[must_use]
+pub fn demands_tls(uri: &[u8]) -> bool {
+    let secure = b"sips:";
+    uri.get(..secure.len())
+        .is_some_and(|scheme| scheme.eq_ignore_ascii_case(secure))
+        || uri::parse(uri).is_ok_and(|uri| {
+            uri.param(b"transport")
+                .is_some_and(|name| name.eq_ignore_ascii_case(b"tls"))
+        })
+}
+
+/// The URI of the first of some `Route: <..>` lines.
+#[must_use]
+pub fn first_route(lines: &[u8]) -> Option<&[u8]> {
+    if lines.is_empty() {
+        return None;
+    }
+    // A display name in quotes may hold anything.
+    let mut quoted = false;
+    let start = lines.iter().position(|byte| match byte {
+        b'"' => {
+            quoted = !quoted;
+            false
+        }
+        other => !quoted && *other == b'<',
+    })?;
+    let uri = &lines[start + 1..];
+    uri.iter()
+        .position(|byte| *byte == b'>')
+        .map(|end| &uri[..end])
 }
 
 /// A sip or sips URI that can stand in a start line or in angle brackets.

@@ -5,7 +5,7 @@
 //! module trusts none of it: decoding is bounded and never panics. Little-endian, no padding.
 //!
 //! ```text
-//! Start     01 version:u8 dedupe keys:2*u64 next number:u64 users:u64 ledger:5*u64
+//! Start     01 version:u8 dedupe keys:2*u64 next number:u64 users:u64 ledger:5*u64 newest:u64
 //! User      02 canonical identity (u16 length each) devices:u8 device:u64.. recent:u8 (hash:u64
 //!              expires:u32).. entries:u32 (number:u64 hash:u64 segment offset length expires bytes
 //!              delivered refused:7*u32 target:u8 flags:u8)..
@@ -14,12 +14,13 @@
 //! ```
 
 use crate::base::surface::Location;
+use crate::base::time::UnixMillis;
 use crate::store::op::{DepositFlags, Ledger};
 use crate::store::parts::{PARTS_MAX, PLACE_BYTES, write_places};
 use crate::store::record::FIELD_BYTES_MAX;
 
 /// Version of the items.
-pub const CHECKPOINT_VERSION: u8 = 1;
+pub const CHECKPOINT_VERSION: u8 = 2;
 /// Octets of an entry.
 const ENTRY_BYTES: usize = 46;
 
@@ -39,6 +40,8 @@ pub struct Start {
     pub users: u64,
     /// The store's books.
     pub ledger: Ledger,
+    /// When the newest record was written, by the wall clock.
+    pub newest: UnixMillis,
 }
 
 /// One pending message. Its device bits name the devices of its user in their order.
@@ -125,6 +128,7 @@ pub fn put_start(start: &Start, out: &mut Vec<u8>) {
         ledger.expired,
         ledger.purged,
         ledger.rejected,
+        start.newest.0,
     ] {
         out.extend_from_slice(&number.to_le_bytes());
     }
@@ -272,6 +276,7 @@ impl<'a> Reader<'a> {
                         purged: self.double()?,
                         rejected: self.double()?,
                     },
+                    newest: UnixMillis(self.double()?),
                 }))
             }
             USER => self.user().map(Item::User),
@@ -385,6 +390,7 @@ mod tests {
                 purged: 0,
                 rejected: 1,
             },
+            newest: UnixMillis(77),
         };
         let entry = SavedEntry {
             number: 8,

@@ -359,6 +359,31 @@ impl Mailbox {
         Marked::Recorded
     }
 
+    /// What devices did with the message of `number`: their keys and fates.
+    pub fn fates(&self, number: u64) -> impl Iterator<Item = (u64, Fate)> + '_ {
+        let entry = self.lookup(number).copied();
+        let devices = self.extra.iter().flat_map(|extra| extra.devices.iter());
+        devices.enumerate().filter_map(move |(slot, &key)| {
+            let entry = entry.filter(|_| key != 0)?;
+            let bit = |bits: u32| bits >> slot & 1 == 1;
+            match (bit(entry.delivered), bit(entry.refused)) {
+                (true, _) => Some((key, Fate::Delivered)),
+                (false, true) => Some((key, Fate::Refused)),
+                (false, false) => None,
+            }
+        })
+    }
+
+    /// The oldest durable message with a number above `after` that lies in one of `segments`.
+    #[must_use]
+    pub fn next_in(&self, after: u64, segments: &[u32]) -> Option<&Entry> {
+        let from = self.entries.partition_point(|entry| entry.number <= after);
+        self.entries.range(from..).find(|entry| {
+            let location = entry.location();
+            location.is_some_and(|at| segments.contains(&at.segment))
+        })
+    }
+
     /// Takes a message out and remembers it for repeats within its life. The caller appends the
     /// `Removed` mark and tells the [`SegmentTable`] when that is durable.
     pub fn remove(&mut self, number: u64) -> Option<Entry> {
@@ -564,6 +589,36 @@ fn is_pending(entry: &Entry, slot: Option<usize>, now_s: u32) -> bool {
         && !is_decided(entry, slot)
 }
 
+/// Segments that are cleaned in one pass over the index, at most.
+pub const VICTIMS_MAX: usize = 8;
+
+/// When segments are cleaned: their live deposits written again elsewhere, so that they can go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CleanOptions {
+    /// Octets that a segment takes on disk.
+    pub segment_bytes: u64,
+    /// The store may take this many hundredths of its live octets, and the slack. Default: 200.
+    pub space_max_percent: u32,
+    /// Segments that a store may have beyond that. Default: 4.
+    pub slack_segments: u32,
+    /// A segment with fewer live octets than this many hundredths of its size is sparse. Default: 50.
+    pub fill_max_percent: u32,
+    /// Octets copied in a second, at most; zero cleans nothing. Default: 8 MiB.
+    pub bytes_per_s: u64,
+}
+
+impl Default for CleanOptions {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 64 << 20,
+            space_max_percent: 200,
+            slack_segments: 4,
+            fill_max_percent: 50,
+            bytes_per_s: 8 << 20,
+        }
+    }
+}
+
 /// What each segment of a shard's store is still needed for.
 ///
 /// Feed it every record, live and at recovery, in the order of their places; take what may go from
@@ -583,6 +638,10 @@ struct Row {
     segment: u32,
     /// Deposits in this segment that are not removed.
     live: u32,
+    /// Octets of these.
+    live_bytes: u64,
+    /// Cleaning did not empty it; not to be tried before one more of its deposits dies.
+    tried: bool,
     /// Other segments whose deposits this one's marks speak of; ascending.
     marks: Vec<u32>,
     /// Holds something nobody understood.
@@ -592,7 +651,9 @@ struct Row {
 impl SegmentTable {
     /// A deposit is durable at `at`.
     pub fn deposit(&mut self, at: Location) {
-        self.row(at.segment).live += 1;
+        let row = self.row(at.segment);
+        row.live += 1;
+        row.live_bytes += u64::from(at.len);
     }
 
     /// Something that matters only once a deposit names it lies at `at`: a part. Its segment is known
@@ -627,6 +688,8 @@ impl SegmentTable {
         let row = &mut self.rows[at];
         assert!(row.live > 0, "every deposit dies once");
         row.live -= 1;
+        row.live_bytes = row.live_bytes.saturating_sub(u64::from(of.len));
+        row.tried = false;
         self.changed |= row.live == 0;
     }
 
@@ -650,6 +713,45 @@ impl SegmentTable {
             }
         }
         Some(row.segment)
+    }
+
+    /// Which segments are worth being copied elsewhere, ascending into `out`; none while the store takes
+    /// no more room than [`CleanOptions`] allow. The newest segment is never among them.
+    ///
+    /// Sparse ones come first, oldest before. When there is none and segments are kept only by what
+    /// their marks speak of, it is the oldest of those that are spoken of, however full.
+    pub fn victims(&self, options: &CleanOptions, out: &mut Vec<u32>) {
+        out.clear();
+        let sealed = self.rows.len().saturating_sub(1);
+        let size = options.segment_bytes;
+        let taken = (sealed as u64).saturating_mul(size);
+        let live: u64 = self.rows.iter().map(|row| row.live_bytes).sum();
+        let allowed = live.saturating_mul(u64::from(options.space_max_percent)) / 100;
+        if taken <= allowed.saturating_add(u64::from(options.slack_segments).saturating_mul(size)) {
+            return;
+        }
+        let sparse = size.saturating_mul(u64::from(options.fill_max_percent)) / 100;
+        let rows = self.rows.iter().take(sealed);
+        let worth = |row: &&Row| row.live > 0 && !row.tried && row.live_bytes < sparse;
+        out.extend(rows.filter(worth).take(VICTIMS_MAX).map(|row| row.segment));
+        if !out.is_empty() {
+            return;
+        }
+        let mut pinned = self.rows.iter().filter(|row| row.live == 0 && !row.kept);
+        let pinning = pinned.find_map(|row| row.marks.first().copied());
+        let at = pinning.and_then(|segment| self.find(segment).ok());
+        let row = at.map(|at| &self.rows[at]);
+        out.extend(
+            row.filter(|row| row.live > 0 && !row.tried)
+                .map(|row| row.segment),
+        );
+    }
+
+    /// Cleaning has been through `segment`: if something is left in it, it is not tried again for now.
+    pub fn tried(&mut self, segment: u32) {
+        if let Ok(at) = self.find(segment) {
+            self.rows[at].tried = true;
+        }
     }
 
     /// Segments known.
@@ -684,6 +786,8 @@ impl SegmentTable {
                     Row {
                         segment,
                         live: 0,
+                        live_bytes: 0,
+                        tried: false,
                         marks,
                         kept: false,
                     },

@@ -27,8 +27,8 @@ impl DepositFlags {
     pub const RARE_FIELDS: Self = Self(16);
     /// It came with Resource-Priority (OVL-11).
     pub const PRIORITY: Self = Self(32);
-    /// The sender asked for `processing` notices (IMDN-5).
-    pub const IMDN_PROCESSING: Self = Self(64);
+    /// The record is a copy, made to free the segment of the first one: no other message.
+    pub const COPY: Self = Self(64);
     /// Every bit that has a meaning.
     pub const ALL: Self = Self(127);
 
@@ -58,6 +58,12 @@ impl DepositFlags {
     #[must_use]
     pub const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+
+    /// The flags of this set that are not in `other`.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
     }
 
     /// `true` when every flag of `other` is set here.

@@ -273,6 +273,15 @@ pub fn is_large(payload: &[u8]) -> bool {
     payload.get(2).is_some_and(|flags| flags & large != 0)
 }
 
+/// Marks a deposit's payload as a copy. False, and nothing is changed, when it is no deposit.
+pub fn mark_copy(payload: &mut [u8]) -> bool {
+    if payload.len() < DEPOSIT_FIXED_BYTES || payload[1] != KIND_DEPOSIT {
+        return false;
+    }
+    payload[2] |= DepositFlags::COPY.bits();
+    true
+}
+
 struct Reader<'a> {
     payload: &'a [u8],
     at: usize,

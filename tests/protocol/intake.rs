@@ -415,3 +415,29 @@ fn our_own_push_that_comes_back_is_a_loop() {
     bench.sip_in(&back);
     bench.expect("482");
 }
+
+// Proves: OVL-10
+#[test]
+fn a_restart_asks_about_users_with_mail_at_the_pace_that_is_set() {
+    let mut bench = Bench::new();
+    for user in 0..20 {
+        let to = format!("sip:+155501{user:05}@ims.example.net");
+        let text = bench.deposit_text(&to, "one", "");
+        bench.sip_in(&text);
+    }
+    assert_eq!(bench.messages(), 20);
+    let paced = volley::shard::ShardOptions {
+        subscribe_pace_per_s: 2,
+        ..options()
+    };
+    let records = bench.records.clone();
+    let mut fresh = Bench::restarted(paced, &records, 2);
+    let mut asked = 0;
+    for second in 1..=11 {
+        fresh.run_s(1);
+        let texts = fresh.take_sip();
+        asked += texts.iter().filter(|sip| sip.what() == "SUBSCRIBE").count();
+        assert!(asked <= 2 * second + 1, "{asked} after {second} s");
+    }
+    assert_eq!(asked, 20, "everybody is asked about in the end");
+}

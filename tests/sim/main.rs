@@ -1,7 +1,8 @@
 //! The simulator's runs: many seeds, the same laws; the same seed, the same trace.
 //!
 //! `VOLLEY_SIM_SEEDS=first..last` runs other seeds; the first that fails is shrunk, and the trace of what
-//! is left is shown. `VOLLEY_SIM_REPLAY=seed` runs that one alone and shows its trace.
+//! is left is shown. `VOLLEY_SIM_REPLAY=seed` runs that one alone and shows the end of its trace, as many
+//! lines as `VOLLEY_SIM_TAIL` says.
 
 mod scenarios;
 
@@ -11,7 +12,7 @@ use std::time::Duration;
 use volley::sim::{Options, Ratio, Report, World, shrink};
 
 /// Seeds of an ordinary run.
-const SEEDS: std::ops::Range<u64> = 1..221;
+const SEEDS: std::ops::Range<u64> = 1..1001;
 /// Every fault, device behaviour and way a push goes that an ordinary run must reach.
 const REACHED: &[&str] = &[
     "bye/bad-answer",
@@ -25,9 +26,11 @@ const REACHED: &[&str] = &[
     "engine/mesh",
     "engine/no-room",
     "engine/recovered-messages",
+    "engine/segment-cleaned",
     "engine/segment-reclaimed",
     "engine/store-read",
     "engine/subscription-refresh",
+    "fault/clock-jump",
     "fault/connect-refused",
     "fault/crash",
     "fault/duplication",
@@ -137,7 +140,8 @@ fn kind_of(violation: &str) -> String {
 
 fn tail_of(options: Options) -> String {
     let traced = World::populated(options).traced().run();
-    let skip = traced.trace.len().saturating_sub(TAIL);
+    let asked = std::env::var_os("VOLLEY_SIM_TAIL").and_then(|text| text.to_str()?.parse().ok());
+    let skip = traced.trace.len().saturating_sub(asked.unwrap_or(TAIL));
     traced.trace[skip..].join("\n")
 }
 
@@ -216,6 +220,7 @@ fn one_seed_has_one_outcome_however_many_shards() {
             sync_errors: Ratio::ZERO,
             read_errors: Ratio::ZERO,
             full_disks: 0,
+            clock_jumps: 0,
             unsettled_max: 1024,
             ..Options::drawn(seed, shards)
         };

@@ -197,6 +197,7 @@ impl Core for Echo {
                     self.unsent -= 1;
                 }
             }
+            Input::Resolved { .. } => {}
             Input::Mesh(frame) => self.on_frame(frame),
             Input::Wall(wall) => self.seen.wall.store(wall.0, Ordering::Relaxed),
             Input::Drain => self.draining = true,

@@ -1,5 +1,6 @@
 //! Black-box tests: real sockets, real threads, real processes.
 
 mod datapath;
+mod operators;
 mod program;
 mod store;

@@ -111,6 +111,11 @@ impl Engine {
         address.parse().unwrap()
     }
 
+    /// What its first line says of `name`.
+    pub(crate) fn said(&self, pointer: &str) -> &Value {
+        self.ready.pointer(pointer).unwrap_or(&Value::Null)
+    }
+
     pub(crate) fn recovered(&self) -> u64 {
         self.ready["recovered_messages"].as_u64().unwrap()
     }

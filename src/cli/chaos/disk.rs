@@ -29,6 +29,8 @@ impl FileSystem {
 pub(super) struct Disk {
     image: PathBuf,
     mount: PathBuf,
+    /// A file system in memory around the image, which has less room than the image promises.
+    thin: Option<PathBuf>,
 }
 
 fn run(command: &mut Command) -> Result<(), String> {
@@ -58,9 +60,50 @@ impl Disk {
         let disk = Self {
             image: directory.join(format!("{}.img", kind.name())),
             mount: directory.join(format!("{}.mnt", kind.name())),
+            thin: None,
         };
-        fs::create_dir_all(&disk.mount).map_err(|error| shown(&error))?;
-        let image = File::create(&disk.image).map_err(|error| shown(&error))?;
+        disk.make(kind, mib)?;
+        Ok(disk)
+    }
+
+    /// A disk of `mib` MiB that has far less to give: writes that the file system has promised room for
+    /// fail underneath it, once [`Disk::set_room`] is used up.
+    pub(super) fn thin(directory: &Path, mib: u64) -> Result<Self, String> {
+        if !rustix::process::geteuid().is_root() {
+            return Err("only root can mount a file system".to_owned());
+        }
+        let around = directory.join("thin.tmp");
+        fs::create_dir_all(&around).map_err(|error| shown(&error))?;
+        let size = format!("size={}m", 2 * mib);
+        run(Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+            .arg(&around))?;
+        let disk = Self {
+            image: around.join("thin.img"),
+            mount: directory.join("thin.mnt"),
+            thin: Some(around),
+        };
+        disk.make(FileSystem::Ext4, mib)?;
+        Ok(disk)
+    }
+
+    /// Lets a thin disk take `mib` MiB more than it has, or everything.
+    pub(super) fn set_room(&self, mib: Option<u64>) -> Result<(), String> {
+        let around = self.thin.as_ref().ok_or("not a thin disk")?;
+        let size = match mib {
+            Some(mib) => {
+                let space = rustix::fs::statvfs(around).map_err(|error| shown(&error.into()))?;
+                let used = (space.f_blocks - space.f_bfree).saturating_mul(space.f_frsize);
+                format!("remount,size={}k", (used + (mib << 20)) >> 10)
+            }
+            None => "remount,size=2g".to_owned(),
+        };
+        run(Command::new("mount").args(["-o", &size]).arg(around))
+    }
+
+    fn make(&self, kind: FileSystem, mib: u64) -> Result<(), String> {
+        fs::create_dir_all(&self.mount).map_err(|error| shown(&error))?;
+        let image = File::create(&self.image).map_err(|error| shown(&error))?;
         image.set_len(mib << 20).map_err(|error| shown(&error))?;
         let mut make = match kind {
             FileSystem::Ext4 => Command::new("mkfs.ext4"),
@@ -70,9 +113,8 @@ impl Disk {
             FileSystem::Ext4 => ["-q", "-F"],
             FileSystem::Xfs => ["-q", "-f"],
         };
-        run(make.args(quiet).arg(&disk.image))?;
-        disk.mount()?;
-        Ok(disk)
+        run(make.args(quiet).arg(&self.image))?;
+        self.mount()
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -80,8 +122,13 @@ impl Disk {
     }
 
     pub(super) fn mount(&self) -> Result<(), String> {
+        // What is freed in a thin disk is to be room again.
+        let options = match self.thin {
+            Some(_) => "loop,discard",
+            None => "loop",
+        };
         run(Command::new("mount")
-            .args(["-o", "loop"])
+            .args(["-o", options])
             .arg(&self.image)
             .arg(&self.mount))
     }
@@ -119,5 +166,9 @@ impl Drop for Disk {
         let _ = self.unmount();
         let _ = fs::remove_file(&self.image);
         let _ = fs::remove_dir(&self.mount);
+        if let Some(around) = &self.thin {
+            let _ = run(Command::new("umount").arg(around));
+            let _ = fs::remove_dir(around);
+        }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Threads read, one each a connection, and hand what they read to the judge; it writes by itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -15,6 +15,8 @@ use super::text::{Frame, Sip, find};
 const EVENTS_MAX: usize = 4096;
 /// Longest time a write to the engine may take; it may be stopped.
 const WRITE_WAIT: Duration = Duration::from_secs(5);
+/// Sessions whose BYE is kept.
+const SESSIONS_KEPT: usize = 64;
 /// Deposits that wait for their answer at most.
 const WINDOW: usize = 48;
 
@@ -64,7 +66,7 @@ pub(super) struct Judge {
     pub(super) ledger: Ledger,
     pub(super) dice: Dice,
     /// Number of the engine process.
-    pub(super) epoch: u32,
+    epoch: u32,
     /// Users absent in a round are chosen by this many of a hundred.
     pub(super) absent_percent: u64,
     /// Whether deposits are sent.
@@ -85,6 +87,12 @@ pub(super) struct Judge {
     media: u16,
     trunk: u16,
     notify_cseq: BTreeMap<String, u32>,
+    /// Sessions that no BYE has ended yet: a BYE of the phone for each, by Call-ID.
+    sessions: BTreeMap<String, String>,
+    /// BYEs sent in dialogs of an earlier process.
+    asked: BTreeSet<String>,
+    /// How many of these were refused as they must be.
+    pub(super) old_dialogs: u64,
     parts: BTreeMap<String, Vec<u8>>,
     reports: u64,
 }
@@ -157,6 +165,9 @@ impl Judge {
             outstanding: 0,
             deposits: None,
             notify_cseq: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            asked: BTreeSet::new(),
+            old_dialogs: 0,
             parts: BTreeMap::new(),
             reports: 0,
         })
@@ -167,11 +178,17 @@ impl Judge {
         self.trunk
     }
 
-    /// A new engine process serves at `sip`.
-    pub(super) fn begin(&mut self, sip: SocketAddr) -> io::Result<()> {
+    /// A new engine process has been started and may not live until it is ready.
+    pub(super) fn begin_unready(&mut self) {
+        self.epoch += 1;
         self.alive = true;
         self.outstanding = 0;
         self.notify_cseq.clear();
+    }
+
+    /// A new engine process serves at `sip`.
+    pub(super) fn begin(&mut self, sip: SocketAddr) -> io::Result<()> {
+        self.begin_unready();
         let stream = TcpStream::connect(sip)?;
         self.next_link += 1;
         self.deposits = Some(self.next_link);
@@ -193,6 +210,7 @@ impl Judge {
         }
         self.deposits = None;
         self.parts.clear();
+        self.asked.clear();
     }
 
     /// Plays for `time`.
@@ -242,6 +260,9 @@ impl Judge {
                     epoch: self.epoch,
                 };
                 self.links.insert(number, link);
+                if kind == Kind::Deposits {
+                    self.end_sessions(number);
+                }
             }
             Event::Closed(number) => {
                 self.links.remove(&number);
@@ -324,6 +345,13 @@ impl Judge {
         if status > 0 {
             let call_id = message.header("Call-ID");
             let deposit = call_id.strip_prefix('d').and_then(|at| at.parse().ok());
+            if status >= 200 && self.asked.remove(call_id) {
+                self.old_dialogs += u64::from(status == 481);
+                if status != 481 {
+                    let what = format!("a BYE in a dialog of an earlier process got {status}");
+                    self.ledger.broken(what);
+                }
+            }
             if let (Some(deposit), 200..) = (deposit, status) {
                 self.outstanding = self.outstanding.saturating_sub(1);
                 self.refused += u64::from(status != 202);
@@ -331,6 +359,9 @@ impl Judge {
                 self.ledger.answered(deposit, status);
             }
             return;
+        }
+        if message.method() == "BYE" {
+            self.sessions.remove(message.header("Call-ID"));
         }
         match message.method() {
             "SUBSCRIBE" => self.subscribe(number, message),
@@ -427,6 +458,37 @@ impl Judge {
             self.trunk
         );
         self.write(number, &message.answer("200 OK", &extra, &sdp));
+        self.keep_session(message);
+    }
+
+    /// Writes the BYE by which the phone of this session could end it.
+    fn keep_session(&mut self, message: &Sip) {
+        if self.sessions.len() >= SESSIONS_KEPT {
+            return;
+        }
+        let call_id = message.header("Call-ID");
+        let target = message.header("Contact").split(['<', '>']).nth(1);
+        let Some(target) = target.filter(|_| !message.header("To").contains(";tag=")) else {
+            return;
+        };
+        let bye = format!(
+            "BYE {target} SIP/2.0\r\nVia: SIP/2.0/TCP 127.0.0.1:9;branch=z9hG4bKold{call_id}\r\n\
+             Max-Forwards: 66\r\nFrom: {};tag=judge\r\nTo: {}\r\nCall-ID: {call_id}\r\n\
+             CSeq: 1 BYE\r\nContent-Length: 0\r\n\r\n",
+            message.header("To"),
+            message.header("From"),
+        );
+        self.sessions.insert(call_id.to_owned(), bye);
+    }
+
+    /// Sessions of a process that is no more are ended by their phones. No later process may have taken
+    /// one over: it says that it knows none of them.
+    fn end_sessions(&mut self, link: u64) {
+        for (call_id, bye) in core::mem::take(&mut self.sessions) {
+            if self.write(link, bye.as_bytes()) {
+                self.asked.insert(call_id);
+            }
+        }
     }
 
     fn frame(&mut self, number: u64, frame: &Frame) {

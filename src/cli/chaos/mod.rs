@@ -54,6 +54,16 @@ pub(super) struct Chaos {
     /// Rounds in which the disk gets full. Root only.
     #[arg(long, default_value_t = 0)]
     full_disks: u32,
+    /// Rounds in which a disk that promised room has none: writes and syncs fail underneath the file
+    /// system. Root only.
+    #[arg(long, default_value_t = 0)]
+    thin_disks: u32,
+    /// Kills at any moment of a process's life, the start from its store included, one after the other.
+    #[arg(long, default_value_t = 0)]
+    restarts: u32,
+    /// Rounds in which the wall clock jumps ahead by 400 days, with a start meanwhile. Needs libfaketime.
+    #[arg(long, default_value_t = 0)]
+    clock_jumps: u32,
     /// Chooses moments, users and absences.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -71,21 +81,27 @@ pub(super) struct Chaos {
 /// How a round ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
+    Clock,
     Cut(FileSystem),
     Full,
     Kill,
+    Restart,
     Stop,
     Term,
+    Thin,
 }
 
 impl Fault {
     fn name(self) -> String {
         match self {
             Self::Cut(kind) => format!("power cut, {}", kind.name()),
+            Self::Clock => "clock +400 days".to_owned(),
             Self::Full => "disk full".to_owned(),
             Self::Kill => "kill -9".to_owned(),
+            Self::Restart => "kill at start".to_owned(),
             Self::Stop => "stop, kill -9".to_owned(),
             Self::Term => "SIGTERM".to_owned(),
+            Self::Thin => "no room beneath".to_owned(),
         }
     }
 }
@@ -102,7 +118,12 @@ struct Engine {
 
 impl Engine {
     /// Segments and checkpoints are small, so that every round sees new ones.
-    fn start(home: &Path, store: &Path, trunk: u16) -> Result<Self, String> {
+    fn command(
+        home: &Path,
+        store: &Path,
+        trunk: u16,
+        clock: Option<&Clock>,
+    ) -> Result<Command, String> {
         let config = home.join("chaos.toml");
         let text = format!(
             "[node]\ndrain_s = 5\n[sip]\nlisten = \"127.0.0.1:0\"\n\
@@ -110,7 +131,8 @@ impl Engine {
              [identity]\npf_uri = \"sip:pf@home.example\"\ndomains = [\"home.example\"]\n\
              [msrp]\nlisten = \"127.0.0.1:0\"\nguard = false\n[push]\nlinger_ms = 50\n\
              [selection]\ncoalesce_ms = 20\n[store]\ndir = \"{}\"\nsegment_mib = 2\n\
-             checkpoint_mib = 4\n[limits]\nusers_max = 10000\npushes_max = 10000\n",
+             checkpoint_mib = 4\nclean_mib_s = 64\n[limits]\nusers_max = 10000\n\
+             pushes_max = 10000\n",
             store.display()
         );
         std::fs::write(&config, text).map_err(|error| format!("{}: {error}", config.display()))?;
@@ -120,6 +142,17 @@ impl Engine {
             .args(["run", "--json", "--quiet", "--lifeline", "--config"])
             .arg(&config)
             .stdout(Stdio::piped());
+        if let Some(clock) = clock {
+            command
+                .env("LD_PRELOAD", &clock.library)
+                .env("FAKETIME_TIMESTAMP_FILE", &clock.file)
+                .env("FAKETIME_NO_CACHE", "1")
+                .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        }
+        Ok(command)
+    }
+
+    fn start(mut command: Command) -> Result<Self, String> {
         let mut process = Process::start(&mut command).map_err(|error| error.to_string())?;
         let lines = process.lines().map_err(|error| error.to_string())?;
         let first = lines
@@ -154,9 +187,10 @@ impl Engine {
         }
     }
 
-    fn kill(mut self) -> Result<(), String> {
-        self.signal(Signal::KILL);
-        self.wait(&mut |_| ()).map(|_| ())
+    /// A number of what it showed last.
+    fn shown(&self, part: &str, name: &str) -> u64 {
+        let last: Value = serde_json::from_str(&self.last).unwrap_or_default();
+        last[part][name].as_u64().unwrap_or(0)
     }
 
     /// Waits for its end; `meanwhile` is called again and again.
@@ -176,15 +210,55 @@ impl Engine {
     }
 }
 
+/// A wall clock of the engine's own, that can be set.
+#[derive(Debug)]
+struct Clock {
+    library: PathBuf,
+    file: PathBuf,
+}
+
+impl Clock {
+    /// Where packages put the library that gives a process another clock.
+    const LIBRARIES: [&str; 4] = [
+        "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
+        "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
+        "/usr/lib64/faketime/libfaketimeMT.so.1",
+        "/usr/lib/faketime/libfaketimeMT.so.1",
+    ];
+
+    fn new(home: &Path) -> Result<Self, String> {
+        let mut libraries = Self::LIBRARIES.iter().map(PathBuf::from);
+        let library = libraries.find(|library| library.exists());
+        let clock = Self {
+            library: library.ok_or("libfaketime is not installed")?,
+            file: home.join("clock"),
+        };
+        clock.set("+0")?;
+        Ok(clock)
+    }
+
+    fn set(&self, ahead: &str) -> Result<(), String> {
+        // In one step, since the engine may read it at any time.
+        let aside = self.file.with_extension("new");
+        std::fs::write(&aside, format!("{ahead}\n"))
+            .and_then(|()| std::fs::rename(&aside, &self.file))
+            .map_err(|error| format!("{}: {error}", self.file.display()))
+    }
+}
+
 /// A campaign: one store, one judge, many engines.
 struct Campaign<'a> {
     options: &'a Chaos,
     fault: Fault,
     home: PathBuf,
     disk: Option<Disk>,
+    clock: Option<Clock>,
     judge: Judge,
     slowest_ms: f64,
+    /// Rounds in which the fault was seen by the engine.
     full: u32,
+    /// Messages that cleaning copied.
+    cleaned: u64,
 }
 
 impl Campaign<'_> {
@@ -195,10 +269,22 @@ impl Campaign<'_> {
         }
     }
 
+    fn command(&self) -> Result<Command, String> {
+        let (store, trunk) = (self.store(), self.judge.trunk_port());
+        Engine::command(&self.home, &store, trunk, self.clock.as_ref())
+    }
+
+    /// Kills an engine, and takes what it said last.
+    fn kill(&mut self, mut engine: Engine) -> Result<(), String> {
+        engine.listen();
+        self.cleaned += engine.shown("held", "cleaned_messages");
+        engine.signal(Signal::KILL);
+        engine.wait(&mut |_| ()).map(|_| ())
+    }
+
     fn start(&mut self) -> Result<Engine, String> {
-        let engine = Engine::start(&self.home, &self.store(), self.judge.trunk_port())?;
+        let engine = Engine::start(self.command()?)?;
         self.slowest_ms = self.slowest_ms.max(engine.recovery_ms);
-        self.judge.epoch += 1;
         let begun = self.judge.begin(engine.sip);
         begun.map_err(|error| format!("the engine does not listen: {error}"))?;
         Ok(engine)
@@ -206,8 +292,11 @@ impl Campaign<'_> {
 
     fn round(&mut self) -> Result<(), String> {
         self.judge.feeding = true;
-        if self.fault == Fault::Full {
-            return self.full_round();
+        match self.fault {
+            Fault::Full | Fault::Thin => return self.full_round(),
+            Fault::Clock => return self.clock_round(),
+            Fault::Restart => return self.restart_round(),
+            Fault::Cut(_) | Fault::Kill | Fault::Stop | Fault::Term => {}
         }
         let mut engine = self.start()?;
         // On a busy machine a process needs a while before anything can be lost.
@@ -216,13 +305,15 @@ impl Campaign<'_> {
         self.judge.play(Duration::from_millis(time));
         engine.listen();
         match self.fault {
-            Fault::Kill | Fault::Full => engine.kill()?,
+            Fault::Clock | Fault::Full | Fault::Kill | Fault::Restart | Fault::Thin => {
+                self.kill(engine)?;
+            }
             Fault::Stop => {
                 engine.signal(Signal::STOP);
                 self.judge.play(Duration::from_secs(self.options.stop_s));
                 engine.signal(Signal::CONT);
                 self.judge.play(Duration::from_millis(300));
-                engine.kill()?;
+                self.kill(engine)?;
             }
             Fault::Term => {
                 engine.signal(Signal::TERM);
@@ -239,7 +330,7 @@ impl Campaign<'_> {
                 disk.cut()?;
                 // What it acknowledges now had better be on the disk.
                 self.judge.play(Duration::from_millis(100));
-                engine.kill()?;
+                self.kill(engine)?;
             }
         }
         self.judge.end();
@@ -250,21 +341,87 @@ impl Campaign<'_> {
         Ok(())
     }
 
-    /// Everybody is absent until the disk is full; then, still on the full disk, everybody comes.
+    /// A process that is killed before it is ready or soon after, then one that is let work a little.
+    fn restart_round(&mut self) -> Result<(), String> {
+        let mut process =
+            Process::start(&mut self.command()?).map_err(|error| error.to_string())?;
+        self.judge.begin_unready();
+        let time = Duration::from_millis(self.judge.dice.below(150));
+        self.judge.play(time);
+        let id = i32::try_from(process.id()).ok().and_then(Pid::from_raw);
+        if let Some(id) = id {
+            let _ = kill_process(id, Signal::KILL);
+        }
+        while process.ended().is_none() {
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+        self.judge.end();
+        let engine = self.start()?;
+        let time = self.judge.dice.below(self.options.round_ms);
+        self.judge.play(Duration::from_millis(time));
+        self.kill(engine)?;
+        self.judge.end();
+        Ok(())
+    }
+
+    /// The clock jumps ahead under load, a process starts by the wrong clock, and it is set right.
+    fn clock_round(&mut self) -> Result<(), String> {
+        let set = |campaign: &Self, ahead| match &campaign.clock {
+            Some(clock) => clock.set(ahead),
+            None => Err("no clock".to_owned()),
+        };
+        let mut engine = self.start()?;
+        self.judge.warm_up(WARM_ACKNOWLEDGED, PATIENCE);
+        set(self, "+400d")?;
+        self.judge.play(Duration::from_millis(3000));
+        engine.listen();
+        let noticed = engine.shown("counters", "clock_jumps_total") > 0;
+        let expired = engine.shown("ledger", "expired");
+        self.kill(engine)?;
+        self.judge.end();
+        let mut engine = self.start()?;
+        self.judge.warm_up(WARM_ACKNOWLEDGED, PATIENCE);
+        set(self, "+0")?;
+        self.judge.play(Duration::from_millis(2500));
+        engine.listen();
+        let expired = expired + engine.shown("ledger", "expired");
+        if !noticed || expired > 0 {
+            let what =
+                format!("a clock that jumped: noticed {noticed}, messages expired {expired}");
+            self.judge.ledger.broken(what);
+        }
+        self.full += u32::from(noticed);
+        self.kill(engine)?;
+        self.judge.end();
+        Ok(())
+    }
+
+    /// Everybody is absent until the disk is full, or fails; then everybody comes: still on the full disk,
+    /// or once the disk beneath has room again.
     fn full_round(&mut self) -> Result<(), String> {
         let absent = core::mem::replace(&mut self.judge.absent_percent, 100);
+        let thin = self.fault == Fault::Thin;
+        if let (true, Some(disk)) = (thin, &self.disk) {
+            disk.set_room(Some(ROOM_MIB))?;
+        }
         let mut engine = self.start()?;
         self.judge.refused = 0;
         for _ in 0..300 {
             self.judge.play(Duration::from_millis(100));
             engine.listen();
-            if self.judge.refused > 20 {
+            let failed = engine.shown("held", "stores_failed") > 0;
+            if self.judge.refused > 20 && (failed || !thin) {
                 self.full += 1;
                 break;
             }
         }
-        engine.kill()?;
+        self.kill(engine)?;
         self.judge.end();
+        if let (true, Some(disk)) = (thin, &self.disk) {
+            disk.set_room(None)?;
+            disk.unmount()?;
+            disk.mount()?;
+        }
         self.judge.absent_percent = 0;
         let mut engine = self.start()?;
         let before = self.judge.ledger.sums().acknowledged;
@@ -281,7 +438,7 @@ impl Campaign<'_> {
             let what = "deposits are not taken again although the phones took theirs";
             self.judge.ledger.broken(what.to_owned());
         }
-        engine.kill()?;
+        self.kill(engine)?;
         self.judge.end();
         self.judge.absent_percent = absent;
         Ok(())
@@ -339,7 +496,9 @@ impl Campaign<'_> {
             "repeated": sums.repeated,
             "oldest_unmarked_ms": self.judge.ledger.longest_unmarked.as_millis(),
             "slowest_recovery_ms": self.slowest_ms,
-            "disk_was_full": self.full,
+            "fault_seen": self.full,
+            "old_dialogs_refused": self.judge.old_dialogs,
+            "cleaned": self.cleaned,
             "violations": self.judge.ledger.violations,
         })
     }
@@ -366,6 +525,9 @@ impl Chaos {
             (Fault::Cut(FileSystem::Ext4), self.power_cuts),
             (Fault::Cut(FileSystem::Xfs), self.power_cuts),
             (Fault::Full, self.full_disks),
+            (Fault::Thin, self.thin_disks),
+            (Fault::Restart, self.restarts),
+            (Fault::Clock, self.clock_jumps),
         ];
         let (mut fine, mut rows) = (true, Vec::new());
         for (fault, rounds) in plan.into_iter().filter(|&(_, rounds)| rounds > 0) {
@@ -406,7 +568,18 @@ impl Chaos {
                 disk.fill(ROOM_MIB).map_err(Refused::Skip)?;
                 Some(disk)
             }
-            Fault::Kill | Fault::Stop | Fault::Term => None,
+            Fault::Thin => Some(Disk::thin(home, DISK_MIB).map_err(Refused::Skip)?),
+            Fault::Clock | Fault::Kill | Fault::Restart | Fault::Stop | Fault::Term => None,
+        };
+        let clock = match fault {
+            Fault::Clock => Some(Clock::new(home).map_err(Refused::Skip)?),
+            Fault::Cut(_)
+            | Fault::Full
+            | Fault::Kill
+            | Fault::Restart
+            | Fault::Stop
+            | Fault::Term
+            | Fault::Thin => None,
         };
         let judge = Judge::new(self.seed, USERS).map_err(|error| error.to_string())?;
         let mut campaign = Campaign {
@@ -414,9 +587,11 @@ impl Chaos {
             fault,
             home: home.to_owned(),
             disk,
+            clock,
             judge,
             slowest_ms: 0.0,
             full: 0,
+            cleaned: 0,
         };
         for round in 1..=rounds {
             campaign.round()?;
@@ -441,7 +616,7 @@ impl From<String> for Refused {
     }
 }
 
-const COLUMNS: [&str; 9] = [
+const COLUMNS: [&str; 12] = [
     "rounds",
     "sent",
     "acknowledged",
@@ -451,6 +626,9 @@ const COLUMNS: [&str; 9] = [
     "repeated",
     "oldest_unmarked_ms",
     "slowest_recovery_ms",
+    "fault_seen",
+    "old_dialogs_refused",
+    "cleaned",
 ];
 
 fn table_row(row: &Value) -> String {

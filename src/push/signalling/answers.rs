@@ -5,7 +5,7 @@ use crate::base::slab::Key;
 use crate::base::time::Timestamp;
 use crate::base::token::{SEQUENCE_MODULUS, TokenKind};
 use crate::push::signalling::transmit::{self, Names};
-use crate::push::signalling::{FORKS_MAX, bye, offers, reason, release_hop};
+use crate::push::signalling::{FORKS_MAX, bye, offers, reason, release_hop, ways};
 use crate::push::{Ctx, Outcome, Push, PushState, delivery};
 use crate::sdp;
 use crate::sip::dialog::DialogError;
@@ -33,6 +33,7 @@ pub(super) fn accepted(
                 let ours = push.is_refreshing() || push.is_offering();
                 if let (true, Some(Ok(contact))) = (ours, message.contact()) {
                     push.dialog.refresh_target(contact.uri);
+                    ways::follow(push, ctx);
                 }
             } else {
                 ctx.probe.retransmissions_total += 1;
@@ -51,8 +52,14 @@ fn first_2xx(push: &mut Push, ctx: &mut Ctx<'_>, message: &Message<'_>) -> Optio
     release_hop(push, ctx);
     let cancelled = push.state == PushState::Cancelling;
     ctx.probe.invites_accepted_total += 1;
+    let took = ctx.now.since(push.invited);
+    ctx.probe.answer_time.record(took);
     if let Err(error) = push.dialog.establish(message) {
         return no_dialog(push, ctx, message, error);
+    }
+    if !ways::follow(push, ctx) {
+        push.dialog.abandon();
+        return no_dialog(push, ctx, message, DialogError::BadRoute);
     }
     push.ack_branch = push.next_sequence();
     push.ack_cseq = push.invite_cseq;
@@ -130,12 +137,12 @@ fn bye_without_target(push: &mut Push, ctx: &mut Ctx<'_>, message: &Message<'_>)
     let names = Names::new(push, ctx, sequence);
     let fields = DialogFields {
         request_uri: push.target.request_uri(),
-        route_lines: &ctx.env.route_line,
+        route_lines: ctx.env.route_line_of(push.set),
         to_value: message.header(HeaderName::To).unwrap_or_default(),
         reason: reason::ANSWER.as_bytes(),
         ..names.in_dialog(push, push.invite_cseq + 1)
     };
-    transmit::transmit(push, ctx, |env, out| env.templates.bye(&fields, out));
+    transmit::transmit(push, ctx, |templates, out| templates.bye(&fields, out));
     ctx.probe.byes_sent_total += 1;
     push.state = PushState::Ending;
     push.guard = Timestamp::NEVER;

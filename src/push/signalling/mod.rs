@@ -7,6 +7,7 @@ mod answers;
 mod offers;
 mod refresh;
 mod transmit;
+mod ways;
 
 use core::time::Duration;
 
@@ -29,6 +30,7 @@ pub use offers::{
     PeerVerdict, acknowledged, await_ack, end_stream, is_repeated_invite, judge_peer_request,
     response_buffer,
 };
+pub use ways::resume;
 
 /// Second and later dialogs of one INVITE that are answered with ACK and BYE (BAD-20).
 pub(super) const FORKS_MAX: usize = 8;
@@ -50,7 +52,7 @@ mod reason {
 ///
 /// `Some(NoHop)` when no hop can take it; the push is over then.
 pub fn start(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<Outcome> {
-    let Some((hop, trunk)) = ctx.hops.pick(ctx.now, offer_of(push)) else {
+    let Some((hop, trunk)) = ctx.hops.pick(ctx.now, push.set, offer_of(push)) else {
         push.state = PushState::Ending;
         push.guard = Timestamp::NEVER;
         return Some(Outcome::NoHop);
@@ -80,9 +82,9 @@ fn take_hop(push: &mut Push, ctx: &mut Ctx<'_>, hop: u16, trunk: Destination) {
 /// The hop failed, not the client: the same request once more by the next hop of the list, as a new
 /// transaction with the same Call-ID, tag and CSeq (NH-3). False when no other hop is up.
 fn try_next_hop(push: &mut Push, ctx: &mut Ctx<'_>) -> bool {
-    let Some((hop, trunk)) = ctx
-        .hops
-        .pick_untried(ctx.now, offer_of(push), push.tried_hops)
+    let Some((hop, trunk)) =
+        ctx.hops
+            .pick_untried(ctx.now, push.set, offer_of(push), push.tried_hops)
     else {
         return false;
     };
@@ -104,6 +106,7 @@ fn start_invite(push: &mut Push, ctx: &mut Ctx<'_>) {
     push.invite = Some(ClientInvite::start(ctx.now, &options));
     push.state = PushState::Calling;
     push.guard = Timestamp::NEVER;
+    push.invited = ctx.now;
     ctx.probe.invites_sent_total += 1;
     transmit::invite(push, ctx);
 }
@@ -304,7 +307,7 @@ pub fn bye(push: &mut Push, ctx: &mut Ctx<'_>, reason: &'static str) {
         session.bye_due = true;
         return leave(push, ctx);
     }
-    let options = transaction_options(push, ctx);
+    let options = owed_options(push, ctx);
     push.other_branch = push.next_sequence();
     push.other_cseq = push.dialog.next_cseq();
     push.other_request = OtherRequest::Bye;
@@ -341,7 +344,7 @@ pub fn bye_media(push: &mut Push, ctx: &mut Ctx<'_>) {
 }
 
 fn cancel(push: &mut Push, ctx: &mut Ctx<'_>) {
-    let options = transaction_options(push, ctx);
+    let options = owed_options(push, ctx);
     push.other_request = OtherRequest::Cancel;
     push.other = Some(ClientNonInvite::start(ctx.now, &options));
     ctx.probe.cancels_sent_total += 1;
@@ -543,6 +546,15 @@ fn guard_fired(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<Outcome> {
 fn transaction_options(push: &Push, ctx: &Ctx<'_>) -> TransactionOptions {
     let mut options = ctx.env.options.transaction;
     options.reliable = push.trunk.is_some_and(|trunk| trunk.address.is_none());
+    options
+}
+
+/// For CANCEL and BYE: while no connection to the hops is up they are repeated like over datagrams, so
+/// that the phone learns of them when one is back (NH-9).
+fn owed_options(push: &Push, ctx: &mut Ctx<'_>) -> TransactionOptions {
+    let mut options = ctx.env.options.transaction;
+    let way = transmit::way_out(push, ctx);
+    options.reliable = way.address.is_none() && ctx.out.is_writable(way.link);
     options
 }
 

@@ -1,6 +1,6 @@
 //! The session timer's side of a push: refreshes of ours and of the peer (RFC 4028).
 
-use crate::push::signalling::{bye, offers, reason, transaction_options, transmit};
+use crate::push::signalling::{bye, offers, reason, transaction_options, transmit, ways};
 use crate::push::{Ctx, OtherRequest, Outcome, Push};
 use crate::sip::message::{HeaderName, Message};
 use crate::sip::session_timer::{
@@ -52,6 +52,7 @@ fn send_refresh(push: &mut Push, ctx: &mut Ctx<'_>, refresh: Refresh) {
 pub(super) fn refreshed(push: &mut Push, ctx: &mut Ctx<'_>, message: &Message<'_>) {
     if let Some(Ok(contact)) = message.contact() {
         push.dialog.refresh_target(contact.uri);
+        ways::follow(push, ctx);
     }
     push.timer
         .set_peer_updates(message.lists(HeaderName::Allow, b"UPDATE"));
@@ -118,6 +119,7 @@ pub(super) fn peer_refreshed(
     let answer = push.timer.handle_peer_refresh(ctx.now, &request, agreement);
     if let (PeerAnswer::Accept { .. }, Some(Ok(contact))) = (answer, message.contact()) {
         push.dialog.refresh_target(contact.uri);
+        ways::follow(push, ctx);
     }
     answer
 }

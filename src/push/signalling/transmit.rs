@@ -2,10 +2,10 @@
 
 use crate::base::outbox::Destination;
 use crate::base::token::{Token, TokenKind};
-use crate::push::hops::Offer;
+use crate::push::hops::{Offer, Way};
 use crate::push::signalling::reason;
-use crate::push::{Ctx, Env, OtherRequest, Push};
-use crate::sip::template::{AckFields, CancelFields, DialogFields, InviteFields};
+use crate::push::{Ctx, OtherRequest, Push};
+use crate::sip::template::{AckFields, CancelFields, DialogFields, InviteFields, Templates};
 
 /// The trunk of the push; another one when its connection is gone (NH-9).
 pub(super) fn way_out(push: &Push, ctx: &mut Ctx<'_>) -> Destination {
@@ -13,17 +13,33 @@ pub(super) fn way_out(push: &Push, ctx: &mut Ctx<'_>) -> Destination {
     if ctx.out.lookup(trunk.link).is_some() {
         return trunk;
     }
+    if push.has_dialog()
+        && let Way::Hop(hop) = ctx.hops.way(ctx.now, push.dialog.next_hop_uri())
+        && let Some(other) = ctx.hops.destination(hop)
+    {
+        return other;
+    }
     ctx.hops
-        .pick(ctx.now, Offer::Owed)
+        .pick(ctx.now, push.set, Offer::Owed)
         .map_or(trunk, |(_, other)| other)
 }
 
 /// Appends one request to the push's trunk. What a full or lost link does not take is dropped and
 /// counted: its transaction repeats it or runs out.
-pub(super) fn transmit(push: &Push, ctx: &mut Ctx<'_>, encode: impl FnOnce(&Env, &mut Vec<u8>)) {
+pub(super) fn transmit(
+    push: &Push,
+    ctx: &mut Ctx<'_>,
+    encode: impl FnOnce(&Templates, &mut Vec<u8>),
+) {
+    if push.detained {
+        return;
+    }
     let trunk = way_out(push, ctx);
-    let env = ctx.env;
-    if !ctx.out.send(trunk, |out| encode(env, out)) {
+    let templates = match &ctx.env.stream_templates {
+        Some(stream) if trunk.address.is_none() => stream,
+        Some(_) | None => ctx.env.templates_of(push.set),
+    };
+    if !ctx.out.send(trunk, |out| encode(templates, out)) {
         ctx.probe.output_dropped_total += 1;
     }
 }
@@ -96,7 +112,7 @@ pub(super) fn invite(push: &Push, ctx: &mut Ctx<'_>) {
         extra_accept_contact: push.target.accept_contact(),
         extra_headers: push.target.lines(),
     };
-    transmit(push, ctx, |env, out| env.templates.invite(&fields, out));
+    transmit(push, ctx, |templates, out| templates.invite(&fields, out));
 }
 
 pub(super) fn reinvite(push: &Push, ctx: &mut Ctx<'_>) {
@@ -116,16 +132,21 @@ pub(super) fn reinvite(push: &Push, ctx: &mut Ctx<'_>) {
         fields.sdp_version = session.version();
         without_cema = session.without_cema;
     }
-    transmit(push, ctx, |env, out| {
-        encode_reinvite(env, &fields, without_cema, out);
+    transmit(push, ctx, |templates, out| {
+        encode_reinvite(templates, &fields, without_cema, out);
     });
 }
 
-fn encode_reinvite(env: &Env, fields: &DialogFields<'_>, without_cema: bool, out: &mut Vec<u8>) {
+fn encode_reinvite(
+    templates: &Templates,
+    fields: &DialogFields<'_>,
+    without_cema: bool,
+    out: &mut Vec<u8>,
+) {
     if without_cema {
-        env.templates.reinvite_without_cema(fields, out);
+        templates.reinvite_without_cema(fields, out);
     } else {
-        env.templates.reinvite(fields, out);
+        templates.reinvite(fields, out);
     }
 }
 
@@ -142,17 +163,20 @@ pub(super) fn offer_text(
     fields.msrp_session = msrp.as_bytes();
     fields.sdp_version = version;
     let start = out.len();
-    encode_reinvite(ctx.env, &fields, without_cema, out);
+    encode_reinvite(&ctx.env.templates, &fields, without_cema, out);
     let head = memchr::memmem::find(&out[start..], b"\r\n\r\n").expect("a message has a body");
     out.drain(start..start + head + 4);
 }
 
 /// ACK to a 2xx of the INVITE numbered `cseq`.
 pub(super) fn ack(push: &Push, ctx: &mut Ctx<'_>, cseq: u32, branch: u16) {
+    if push.detained {
+        return;
+    }
     let names = Names::new(push, ctx, branch);
     let fields = names.in_dialog(push, cseq);
     ctx.probe.acks_sent_total += 1;
-    transmit(push, ctx, |env, out| env.templates.ack(&fields, out));
+    transmit(push, ctx, |templates, out| templates.ack(&fields, out));
 }
 
 /// ACK to a failure: the INVITE's own branch, Request-URI and route (RFC 3261 section 17.1.1.3).
@@ -174,8 +198,8 @@ pub(super) fn failure_ack_with(push: &Push, ctx: &mut Ctx<'_>, to_value: &[u8], 
         call_id: names.call_id.as_bytes(),
         cseq: push.invite_cseq,
     };
-    transmit(push, ctx, |env, out| {
-        env.templates.ack_failure(&fields, out)
+    transmit(push, ctx, |templates, out| {
+        templates.ack_failure(&fields, out)
     });
 }
 
@@ -194,19 +218,19 @@ pub(super) fn other(push: &Push, ctx: &mut Ctx<'_>) {
                 cseq: push.invite_cseq,
                 reason: reason::NO_ANSWER.as_bytes(),
             };
-            transmit(push, ctx, |env, out| env.templates.cancel(&fields, out));
+            transmit(push, ctx, |templates, out| templates.cancel(&fields, out));
         }
         OtherRequest::Bye => {
             let names = Names::new(push, ctx, push.other_branch);
             let mut fields = names.in_dialog(push, push.other_cseq);
             fields.reason = push.bye_reason.as_bytes();
-            transmit(push, ctx, |env, out| env.templates.bye(&fields, out));
+            transmit(push, ctx, |templates, out| templates.bye(&fields, out));
         }
         OtherRequest::Update => {
             let names = Names::new(push, ctx, push.other_branch);
             let mut fields = names.in_dialog(push, push.other_cseq);
             put_refresh(push, &mut fields);
-            transmit(push, ctx, |env, out| env.templates.update(&fields, out));
+            transmit(push, ctx, |templates, out| templates.update(&fields, out));
         }
     }
 }

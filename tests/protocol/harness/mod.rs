@@ -11,15 +11,17 @@ use std::time::Duration;
 
 use crate::allocation::counted;
 use text::{Msrp, Sip};
+use volley::base::limits::SIP_MESSAGE_BYTES_MAX;
 use volley::base::surface::{
-    Core, Input, LinkCommand, LinkEvent, LinkId, LinkKind, Location, StoreBatch, StoreDone,
-    Transmit, TxBuf,
+    Core, Input, LinkCommand, LinkEvent, LinkId, LinkKind, Location, NameQuery, StoreBatch,
+    StoreDone, Transmit, TxBuf,
 };
 use volley::base::time::{Timestamp, UnixMillis};
 use volley::metrics::probe::Probe;
 use volley::msrp::inbound::InboundOptions;
 use volley::push::campaign::CampaignOptions;
-use volley::push::hops::{HopOptions, HopTransport};
+use volley::push::hops::{COMMON_SET, HopOptions, HopTransport};
+use volley::push::names::NameOptions;
 use volley::push::options::PushOptions;
 use volley::push::post::PostOptions;
 use volley::reginfo::subscription::SubscribeOptions;
@@ -54,6 +56,9 @@ pub(crate) fn options() -> ShardOptions {
         domains: vec![b"ims.example.net".to_vec()],
         trusted_peers: vec![addr(SCSCF).ip(), addr(SPARE).ip()],
         hops: vec![hop(SCSCF, HopTransport::Tcp)],
+        sets: Vec::new(),
+        names: NameOptions::default(),
+        message_max: SIP_MESSAGE_BYTES_MAX,
         push: PushOptions::default(),
         campaign: CampaignOptions {
             coalesce: Duration::from_millis(250),
@@ -62,6 +67,7 @@ pub(crate) fn options() -> ShardOptions {
             outcome: OutcomeOptions::default(),
             goal: Goal::EachSelected,
             decisions_per_turn: 256,
+            pushes_per_s: 0,
         },
         post: PostOptions::default(),
         subscribe: SubscribeOptions {
@@ -71,6 +77,7 @@ pub(crate) fn options() -> ShardOptions {
             },
             ..SubscribeOptions::default()
         },
+        clock: volley::base::wall::ClockOptions::default(),
         subscribe_always: false,
         subscribe_users: Vec::new(),
         subscribe_pace_per_s: 2000,
@@ -108,6 +115,9 @@ pub(crate) fn hop(address: &str, transport: HopTransport) -> HopOptions {
         transport,
         connections: 1,
         invite_inflight_max: 64,
+        set: COMMON_SET,
+        priority: u16::from(address == SPARE),
+        weight: 1,
     }
 }
 
@@ -184,6 +194,8 @@ pub(crate) struct Bench {
     pub(crate) silent: Vec<SocketAddr>,
     /// MSRP connects asked for and made.
     pub(crate) connects: Vec<SocketAddr>,
+    /// Names the engine wants to know.
+    pub(crate) queries: Vec<NameQuery>,
     /// Records of the store in order, with their places.
     pub(crate) records: Vec<(Location, Vec<u8>)>,
     links: Vec<FakeLink>,
@@ -248,6 +260,7 @@ impl Bench {
             refused: Vec::new(),
             silent: Vec::new(),
             connects: Vec::new(),
+            queries: Vec::new(),
             records: Vec::new(),
             links: Vec::new(),
             free: Vec::new(),
@@ -362,6 +375,25 @@ impl Bench {
         self.pump();
     }
 
+    /// What a name stands for.
+    pub(crate) fn answer(&mut self, token: u64, addresses: &[std::net::IpAddr]) {
+        let input = Input::Resolved { token, addresses };
+        self.shard.handle(self.now, input);
+        self.pump();
+    }
+
+    pub(crate) fn is_closed(&self, link: LinkId) -> bool {
+        !self.is_open(link)
+    }
+
+    /// A copy of the next SIP message, which must be a `what`.
+    #[track_caller]
+    pub(crate) fn peek(&self, what: &str) -> Sip {
+        let message = self.sip.front().expect("something was sent");
+        assert_eq!(message.what(), what, "{}", message.text);
+        message.clone()
+    }
+
     /// A SIP message arrives from the S-CSCF, by whichever transport the bench has.
     pub(crate) fn sip_in(&mut self, text: &str) {
         if self.udp.is_some() {
@@ -380,6 +412,9 @@ impl Bench {
             moved |= self.pump_transmit();
             moved |= self.pump_store();
             moved |= self.pump_links();
+            while let Some(query) = self.shard.inner.poll_query() {
+                self.queries.push(query);
+            }
             if !moved {
                 return;
             }

@@ -1,0 +1,294 @@
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::*;
+
+/// A host made of files.
+struct Made(PathBuf);
+
+impl Made {
+    fn new(files: &[(&str, &str)]) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let root =
+            std::env::temp_dir().join(format!("volley-host-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&root).expect("a temporary directory");
+        let made = Self(root);
+        for (path, text) in files {
+            made.set(path, text);
+        }
+        made
+    }
+
+    fn set(&self, path: &str, text: &str) {
+        let path = self.0.join(path);
+        std::fs::create_dir_all(path.parent().expect("below the root")).expect("writable");
+        std::fs::write(path, text).expect("writable");
+    }
+
+    fn look(&self, plan: &Plan) -> BTreeMap<&'static str, Finding> {
+        let limits = ProcessLimits {
+            memlock: Some(64 << 20),
+            nofile: None,
+        };
+        let found = Host::at(&self.0, limits, Ok(())).examine(plan);
+        found
+            .into_iter()
+            .map(|finding| (finding.id, finding))
+            .collect()
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn plan() -> Plan {
+    Plan {
+        shards: 2,
+        pin: vec![2, 3],
+        store: PathBuf::from("/var/lib/volley"),
+        datagrams: false,
+    }
+}
+
+const GOOD: [(&str, &str); 17] = [
+    ("proc/sys/kernel/osrelease", "6.18.2-cloud\n"),
+    ("proc/sys/kernel/io_uring_disabled", "0\n"),
+    ("sys/devices/system/cpu/online", "0-3\n"),
+    ("sys/devices/system/cpu/isolated", "2-3\n"),
+    (
+        "sys/devices/system/cpu/cpu2/cpufreq/scaling_governor",
+        "performance\n",
+    ),
+    (
+        "sys/devices/system/clocksource/clocksource0/current_clocksource",
+        "tsc\n",
+    ),
+    ("proc/stat", "cpu  100 0 100 800 0 0 0 1 0 0\n"),
+    ("proc/swaps", "Filename Type Size Used Priority\n"),
+    (
+        "sys/kernel/mm/transparent_hugepage/enabled",
+        "always [madvise] never\n",
+    ),
+    ("proc/sys/net/core/rmem_max", "8388608\n"),
+    ("proc/sys/net/core/wmem_max", "8388608\n"),
+    ("proc/sys/net/ipv4/tcp_wmem", "4096\t16384\t4194304\n"),
+    ("proc/sys/net/core/somaxconn", "4096\n"),
+    ("proc/sys/net/ipv4/ip_local_port_range", "32768\t60999\n"),
+    (
+        "proc/interrupts",
+        "           CPU0\n 24:  1  PCI-MSI  eth0-rx\n",
+    ),
+    ("proc/irq/24/smp_affinity_list", "0-1\n"),
+    (
+        "proc/self/mountinfo",
+        "25 1 254:0 / / rw - ext4 /dev/vda rw\n",
+    ),
+];
+
+#[test]
+fn a_host_that_is_right_gets_no_advice() {
+    let made = Made::new(&GOOD);
+    made.set("sys/class/net/eth0/mtu", "1500");
+    for (id, finding) in made.look(&plan()) {
+        assert_eq!(finding.severity, Severity::Fine, "{id}: {finding:?}");
+        assert!(finding.settings.is_empty() && finding.remedy.is_empty());
+    }
+}
+
+#[test]
+fn each_check_sees_its_own_fault_and_no_other() {
+    use Severity::{Advice, Critical, Warning};
+    let faults: [(&str, &str, &str, Severity); 16] = [
+        ("kernel", "proc/sys/kernel/osrelease", "5.15.0", Critical),
+        ("cpus", "sys/devices/system/cpu/online", "3", Warning),
+        ("pinning", "sys/devices/system/cpu/online", "0-2", Critical),
+        ("isolation", "sys/devices/system/cpu/isolated", "", Advice),
+        (
+            "siblings",
+            "sys/devices/system/cpu/cpu2/topology/thread_siblings_list",
+            "2-3",
+            Warning,
+        ),
+        (
+            "governor",
+            "sys/devices/system/cpu/cpu2/cpufreq/scaling_governor",
+            "powersave",
+            Warning,
+        ),
+        (
+            "clocksource",
+            "sys/devices/system/clocksource/clocksource0/current_clocksource",
+            "hpet",
+            Warning,
+        ),
+        (
+            "steal",
+            "proc/stat",
+            "cpu  100 0 100 800 0 0 0 90 0 0",
+            Warning,
+        ),
+        (
+            "swap",
+            "proc/swaps",
+            "Filename Type\n/dev/vdb partition 1 0 -2",
+            Warning,
+        ),
+        (
+            "huge-pages",
+            "sys/kernel/mm/transparent_hugepage/enabled",
+            "[always] madvise never",
+            Advice,
+        ),
+        (
+            "datagram-buffers",
+            "proc/sys/net/core/wmem_max",
+            "212992",
+            Advice,
+        ),
+        (
+            "stream-buffers",
+            "proc/sys/net/ipv4/tcp_wmem",
+            "4096 16384 65536",
+            Advice,
+        ),
+        ("backlog", "proc/sys/net/core/somaxconn", "128", Warning),
+        (
+            "ports",
+            "proc/sys/net/ipv4/ip_local_port_range",
+            "50000 50100",
+            Warning,
+        ),
+        ("interrupts", "proc/irq/24/smp_affinity_list", "0-3", Advice),
+        (
+            "disk",
+            "proc/self/mountinfo",
+            "25 1 0:1 / / rw - ext4 a rw\n26 25 0:2 / /var/lib rw - tmpfs b rw",
+            Critical,
+        ),
+    ];
+    for (id, path, text, severity) in faults {
+        let made = Made::new(&GOOD);
+        made.set("sys/class/net/eth0/mtu", "1500");
+        made.set(path, text);
+        let found = made.look(&plan());
+        assert_eq!(found[id].severity, severity, "{id}: {:?}", found[id]);
+        assert!(!found[id].remedy.is_empty(), "{id}");
+        let others: Vec<_> = found
+            .values()
+            .filter(|other| other.id != id && other.severity > Severity::Unknown)
+            .collect();
+        let twins = matches!(id, "cpus" | "pinning") && others.len() == 1;
+        assert!(others.is_empty() || twins, "{id}: {others:?}");
+    }
+}
+
+#[test]
+fn a_container_with_a_quota_is_told() {
+    let made = Made::new(&GOOD);
+    made.set("proc/self/cgroup", "0::/pod/volley\n");
+    made.set("sys/fs/cgroup/pod/volley/cpu.max", "150000 100000\n");
+    made.set("sys/fs/cgroup/pod/volley/memory.max", "536870912\n");
+    let found = made.look(&plan());
+    assert_eq!(found["cpu-quota"].severity, Severity::Warning);
+    assert!(found["cpu-quota"].current.starts_with("1.50 cores"));
+    assert_eq!(found["memory-limit"].severity, Severity::Warning);
+}
+
+#[test]
+fn a_forbidden_ring_and_short_limits_are_told_with_their_remedy() {
+    let made = Made::new(&[("proc/sys/kernel/io_uring_disabled", "2")]);
+    let limits = ProcessLimits {
+        memlock: Some(64 << 10),
+        nofile: Some(1024),
+    };
+    let host = Host::at(&made.0, limits, Err("io_uring is forbidden".into()));
+    let found: BTreeMap<_, _> = host
+        .examine(&plan())
+        .into_iter()
+        .map(|found| (found.id, found))
+        .collect();
+    assert_eq!(found["io-uring"].severity, Severity::Critical);
+    assert_eq!(found["io-uring"].settings[0].value, "0");
+    assert_eq!(found["memlock"].severity, Severity::Warning);
+    assert!(found["memlock"].remedy.contains("LimitMEMLOCK=16777216"));
+    assert_eq!(found["nofile"].severity, Severity::Warning);
+}
+
+#[test]
+fn a_host_without_any_file_is_unknown_and_no_reason_to_panic() {
+    let found = Made::new(&[]).look(&plan());
+    assert_eq!(
+        found.len(),
+        checks::ALL.len(),
+        "every check has a name of its own"
+    );
+    assert!(
+        found
+            .values()
+            .all(|found| found.severity <= Severity::Advice),
+        "{found:?}"
+    );
+    assert_eq!(found["kernel"].severity, Severity::Unknown);
+    // Nor is one whose files hold anything else.
+    let odd: Vec<_> = GOOD
+        .iter()
+        .map(|(path, _)| (*path, "\u{0}-,:[ 99999999999999999999999"))
+        .collect();
+    assert_eq!(Made::new(&odd).look(&plan()).len(), checks::ALL.len());
+}
+
+#[test]
+fn what_is_tuned_is_noted_and_can_be_taken_back() {
+    let made = Made::new(&[
+        ("proc/sys/net/core/somaxconn", "128\n"),
+        ("proc/sys/net/ipv4/ip_local_port_range", "32768\t60999\n"),
+        (
+            "sys/kernel/mm/transparent_hugepage/enabled",
+            "[always] madvise never\n",
+        ),
+    ]);
+    let limits = ProcessLimits {
+        memlock: None,
+        nofile: None,
+    };
+    let host = Host::at(&made.0, limits, Ok(()));
+    let found = host.examine(&plan());
+    let journal = made.0.join("state/tune.journal");
+    let settings = tune::settings(&found, Severity::Advice);
+    let done = tune::apply(&made.0, &journal, &settings).expect("all is writable");
+    let written: Vec<_> = done.iter().map(|undo| undo.after.as_str()).collect();
+    assert_eq!(written, ["madvise", "4096"]);
+    let text = |path: &str| std::fs::read_to_string(made.0.join(path)).expect("it is there");
+    assert_eq!(text("proc/sys/net/core/somaxconn"), "4096");
+    // A second time there is nothing to do.
+    let again = host.examine(&plan());
+    let settings = tune::settings(&again, Severity::Warning);
+    assert!(
+        tune::apply(&made.0, &journal, &settings)
+            .expect("nothing to do")
+            .is_empty()
+    );
+    let back = tune::revert(&made.0, &journal).expect("the journal is whole");
+    assert_eq!(back.len(), 2);
+    assert_eq!(text("proc/sys/net/core/somaxconn"), "128");
+    assert_eq!(text("sys/kernel/mm/transparent_hugepage/enabled"), "always");
+    assert!(!journal.exists());
+    let none = tune::revert(&made.0, &journal).expect_err("nothing is left to take back");
+    assert!(none.to_string().contains("no journal"));
+    let missing = Setting {
+        path: PathBuf::from("proc/sys/net/none"),
+        value: "1".into(),
+    };
+    let error = tune::apply(&made.0, &journal, &[&missing]).expect_err("no such file");
+    assert!(error.to_string().contains("run as root"), "{error}");
+    assert!(
+        tune::script(&found, Severity::Warning)
+            .contains("echo '4096' > /proc/sys/net/core/somaxconn")
+    );
+    let _ = Path::new("");
+}

@@ -1,0 +1,366 @@
+//! All counters in the text form of OpenMetrics 1.0, which Prometheus reads.
+//!
+//! Every series carries the shard it is of; their number is the number of names times the number of
+//! shards, whatever happens on the wire. `tuning/METRICS.md` lists the names; a test keeps it true.
+
+use std::fmt::Write as _;
+
+use crate::admin::engine::Snapshot;
+use crate::io::stats::Counters;
+use crate::metrics::histogram::Histogram;
+use crate::metrics::probe::Probe;
+use crate::shard::Population;
+
+/// What a reply of this module is, for the header `Content-Type`.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Kind of a metric family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+/// One family: its name without the suffix of its samples, and what it says.
+#[derive(Clone, Debug)]
+struct Family {
+    name: String,
+    kind: Kind,
+    unit: &'static str,
+    help: String,
+}
+
+/// What a gauge of a shard reads.
+type Gauge = (&'static str, &'static str, fn(&Population) -> u64);
+
+/// What a shard holds.
+const GAUGES: [Gauge; 8] = [
+    ("pushes", "Pushes under way.", |held| held.pushes as u64),
+    ("users", "Users something is known of.", |held| {
+        held.users as u64
+    }),
+    ("links", "Connections and datagram sockets open.", |held| {
+        held.links as u64
+    }),
+    (
+        "messages_pending",
+        "Messages waiting for their devices.",
+        |held| held.messages as u64,
+    ),
+    (
+        "messages_stored",
+        "Messages whose records are on disk and whose life has not ended.",
+        |held| held.stored,
+    ),
+    (
+        "store_space_low",
+        "1 while the store refuses deposits for want of space.",
+        |held| held.stores_low as u64,
+    ),
+    (
+        "store_failed",
+        "1 once a sync of the store failed; it acknowledges nothing more.",
+        |held| held.stores_failed as u64,
+    ),
+    (
+        "ledger_balanced",
+        "1 while deposited = delivered + expired + rejected + purged + pending.",
+        |held| u64::from(held.ledger.balances(held.stored)),
+    ),
+];
+
+/// What became of the messages of a shard's store, over the life of the store.
+const LEDGER: [Gauge; 5] = [
+    ("ledger_deposited", "Messages ever taken in.", |held| {
+        held.ledger.deposited
+    }),
+    (
+        "ledger_delivered",
+        "Messages that ended delivered.",
+        |held| held.ledger.delivered,
+    ),
+    ("ledger_expired", "Messages that ended expired.", |held| {
+        held.ledger.expired
+    }),
+    (
+        "ledger_rejected",
+        "Messages that ended refused by every device.",
+        |held| held.ledger.rejected,
+    ),
+    (
+        "ledger_purged",
+        "Messages that were removed by the operator.",
+        |held| held.ledger.purged,
+    ),
+];
+
+/// Histograms of a shard.
+type Stage = (&'static str, &'static str, fn(&Probe) -> &Histogram);
+
+const STAGES: [Stage; 2] = [
+    (
+        "push_answer_seconds",
+        "From an INVITE to the 2xx that answered it.",
+        |probe| &probe.answer_time,
+    ),
+    (
+        "push_delivery_seconds",
+        "From an INVITE to each delivery in its session.",
+        |probe| &probe.delivery_time,
+    ),
+];
+
+/// Writes everything: `shards` and `drivers` in the order of the shards, `version` of the program.
+#[must_use]
+pub fn render(shards: &[Snapshot], drivers: &[Counters], version: &str) -> String {
+    let mut out = String::with_capacity(64 * 1024);
+    let build = Family::new("build", Kind::Gauge, "The running program; always 1.");
+    build.head(&mut out);
+    let _ = writeln!(out, "{}{{version=\"{version}\"}} 1", build.name);
+    let counters = shards
+        .iter()
+        .map(|shard| shard.probe.iter().collect::<Vec<_>>());
+    let counters: Vec<_> = counters.collect();
+    for (index, family) in probe_families().iter().enumerate() {
+        family.head(&mut out);
+        for (shard, counters) in counters.iter().enumerate() {
+            family.sample(&mut out, shard, counters[index].1);
+        }
+    }
+    for (family, (_, _, read)) in gauge_families().iter().zip(GAUGES.iter().chain(&LEDGER)) {
+        family.head(&mut out);
+        for (shard, snapshot) in shards.iter().enumerate() {
+            family.sample(&mut out, shard, read(&snapshot.population));
+        }
+    }
+    for (family, (_, _, read)) in stage_families().iter().zip(&STAGES) {
+        family.head(&mut out);
+        for (shard, snapshot) in shards.iter().enumerate() {
+            histogram(&mut out, &family.name, shard, read(&snapshot.probe));
+        }
+    }
+    driver_metrics(&mut out, drivers);
+    out.push_str("# EOF\n");
+    out
+}
+
+/// The table of all families, as `tuning/METRICS.md` shows it.
+#[must_use]
+pub fn table() -> String {
+    let mut out = String::from("| name | kind | what it says |\n|---|---|---|\n");
+    let build = Family::new("build", Kind::Gauge, "The running program; always 1.");
+    let families = core::iter::once(build)
+        .chain(probe_families())
+        .chain(gauge_families())
+        .chain(stage_families())
+        .chain(driver_families());
+    for family in families {
+        let suffix = if family.kind == Kind::Counter {
+            "_total"
+        } else {
+            ""
+        };
+        let _ = writeln!(
+            out,
+            "| `{}{suffix}` | {} | {} |",
+            family.name,
+            family.kind.name(),
+            family.help
+        );
+    }
+    out
+}
+
+impl Kind {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+impl Family {
+    fn new(name: &str, kind: Kind, help: &str) -> Self {
+        let unit = if name.ends_with("seconds") {
+            "seconds"
+        } else if name.ends_with("bytes") {
+            "bytes"
+        } else {
+            ""
+        };
+        Self {
+            name: format!("volley_{name}"),
+            kind,
+            unit,
+            help: help
+                .split_whitespace()
+                .collect::<Vec<_>>()
+                .join(" ")
+                .replace('`', "'"),
+        }
+    }
+
+    fn head(&self, out: &mut String) {
+        let _ = writeln!(out, "# TYPE {} {}", self.name, self.kind.name());
+        if !self.unit.is_empty() {
+            let _ = writeln!(out, "# UNIT {} {}", self.name, self.unit);
+        }
+        let help = self.help.replace('\\', "\\\\").replace('"', "\\\"");
+        let _ = writeln!(out, "# HELP {} {help}", self.name);
+    }
+
+    fn sample(&self, out: &mut String, shard: usize, value: u64) {
+        let suffix = if self.kind == Kind::Counter {
+            "_total"
+        } else {
+            ""
+        };
+        let _ = writeln!(out, "{}{suffix}{{shard=\"{shard}\"}} {value}", self.name);
+    }
+}
+
+fn probe_families() -> Vec<Family> {
+    let probe = Probe::default();
+    let named = probe.iter().zip(Probe::help());
+    let family = |((name, _), help): ((&'static str, u64), &'static str)| {
+        Family::new(
+            name.strip_suffix("_total").unwrap_or(name),
+            Kind::Counter,
+            help,
+        )
+    };
+    named.map(family).collect()
+}
+
+fn gauge_families() -> Vec<Family> {
+    let gauge = |(name, help, _): &Gauge| Family::new(name, Kind::Gauge, help);
+    GAUGES.iter().chain(&LEDGER).map(gauge).collect()
+}
+
+fn stage_families() -> Vec<Family> {
+    let stage = |(name, help, _): &Stage| Family::new(name, Kind::Histogram, help);
+    STAGES.iter().map(stage).collect()
+}
+
+/// `open` goes up and down; CPU time is published in seconds, as its convention wants.
+fn driver_families() -> Vec<Family> {
+    let named = Counters::default().list().into_iter().zip(Counters::help());
+    let family = |((name, _), help): ((&'static str, u64), &'static str)| match name {
+        "open" => Family::new("driver_connections", Kind::Gauge, help),
+        "cpu_us" => Family::new(
+            "driver_cpu_seconds",
+            Kind::Counter,
+            "CPU time of the shard's thread.",
+        ),
+        name => Family::new(&format!("driver_{name}"), Kind::Counter, help),
+    };
+    named.map(family).collect()
+}
+
+fn driver_metrics(out: &mut String, drivers: &[Counters]) {
+    let lists: Vec<_> = drivers.iter().map(Counters::list).collect();
+    for (index, family) in driver_families().iter().enumerate() {
+        family.head(out);
+        for (shard, list) in lists.iter().enumerate() {
+            let value = list[index].1;
+            if family.unit == "seconds" {
+                let _ = writeln!(
+                    out,
+                    "{}_total{{shard=\"{shard}\"}} {}",
+                    family.name,
+                    seconds(value)
+                );
+            } else {
+                family.sample(out, shard, value);
+            }
+        }
+    }
+}
+
+fn histogram(out: &mut String, name: &str, shard: usize, histogram: &Histogram) {
+    for (bound, up_to) in histogram.cumulative() {
+        let bound = bound.map_or_else(|| "+Inf".to_owned(), seconds);
+        let _ = writeln!(
+            out,
+            "{name}_bucket{{shard=\"{shard}\",le=\"{bound}\"}} {up_to}"
+        );
+    }
+    let _ = writeln!(
+        out,
+        "{name}_count{{shard=\"{shard}\"}} {}",
+        histogram.count()
+    );
+    let _ = writeln!(
+        out,
+        "{name}_sum{{shard=\"{shard}\"}} {}",
+        seconds(histogram.sum_us())
+    );
+}
+
+/// Microseconds as seconds, without rounding.
+fn seconds(us: u64) -> String {
+    format!("{}.{:06}", us / 1_000_000, us % 1_000_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIST: &str = include_str!("../../tuning/METRICS.md");
+
+    #[test]
+    fn the_list_in_tuning_is_what_is_published() {
+        let (before, list) = LIST.split_once("| name |").expect("the list has a table");
+        let table = table();
+        if std::env::var_os("VOLLEY_TIDY_WRITE").is_some() {
+            let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tuning/METRICS.md");
+            std::fs::write(path, format!("{before}{table}")).expect("the tree is writable");
+            return;
+        }
+        let (_, want) = table.split_once("| name |").expect("so has this");
+        assert!(
+            list.trim_end() == want.trim_end(),
+            "tuning/METRICS.md is old: run this test with VOLLEY_TIDY_WRITE=1"
+        );
+    }
+
+    #[test]
+    fn every_family_is_declared_once_before_its_samples_and_the_end_is_marked() {
+        let mut snapshot = Snapshot::default();
+        snapshot.probe.invites_sent_total = 7;
+        snapshot
+            .probe
+            .answer_time
+            .record(core::time::Duration::from_micros(1500));
+        let driver = Counters {
+            cpu_us: 2_500_000,
+            ..Counters::default()
+        };
+        let text = render(&[snapshot.clone(), snapshot], &[driver, driver], "1.2.3");
+        assert!(text.ends_with("# EOF\n"));
+        let mut declared = std::collections::BTreeSet::new();
+        let mut current = "";
+        for line in text.lines().filter(|line| *line != "# EOF") {
+            if let Some(rest) = line.strip_prefix("# TYPE ") {
+                current = rest.split(' ').next().expect("a name");
+                assert!(declared.insert(current), "{current} twice");
+            } else if !line.starts_with('#') {
+                assert!(line.starts_with(current), "{line} under {current}");
+            }
+        }
+        for line in [
+            "volley_build{version=\"1.2.3\"} 1",
+            "volley_invites_sent_total{shard=\"1\"} 7",
+            "volley_driver_cpu_seconds_total{shard=\"0\"} 2.500000",
+            "volley_push_answer_seconds_bucket{shard=\"0\",le=\"0.002048\"} 1",
+            "volley_push_answer_seconds_bucket{shard=\"0\",le=\"0.001024\"} 0",
+            "volley_push_answer_seconds_sum{shard=\"0\"} 0.001500",
+            "volley_ledger_balanced{shard=\"0\"} 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}");
+        }
+    }
+}

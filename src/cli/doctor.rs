@@ -1,0 +1,196 @@
+//! `volley doctor` and `volley tune`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use serde_json::json;
+use volley::admin::doctor::{Finding, Host, Plan, Severity, tune};
+use volley::config::file::Transport;
+
+use super::{USAGE, complain, print};
+
+/// Something is critical.
+const CRITICAL: u8 = 3;
+/// Where `tune --apply` notes what was there.
+const JOURNAL: &str = "/var/lib/volley/tune.journal";
+
+/// What the engine will be, as far as it matters to a host.
+#[derive(Debug, clap::Args)]
+struct Engine {
+    /// Configuration the engine will run with; without it one shard and the default directory.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Arguments of `doctor`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Doctor {
+    #[command(flatten)]
+    engine: Engine,
+    /// One JSON array of findings.
+    #[arg(long)]
+    json: bool,
+    /// Show what is fine, too.
+    #[arg(long)]
+    all: bool,
+}
+
+/// Arguments of `tune`.
+#[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["script", "apply", "revert"]))]
+pub(super) struct Tune {
+    #[command(flatten)]
+    engine: Engine,
+    /// Print a shell script that would do it.
+    #[arg(long)]
+    script: bool,
+    /// Write the settings, noting what was there.
+    #[arg(long)]
+    apply: bool,
+    /// Write back what was there.
+    #[arg(long)]
+    revert: bool,
+    /// Advice, too, not only warnings and what is critical.
+    #[arg(long)]
+    advice: bool,
+    /// Where is noted what was there.
+    #[arg(long, value_name = "FILE", default_value = JOURNAL)]
+    journal: PathBuf,
+}
+
+impl Engine {
+    fn plan(&self) -> Result<Plan, ExitCode> {
+        let Some(path) = &self.config else {
+            return Ok(Plan {
+                shards: 1,
+                pin: Vec::new(),
+                store: PathBuf::from("/var/lib/volley"),
+                datagrams: false,
+            });
+        };
+        match volley::config::load(path) {
+            Ok(config) => Ok(Plan {
+                shards: config.node.shards,
+                pin: config.node.pin,
+                store: std::path::absolute(&config.store.dir).unwrap_or(config.store.dir),
+                datagrams: config.sip.transport == Transport::Udp,
+            }),
+            Err(error) => {
+                complain(&error.to_string());
+                Err(ExitCode::from(USAGE))
+            }
+        }
+    }
+}
+
+impl Doctor {
+    pub(super) fn main(&self) -> ExitCode {
+        let plan = match self.engine.plan() {
+            Ok(plan) => plan,
+            Err(code) => return code,
+        };
+        let found = Host::here().examine(&plan);
+        if self.json {
+            let all: Vec<_> = found.iter().map(Finding::json).collect();
+            print(&format!("{}\n", json!(all)));
+        } else {
+            print(&self.text(&found));
+        }
+        match found.iter().map(|finding| finding.severity).max() {
+            Some(Severity::Critical) => ExitCode::from(CRITICAL),
+            Some(Severity::Warning) => ExitCode::FAILURE,
+            _ => ExitCode::SUCCESS,
+        }
+    }
+
+    fn text(&self, found: &[Finding]) -> String {
+        let mut text = String::new();
+        let mut shown: Vec<_> = found.iter().collect();
+        shown.sort_by_key(|finding| core::cmp::Reverse(finding.severity));
+        for finding in shown {
+            if finding.severity > Severity::Unknown {
+                text.push_str(&format!(
+                    "{:<9} {}: {}\n          wanted: {}\n          why:    {}\n          do:     {}\n",
+                    finding.severity.name(),
+                    finding.id,
+                    finding.current,
+                    finding.wanted,
+                    finding.why,
+                    finding.remedy,
+                ));
+            } else if self.all {
+                let (name, id) = (finding.severity.name(), finding.id);
+                text.push_str(&format!("{name:<9} {id}: {}\n", finding.current));
+            }
+        }
+        let count = |severity| {
+            found
+                .iter()
+                .filter(|finding| finding.severity == severity)
+                .count()
+        };
+        text.push_str(&format!(
+            "{} checks: {} critical, {} warnings, {} advice, {} unknown, {} fine\n",
+            found.len(),
+            count(Severity::Critical),
+            count(Severity::Warning),
+            count(Severity::Advice),
+            count(Severity::Unknown),
+            count(Severity::Fine),
+        ));
+        text
+    }
+}
+
+impl Tune {
+    pub(super) fn main(&self) -> ExitCode {
+        let root = Path::new("/");
+        if self.revert {
+            return report(tune::revert(root, &self.journal), "taken back");
+        }
+        let plan = match self.engine.plan() {
+            Ok(plan) => plan,
+            Err(code) => return code,
+        };
+        let least = if self.advice {
+            Severity::Advice
+        } else {
+            Severity::Warning
+        };
+        let found = Host::here().examine(&plan);
+        if self.script {
+            print(&tune::script(&found, least));
+            return ExitCode::SUCCESS;
+        }
+        let settings = tune::settings(&found, least);
+        let code = report(tune::apply(root, &self.journal, &settings), "written");
+        let by_hand = found
+            .iter()
+            .filter(|finding| finding.severity >= least && finding.settings.is_empty());
+        for finding in by_hand {
+            print(&format!("by hand: {}: {}\n", finding.id, finding.remedy));
+        }
+        code
+    }
+}
+
+fn report(done: Result<Vec<tune::Undo>, tune::TuneError>, verb: &str) -> ExitCode {
+    match done {
+        Ok(done) => {
+            for undo in &done {
+                let (from, to) = if verb == "written" {
+                    (&undo.before, &undo.after)
+                } else {
+                    (&undo.after, &undo.before)
+                };
+                print(&format!("/{}: {from} -> {to}\n", undo.path.display()));
+            }
+            print(&format!("{} settings {verb}\n", done.len()));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            complain(&error.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! Everybody comes back at once, and what a restart asks for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::harness::script::{Contact, Notifier, PHONE_A, USER, example, reginfo};
+use crate::harness::text::Sip;
+use crate::harness::{Bench, options};
+use volley::shard::ShardOptions;
+
+/// Users with a message waiting, and users who only register.
+const WITH_MAIL: usize = 1500;
+const WITHOUT: usize = 4500;
+/// Pushes a second.
+const PACE: u32 = 25;
+
+fn crowd_options() -> ShardOptions {
+    let mut options = options();
+    options.hops[0].invite_inflight_max = 100_000;
+    options.users_max = 100_000;
+    options.campaign.pushes_per_s = PACE;
+    options.campaign.decisions_per_turn = 16;
+    // They ring until the test is over.
+    options.push.t_answer = Duration::from_secs(10_000);
+    options
+}
+
+fn number(user: usize) -> String {
+    format!("+1555{user:07}")
+}
+
+/// The user whom a request of ours is about.
+fn user_of(message: &Sip) -> usize {
+    let uri = message.uri();
+    let digits = uri.strip_prefix("sip:+1555").expect("a user of the crowd");
+    digits[..7].parse().expect("seven digits")
+}
+
+/// `text` about another user.
+fn about(user: usize, text: &str) -> String {
+    // The same length, so Content-Length stays true.
+    let padded = format!("+1555{user:07}");
+    text.replace("+15550100000", &padded)
+}
+
+/// `text` of the scripts, about a user with as many digits as those of the crowd.
+fn long(text: &str) -> String {
+    let body_at = text.find("\r\n\r\n").expect("a header section") + 4;
+    let (head, body) = text.split_at(body_at);
+    let body = body.replace("+15550100", "+15550100000");
+    let head = head.replace("+15550100", "+15550100000");
+    let mut out = String::new();
+    for line in head.split_inclusive("\r\n") {
+        if line.starts_with("Content-Length:") {
+            out.push_str(&format!("Content-Length: {}\r\n", body.len()));
+        } else {
+            out.push_str(line);
+        }
+    }
+    out + &body
+}
+
+fn notify(bench: &mut Bench, user: usize, subscribe: &Sip) -> String {
+    let ok = "Contact: <sip:scscf1.ims.example.net:5060;transport=tcp>\nExpires: 600000\n";
+    bench.reply_as(subscribe, "200 OK", "sc", ok, "");
+    let mut notifier = Notifier {
+        call_id: subscribe.call_id().to_owned(),
+        our_tag: subscribe.sender_tag().to_owned(),
+        tag: "sc".to_owned(),
+        cseq: 0,
+        version: 0,
+    };
+    let lines = "Event: reg\nSubscription-State: active;expires=599999\n\
+                 Content-Type: application/reginfo+xml\n";
+    let document = reginfo(0, "full", &[Contact::of(PHONE_A)]);
+    let text = bench.notify_text(&mut notifier, lines, &document);
+    about(user, &long(&text))
+}
+
+/// The 200 to what was just said, and what else was sent; INVITEs are kept apart.
+fn answered(bench: &mut Bench, invites: &mut Vec<(usize, Sip)>) -> (Sip, Vec<Sip>) {
+    let mut ok = None;
+    let mut rest = Vec::new();
+    for message in bench.take_sip() {
+        match message.what() {
+            "200" => ok = Some(message),
+            "INVITE" => {
+                bench.reply(&message, "180 Ringing", "");
+                invites.push((user_of(&message), message));
+            }
+            _ => rest.push(message),
+        }
+    }
+    (ok.expect("a 200 in the same turn"), rest)
+}
+
+/// A bench on which every user of `WITH_MAIL` has one message and is absent.
+fn everybody_away() -> Bench {
+    let mut bench = Bench::with(crowd_options());
+    for user in 0..WITH_MAIL {
+        let text = bench.deposit_text(USER, "hello", "");
+        bench.sip_in(&about(user, &long(&text)));
+        bench.expect_some("202");
+        let subscribe = bench.expect("SUBSCRIBE");
+        bench.reply(&subscribe, "480 Temporarily Unavailable", "");
+    }
+    bench.take_sip();
+    bench
+}
+
+// Proves: OVL-8
+#[test]
+fn a_storm_is_answered_at_once_and_pushed_at_the_pace_in_the_order_of_the_triggers() {
+    let mut bench = everybody_away();
+    let begin = bench.now;
+    let register = example("f4-01-3p-register.txt");
+    let all = WITH_MAIL + WITHOUT;
+    let mut triggers = Vec::new();
+    let mut invites: Vec<(usize, Sip)> = Vec::new();
+    let keep = |bench: &mut Bench, invites: &mut Vec<(usize, Sip)>| {
+        for message in bench.take_sip() {
+            assert_eq!(message.what(), "INVITE", "{}", message.text);
+            bench.reply(&message, "180 Ringing", "");
+            invites.push((user_of(&message), message));
+        }
+    };
+    for step in 0..all {
+        // Everybody once, in no order; 100 a second.
+        let user = step * 7919 % all;
+        bench.run_ms(10);
+        keep(&mut bench, &mut invites);
+        let text = register.replace("z9hG4bKs4a", &format!("z9hG4bKreg{step}"));
+        bench.sip_in(&about(user, &long(&text)));
+        let (_, rest) = answered(&mut bench, &mut invites);
+        if user >= WITH_MAIL {
+            assert!(rest.is_empty(), "{rest:?}");
+            continue;
+        }
+        let subscribe = rest.into_iter().next();
+        let subscribe =
+            subscribe.unwrap_or_else(|| panic!("no SUBSCRIBE for user {user}, step {step}"));
+        assert_eq!(user_of(&subscribe), user);
+        let text = notify(&mut bench, user, &subscribe);
+        bench.sip_in(&text);
+        // In the same turn, before anything else happens.
+        let (ok, _) = answered(&mut bench, &mut invites);
+        assert_eq!(ok.at, bench.now);
+        triggers.push(user);
+        // A second NOTIFY while the user waits for a push makes no second one.
+        if user.is_multiple_of(10) {
+            let again = text.replace("CSeq: 1 ", "CSeq: 2 ");
+            bench.sip_in(&again.replace("z9hG4bKn", "z9hG4bKx"));
+            answered(&mut bench, &mut invites);
+        }
+        keep(&mut bench, &mut invites);
+    }
+    let population = bench.shard.population();
+    assert_eq!(
+        population.users, WITH_MAIL,
+        "who only registered is forgotten"
+    );
+    assert!(invites.len() < WITH_MAIL, "more come than the pace lets go");
+    bench.run_s(30);
+    keep(&mut bench, &mut invites);
+
+    let pushed: Vec<usize> = invites.iter().map(|(user, _)| *user).collect();
+    assert_eq!(pushed.len(), WITH_MAIL, "everybody");
+    assert_eq!(
+        pushed.iter().collect::<BTreeSet<_>>().len(),
+        WITH_MAIL,
+        "and nobody twice"
+    );
+    assert_eq!(pushed, triggers, "oldest trigger first");
+    let mut windows: BTreeMap<u128, u32> = BTreeMap::new();
+    let mut gaps = BTreeSet::new();
+    for pair in invites.windows(2) {
+        gaps.insert(pair[1].1.at.since(pair[0].1.at));
+    }
+    for (_, invite) in &invites {
+        *windows
+            .entry(invite.at.since(begin).as_millis() / 1000)
+            .or_default() += 1;
+    }
+    assert!(
+        windows.values().all(|&count| count <= PACE + 1),
+        "{windows:?}"
+    );
+    let busiest = windows.values().filter(|&&count| count >= PACE - 4).count();
+    assert!(busiest > 50, "the pace is used: {windows:?}");
+    assert!(gaps.len() > WITH_MAIL / 2, "they do not leave in step");
+}
+
+// Proves: OVL-10
+#[test]
+fn after_a_restart_subscriptions_are_asked_for_at_the_pace() {
+    let records = std::mem::take(&mut everybody_away().records);
+    let mut options = crowd_options();
+    options.subscribe_pace_per_s = 500;
+    let mut bench = Bench::restarted(options, &records, 2);
+    let begin = bench.now;
+    bench.run_s(10);
+    let sent = bench.take_sip();
+    let users: BTreeSet<usize> = sent.iter().map(user_of).collect();
+    assert_eq!((sent.len(), users.len()), (WITH_MAIL, WITH_MAIL));
+    let mut windows: BTreeMap<u128, u32> = BTreeMap::new();
+    for subscribe in &sent {
+        assert_eq!(subscribe.what(), "SUBSCRIBE");
+        *windows
+            .entry(subscribe.at.since(begin).as_millis() / 100)
+            .or_default() += 1;
+    }
+    // A tick of the wheel may move a few over the border of a window.
+    assert!(
+        windows.values().all(|&count| count <= 50 + 5),
+        "{windows:?}"
+    );
+    assert!(
+        (29..=32).contains(&windows.len()),
+        "three seconds: {windows:?}"
+    );
+}
+
+// Proves: OVL-10
+#[test]
+fn refreshes_of_a_herd_are_spread() {
+    let mut options = crowd_options();
+    options.campaign.pushes_per_s = 0;
+    options.subscribe_always = true;
+    let mut bench = Bench::with(options);
+    let register = example("f4-01-3p-register.txt");
+    // All subscribe in the same moment.
+    for user in 0..200 {
+        let text = register.replace("z9hG4bKs4a", &format!("z9hG4bKreg{user}"));
+        bench.sip_in(&about(user, &long(&text)));
+        bench.expect("200");
+        let subscribe = bench.expect("SUBSCRIBE");
+        let text = notify(&mut bench, user, &subscribe);
+        bench.sip_in(&text);
+        bench.expect("200");
+    }
+    let begin = bench.now;
+    let mut times = Vec::new();
+    for _ in 0..700 {
+        bench.run_s(1000);
+        for refresh in bench.take_sip() {
+            if refresh.what() == "SUBSCRIBE" && times.len() < 200 {
+                times.push(refresh.at.since(begin).as_secs());
+                let ok = "Contact: <sip:scscf1.ims.example.net>\nExpires: 600000\n";
+                bench.reply_as(&refresh, "200 OK", "sc", ok, "");
+            }
+        }
+        if times.len() >= 200 {
+            break;
+        }
+    }
+    let distinct: BTreeSet<u64> = times.iter().copied().collect();
+    assert_eq!(times.len(), 200);
+    assert!(times.iter().all(|&at| at < 600_000), "before they end");
+    assert!(distinct.len() > 100, "not in step: {distinct:?}");
+}
+
+#[test]
+fn the_texts_of_the_crowd_stay_true() {
+    let text = long("A b\r\nContent-Length: 3\r\n\r\nsip:+15550100@x");
+    assert!(text.contains("Content-Length: 18"), "{text}");
+    assert!(about(7, &text).contains(&number(7)));
+}
