@@ -27,8 +27,14 @@ pub enum Answer {
 struct Letter {
     request: Template,
     cpim: Template,
+    invite: Template,
     body_len: usize,
 }
+
+/// Largest body that goes in a MESSAGE, octets.
+pub const PAGER_BODY_MAX: usize = 65_000;
+/// Largest body, octets.
+pub const BODY_MAX: usize = 64 << 20;
 
 /// The templates of a run.
 #[derive(Debug)]
@@ -40,6 +46,8 @@ pub struct Forms {
     /// version.
     documents: Vec<[(Template, Template); 2]>,
     answers: [Template; 3],
+    /// Requests in the dialog of an INVITE of a sender: around the To value.
+    in_invite: [Template; 2],
     /// `sip:host:port;transport=..` of the S-CSCF.
     pub scscf_uri: Vec<u8>,
     /// Route set as the engine must use it: our Record-Route reversed.
@@ -68,12 +76,21 @@ impl Forms {
                 Template::default(),
                 Template::default(),
             ],
+            in_invite: [Template::default(), Template::default()],
             scscf_uri: scscf_uri.into_bytes(),
             routes,
             via: format!("Via: SIP/2.0/{transport} {host};branch=z9hG4bK"),
             host,
         };
         forms.register = forms.render_register(setup);
+        let run = String::from_utf8_lossy(names.run_digits()).into_owned();
+        forms.in_invite = [
+            Template::parse(&format!(
+                "{{m}}\r\nMax-Forwards: 70\r\nFrom: <sip:+1556{{s}}@{}>;tag=snd{{m}}\r\nTo: ",
+                setup.domain
+            )),
+            Template::parse(&format!("\r\nCall-ID: lrg-{run}-{{m}}\r\nCSeq: ")),
+        ];
         for &len in &setup.body_bytes {
             forms
                 .letters
@@ -107,6 +124,42 @@ impl Forms {
         let letter = &self.letters[class];
         letter.request.render(&digits_of(user, message), out);
         self.put_filler(message, letter.body_len, out);
+    }
+
+    /// Whether messages of a class go by INVITE and MSRP.
+    pub fn is_large(&self, class: usize) -> bool {
+        self.letters[class].body_len > PAGER_BODY_MAX
+    }
+
+    /// Appends the INVITE that announces `message` for `user`; the sender waits for a connection.
+    pub fn put_invite(&self, class: usize, user: u32, message: u64, out: &mut Vec<u8>) {
+        self.letters[class]
+            .invite
+            .render(&digits_of(user, message), out);
+    }
+
+    /// Appends a request in the dialog of that INVITE: method and kind of branch, target and To value.
+    pub fn put_in_invite(
+        &self,
+        user: u32,
+        message: u64,
+        (method, kind): (&[u8], &[u8]),
+        (target, to): (&[u8], &[u8]),
+        out: &mut Vec<u8>,
+    ) {
+        let digits = digits_of(user, message);
+        out.extend_from_slice(method);
+        out.push(b' ');
+        out.extend_from_slice(target);
+        out.extend_from_slice(b" SIP/2.0\r\n");
+        out.extend_from_slice(self.via.as_bytes());
+        out.extend_from_slice(kind);
+        self.in_invite[0].render(&digits, out);
+        out.extend_from_slice(to);
+        self.in_invite[1].render(&digits, out);
+        out.extend_from_slice(if method == b"BYE" { b"2 " } else { b"1 " });
+        out.extend_from_slice(method);
+        out.extend_from_slice(b"\r\nContent-Length: 0\r\n\r\n");
     }
 
     /// Appends the CPIM of `message` as deposited.
@@ -210,7 +263,30 @@ impl Forms {
              Content-Type: message/cpim\r\nContent-Length: {length}\r\n\r\n{cpim}",
             setup.engine
         );
+        let msrp = setup.msrp_listen;
+        let family = if msrp.is_ipv4() { "IP4" } else { "IP6" };
+        let ip = msrp.ip();
+        let sdp = format!(
+            "v=0\r\no=- 1 1 IN {family} {ip}\r\ns=-\r\nc=IN {family} {ip}\r\nt=0 0\r\n\
+             m=message {} TCP/MSRP *\r\na=path:msrp://{msrp}/l00{{m}};tcp\r\n\
+             a=accept-types:message/cpim\r\na=setup:passive\r\na=sendonly\r\n",
+            msrp.port()
+        );
+        let sdp_length = Template::parse(&sdp).len();
+        let invite = format!(
+            "INVITE sip:+1555{{u}}@{domain} SIP/2.0\r\n{via}i{{m}}\r\nMax-Forwards: 66\r\n\
+             Route: <sip:{};transport={param};lr>, <sip:odi@{host};transport={param};lr>\r\n\
+             From: <sip:+1556{{s}}@{domain}>;tag=snd{{m}}\r\nTo: <sip:+1555{{u}}@{domain}>\r\n\
+             Call-ID: lrg-{run}-{{m}}\r\nCSeq: 1 INVITE\r\nContact: <sip:snd{{m}}@{host}>\r\n\
+             P-Asserted-Identity: <sip:+1556{{s}}@{domain}>\r\n\
+             P-Asserted-Service: urn:urn-7:3gpp-service.ims.icsi.oma.cpm.largemsg\r\n\
+             Conversation-ID: {run}-0000-4000-9000-{{m}}\r\n\
+             Contribution-ID: {run}-0000-4000-8000-{{m}}\r\n\
+             Content-Type: application/sdp\r\nContent-Length: {sdp_length}\r\n\r\n{sdp}",
+            setup.engine
+        );
         Letter {
+            invite: Template::parse(&invite),
             request: Template::parse(&request),
             cpim: Template::parse(&cpim),
             body_len,

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::arrivals::{self, Arrival};
 use crate::behaviour::{BEHAVIOURS, Behaviour, Mix, RECEIVERS, Receiver};
-use crate::forms::Answer;
+use crate::forms::{Answer, BODY_MAX};
 use crate::world::Step;
 
 /// Scenario files that come with the program.
@@ -193,7 +193,7 @@ pub struct Options {
     /// Messages deposited for each user before it registers [default: 1]
     #[arg(long)]
     pub messages: Option<u32>,
-    /// Body octets; several sizes take turns [default: 300]
+    /// Body octets; several sizes take turns; above 65000 by INVITE and MSRP [default: 300]
     #[arg(long, value_delimiter = ',')]
     pub body_bytes: Option<Vec<usize>>,
     /// Pushes per second, open loop: latencies count from the intended time
@@ -697,9 +697,11 @@ impl Setup {
         if let Some(size) = self
             .body_bytes
             .iter()
-            .find(|size| !(14..=65_000).contains(*size))
+            .find(|size| !(14..=BODY_MAX).contains(*size))
         {
-            return Err(format!("--body-bytes: {size} is not within 14 and 65000"));
+            return Err(format!(
+                "--body-bytes: {size} is not within 14 and {BODY_MAX}"
+            ));
         }
         if self.transport == Transport::Udp && self.path_mtu.is_none() {
             return Err(

@@ -170,12 +170,14 @@ counters! {
     notifies,
     /// NOTIFYs answered 200.
     notifies_answered,
-    /// MESSAGEs sent.
+    /// Messages deposited: MESSAGEs, and INVITEs of large ones.
     deposits,
-    /// MESSAGEs answered 202.
+    /// Of these, answered 202 or reported stored.
     deposits_accepted,
-    /// MESSAGEs answered otherwise.
+    /// Of these, refused.
     deposits_refused,
+    /// Chunks of large messages deposited.
+    chunks_deposited,
     /// Triggers that fell due.
     triggers_due,
     /// Triggers sent.

@@ -12,6 +12,8 @@ use crate::store::record::{self, Record};
 /// A pending message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Held {
+    /// It lies in parts, whose places its deposit lists.
+    pub in_parts: bool,
     /// Where its deposit lies.
     pub at: Location,
     /// When it expires, seconds since 1970.
@@ -145,7 +147,7 @@ impl Recovery for Replay {
                     self.ledger = start.ledger;
                     self.saved = true;
                 }
-                Ok(Item::Segment(_)) => {}
+                Ok(Item::Parts { .. } | Item::Segment(_)) => {}
                 Ok(Item::User(user)) => {
                     let keys: Vec<u64> = user.devices().collect();
                     let owner = owner(user.canonical);
@@ -160,6 +162,7 @@ impl Recovery for Replay {
                                 }
                             });
                         let held = Held {
+                            in_parts: entry.flags.contains(DepositFlags::LARGE_MODE),
                             at: entry.location,
                             expires_s: entry.expires_s,
                             bytes: entry.bytes,
@@ -195,13 +198,16 @@ impl Recovery for Replay {
                 }
                 self.ledger.deposited += u64::from(!(self.saved && is_copy));
                 let held = Held {
+                    in_parts: deposit.parts().is_some(),
                     at,
                     expires_s: u32::try_from(deposit.expires.as_secs()).unwrap_or(u32::MAX),
-                    bytes: u32::try_from(deposit.cpim.len()).unwrap_or(u32::MAX),
+                    bytes: u32::try_from(deposit.body_bytes()).unwrap_or(u32::MAX),
                     devices: Vec::new(),
                 };
                 self.add(deposit.number, owner(deposit.user), held);
             }
+            // Counts with the deposit that names it.
+            Ok(Record::Part(_)) => {}
             Ok(Record::Mark(mark)) => {
                 self.marks += 1;
                 let fate = match mark.kind {

@@ -14,6 +14,7 @@ use crate::msrp::inbound::InboundOptions;
 use crate::msrp::session::SessionOptions;
 use crate::push::campaign::CampaignOptions;
 use crate::push::hops::{COMMON_SET, HopOptions, HopTransport, SetOptions};
+use crate::push::large::LargeOptions;
 use crate::push::names::NameOptions;
 use crate::push::options::{Grouping as PushGrouping, PushOptions};
 use crate::push::post::PostOptions;
@@ -65,6 +66,7 @@ pub fn shard_options(config: &Config, addresses: &ShardAddresses) -> ShardOption
         post: post_options(config),
         subscribe: SubscribeOptions {
             expires_s: config.subscription.expires_s,
+            trust_register_body: config.subscription.trust_register_body,
             transaction,
             ..SubscribeOptions::default()
         },
@@ -167,6 +169,7 @@ fn profile(config: &Config, addresses: &ShardAddresses) -> Profile {
         msrp_host: msrp_host(config, addresses.msrp),
         msrp_port: addresses.msrp.port(),
         call_id_host: host,
+        response_source: config.sip.response_source.clone().unwrap_or_default(),
         ..Profile::default()
     }
 }
@@ -324,6 +327,19 @@ fn post_options(config: &Config) -> PostOptions {
             ..LifeOptions::default()
         },
         cache_bytes_max: store.cache_mib << 20,
+        large: LargeOptions {
+            bytes_max: store.large_max,
+            sessions_max: store.large_sessions,
+            ..LargeOptions::default()
+        },
+        revoke: store.revoke,
+        stored_notices: store.stored_notices,
+        imdn_route: config
+            .identity
+            .imdn_route
+            .clone()
+            .unwrap_or_default()
+            .into_bytes(),
         clean: CleanOptions {
             segment_bytes: u64::from(store.segment_mib) << 20,
             bytes_per_s: u64::from(store.clean_mib_s) << 20,

@@ -24,6 +24,8 @@ pub const MSRP_PATH_URIS_MAX: usize = 16;
 pub const MSRP_CHUNK_BYTES_MAX: usize = 2048;
 /// Largest body accepted inbound in an MSRP SEND (IMDN only), octets.
 pub const MSRP_INBOUND_BYTES_MAX: usize = 16 * 1024;
+/// Largest body of a chunk of a large message, octets (INT-13).
+pub const MSRP_LARGE_CHUNK_BYTES_MAX: usize = 256 * 1024;
 /// Largest SDP body judged, octets (BAD-25).
 pub const SDP_BYTES_MAX: usize = 16 * 1024;
 /// Largest reginfo document, octets (REG-11).

@@ -294,6 +294,14 @@ impl Outbox {
         }
     }
 
+    /// Asks the driver to stop reading from the link (`held`), or to go on.
+    pub fn hold(&mut self, id: LinkId, held: bool) {
+        if self.lookup(id).is_some_and(|link| !link.closing) {
+            self.commands
+                .push_back(LinkCommand::Hold { link: id, held });
+        }
+    }
+
     /// The driver sent the buffer it had taken.
     pub fn sent(&mut self, id: LinkId) {
         let Some(link) = self.lookup_mut(id) else {

@@ -144,6 +144,14 @@ pub enum LinkCommand {
         /// The link.
         link: LinkId,
     },
+    /// Stop reading from a stream, or go on: what stays unread runs its peer into flow control. A
+    /// little that was read before may still come after a stop.
+    Hold {
+        /// The link.
+        link: LinkId,
+        /// `true` to stop.
+        held: bool,
+    },
 }
 
 /// A host name whose addresses the core wants to know (A and AAAA). The answer may take its time; the

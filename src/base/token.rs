@@ -68,6 +68,9 @@ pub enum TokenKind {
     OtherCallId = 13,
     /// Via branch of an OPTIONS that probes a next hop.
     HopBranch = 14,
+    /// A session in which a large message is taken in: our tag, the session-id of our path, and the
+    /// branch of our BYE.
+    LargeSession = 15,
 }
 
 impl TokenKind {
@@ -87,6 +90,7 @@ impl TokenKind {
             12 => Self::SubscribeChargingId,
             13 => Self::OtherCallId,
             14 => Self::HopBranch,
+            15 => Self::LargeSession,
             _ => return None,
         })
     }
@@ -101,9 +105,11 @@ impl TokenKind {
             | Self::SubscribeCallId
             | Self::SubscribeTag
             | Self::SubscribeChargingId => Domain::Subscription,
-            Self::OtherBranch | Self::ServerTag | Self::OtherCallId | Self::HopBranch => {
-                Domain::Other
-            }
+            Self::OtherBranch
+            | Self::ServerTag
+            | Self::OtherCallId
+            | Self::HopBranch
+            | Self::LargeSession => Domain::Other,
         }
     }
 }

@@ -321,6 +321,7 @@ impl Recovery for Exporter {
 
 fn export(place: &Path, shard: u32) -> Outcome {
     let (replay, first) = look(place, shard, View::Records)?;
+    refuse_parts(place, &replay)?;
     let directory = place.to_owned();
     let failed = block_on(async move {
         let mut exporter = Exporter {
@@ -338,6 +339,19 @@ fn export(place: &Path, shard: u32) -> Outcome {
         Some(error) => Err(format!("standard output: {error}")),
         None => Ok(first.recovered.damaged_places == 0),
     }
+}
+
+/// Messages in parts are not written anew yet: their deposits list places that would change.
+fn refuse_parts(place: &Path, replay: &Replay) -> Result<(), String> {
+    let count = replay.held.values().filter(|held| held.in_parts).count();
+    if count == 0 {
+        return Ok(());
+    }
+    Err(format!(
+        "{} holds {count} large messages in parts, which this command cannot take along; run the \
+         engine until they are delivered or expired",
+        place.display()
+    ))
 }
 
 /// Text as it is, anything else in hexadecimal.
@@ -410,7 +424,8 @@ fn from_json(line: &str) -> Option<(u64, Vec<Vec<u8>>)> {
         number: number("number")?,
         received: UnixMillis(number("received_ms")?),
         expires: UnixMillis(number("expires_ms")?),
-        flags: DepositFlags::from_bits(u8::try_from(number("flags")?).ok()?)?,
+        flags: DepositFlags::from_bits(u8::try_from(number("flags")?).ok()?)
+            .filter(|flags| !flags.contains(DepositFlags::LARGE_MODE))?,
         sender: &sender,
         imdn_message_id: &message_id,
         conversation_id: &conversation,
@@ -523,6 +538,7 @@ async fn compact(place: &Path, shard: u32) -> Result<u64, String> {
             replay.unreadable
         ));
     }
+    refuse_parts(place, &replay)?;
     let border = writer.border();
     let mut pending: Vec<_> = replay.held.values().collect();
     pending.sort_by_key(|held| (held.at.segment, held.at.offset));

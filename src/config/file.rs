@@ -10,6 +10,7 @@ use crate::base::limits;
 use crate::config::error::Problem;
 use crate::config::{dialects, policy};
 use crate::push::hops::SETS_MAX;
+use crate::push::large::LARGE_BYTES_MAX;
 use crate::registry::features::ICSIS_MAX;
 
 /// The whole file. Every section and key has a default except the addresses of the SIP core.
@@ -173,6 +174,8 @@ pub struct Sip {
     /// Overload control parameters in Via (RFC 7339).
     #[serde(default = "yes")]
     pub overload_control: bool,
+    /// URN of this element in the Response-Source header of 4xx and 5xx; default: no such header.
+    pub response_source: Option<String>,
     /// Timer T1, milliseconds.
     #[serde(default = "default_t1")]
     pub t1_ms: u64,
@@ -198,6 +201,8 @@ const fn default_t1() -> u64 {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Identity {
+    /// Our URI in IMDN-Record-Route headers; default: none is added.
+    pub imdn_route: Option<String>,
     /// Our public service identity: From and P-Asserted-Identity.
     pub pf_uri: String,
     /// Home domains: whose users we serve.
@@ -451,6 +456,8 @@ pub struct Subscription {
     pub users: Vec<String>,
     /// SUBSCRIBEs a second after a restart, by the process.
     pub pace_per_s: u32,
+    /// Take over the contacts in the body of a third-party REGISTER, and do not subscribe then.
+    pub trust_register_body: bool,
 }
 
 impl Default for Subscription {
@@ -460,6 +467,7 @@ impl Default for Subscription {
             always: false,
             users: Vec::new(),
             pace_per_s: 2000,
+            trust_register_body: false,
         }
     }
 }
@@ -508,6 +516,14 @@ pub struct Store {
     pub notice_life_s: u32,
     /// Largest pager-mode body, octets.
     pub pager_max: usize,
+    /// Largest message of large-message mode, octets; 0 refuses them.
+    pub large_max: u64,
+    /// Sessions of a shard in which large messages are taken in at a time.
+    pub large_sessions: usize,
+    /// Let senders take back messages that are not being sent yet.
+    pub revoke: bool,
+    /// Tell senders who ask for `processing` notices that their message is stored.
+    pub stored_notices: bool,
 }
 
 impl Default for Store {
@@ -522,11 +538,15 @@ impl Default for Store {
             clock_hold_s: 900,
             cache_mib: 64,
             quota_messages: 1000,
-            quota_bytes: 8 * 1024 * 1024,
+            quota_bytes: 32 * 1024 * 1024,
             default_life_s: 7 * 86_400,
             max_life_s: 30 * 86_400,
             notice_life_s: 2 * 86_400,
             pager_max: 1300,
+            large_max: 10 * 1024 * 1024,
+            large_sessions: 256,
+            revoke: false,
+            stored_notices: false,
         }
     }
 }
@@ -696,6 +716,13 @@ impl Config {
                 "store.pager_max",
                 format!("{} octets is out of range", self.store.pager_max),
                 "use at most 65536",
+            );
+        }
+        if self.store.large_max > LARGE_BYTES_MAX {
+            return problem(
+                "store.large_max",
+                format!("{} octets is out of range", self.store.large_max),
+                "use at most 268435456, or 0 for no large messages",
             );
         }
         if self.limits.pushes_max == 0 || self.limits.pushes_max > 1 << 26 {

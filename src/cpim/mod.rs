@@ -5,6 +5,7 @@
 //! |------|------|
 //! | [`parse`], [`Cpim`] | header iteration with namespaces, the wrapped part |
 //! | `compose` | [`wrap_text`], [`ensure_cpm_headers`] |
+//! | `route` | [`record_route`], [`take_route`]: the way of notifications |
 //! | [`datetime`] | `DateTime` values from wall-clock time |
 //!
 //! Stored bytes are replayed unchanged, so nothing here rewrites a message except by inserting
@@ -12,12 +13,14 @@
 
 mod compose;
 pub mod datetime;
+mod route;
 
 use crate::base::octets;
 
 pub use compose::{
     ANONYMOUS, Identifiers, TextFields, add_identifiers, ensure_cpm_headers, wrap_text,
 };
+pub use route::{record_route, take_route};
 
 /// Namespace of the notification headers (RFC 5438 section 6).
 pub const NS_IMDN: &[u8] = b"urn:ietf:params:imdn";

@@ -521,6 +521,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
                 address,
             } => self.connect(token, kind, address),
             LinkCommand::Close { link } => self.close(link),
+            LinkCommand::Hold { link, held } => self.hold(link, held),
         }
     }
 

@@ -43,6 +43,8 @@ pub(super) struct Link {
     pub connect: u64,
     /// A multishot receive is armed.
     pub receiving: bool,
+    /// The core wants nothing read for now.
+    pub held: bool,
     /// A send or a connect is in flight.
     pub sending: bool,
     /// Close once the send is through.
@@ -103,6 +105,7 @@ impl Links {
         link.peer = peer;
         link.connect = 0;
         link.receiving = false;
+        link.held = false;
         link.sending = false;
         link.close_wanted = false;
         Some(LinkId {
@@ -124,6 +127,7 @@ impl Links {
             peer,
             connect: 0,
             receiving: false,
+            held: false,
             sending: false,
             close_wanted: false,
         });

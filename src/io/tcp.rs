@@ -117,10 +117,31 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             return;
         }
         // Any end but a fault is an end of buffers or of the kernel's patience: go on.
-        if octets > 0 || completion.result == -libc::ENOBUFS {
-            self.arm_receive(id);
+        let stopped = completion.result == -libc::ECANCELED && phase == Phase::Open;
+        if octets > 0 || completion.result == -libc::ENOBUFS || stopped {
+            if self.links.lookup(id).is_some_and(|link| !link.held) {
+                self.arm_receive(id);
+            }
         } else {
             self.on_end_of_stream(id, completion.result);
+        }
+    }
+
+    /// Stops reading from a stream, or goes on. The peer's last octet is then noticed late; its time
+    /// is bounded by the core, which holds a link only while its own store is behind.
+    pub(super) fn hold(&mut self, id: LinkId, held: bool) {
+        let Some(link) = self.links.lookup(id) else {
+            return;
+        };
+        if link.phase != Phase::Open || link.held == held {
+            return;
+        }
+        link.held = held;
+        if held && link.receiving {
+            let target = Token::new(Kind::Receive, id.slot, id.generation);
+            self.ring.cancel(target, Token::ignored());
+        } else if !held && !link.receiving {
+            self.arm_receive(id);
         }
     }
 

@@ -208,6 +208,20 @@ probe! {
     notices_dropped_total,
     /// Timers fired.
     timers_fired_total,
+    /// Sessions agreed in which a large message is to come.
+    large_sessions_total,
+    /// INVITEs of such sessions that were refused.
+    large_refused_total,
+    /// Large messages taken in.
+    large_messages_total,
+    /// Large messages that broke off after their first part.
+    large_abandoned_total,
+    /// Times a sender was not read from because the store was behind.
+    large_held_total,
+    /// Messages that their senders took back.
+    messages_revoked_total,
+    /// Notices of ours that a message is stored.
+    notices_stored_total,
 }
 
 #[cfg(test)]

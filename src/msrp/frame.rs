@@ -288,6 +288,18 @@ pub enum Parsed<'a> {
 /// # Errors
 /// [`FrameError`]: framing is lost.
 pub fn parse(buffer: &[u8], already_scanned: usize) -> Result<Parsed<'_>, FrameError> {
+    parse_within(buffer, already_scanned, MSRP_INBOUND_BYTES_MAX)
+}
+
+/// As [`parse`], for a connection whose bodies may have up to `body_max` octets.
+///
+/// # Errors
+/// [`FrameError`]: framing is lost.
+pub fn parse_within(
+    buffer: &[u8],
+    already_scanned: usize,
+    body_max: usize,
+) -> Result<Parsed<'_>, FrameError> {
     const MAGIC: &[u8; 5] = b"MSRP ";
     let known = MAGIC.len().min(buffer.len());
     if buffer[..known] != MAGIC[..known] {
@@ -307,7 +319,7 @@ pub fn parse(buffer: &[u8], already_scanned: usize) -> Result<Parsed<'_>, FrameE
     match end {
         HeadEnd::EndLine { len } => Ok(Parsed::Frame { frame, len }),
         HeadEnd::Body { start } => {
-            let Some(tail) = find_tail(buffer, start, frame.tid, scanned)? else {
+            let Some(tail) = find_tail(buffer, (start, body_max), frame.tid, scanned)? else {
                 return Ok(Parsed::Incomplete);
             };
             frame.body = Some(&buffer[start..tail.body_end]);
@@ -687,7 +699,7 @@ static LINE_OF_DASHES: LazyLock<memmem::Finder<'static>> =
 #[inline(never)]
 fn find_tail(
     buffer: &[u8],
-    start: usize,
+    (start, body_max): (usize, usize),
     tid: &[u8],
     scanned: usize,
 ) -> Result<Option<Tail>, FrameError> {
@@ -712,7 +724,7 @@ fn find_tail(
                         continuation,
                         len,
                     };
-                    let fits = body_end - start <= MSRP_INBOUND_BYTES_MAX;
+                    let fits = body_end - start <= body_max;
                     return if fits { Ok(Some(tail)) } else { Err(too_long) };
                 }
             }
@@ -720,7 +732,7 @@ fn find_tail(
         }
         at = line_feed + 1;
     }
-    let longest = start + MSRP_INBOUND_BYTES_MAX + 2 + DASHES.len() + tid.len() + 3;
+    let longest = start + body_max + 2 + DASHES.len() + tid.len() + 3;
     if buffer.len() >= longest {
         Err(too_long)
     } else {

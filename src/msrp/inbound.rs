@@ -208,10 +208,9 @@ impl Reassembly {
     }
 }
 
-/// The range to report on when a message is complete (MSRP-24).
+/// The range to report on when a message of `total` octets is complete (MSRP-24).
 #[must_use]
-pub const fn whole_range(bytes: &[u8]) -> ByteRange {
-    let total = bytes.len() as u64;
+pub const fn whole_range(total: u64) -> ByteRange {
     ByteRange {
         start: 1,
         end: Some(total),

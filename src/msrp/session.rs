@@ -273,6 +273,12 @@ impl Session {
         !self.failed && self.current.is_some() && self.pending != u8::MAX
     }
 
+    /// Octets of the message being sent that chunks have taken.
+    #[must_use]
+    pub const fn taken(&self) -> u32 {
+        self.taken
+    }
+
     /// The next chunk, if a message is being sent and the window has room. Its 30 s start now, and
     /// again at [`Session::handle_sent`].
     pub fn poll_chunk(&mut self, now: Timestamp) -> Option<Chunk> {

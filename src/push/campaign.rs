@@ -16,7 +16,7 @@ use crate::base::slab::{Key, Slab};
 use crate::base::surface::LinkKind;
 use crate::base::time::Timestamp;
 use crate::imdn::{self, Ending, Requested};
-use crate::push::delivery::{self, Fit, Progress};
+use crate::push::delivery::{self, Fit, Missing, Progress};
 use crate::push::dialect::Dialect;
 use crate::push::hops::{COMMON_SET, SETS_MAX};
 use crate::push::notices::Notices;
@@ -501,6 +501,29 @@ impl Campaigns {
         }
     }
 
+    /// Removes message `number` for another reason than its delivery or its age: it is told to nobody.
+    pub fn purge(
+        &mut self,
+        parts: &mut Parts<'_, '_>,
+        user: Key,
+        number: u64,
+        reason: RemovalReason,
+    ) {
+        let removed = parts.ctx.post.mailbox(user.slot).remove(number);
+        let Some(location) = removed.and_then(|entry| entry.location()) else {
+            return;
+        };
+        let mark = Mark {
+            user: &parts.user.canonical,
+            number,
+            at: parts.ctx.wall,
+            kind: MarkKind::Removed { reason },
+        };
+        parts.ctx.post.append_mark(&mark, location, true);
+        parts.ctx.post.cache.remove(number);
+        parts.ctx.post.count(false);
+    }
+
     /// The session of `push` lost its connection: counts that against what was in transfer. The message
     /// during which it happened once too often is refused for this device, so that the rest gets
     /// through (BAD-30).
@@ -815,8 +838,8 @@ pub fn pump(
     }
     let (user, device) = (push.user(), push.device);
     loop {
-        if let Some(number) = delivery::flow(push, parts.ctx) {
-            return wait_for(push, parts, number);
+        if let Some(missing) = delivery::flow(push, parts.ctx) {
+            return wait_for(push, parts, missing);
         }
         let inflight_max = if push.careful { 1 } else { INFLIGHT_MAX };
         if !push.session.can_start() || push.inflight.len() >= inflight_max {
@@ -837,15 +860,21 @@ pub fn pump(
             return drained(push, parts, limit);
         };
         match delivery::judge(push, parts.ctx, number) {
-            Fit::Load => return wait_for(push, parts, number),
+            Fit::Load => {
+                let missing = Missing {
+                    key: number,
+                    part: None,
+                };
+                return wait_for(push, parts, missing);
+            }
             Fit::Send { .. } if delivery::is_named(push, number) => return None,
             Fit::Send { .. } if !is_of_conversation(push, parts.ctx, number) => {
                 push.looked_at(number);
             }
-            Fit::Send { total } => {
+            Fit::Send { total, in_parts } => {
                 push.guard = Timestamp::NEVER;
                 push.looked_at(number);
-                delivery::begin(push, number, total);
+                delivery::begin(push, number, total, in_parts);
             }
             // Not in this session and not for this device: the others may still take it.
             Fit::TooLarge => {
@@ -910,17 +939,17 @@ fn is_of_conversation(push: &Push, ctx: &Ctx<'_>, number: u64) -> bool {
     deposit.conversation_id == push.target.conversation_id()
 }
 
-fn wait_for(push: &mut Push, parts: &mut Parts<'_, '_>, number: u64) -> Option<Outcome> {
+fn wait_for(push: &mut Push, parts: &mut Parts<'_, '_>, missing: Missing) -> Option<Outcome> {
+    let number = missing.key;
     if push.waiting_for == Some(number) {
         return None;
     }
-    let location = parts
-        .ctx
-        .post
-        .mailbox_ref(push.user().slot)
-        .and_then(|mailbox| mailbox.lookup(number))
-        .and_then(|entry| entry.location());
-    let Some(location) = location else {
+    let location = missing.part.or_else(|| {
+        let mailbox = parts.ctx.post.mailbox_ref(push.user().slot)?;
+        mailbox.lookup(number)?.location()
+    });
+    let Some(location) = location.filter(|_| missing.part.is_some() || !push.lacks_parts(number))
+    else {
         // Gone meanwhile (expired): the session forgets it.
         push.session.abandon(delivery::handle_of(number));
         push.inflight.retain(|&other| other != number);

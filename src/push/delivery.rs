@@ -8,14 +8,16 @@ use core::time::Duration;
 use crate::base::octets;
 use crate::base::outbox::Destination;
 use crate::base::slab::Key;
-use crate::base::surface::{LinkId, LinkKind};
+use crate::base::surface::{LinkId, LinkKind, Location};
 use crate::base::time::Timestamp;
 use crate::base::token::TokenKind;
 use crate::msrp::frame::{self, BindFields, Frame, OurPath, SendFields};
 use crate::msrp::session::{Evidence, Outcome as Step, SessionFailure};
+use crate::push::post::Post;
 use crate::push::reason::MessageReason;
 use crate::push::{Ctx, Outcome, Push, PushState, guard_after};
 use crate::sdp::{Answer, Direction, Role, SdpError, Setup};
+use crate::store::parts::{Manifest, PartPlace};
 use crate::store::record;
 
 /// Marks a connect token as belonging to a push's MSRP connection.
@@ -224,6 +226,8 @@ pub enum Fit {
     Send {
         /// Octets of the CPIM.
         total: u64,
+        /// It lies in parts.
+        in_parts: bool,
     },
     /// The record must be read first.
     Load,
@@ -241,7 +245,12 @@ pub fn judge(push: &Push, ctx: &Ctx<'_>, number: u64) -> Fit {
     let Some((content_type, cpim)) = record::content_of(payload) else {
         return Fit::Load;
     };
-    let total = u64::try_from(cpim.len()).unwrap_or(u64::MAX);
+    let in_parts = record::is_large(payload);
+    let mut total = u64::try_from(cpim.len()).unwrap_or(u64::MAX);
+    if in_parts {
+        let list = Manifest::read(cpim);
+        total = list.map_or(u64::MAX, |list| list.total);
+    }
     if push.media.max_size.is_some_and(|max| total > max) {
         return Fit::TooLarge;
     }
@@ -250,7 +259,7 @@ pub fn judge(push: &Push, ctx: &Ctx<'_>, number: u64) -> Fit {
     {
         return Fit::Type;
     }
-    Fit::Send { total }
+    Fit::Send { total, in_parts }
 }
 
 /// A content type without its parameters.
@@ -259,9 +268,10 @@ fn media_type(content_type: &[u8]) -> &[u8] {
     octets::trim(&content_type[..end])
 }
 
-/// Hands message `number` to the session machine. Its record is in the cache.
-pub fn begin(push: &mut Push, number: u64, total: u64) {
+/// Hands message `number` to the session machine. Its record is in the cache, or it lies in parts.
+pub fn begin(push: &mut Push, number: u64, total: u64, in_parts: bool) {
     push.inflight.push(number);
+    push.in_parts = in_parts;
     push.messages_sent += 1;
     push.session.start_message(handle_of(number), total);
 }
@@ -288,9 +298,30 @@ pub fn number_of(push: &Push, handle: u32) -> Option<u64> {
         .find(|&number| handle_of(number) == handle)
 }
 
+/// A record that a session needs and that is not in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// The message's number, or the key of its part.
+    pub key: u64,
+    /// Where a part lies; a message's place is in its mailbox.
+    pub part: Option<Location>,
+}
+
+/// The part that the next chunk of `push` comes from, while it sends a message that lies in parts.
+#[must_use]
+pub fn part_of(push: &Push, post: &Post) -> Option<PartPlace> {
+    let number = push.inflight.last().filter(|_| push.in_parts)?;
+    post.parts.find(*number, u64::from(push.session.taken()))
+}
+
+/// The octets of a message, or of a part of it, in a record.
+fn body_of(payload: &[u8]) -> Option<&[u8]> {
+    record::part_bytes(payload).or_else(|| record::content_of(payload).map(|(_, cpim)| cpim))
+}
+
 /// Sends chunks while the window and the connection have room. A body that is not in memory stops
-/// the flow until it is loaded; the message's number is returned then.
-pub fn flow(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<u64> {
+/// the flow until it is loaded; what is to be loaded is returned then.
+pub fn flow(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<Missing> {
     let link = push.msrp_link?;
     while push.session.has_chunk() {
         if ctx.out.backlog(link) >= ctx.env.options.msrp_backlog_bytes_max {
@@ -301,17 +332,31 @@ pub fn flow(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<u64> {
         }
         // One message is being sent at a time: the last one that was begun.
         let number = push.inflight.last().copied()?;
-        let Some(payload) = ctx.post.cache.lookup(number) else {
-            return Some(number);
+        let part = if push.in_parts {
+            let part = part_of(push, ctx.post);
+            if part.is_none() {
+                let key = number;
+                return Some(Missing { key, part: None });
+            }
+            part
+        } else {
+            None
+        };
+        let key = part.map_or(number, |part| part.key);
+        let Some(payload) = ctx.post.cache.lookup(key) else {
+            let part = part.map(|part| part.location);
+            return Some(Missing { key, part });
         };
         let chunk = push.session.poll_chunk(ctx.now)?;
         assert!(
             chunk.handle == handle_of(number),
             "the machine sends what was begun last"
         );
-        let (_, cpim) = record::content_of(payload).expect("the cache holds what was checked");
-        let start = usize::try_from(chunk.start - 1).expect("bounded by the record's length");
-        let body = &cpim[start..start + chunk.len as usize];
+        let octets = body_of(payload).expect("the cache holds what was checked");
+        let octets_len = octets.len();
+        let before = part.map_or(0, |part| part.start);
+        let start = usize::try_from(chunk.start - 1 - before).expect("bounded by the record");
+        let body = &octets[start..start + chunk.len as usize];
         let mut sequence = chunk.sequence;
         let mut tid = push.token(ctx.env, TokenKind::MsrpTransaction, sequence);
         while frame::end_line_collides(body, tid.as_bytes()) {
@@ -347,6 +392,11 @@ pub fn flow(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<u64> {
         ctx.out.send(to, |out| frame::encode_send(&fields, out));
         ctx.probe.msrp_sends_total += 1;
         ctx.probe.msrp_content_bytes_total += u64::from(chunk.len);
+        let is_last = start + chunk.len as usize == octets_len;
+        if part.is_some() && is_last && ctx.post.waiter(key).is_none() {
+            // Read once: it would only push smaller messages out.
+            ctx.post.cache.remove(key);
+        }
     }
     None
 }

@@ -16,6 +16,7 @@ pub mod delivery;
 pub mod dialect;
 pub mod hops;
 pub mod inspect;
+pub mod large;
 pub mod names;
 pub mod negotiation;
 pub mod notices;
@@ -73,6 +74,8 @@ pub struct Env {
     pub msrp_prefix: Vec<u8>,
     /// Our `host:port` in Via.
     pub sent_by: Vec<u8>,
+    /// `Response-Source` line of our failure responses; empty for none.
+    pub response_source_line: Vec<u8>,
     /// `Server` line of our responses.
     pub server_line: Vec<u8>,
     /// How pushes look to devices, the plain form first.
@@ -349,6 +352,8 @@ pub struct Push {
     pub messages_sent: u32,
     /// Which messages the device takes, as its user wants it.
     pub takes: MediaLimit,
+    /// The message being sent lies in parts.
+    pub in_parts: bool,
     /// Send one message at a time: sessions of this device were lost lately (BAD-30).
     pub careful: bool,
     /// Index of the device's dialect.
@@ -425,6 +430,7 @@ impl Push {
         self.waiting_for = None;
         self.messages_sent = 0;
         self.takes = MediaLimit::NONE;
+        self.in_parts = false;
         self.careful = false;
         self.dialect = 0;
         self.conversation = None;
@@ -559,6 +565,12 @@ impl Push {
         } else {
             self.last_notice = number;
         }
+    }
+
+    /// `true` when `number` is being sent from parts: the record of its deposit would be of no use then.
+    #[must_use]
+    pub fn lacks_parts(&self, number: u64) -> bool {
+        self.in_parts && self.inflight.last() == Some(&number)
     }
 
     /// `true` while an offer of ours that is no refresh waits for its answer.

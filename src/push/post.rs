@@ -13,12 +13,14 @@ use crate::base::outbox::Destination;
 use crate::base::slab::Key;
 use crate::base::surface::{LinkId, Location, StoreBatch, StoreTicket};
 use crate::base::time::{Timestamp, UnixMillis};
+use crate::push::large::{Intakes, LargeOptions};
 use crate::sip::dialog::Dialog;
 use crate::sip::transaction::server::ServerKey;
 use crate::store::index::{CleanOptions, Mailbox, Quota, SegmentTable};
 use crate::store::op::{
-    Deposit, Ledger, LifeOptions, Mark, MarkKind, NOTICE_NUMBERS, RemovalReason,
+    Deposit, Ledger, LifeOptions, Mark, MarkKind, NOTICE_NUMBERS, Part, RemovalReason,
 };
+use crate::store::parts::PartTable;
 use crate::store::record::{self, RecordError};
 
 mod clean;
@@ -41,6 +43,15 @@ pub struct PostOptions {
     pub unsettled_max: usize,
     /// Longest wait of a deposit for the store before further ones are refused (OVL-7).
     pub store_delay_max: Duration,
+    /// Our URI in IMDN-Record-Route headers of messages whose sender wants notices (IMDN-2); empty: none
+    /// is added.
+    pub imdn_route: Vec<u8>,
+    /// Tell senders who ask for `processing` notices that their message is stored (IMDN-5).
+    pub stored_notices: bool,
+    /// Let senders take back messages that are not being sent yet (DLV-7).
+    pub revoke: bool,
+    /// Intake of large messages.
+    pub large: LargeOptions,
     /// When sparse segments are cleaned.
     pub clean: CleanOptions,
     /// Keep a message's charging identifier and addresses, and repeat them in its push (IMS-4, IMS-5).
@@ -55,6 +66,10 @@ impl Default for PostOptions {
             cache_bytes_max: 64 * 1024 * 1024,
             unsettled_max: 65_536,
             store_delay_max: Duration::from_secs(10),
+            imdn_route: Vec::new(),
+            stored_notices: false,
+            revoke: false,
+            large: LargeOptions::default(),
             clean: CleanOptions::default(),
             charging: false,
         }
@@ -105,6 +120,22 @@ pub enum After {
         /// The message.
         number: u64,
     },
+    /// A part of a large message that session `intake` takes in.
+    Part {
+        /// The session.
+        intake: Key,
+        /// The message.
+        number: u64,
+    },
+    /// The deposit that makes a series of parts a message.
+    Closed {
+        /// The session.
+        intake: Key,
+        /// The recipient.
+        user: Key,
+        /// The message.
+        number: u64,
+    },
     /// A copy of a deposit, made to free the segment of the first record.
     Copied {
         /// Slot of the recipient.
@@ -143,6 +174,10 @@ pub struct Post {
     pub segments: SegmentTable,
     /// Records in memory.
     pub cache: Cache,
+    /// Messages stored in parts.
+    pub parts: PartTable,
+    /// Sessions in which large messages are taken in.
+    pub intakes: Intakes,
     /// MSRP connections that several sessions use.
     pub shared_links: SharedLinks,
     /// A dialog for answering 2xx that no push owns.
@@ -184,6 +219,8 @@ impl Post {
             mailboxes: Vec::new(),
             segments: SegmentTable::default(),
             cache: Cache::new(options.cache_bytes_max, keys),
+            parts: PartTable::new(keys),
+            intakes: Intakes::new(&options.large),
             shared_links: SharedLinks::new(keys),
             scratch_dialog: Dialog::default(),
             scratch: Scratch::default(),
@@ -316,6 +353,40 @@ impl Post {
         Ok(())
     }
 
+    /// Appends a part of the message that session `intake` takes in.
+    pub fn append_part(&mut self, intake: Key, part: &Part<'_>) {
+        let start = self.batch.bytes.len();
+        record::encode_part(part, &mut self.batch.bytes);
+        let number = part.number;
+        self.push_append(start, After::Part { intake, number });
+    }
+
+    /// Appends the deposit, already encoded, that makes a series of parts a message; nothing waits for it
+    /// but session `intake`.
+    pub fn append_closing(&mut self, intake: Key, user: Key, number: u64, deposit: &[u8]) {
+        let start = self.batch.bytes.len();
+        self.batch.bytes.extend_from_slice(deposit);
+        self.push_append(
+            start,
+            After::Closed {
+                intake,
+                user,
+                number,
+            },
+        );
+    }
+
+    /// The removal of a deposit that lay at `of` when it was decided is durable: its parts no longer
+    /// matter.
+    pub fn dead_parts(&mut self, of: Location) {
+        if self.parts.is_empty() {
+            return;
+        }
+        for part in self.parts.take_left(of).unwrap_or_default() {
+            self.segments.dead(part);
+        }
+    }
+
     /// Appends a mark on the deposit at `of`.
     ///
     /// # Panics
@@ -324,6 +395,9 @@ impl Post {
         if self.failed {
             // Nobody would ever answer; after the next start the device gets the message again.
             return;
+        }
+        if removes && !self.parts.is_empty() {
+            self.parts.leave(mark.number, of);
         }
         let start = self.batch.bytes.len();
         record::encode_mark(mark, &mut self.batch.bytes).expect("a stored identity fits a mark");
@@ -347,6 +421,9 @@ impl Post {
             return;
         }
         self.leaving += 1;
+        if !self.parts.is_empty() {
+            self.parts.leave(mark.number, of);
+        }
         let start = self.batch.bytes.len();
         record::encode_mark(mark, &mut self.batch.bytes).expect("a stored identity fits a mark");
         let number = mark.number;

@@ -24,6 +24,9 @@ use crate::sip::transaction::client_non_invite::{
 /// Durations and the asked life. Ranges are checked where configuration is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SubscribeOptions {
+    /// Take over the contacts that a third-party REGISTER brings along, and do not subscribe then
+    /// (ISC-3).
+    pub trust_register_body: bool,
     /// `Expires` of each SUBSCRIBE, seconds. Default 600000.
     pub expires_s: u32,
     /// Timer N: 64*T1. Default 32 s.
@@ -41,6 +44,7 @@ pub struct SubscribeOptions {
 impl Default for SubscribeOptions {
     fn default() -> Self {
         Self {
+            trust_register_body: false,
             expires_s: 600_000,
             timer_n: Duration::from_secs(32),
             backoff_min: Duration::from_secs(30),

@@ -13,7 +13,10 @@ mod scan;
 
 pub use address::address_allowed;
 pub use answer::{Answer, Role, judge_answer, list_covers};
-pub use offer::{LocalMedia, OfferAnswer, OfferOutcome, answer_offer, judge_offer, may_hold_sdp};
+pub use offer::{
+    LocalMedia, OfferAnswer, OfferOutcome, answer_offer, answer_sending_offer, judge_offer,
+    judge_sending_offer, may_hold_sdp,
+};
 
 /// Who opens the connection (RFC 4145 section 4, RFC 6135 section 4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

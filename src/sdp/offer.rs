@@ -126,7 +126,75 @@ fn judge(text: &[u8]) -> Result<OfferAnswer<'_>, SdpError> {
     Ok(OfferAnswer { outcome, peer })
 }
 
+/// Judges the offer of a session in which the peer sends us a message (INT-13): what it offers to send
+/// must be `message/cpim` or left open, and it must be able to send at all.
+///
+/// # Errors
+/// The offer cannot be answered: 488 is due.
+pub fn judge_sending_offer<'a>(
+    body: &'a [u8],
+    content_type: Option<&[u8]>,
+) -> Result<Answer<'a>, SdpError> {
+    let sdp = describe(sdp_part(body, content_type)?)?;
+    if !sdp.media.is_message() {
+        return Err(SdpError::Proto);
+    }
+    if sdp.media.port == 0 {
+        return Err(SdpError::Port0);
+    }
+    let path = sdp.path.ok_or(SdpError::Path)?;
+    check_path(path)?;
+    let accept_types = sdp.accept_types.ok_or(SdpError::Type)?;
+    if !list_covers(accept_types, b"message/cpim") {
+        return Err(SdpError::Type);
+    }
+    let direction = sdp.direction.unwrap_or(Direction::Sendrecv);
+    match (direction, sdp.setup) {
+        (Direction::Recvonly | Direction::Inactive, _) => return Err(SdpError::Dir),
+        (_, Some(Setup::Holdconn)) => return Err(SdpError::Setup),
+        (
+            Direction::Sendonly | Direction::Sendrecv,
+            Some(Setup::Active | Setup::Actpass | Setup::Passive) | None,
+        ) => {}
+    }
+    Ok(Answer {
+        host: sdp.host,
+        port: sdp.media.port,
+        path,
+        setup: sdp.setup,
+        direction,
+        max_size: sdp.max_size,
+        accept_types,
+        accept_wrapped_types: sdp.accept_wrapped_types,
+        cema: sdp.cema,
+    })
+}
+
+/// Appends our answer to an offer that [`judge_sending_offer`] took: we receive.
+///
+/// # Errors
+/// When the body holds no description; it was not judged then.
+pub fn answer_sending_offer(
+    body: &[u8],
+    content_type: Option<&[u8]>,
+    local: &LocalMedia<'_>,
+    out: &mut Vec<u8>,
+) -> Result<(), SdpError> {
+    let text = sdp_part(body, content_type)?;
+    write_lines(text, local, (local.port, Direction::Recvonly), out);
+    Ok(())
+}
+
 fn write_answer(offer: &[u8], local: &LocalMedia<'_>, outcome: OfferOutcome, out: &mut Vec<u8>) {
+    let ours = match outcome {
+        OfferOutcome::Continue => (local.port, Direction::Sendonly),
+        OfferOutcome::Ended => (0, Direction::Inactive),
+        OfferOutcome::Paused => (local.port, Direction::Inactive),
+    };
+    write_lines(offer, local, ours, out);
+}
+
+fn write_lines(offer: &[u8], local: &LocalMedia<'_>, ours: (u16, Direction), out: &mut Vec<u8>) {
     write_session(local, out);
     let mut ours_done = false;
     for line in Lines::new(offer).flatten() {
@@ -138,7 +206,7 @@ fn write_answer(offer: &[u8], local: &LocalMedia<'_>, outcome: OfferOutcome, out
         };
         if media.is_message() && !ours_done {
             ours_done = true;
-            write_ours(local, outcome, out);
+            write_ours(local, ours, out);
         } else {
             for piece in [
                 b"m=",
@@ -167,12 +235,7 @@ fn write_session(local: &LocalMedia<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\nt=0 0\r\n");
 }
 
-fn write_ours(local: &LocalMedia<'_>, outcome: OfferOutcome, out: &mut Vec<u8>) {
-    let (port, direction) = match outcome {
-        OfferOutcome::Continue => (local.port, Direction::Sendonly),
-        OfferOutcome::Ended => (0, Direction::Inactive),
-        OfferOutcome::Paused => (local.port, Direction::Inactive),
-    };
+fn write_ours(local: &LocalMedia<'_>, (port, direction): (u16, Direction), out: &mut Vec<u8>) {
     out.extend_from_slice(b"m=message ");
     put_decimal(out, u64::from(port));
     out.extend_from_slice(b" TCP/MSRP *\r\na=path:msrp://");

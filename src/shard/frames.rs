@@ -8,7 +8,7 @@ use crate::base::outbox::{Destination, LINK_BACKLOG_BYTES_MAX};
 use crate::base::surface::{LinkId, LinkKind, MeshBody, MeshFrame};
 use crate::base::time::Timestamp;
 use crate::base::token::{TOKEN_LEN, TokenKind};
-use crate::msrp::frame::{self as msrp_frame, Parsed, Start};
+use crate::msrp::frame::{self as msrp_frame, FrameErrorKind, Parsed, Start};
 use crate::msrp::inbound::{self, Binding, Verdict};
 use crate::msrp::uri as msrp_uri;
 use crate::push::delivery;
@@ -365,8 +365,34 @@ impl Shard {
                 if bytes.len() > limits::MSRP_HEADER_BYTES_MAX + limits::MSRP_INBOUND_BYTES_MAX {
                     return Step::Broken;
                 }
+                self.bind_early(now, link, bytes);
                 Step::Wait
             }
+            Ok(Parsed::Frame { frame, len }) => {
+                self.handle_msrp(now, link, &frame);
+                Step::Used(len)
+            }
+            Err(error) if error.kind == FrameErrorKind::BodyTooLong && self.takes_large(link) => {
+                self.take_large_frame(now, link, bytes, scanned)
+            }
+            Err(_) => {
+                self.probe.msrp_rejected_total += 1;
+                Step::Broken
+            }
+        }
+    }
+
+    /// A chunk of a large message that is longer than what other sessions may send.
+    fn take_large_frame(
+        &mut self,
+        now: Timestamp,
+        link: LinkId,
+        bytes: &[u8],
+        scanned: usize,
+    ) -> Step {
+        let body_max = limits::MSRP_LARGE_CHUNK_BYTES_MAX;
+        match msrp_frame::parse_within(bytes, scanned, body_max) {
+            Ok(Parsed::Incomplete) => Step::Wait,
             Ok(Parsed::Frame { frame, len }) => {
                 self.handle_msrp(now, link, &frame);
                 Step::Used(len)
@@ -454,8 +480,15 @@ impl Shard {
 
     fn msrp_request(&mut self, now: Timestamp, link: LinkId, frame: &msrp_frame::Frame<'_>) {
         let Some(key) = self.session_named(frame.to_path) else {
-            self.probe.msrp_rejected_total += 1;
-            self.msrp_answer(link, frame, 481);
+            let large = self.intake_named(frame.to_path);
+            let status = large.map_or(481, |key| self.large_request(now, link, key, frame));
+            if status >= 300 {
+                self.probe.msrp_rejected_total += 1;
+            }
+            self.msrp_answer(link, frame, status);
+            if let Some(key) = large {
+                self.report_repeat(key);
+            }
             return;
         };
         let push = self.pushes.lookup_mut(key).expect("just looked up");

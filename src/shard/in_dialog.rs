@@ -5,7 +5,7 @@ use crate::base::token::{TokenKind, TokenParts};
 use crate::push::signalling::{self, PeerVerdict};
 use crate::push::{Ctx, Outcome};
 use crate::shard::frames::Origin;
-use crate::shard::requests::Reply;
+use crate::shard::requests::{Reply, lines_of};
 use crate::shard::{Shard, ctx};
 use crate::sip::message::{Message, Method};
 use crate::sip::response;
@@ -115,6 +115,7 @@ impl Shard {
             .pushes
             .lookup_mut(parts.key)
             .expect("dialog_of checked");
+        let extra = lines_of(&self.env, reply);
         let ctx = ctx!(self, now);
         let bytes = signalling::response_buffer(push, &ctx);
         response::respond(
@@ -123,7 +124,7 @@ impl Shard {
             reply.status,
             "",
             b"",
-            reply.extra,
+            &extra,
             body,
             bytes,
         );

@@ -23,7 +23,7 @@ use crate::store::index::{Admission, NewEntry};
 use crate::store::op::{Deposit, DepositFlags, Hints};
 
 /// Seconds a full mailbox asks the sender to wait (INT-9).
-const FULL_RETRY_AFTER: &[u8] = b"Retry-After: 300\r\n";
+pub(super) const FULL_RETRY_AFTER: &[u8] = b"Retry-After: 300\r\n";
 
 /// Longest header lines a push repeats of its message, octets.
 const REPEATED_BYTES_MAX: usize = 2048;
@@ -34,13 +34,13 @@ const ICID_BYTES_MAX: usize = 256;
 static INSTANCE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"+sip.instance=\"<"));
 
 /// Why a MESSAGE is not taken.
-struct Refusal {
-    status: u16,
-    extra: &'static [u8],
+pub(super) struct Refusal {
+    pub(super) status: u16,
+    pub(super) extra: &'static [u8],
 }
 
 impl Refusal {
-    const fn plain(status: u16) -> Self {
+    pub(super) const fn plain(status: u16) -> Self {
         Self { status, extra: b"" }
     }
 }
@@ -99,6 +99,9 @@ impl Shard {
         if self.post.is_behind(now) {
             self.probe.deposits_overload_total += 1;
             return Err(Refusal::plain(503));
+        }
+        if let Some(result) = self.take_special(now, origin, message) {
+            return result;
         }
         let user = self
             .served_user(message.request_uri())
@@ -186,6 +189,10 @@ impl Shard {
             lines,
         } = scratch;
         let parsed = compose(message, sender, wall, &ids, wrapped, content)?;
+        let route = &self.post.options.imdn_route;
+        if !route.is_empty() && parsed.find_imdn(b"Disposition-Notification").is_some() {
+            cpim::record_route(route, content);
+        }
         let content = &content[..];
         let related_icid = repeated_in_push(message, self.post.options.charging, lines);
         let mut flags = flags_of(&parsed, message);
@@ -200,7 +207,8 @@ impl Shard {
         let number = self.post.take_number(is_notice);
         let entry = self.registry.entry_mut(user).expect("found above");
         if entry.user.identity.is_empty() {
-            write_identity(message.request_uri(), &mut entry.user.identity);
+            let identity = identity_of(message.request_uri());
+            entry.user.identity.extend_from_slice(identity);
         }
         let deposit = Deposit {
             user: &entry.user.canonical,
@@ -283,8 +291,10 @@ impl Shard {
     /// The store failed under a deposit: 503 in place of its 202.
     pub(super) fn refuse_stored(&mut self, reply: Reply) {
         let rest = memchr::memchr(b'\n', &reply.bytes).map_or(0, |at| at + 1);
+        let source = &self.env.response_source_line;
         self.out.send(reply.to, |out| {
             out.extend_from_slice(b"SIP/2.0 503 Service Unavailable\r\n");
+            out.extend_from_slice(source);
             out.extend_from_slice(&reply.bytes[rest..]);
         });
         self.post.recycle(reply.bytes);
@@ -392,7 +402,7 @@ fn compose<'a>(
 }
 
 /// The sender: P-Asserted-Identity, believed since only trusted peers reach us; else From.
-fn sender_of<'a>(message: &Message<'a>) -> &'a [u8] {
+pub(super) fn sender_of<'a>(message: &Message<'a>) -> &'a [u8] {
     message
         .header(HeaderName::PAssertedIdentity)
         .and_then(|value| NameAddr::parse(value).ok())
@@ -402,7 +412,11 @@ fn sender_of<'a>(message: &Message<'a>) -> &'a [u8] {
 
 /// What the push repeats of a message: header lines into `lines`, and the charging identifier. Values
 /// that would not stand in one line are left out, and so is what is longer than anybody needs.
-fn repeated_in_push<'a>(message: &Message<'a>, charging: bool, lines: &mut Vec<u8>) -> &'a [u8] {
+pub(super) fn repeated_in_push<'a>(
+    message: &Message<'a>,
+    charging: bool,
+    lines: &mut Vec<u8>,
+) -> &'a [u8] {
     let names: [(HeaderName, &[u8], bool); 2] = [
         (HeaderName::ResourcePriority, b"Resource-Priority: ", true),
         (
@@ -451,12 +465,12 @@ fn is_plain(value: &[u8]) -> bool {
     !value.is_empty() && value.iter().all(|&c| c == b'\t' || !c.is_ascii_control())
 }
 
-fn media_type(value: &[u8]) -> &[u8] {
+pub(super) fn media_type(value: &[u8]) -> &[u8] {
     let end = octets::find(value, b';').unwrap_or(value.len());
     octets::trim(&value[..end])
 }
 
-fn flags_of(cpim: &Cpim<'_>, message: &Message<'_>) -> DepositFlags {
+pub(super) fn flags_of(cpim: &Cpim<'_>, message: &Message<'_>) -> DepositFlags {
     let mut flags = DepositFlags::empty();
     if message.header(HeaderName::ResourcePriority).is_some() {
         flags = flags.with(DepositFlags::PRIORITY);
@@ -477,7 +491,7 @@ fn flags_of(cpim: &Cpim<'_>, message: &Message<'_>) -> DepositFlags {
 }
 
 /// Key of the only device an Accept-Contact with `+sip.instance` leaves (INT-12); zero for all.
-fn target_instance(message: &Message<'_>) -> u64 {
+pub(super) fn target_instance(message: &Message<'_>) -> u64 {
     for value in message.headers(HeaderName::AcceptContact) {
         let Some(at) = INSTANCE.find(value) else {
             continue;
@@ -520,7 +534,7 @@ fn accepted(
 }
 
 /// The public identity of a Request-URI, without `gr` and other parameters.
-fn write_identity(request_uri: &[u8], out: &mut Vec<u8>) {
+pub(super) fn identity_of(request_uri: &[u8]) -> &[u8] {
     let end = memchr::memchr(b';', request_uri).unwrap_or(request_uri.len());
-    out.extend_from_slice(&request_uri[..end]);
+    &request_uri[..end]
 }

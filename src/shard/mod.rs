@@ -7,10 +7,14 @@
 mod frames;
 mod in_dialog;
 mod intake;
+mod large;
+mod large_media;
 mod notices;
 pub mod recover;
+mod registered;
 mod requests;
 mod responses;
+mod special;
 mod subscriptions;
 mod timers;
 
@@ -193,7 +197,10 @@ impl Core for Shard {
     }
 
     fn is_drained(&self) -> bool {
-        self.desk.draining && self.pushes.is_empty() && self.post.is_settled()
+        self.desk.draining
+            && self.pushes.is_empty()
+            && self.post.intakes.is_empty()
+            && self.post.is_settled()
     }
 }
 

@@ -71,12 +71,21 @@ impl Shard {
         let Ok(notice) = imdn::parse(xml) else {
             return 400;
         };
-        let to = parsed
+        // Over our place on the recorded way it goes to the next one there (IMDN-2).
+        let route = &self.post.options.imdn_route;
+        let routed = parsed
+            .filter(|_| !route.is_empty())
+            .and_then(|parsed| cpim::take_route(bytes, &parsed, route));
+        let addressee = parsed
             .and_then(|parsed| parsed.find_core(b"To"))
-            .and_then(cpim::address_uri)
-            .filter(|to| uri::parse(to).is_ok() && content_type.len() <= TYPE_BYTES_MAX);
+            .and_then(cpim::address_uri);
+        let (passed, to) = match &routed {
+            Some((rest, next)) => (&rest[..], Some(*next)),
+            None => (bytes, addressee),
+        };
+        let to = to.filter(|to| uri::parse(to).is_ok() && content_type.len() <= TYPE_BYTES_MAX);
         if let Some(to) = to {
-            self.pass_on(now, key, to, content_type, bytes);
+            self.pass_on(now, key, to, content_type, passed);
         }
         if notice.status == ImdnStatus::Delivered {
             self.confirm(now, key, notice.message_id);
@@ -132,7 +141,7 @@ impl Shard {
         while self.campaigns.notices.has_room()
             && let Some((number, of)) = self.post.poll_owed()
         {
-            self.send_failed(now, number);
+            self.send_own_notice(now, number, NoticeStatus::Failed);
             self.forget_expired(number, of);
         }
     }
@@ -141,7 +150,7 @@ impl Shard {
     pub(super) fn read_for_notice(&mut self, now: Timestamp, number: u64) {
         if let Some(of) = self.post.take_reading(number) {
             // Unreadable or pushed out again: the notice is lost rather than asked for for ever.
-            self.send_failed(now, number);
+            self.send_own_notice(now, number, NoticeStatus::Failed);
             self.forget_expired(number, of);
             self.pay_notices(now);
         }
@@ -153,9 +162,9 @@ impl Shard {
         self.post.segments.dead(of);
     }
 
-    /// Tells the sender of message `number` that it was not delivered (IMDN-4): a CPIM of our own from
-    /// its recipient, by the originating route, in the same conversation.
-    fn send_failed(&mut self, now: Timestamp, number: u64) {
+    /// Tells the sender of message `number` what became of it (IMDN-4, IMDN-5): a CPIM of our own from its
+    /// recipient, by the originating route, in the same conversation.
+    pub(super) fn send_own_notice(&mut self, now: Timestamp, number: u64, status: NoticeStatus) {
         let id = self.server_tag();
         let mut text = core::mem::take(&mut self.desk.lines);
         text.clear();
@@ -164,7 +173,12 @@ impl Shard {
         let record = payload.as_deref().map(record::decode);
         let mut started = None;
         if let Some(Ok(Record::Deposit(deposit))) = record
-            && write_failed(&deposit, self.desk.wall.at(now), id.as_bytes(), &mut text)
+            && write_own(
+                &deposit,
+                self.desk.wall.at(now),
+                (id.as_bytes(), status),
+                &mut text,
+            )
         {
             let parts = NoticeParts {
                 from: deposit.identity,
@@ -179,7 +193,12 @@ impl Shard {
         self.desk.lines = text;
         match started {
             Some(notice) => {
-                self.probe.notices_failed_total += 1;
+                match status {
+                    NoticeStatus::Stored => self.probe.notices_stored_total += 1,
+                    NoticeStatus::Error | NoticeStatus::Failed | NoticeStatus::Forbidden => {
+                        self.probe.notices_failed_total += 1;
+                    }
+                }
                 self.rearm_notice(notice);
             }
             None => self.probe.notices_dropped_total += 1,
@@ -198,7 +217,7 @@ impl Shard {
                 suffix: b";tcp",
             },
             message_id: sent.message_id.unwrap_or_default(),
-            range: whole_range(bytes),
+            range: whole_range(bytes.len() as u64),
             status: 200,
         };
         let to = Destination {
@@ -255,7 +274,7 @@ impl Shard {
         self.pay_notices(now);
     }
 
-    fn rearm_notice(&mut self, key: Key) {
+    pub(super) fn rearm_notice(&mut self, key: Key) {
         let Some(notice) = self.campaigns.notices.lookup_mut(key) else {
             return;
         };
@@ -280,10 +299,15 @@ impl Shard {
     }
 }
 
-/// The text of a `failed` notice about `deposit`, as CPIM. False when there is nobody to tell or nothing
-/// to name the message by.
-fn write_failed(deposit: &Deposit<'_>, now: UnixMillis, id: &[u8], out: &mut Vec<u8>) -> bool {
-    let Ok(parsed) = cpim::parse(deposit.cpim) else {
+/// The text of a notice of ours about `deposit`, as CPIM. False when there is nobody to tell or nothing to
+/// name the message by.
+fn write_own(
+    deposit: &Deposit<'_>,
+    now: UnixMillis,
+    (id, status): (&[u8], NoticeStatus),
+    out: &mut Vec<u8>,
+) -> bool {
+    let Ok(parsed) = cpim::parse(deposit.head()) else {
         return false;
     };
     if deposit.imdn_message_id.is_empty() || uri::parse(deposit.sender).is_err() {
@@ -307,8 +331,8 @@ fn write_failed(deposit: &Deposit<'_>, now: UnixMillis, id: &[u8], out: &mut Vec
         message_datetime,
         recipient_uri,
         original_recipient_uri: original.unwrap_or(recipient_uri),
-        status: NoticeStatus::Failed,
+        status,
     };
-    imdn::encode_failed(&fields, out);
+    imdn::encode_notice(&fields, out);
     true
 }

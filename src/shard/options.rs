@@ -152,6 +152,12 @@ impl ShardOptions {
         msrp_prefix.extend_from_slice(host.as_bytes());
         msrp_prefix.extend_from_slice(format!(":{}/", self.profile.msrp_port).as_bytes());
         let profile = &self.profile;
+        let source = &profile.response_source;
+        let response_source_line = if source.is_empty() {
+            Vec::new()
+        } else {
+            format!("Response-Source: fe=\"<{source}>\"\r\n").into_bytes()
+        };
         let plain = [DialectOptions::default()];
         let dialects = match &self.push.dialects[..] {
             [] => &plain,
@@ -161,6 +167,7 @@ impl ShardOptions {
             .iter()
             .map(|dialect| Dialect::compile(dialect, profile, &self.sets, &self.push));
         Ok(Env {
+            response_source_line,
             server_line: format!("Server: {}\r\n", profile.server).into_bytes(),
             dialects: dialects.collect::<Result<_, _>>()?,
             route_line: format!("Route: {}\r\n", profile.route).into_bytes(),

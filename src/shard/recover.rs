@@ -10,8 +10,9 @@ use crate::base::surface::Location;
 use crate::base::time::Timestamp;
 use crate::shard::Shard;
 use crate::store::checkpoint::{self, Item};
-use crate::store::index::{Fate, NewEntry};
+use crate::store::index::{Fate, Mailbox, NewEntry};
 use crate::store::op::{DepositFlags, Hints, MarkKind};
+use crate::store::parts;
 use crate::store::record::{self, Record};
 
 /// What recovery found.
@@ -68,6 +69,7 @@ impl Shard {
             }
             if let Some(entry) = self.registry.at(slot) {
                 mailbox.save(&entry.user.canonical, &entry.user.identity, out);
+                self.save_parts(mailbox, out);
             }
         }
         if next < slots {
@@ -75,6 +77,19 @@ impl Shard {
         }
         self.post.segments.save(out);
         None
+    }
+
+    /// Appends where the parts of a mailbox's large messages lie.
+    fn save_parts(&self, mailbox: &Mailbox, out: &mut Vec<u8>) {
+        if self.post.parts.is_empty() {
+            return;
+        }
+        for entry in mailbox.iter().filter(|entry| entry.location().is_some()) {
+            let places = self.post.parts.places(entry.number());
+            if !places.is_empty() {
+                checkpoint::put_parts(entry.number(), places, out);
+            }
+        }
     }
 
     /// Takes one piece of a checkpoint, in their order and before any record. False when the piece
@@ -122,6 +137,10 @@ impl Shard {
                     found.messages += count;
                     found.saved += count;
                 }
+                Ok(Item::Parts { number, places }) => {
+                    let places = parts::read_places(places).collect();
+                    self.post.parts.insert(number, places);
+                }
                 Err(_) => return false,
             }
         }
@@ -133,6 +152,7 @@ impl Shard {
     /// books do not balance by so much from then on.
     pub fn forget_absent(&mut self, present: &[u32]) -> u64 {
         let lost = self.post.segments.forget_absent(present);
+        self.post.parts.forget_absent(present);
         if lost == 0 {
             return 0;
         }
@@ -170,7 +190,7 @@ impl Shard {
                     number: deposit.number,
                     dedupe: deposit.dedupe(self.post.dedupe_keys),
                     expires_s: u32::try_from(deposit.expires.as_secs()).unwrap_or(u32::MAX),
-                    bytes: u32::try_from(deposit.cpim.len()).unwrap_or(u32::MAX),
+                    bytes: u32::try_from(deposit.body_bytes()).unwrap_or(u32::MAX),
                     target: deposit.target_instance,
                     flags: deposit.flags.without(DepositFlags::COPY),
                     hints: Hints::of(deposit.content_type, deposit.conversation_id),
@@ -181,6 +201,10 @@ impl Shard {
                     self.post.segments.deposit(location);
                     self.post.count(true);
                     found.messages += 1;
+                    if let Some(list) = deposit.parts() {
+                        let places = list.places().collect();
+                        self.post.parts.insert(deposit.number, places);
+                    }
                 } else if let Some(old) = mailbox.relocate(deposit.number, location) {
                     // Written again to free the segment it lay in.
                     self.post.segments.deposit(location);
@@ -197,6 +221,11 @@ impl Shard {
                     (_, false) => is_new,
                 };
                 self.post.ledger.deposited += u64::from(counts);
+            }
+            Ok(Record::Part(part)) => {
+                // Counts once a deposit names it; else it is what is left of a broken transfer.
+                self.post.saw_number(part.number);
+                self.post.segments.note(location);
             }
             Ok(Record::Mark(mark)) => self.recover_mark(location, &mark, found),
             Err(_) => {
@@ -215,6 +244,9 @@ impl Shard {
     ) {
         self.post.saw_number(mark.number);
         self.post.saw_moment(mark.at);
+        if matches!(mark.kind, MarkKind::Removed { .. }) {
+            self.post.parts.remove(mark.number);
+        }
         let Some(user) = self.registry.lookup(mark.user) else {
             self.post.segments.mark(location, None);
             // Its last message left while the checkpoint was made, whose books have the deposit; a
@@ -257,6 +289,10 @@ impl Shard {
     /// After the last record: doubts the wall clock if it says that much time passed since, plans when to ask the registrar about each user with mail, and
     /// subscribes the configured users.
     pub fn recovered(&mut self, now: Timestamp) {
+        // Only now is it known whose parts still matter: those of removed messages may be gone.
+        for place in self.post.parts.all_places() {
+            self.post.segments.deposit(place);
+        }
         if self.desk.wall.compare(now, self.post.newest()) {
             self.probe.clock_jumps_total += 1;
         }

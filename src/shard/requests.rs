@@ -1,7 +1,10 @@
 //! Requests: who owns them, what is wrong with them, and the answer.
 
+use std::borrow::Cow;
+
 use crate::base::time::Timestamp;
 use crate::base::token::{TokenKind, TokenParts, peek_shard};
+use crate::push::Env;
 use crate::shard::Shard;
 use crate::shard::frames::Origin;
 use crate::sip::framing::FrameError;
@@ -65,8 +68,7 @@ impl Shard {
                 Lookup::Merged => return self.reply(now, &origin, message, &Reply::plain(482)),
                 Lookup::Full => return self.reply(now, &origin, message, &Reply::plain(503)),
                 Lookup::Ack(_) | Lookup::DialogAck => {
-                    let dialog = self.dialog_of(message);
-                    return self.handle_ack(now, message, dialog);
+                    return self.dispatch(now, &origin, message);
                 }
                 Lookup::Unusable => return,
             }
@@ -89,6 +91,14 @@ impl Shard {
 
     fn dispatch(&mut self, now: Timestamp, origin: &Origin, message: &Message<'_>) {
         let dialog = self.dialog_of(message);
+        if let Some(key) = dialog.and_then(|parts| self.intake_of(parts))
+            && matches!(
+                message.method(),
+                Method::Ack | Method::Bye | Method::Invite | Method::Update
+            )
+        {
+            return self.handle_in_large(now, origin, message, key);
+        }
         match (message.method(), dialog) {
             (Method::Notify, _) => self.handle_notify(now, origin, message, dialog),
             (Method::Message, None) => self.handle_deposit(now, origin, message),
@@ -107,7 +117,7 @@ impl Shard {
             }
             (Method::Invite, None) => {
                 let tagged = message.to().is_ok_and(|to| to.tag().is_some());
-                self.refuse_invite(now, origin, message, tagged);
+                self.handle_new_invite(now, origin, message, tagged);
             }
             (Method::Message, Some(_)) => {
                 let extra = b"Accept: message/cpim\r\n";
@@ -142,7 +152,7 @@ impl Shard {
         }
     }
 
-    fn refuse_invite(
+    fn handle_new_invite(
         &mut self,
         now: Timestamp,
         origin: &Origin,
@@ -150,20 +160,13 @@ impl Shard {
         tagged: bool,
     ) {
         // Our own push that came back by the terminating filter criteria (AMB-9).
-        let own = self.is_own_push(message);
-        let status = if own {
-            482
+        if self.is_own_push(message) {
+            self.reply(now, origin, message, &Reply::plain(482));
         } else if tagged {
-            481
+            self.reply(now, origin, message, &Reply::plain(481));
         } else {
-            488
-        };
-        let extra: &[u8] = if status == 488 {
-            b"Warning: 304 volley \"large-message mode is not served\"\r\n"
-        } else {
-            b""
-        };
-        self.reply(now, origin, message, &Reply { status, extra });
+            self.handle_large_invite(now, origin, message);
+        }
     }
 
     fn is_own_push(&self, message: &Message<'_>) -> bool {
@@ -190,6 +193,7 @@ impl Shard {
                 .then_some(parts)
             }
             TokenKind::SubscribeTag => Some(parts),
+            TokenKind::LargeSession => self.is_large_dialog(message, parts).then_some(parts),
             TokenKind::PushBranch
             | TokenKind::PushCallId
             | TokenKind::MsrpSession
@@ -214,13 +218,12 @@ impl Shard {
             return shard;
         }
         let identity = match message.method() {
-            Method::Message => message.request_uri(),
+            Method::Message | Method::Invite => message.request_uri(),
             Method::Register => message.to().map_or(&b""[..], |to| to.uri),
             Method::Ack
             | Method::Bye
             | Method::Cancel
             | Method::Info
-            | Method::Invite
             | Method::Notify
             | Method::Options
             | Method::Prack
@@ -295,6 +298,8 @@ impl Shard {
         }
         let tag = self.server_tag();
         let source = origin.source;
+        let extra = lines_of(&self.env, reply);
+        let extra = &extra[..];
         if origin.is_reliable() {
             let sent = self.out.send(origin.to, |out| {
                 response::respond(
@@ -303,7 +308,7 @@ impl Shard {
                     reply.status,
                     "",
                     tag.as_bytes(),
-                    reply.extra,
+                    extra,
                     body,
                     out,
                 );
@@ -321,7 +326,7 @@ impl Shard {
             reply.status,
             "",
             tag.as_bytes(),
-            reply.extra,
+            extra,
             body,
             &mut bytes,
         );
@@ -400,6 +405,15 @@ impl Shard {
             );
         }
     }
+}
+
+/// The header lines of a response; a failure also says who failed, where that is wanted (IMS-8).
+pub(super) fn lines_of<'a>(env: &Env, reply: &Reply<'a>) -> Cow<'a, [u8]> {
+    let source = &env.response_source_line;
+    if source.is_empty() || !(400..600).contains(&reply.status) {
+        return Cow::Borrowed(reply.extra);
+    }
+    Cow::Owned([reply.extra, source].concat())
 }
 
 /// `sip:`, `sips:` and `tel:` are ours to judge; anything else is 416 (BAD-9).

@@ -33,6 +33,7 @@ impl Shard {
             TokenKind::PushBranch => self.push_response(now, from, message, parts),
             TokenKind::SubscribeBranch => self.subscribe_response(now, message, parts),
             TokenKind::OtherBranch => self.notice_response(now, message, parts),
+            TokenKind::LargeSession => self.large_response(now, message, parts.key),
             TokenKind::HopBranch => {
                 self.hops.probe_answered(parts);
                 self.campaigns.hop_room();
@@ -61,6 +62,10 @@ impl Shard {
         let sent_by = |via: Via<'_>| self.is_our_sent_by(via.host, via.port);
         if message.via_count() != 1 || !message.via_top().is_ok_and(sent_by) {
             return false;
+        }
+        if parts.kind == TokenKind::LargeSession {
+            // The Call-ID of such a dialog is the peer's.
+            return true;
         }
         let call_id = message.call_id();
         let Some(at) = find_near(call_id, b'@') else {
@@ -97,7 +102,8 @@ impl Shard {
             | TokenKind::ChargingId
             | TokenKind::SubscribeChargingId
             | TokenKind::OtherCallId
-            | TokenKind::HopBranch => true,
+            | TokenKind::HopBranch
+            | TokenKind::LargeSession => true,
         }
     }
 

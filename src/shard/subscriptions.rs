@@ -83,6 +83,10 @@ impl Shard {
         if let Some(network) = message.header(HeaderName::PVisitedNetworkId) {
             entry.user.saw_network(!self.options.is_home(network));
         }
+        let knows = expires > 0
+            && self.options.subscribe.trust_register_body
+            && self.take_registered(now, user, message);
+        let entry = self.registry.entry_mut(user).expect("found above");
         let has_mail = self
             .post
             .mailbox_ref(user.slot)
@@ -90,7 +94,7 @@ impl Shard {
         if let Some(set) = self.hops.set_named_by(message) {
             entry.extra.set = set;
         }
-        let wanted = expires > 0 && (has_mail || self.options.subscribe_always);
+        let wanted = expires > 0 && !knows && (has_mail || self.options.subscribe_always);
         if wanted && !self.hops.is_up(now, entry.extra.set) {
             entry.extra.subscribe_at = now + NO_HOP_RETRY;
         } else if wanted {

@@ -10,6 +10,7 @@ use crate::base::surface::{LinkId, StoreDone};
 use crate::base::time::Timestamp;
 use crate::push::campaign::{self, Parts};
 use crate::push::delivery::{self, Progress};
+use crate::push::large::Intake;
 use crate::push::post::After;
 use crate::push::signalling;
 use crate::push::{Ctx, Outcome, Push, PushState};
@@ -17,6 +18,7 @@ use crate::shard::frames::PARTIAL_MAX;
 use crate::shard::{Shard, ctx, subscriptions};
 use crate::store::index::Fate;
 use crate::store::op::RemovalReason;
+use crate::store::parts::PartTable;
 use crate::wheel::{TimerId, Wheel};
 
 /// Timers fired in one turn; the rest follow in the next.
@@ -28,12 +30,20 @@ const KIND_PUSH: u64 = 0;
 const KIND_USER: u64 = 1;
 const KIND_LINK: u64 = 2;
 const KIND_NOTICE: u64 = 3;
+const KIND_INTAKE: u64 = 4;
 
 /// Makes the wheel cover the push's deadline.
 fn cover_push(wheel: &mut Wheel, push: &mut Push, key: Key) {
     let timer = timer_key(KIND_PUSH, key.slot, key.generation);
     let deadline = push.deadline();
     cover(wheel, &mut push.armed, deadline, timer);
+}
+
+/// Makes the wheel cover the deadline of a session in which a large message is taken in.
+pub(super) fn cover_intake(wheel: &mut Wheel, intake: &mut Intake, key: Key) {
+    let timer = timer_key(KIND_INTAKE, key.slot, key.generation);
+    let deadline = intake.deadline();
+    cover(wheel, &mut intake.armed, deadline, timer);
 }
 
 /// Makes the wheel cover `deadline`: an entry that fires earlier stays where it is.
@@ -89,6 +99,7 @@ impl Shard {
                 KIND_USER => self.user_timer(now, key),
                 KIND_LINK => self.link_timer(now, key),
                 KIND_NOTICE => self.notice_timer(now, key),
+                KIND_INTAKE => self.intake_timer(now, key),
                 _ => unreachable!("timer keys are made above"),
             }
         }
@@ -363,24 +374,35 @@ impl Shard {
                 if let Some(reply) = reply {
                     self.send_reply(now, reply);
                 }
+                self.tell_stored(now, user, number);
                 self.deposited(now, user);
             }
             After::Mark { of, removes } => {
                 let Some(location) = location else { return };
+                let first = of;
                 let of = self.post.moved(of);
                 self.post.segments.mark(location, Some(of));
                 if let Some(reason) = removes {
                     self.post.segments.dead(of);
+                    self.post.dead_parts(first);
                     self.post.gone(reason);
                 }
             }
             After::Expired { of, number } => {
                 let Some(location) = location else { return };
+                // A notice needs the deposit, not its parts.
+                self.post.dead_parts(of);
                 let of = self.post.moved(of);
                 self.post.segments.mark(location, Some(of));
                 self.post.gone(RemovalReason::Expired);
                 self.owe_notice(now, number, of);
             }
+            After::Part { intake, number } => self.part_stored(now, (intake, number), location),
+            After::Closed {
+                intake,
+                user,
+                number,
+            } => self.large_stored(now, (intake, user, number), location),
             After::Copied { slot, number, from } => {
                 if let Some(to) = location {
                     self.post.copied(slot, number, from, to);
@@ -423,13 +445,16 @@ impl Shard {
     fn read_again(&mut self, number: u64) -> bool {
         self.probe.store_unreadable_total += 1;
         let waiter = self.post.waiter(number);
-        let user = waiter
-            .and_then(|key| self.pushes.lookup(key))
-            .map(Push::user);
-        let entry = user
-            .and_then(|user| self.post.mailbox_ref(user.slot))
-            .and_then(|mailbox| mailbox.lookup(number));
-        let Some(location) = entry.and_then(|entry| entry.location()) else {
+        let push = waiter.and_then(|key| self.pushes.lookup(key));
+        let location = if PartTable::is_part(number) {
+            push.and_then(|push| delivery::part_of(push, &self.post))
+                .map(|part| part.location)
+        } else {
+            push.and_then(|push| self.post.mailbox_ref(push.user().slot))
+                .and_then(|mailbox| mailbox.lookup(number))
+                .and_then(|entry| entry.location())
+        };
+        let Some(location) = location else {
             return false;
         };
         self.post.may_try_again(number) && self.post.read(number, location)
@@ -439,6 +464,10 @@ impl Shard {
     /// that those behind it are not held up.
     fn unreadable(&mut self, now: Timestamp, key: Key, number: u64) {
         let push = self.pushes.lookup_mut(key).expect("the caller found it");
+        let sending = push.inflight.last().copied();
+        let number = sending
+            .filter(|_| PartTable::is_part(number))
+            .unwrap_or(number);
         let mailbox = self.post.mailbox(push.user().slot);
         // No record of it: the next start tries again.
         mailbox.mark(number, push.device, Fate::Refused);
@@ -606,6 +635,9 @@ impl Shard {
     }
 
     pub(super) fn msrp_lost(&mut self, now: Timestamp, link: LinkId) {
+        if self.large_lost(now, link) {
+            return;
+        }
         if let Some(state) = self.out.lookup(link) {
             self.post.shared_links.closed(state.peer, link);
             if state.bound_count == 0 {
@@ -625,7 +657,7 @@ impl Shard {
 
     pub(super) fn msrp_connected(&mut self, now: Timestamp, token: u64, link: LinkId) {
         let Some(key) = delivery::push_of_token(token) else {
-            return;
+            return self.large_connected(now, token, link);
         };
         let mut waiting = vec![key];
         let moves = delivery::moves_of_token(token);
@@ -654,7 +686,7 @@ impl Shard {
 
     pub(super) fn msrp_connect_failed(&mut self, now: Timestamp, token: u64) {
         let Some(key) = delivery::push_of_token(token) else {
-            return;
+            return self.large_connect_failed(now, token);
         };
         let mut waiting = vec![key];
         let moves = delivery::moves_of_token(token);

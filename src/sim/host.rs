@@ -661,6 +661,8 @@ impl World {
                     );
                 }
             }
+            // Octets go on coming: as those that were read before the engine asked.
+            LinkCommand::Hold { .. } => self.net.mark("engine/hold"),
             LinkCommand::Close { link } => {
                 let entry = self.seats[usize::from(shard)].links.get(link.slot as usize);
                 if let Some(&(generation, Some(conn))) = entry

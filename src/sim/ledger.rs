@@ -118,7 +118,7 @@ impl Ledger {
                 MarkKind::Removed { .. } => self.removed(mark.user, mark.number),
                 MarkKind::Delivered { .. } | MarkKind::Refused { .. } => {}
             },
-            Err(_) => {}
+            Ok(Record::Part(_)) | Err(_) => {}
         }
     }
 

@@ -9,12 +9,14 @@
 //! User      02 canonical identity (u16 length each) devices:u8 device:u64.. recent:u8 (hash:u64
 //!              expires:u32).. entries:u32 (number:u64 hash:u64 segment offset length expires bytes
 //!              delivered refused:7*u32 target:u8 flags:u8)..
+//! Parts     04 number:u64 count:u32 (segment:u32 offset:u32 length:u32)..
 //! Segments  03 count:u32 (segment:u32 kept:u8 marks:u32 (segment:u32)..)..
 //! ```
 
 use crate::base::surface::Location;
 use crate::base::time::UnixMillis;
 use crate::store::op::{DepositFlags, Hints, Ledger};
+use crate::store::parts::{PARTS_MAX, PLACE_BYTES, write_places};
 use crate::store::record::FIELD_BYTES_MAX;
 
 /// Version of the items.
@@ -25,6 +27,7 @@ const ENTRY_BYTES: usize = 47;
 const START: u8 = 1;
 const USER: u8 = 2;
 const SEGMENTS: u8 = 3;
+const PARTS: u8 = 4;
 
 /// What the whole store has in common.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -93,6 +96,13 @@ pub struct SavedSegment<'a> {
 pub enum Item<'a> {
     /// Comes first.
     Start(Start),
+    /// Where the parts of a large message lie, behind its user.
+    Parts {
+        /// The message.
+        number: u64,
+        /// For [`read_places`](crate::store::parts::read_places).
+        places: &'a [u8],
+    },
     /// A user with messages.
     User(SavedUser<'a>),
     /// A segment.
@@ -192,6 +202,14 @@ pub fn put_segment(segment: u32, kept: bool, marks: &[u32], out: &mut Vec<u8>) {
     }
 }
 
+/// Where the parts of message `number` lie.
+pub fn put_parts(number: u64, places: &[Location], out: &mut Vec<u8>) {
+    out.push(PARTS);
+    out.extend_from_slice(&number.to_le_bytes());
+    put_count(u32::try_from(places.len()).expect("parts are few"), out);
+    write_places(places, out);
+}
+
 /// Reads the items of a piece; ends after the first that is bad.
 pub fn items(piece: &[u8]) -> impl Iterator<Item = Result<Item<'_>, BadPiece>> {
     let mut reader = Some(Reader { piece, at: 0 });
@@ -264,6 +282,12 @@ impl<'a> Reader<'a> {
                 }))
             }
             USER => self.user().map(Item::User),
+            PARTS => {
+                let number = self.double()?;
+                let count = usize::try_from(self.word()?).ok()?;
+                let places = self.list(count.min(PARTS_MAX + 1), PLACE_BYTES)?;
+                (count <= PARTS_MAX).then_some(Item::Parts { number, places })
+            }
             SEGMENTS => {
                 let segment = self.word()?;
                 let kept = match self.byte()? {

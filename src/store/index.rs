@@ -244,6 +244,23 @@ impl Mailbox {
         }
     }
 
+    /// The body of `number`, still in flight, has `bytes` octets and no more (INT-9).
+    pub fn resize(&mut self, number: u64, bytes: u32) {
+        if let Some(at) = self.find(number) {
+            let entry = &mut self.entries[at];
+            self.bytes = self.bytes - u64::from(entry.bytes) + u64::from(bytes);
+            entry.bytes = bytes;
+        }
+    }
+
+    /// The message here whose repeat would have this hash ([`Deposit::dedupe`](crate::store::op::Deposit)).
+    #[must_use]
+    pub fn find_repeated(&self, dedupe: u64) -> Option<&Entry> {
+        self.entries
+            .iter()
+            .find(|entry| entry.dedupe == dedupe && dedupe != 0)
+    }
+
     fn find_repeat(&self, now_s: u32, dedupe: u64) -> Option<Admission> {
         if dedupe == 0 {
             return None;
@@ -669,6 +686,13 @@ impl SegmentTable {
         let row = self.row(at.segment);
         row.live += 1;
         row.live_bytes += u64::from(at.len);
+    }
+
+    /// Something that matters only once a deposit names it lies at `at`: a part. Its segment is known
+    /// from now on, and may go while no part in it was counted by [`SegmentTable::deposit`].
+    pub fn note(&mut self, at: Location) {
+        self.row(at.segment);
+        self.changed = true;
     }
 
     /// A mark is durable at `at`; `of` is its deposit, `None` when that is not in the index.

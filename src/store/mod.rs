@@ -4,6 +4,7 @@
 //! * [`record`] gives both their bytes, [`checkpoint`] those of the whole index at a time.
 //! * [`index`] is what a shard keeps in memory: one [`index::Mailbox`] per user and one
 //!   [`index::SegmentTable`] per shard.
+//! * [`parts`]: messages too large for one record, whose deposit lists the places of their parts.
 //!
 //! Nothing here names an engine, a file or a clock. A driver (`io::store` or the simulator's) takes
 //! payloads with tickets and answers with [`Location`](crate::base::surface::Location)s; another
@@ -22,4 +23,5 @@
 pub mod checkpoint;
 pub mod index;
 pub mod op;
+pub mod parts;
 pub mod record;

@@ -8,6 +8,7 @@ use core::hash::Hasher;
 use siphasher::sip::SipHasher24;
 
 use crate::base::time::UnixMillis;
+use crate::store::parts::Manifest;
 
 /// Facts about a message that the queue needs without reading its body. A set of bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -241,7 +242,27 @@ pub struct Deposit<'a> {
     pub cpim: &'a [u8],
 }
 
-impl Deposit<'_> {
+impl<'a> Deposit<'a> {
+    /// The list of parts, of a message that lies in parts.
+    #[must_use]
+    pub fn parts(&self) -> Option<Manifest<'a>> {
+        let is_large = self.flags.contains(DepositFlags::LARGE_MODE);
+        Manifest::read(self.cpim).filter(|_| is_large)
+    }
+
+    /// Octets of the message, as counted by the quota.
+    #[must_use]
+    pub fn body_bytes(&self) -> u64 {
+        let parts = self.parts();
+        parts.map_or(self.cpim.len() as u64, |list| list.total)
+    }
+
+    /// The message, or of one in parts its header sections.
+    #[must_use]
+    pub fn head(&self) -> &'a [u8] {
+        self.parts().map_or(self.cpim, |list| list.head)
+    }
+
     /// Keyed hash of what makes a repeat of the same message within one mailbox (INT-4): the sender
     /// with `imdn.Message-ID`, or `Contribution-ID` when there is none. Zero: cannot be recognised.
     ///
@@ -384,6 +405,18 @@ pub struct Mark<'a> {
     pub at: UnixMillis,
     /// What happened.
     pub kind: MarkKind,
+}
+
+/// A piece of a message that is too large for one record (INT-13). A series of parts becomes a message
+/// only with the [`Deposit`] that names their places; one without it was never accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part<'a> {
+    /// Number of the message it belongs to.
+    pub number: u64,
+    /// Its place in the message, from zero.
+    pub index: u32,
+    /// The octets: as many as every part but the last has.
+    pub bytes: &'a [u8],
 }
 
 /// Bounds on the life of a message (LIFE-1).

@@ -8,12 +8,14 @@
 //!          [related-icid lines]  with the flag RARE_FIELDS only
 //!          user identity sender imdn conversation contribution in-reply-to type  (u16 length each)
 //!          cpim (u32 length)
+//! Part     01 03 zero:u16 index:u32 number:u64 octets (u32 length)
 //! Mark     01 02 what:u8 detail:u8 status:u16 number:u64 at:u64 device:u64 user (u16 length)
 //! ```
 
 use crate::base::limits::SIP_MESSAGE_BYTES_MAX;
 use crate::base::time::UnixMillis;
-use crate::store::op::{Deposit, DepositFlags, Evidence, Mark, MarkKind, RemovalReason};
+use crate::store::op::{Deposit, DepositFlags, Evidence, Mark, MarkKind, Part, RemovalReason};
+use crate::store::parts::PART_BYTES;
 
 /// Version every payload starts with.
 pub const RECORD_VERSION: u8 = 1;
@@ -42,6 +44,9 @@ const RARE_FIELDS: usize = 2;
 
 const KIND_DEPOSIT: u8 = 1;
 const KIND_MARK: u8 = 2;
+const KIND_PART: u8 = 3;
+/// Octets of a part's record before its own.
+const PART_FIXED_BYTES: usize = 20;
 
 /// What is wrong with a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -76,6 +81,8 @@ pub enum Record<'a> {
     Deposit(Deposit<'a>),
     /// Something became of one.
     Mark(Mark<'a>),
+    /// A piece of a large message.
+    Part(Part<'a>),
 }
 
 /// Appends the payload of `deposit` to `out`.
@@ -127,6 +134,20 @@ pub fn encode_deposit(deposit: &Deposit<'_>, out: &mut Vec<u8>) -> Result<(), Re
         out.truncate(start);
     }
     result
+}
+
+/// Appends the payload of `part` to `out`.
+///
+/// # Panics
+/// When the part is longer than [`PART_BYTES`]: whoever cuts them knows the bound.
+pub fn encode_part(part: &Part<'_>, out: &mut Vec<u8>) {
+    assert!(part.bytes.len() <= PART_BYTES, "parts are cut to this size");
+    let len = u32::try_from(part.bytes.len()).expect("bounded just now");
+    out.extend_from_slice(&[RECORD_VERSION, KIND_PART, 0, 0]);
+    out.extend_from_slice(&part.index.to_le_bytes());
+    out.extend_from_slice(&part.number.to_le_bytes());
+    out.extend_from_slice(&len.to_le_bytes());
+    out.extend_from_slice(part.bytes);
 }
 
 /// Appends the payload of `mark` to `out`.
@@ -207,6 +228,7 @@ pub fn decode(payload: &[u8]) -> Result<Record<'_>, RecordError> {
     let record = match kind {
         KIND_DEPOSIT => Record::Deposit(reader.deposit()?),
         KIND_MARK => Record::Mark(reader.mark()?),
+        KIND_PART => Record::Part(reader.part()?),
         _ => return Err(error(RecordErrorKind::BadValue, 1)),
     };
     if reader.at == payload.len() {
@@ -233,6 +255,22 @@ pub fn content_of(payload: &[u8]) -> Option<(&[u8], &[u8])> {
     }
     let (_, cpim) = rest.split_first_chunk::<4>()?;
     Some((content_type, cpim))
+}
+
+/// The octets of a part's payload, for payloads that [`encode_part`] wrote. `None` for anything else.
+#[must_use]
+pub fn part_bytes(payload: &[u8]) -> Option<&[u8]> {
+    if payload.get(1) != Some(&KIND_PART) {
+        return None;
+    }
+    payload.get(PART_FIXED_BYTES..)
+}
+
+/// Whether a deposit's payload has a list of parts in place of its body ([`DepositFlags::LARGE_MODE`]).
+#[must_use]
+pub fn is_large(payload: &[u8]) -> bool {
+    let large = DepositFlags::LARGE_MODE.bits();
+    payload.get(2).is_some_and(|flags| flags & large != 0)
 }
 
 /// Marks a deposit's payload as a copy. False, and nothing is changed, when it is no deposit.
@@ -315,6 +353,21 @@ impl<'a> Reader<'a> {
             in_reply_to: self.field()?,
             content_type: self.field()?,
             cpim: self.body()?,
+        })
+    }
+
+    fn part(&mut self) -> Result<Part<'a>, RecordError> {
+        if self.take()? != [0, 0] {
+            return Err(error(RecordErrorKind::BadValue, 2));
+        }
+        let index = u32::from_le_bytes(self.take()?);
+        let number = self.number()?;
+        let len = u32::from_le_bytes(self.take()?);
+        let bytes = self.slice(usize::try_from(len).unwrap_or(usize::MAX), PART_BYTES)?;
+        Ok(Part {
+            number,
+            index,
+            bytes,
         })
     }
 

@@ -185,7 +185,7 @@ const CHARGED: &str = "P-Charging-Vector: icid-value=\"AyretyU0dm+6O2IrT5tAFrbHL
     P-Charging-Function-Addresses: ccf=192.0.2.31;ecf=192.0.2.32\n\
     Resource-Priority: wps.2\n";
 
-// Proves: IMS-4, IMS-5, OVL-11
+// Proves: IMS-4, IMS-5, OVL-11, AMB-20
 #[test]
 fn charging_and_priority_of_the_message_are_repeated_in_its_push() {
     for charging in [true, false] {

@@ -543,6 +543,7 @@ impl World {
             + counters.invites
             + counters.deposits_accepted
             + counters.deposits_refused
+            + counters.chunks_deposited
             + counters.triggers_sent
             + counters.triggers_stalled
             + counters.triggers_refused;

@@ -13,8 +13,8 @@ use crate::rules::Rule;
 use crate::scenario::Kind;
 use crate::stats::Stage;
 
-/// Longest message reassembled, octets.
-const MESSAGE_MAX: u64 = 256 * 1024;
+/// Octets of a message beside its body, at most.
+const HEADERS_MAX: u64 = 256 * 1024;
 
 impl World {
     /// Handles MSRP octets; gives how many were consumed, or `None` when the stream is lost.
@@ -38,6 +38,9 @@ impl World {
     }
 
     fn frame(&mut self, link: LinkId, frame: &Frame<'_>) {
+        if !self.larges.is_empty() && self.large_frame(link, frame) {
+            return;
+        }
         match frame.start {
             Start::Send => self.send(link, frame),
             Start::Report => self.counters.strays += 1,
@@ -165,7 +168,13 @@ impl World {
         }
         let slot = entry.partial - 1;
         let buffer = &mut self.partials[slot as usize];
-        if entry.partial_len + body.len() as u64 > MESSAGE_MAX {
+        let longest = self
+            .setup
+            .body_bytes
+            .iter()
+            .max()
+            .map_or(0, |&max| max as u64);
+        if entry.partial_len + body.len() as u64 > longest + HEADERS_MAX {
             self.violations.record(
                 Rule::Msrp5,
                 "message longer than any deposited",
@@ -309,7 +318,7 @@ impl World {
         }
     }
 
-    fn respond(&mut self, link: LinkId, frame: &Frame<'_>, status: &[u8]) {
+    pub(super) fn respond(&mut self, link: LinkId, frame: &Frame<'_>, status: &[u8]) {
         let out = self.outbox.buffer(link);
         out.extend_from_slice(b"MSRP ");
         out.extend_from_slice(frame.tid);

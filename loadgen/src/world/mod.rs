@@ -2,6 +2,7 @@
 //! machine. It gets octets and the time, and appends octets to an outbox; the driver does the rest.
 
 mod director;
+mod large;
 mod media;
 mod mood;
 mod phone;
@@ -148,6 +149,7 @@ pub struct World {
     active_paths: Vec<Option<Box<[u8]>>>,
     partials: Vec<Vec<u8>>,
     free_partials: Vec<u32>,
+    larges: std::collections::BTreeMap<u32, large::Large>,
     table: Table,
     scratch: Vec<u8>,
     sampled: u32,
@@ -197,6 +199,7 @@ impl World {
             notify_links: Vec::new(),
             partials: Vec::new(),
             free_partials: Vec::new(),
+            larges: std::collections::BTreeMap::new(),
             table: Table::default(),
             scratch: Vec::with_capacity(8192),
             sampled: 0,

@@ -30,10 +30,13 @@ impl World {
         let class = self.ledger.len() % self.forms.classes();
         let queue = &mut self.users[user as usize].queue;
         let number = self.ledger.deposit(queue, user, class as u8, intended_at);
+        self.counters.deposits += 1;
+        if self.forms.is_large(class) {
+            return self.send_large(user, class, number, link);
+        }
         let out = self.outbox.buffer(link);
         self.forms.put_message(class, user, u64::from(number), out);
         self.outbox.sent(link);
-        self.counters.deposits += 1;
     }
 
     /// Shows every device of `user` with a new binding; nothing without a subscription.
@@ -191,6 +194,8 @@ impl World {
         });
         match branch.first() {
             Some(b'm') => self.deposit_answered(message, &branch[1..]),
+            Some(b'i') => self.large_answered(message, &branch[1..]),
+            Some(b'l') => {}
             Some(b'r') => self.register_answered(message, &branch[1..]),
             Some(b'n') => self.notify_answered(message, &branch[1..]),
             Some(b'b') => self.phone_bye_answered(message, &branch[1..]),
@@ -199,7 +204,6 @@ impl World {
     }
 
     fn deposit_answered(&mut self, message: &Message<'_>, digits: &[u8]) {
-        let now = self.now;
         let Some(number) = read_digits(digits) else {
             self.counters.strays += 1;
             return;
@@ -207,16 +211,26 @@ impl World {
         if message.status < 200 {
             return;
         }
-        let Some(row) = self
-            .ledger
-            .row(number)
-            .filter(|row| row.deposit == Deposit::Sent)
-        else {
+        let row = self.ledger.row(number);
+        if row.is_none_or(|row| row.deposit != Deposit::Sent) {
             self.counters.strays += 1;
+            return;
+        }
+        if message.status < 300 {
+            let mut bench = bench(&mut self.violations, message);
+            subscribe::message_answer(message, &mut bench);
+        }
+        self.deposit_done(number, message.status);
+    }
+
+    /// The engine has taken message `number`, or refused it with `status`.
+    pub(super) fn deposit_done(&mut self, number: u64, status: u16) {
+        let now = self.now;
+        let Some(row) = self.ledger.row(number) else {
             return;
         };
         let (user, due) = (row.user, row.intended_at);
-        let accepted = message.status < 300;
+        let accepted = status < 300;
         row.deposit = if accepted {
             Deposit::Accepted
         } else {
@@ -225,8 +239,6 @@ impl World {
         if accepted {
             self.counters.deposits_accepted += 1;
             self.latencies.record(Stage::DepositToAccepted, due, now);
-            let mut bench = bench(&mut self.violations, message);
-            subscribe::message_answer(message, &mut bench);
             let entry = &mut self.users[user as usize];
             let newest = number as u32;
             entry.accepted = if entry.accepted == NONE {
@@ -236,7 +248,7 @@ impl World {
             };
         } else {
             self.counters.deposits_refused += 1;
-            self.director.refused(message.status);
+            self.director.refused(status);
         }
         self.director.deposit_answered();
         if !accepted {

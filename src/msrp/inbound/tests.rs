@@ -115,7 +115,7 @@ fn chunks_in_any_order_and_overlapping_make_one_notice() {
         (notice.message_id, notice.status),
         (&b"0a76"[..], ImdnStatus::Delivered)
     );
-    let whole = whole_range(bytes);
+    let whole = whole_range(bytes.len() as u64);
     assert_eq!(
         (whole.start, whole.end, whole.total),
         (1, Some(total as u64), Some(total as u64))

@@ -19,6 +19,8 @@ pub enum Level {
 /// validates; a value that could break out of its header field is refused there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Profile {
+    /// URN in the Response-Source header of our 4xx and 5xx (IMS-8); empty: none is sent.
+    pub response_source: String,
     /// Host and port of the Via: where responses come to.
     pub sent_by: String,
     /// Transport token of the Via, `TCP`, `TLS` or `UDP`.
@@ -99,6 +101,7 @@ impl Default for Profile {
         let pager = "urn:urn-7:3gpp-service.ims.icsi.oma.cpm.msg";
         let product = concat!("CPM-serv/OMA2.2 volley/", env!("CARGO_PKG_VERSION"));
         Self {
+            response_source: String::new(),
             sent_by: "pf1.ims.example.net:5060".into(),
             transport: "TCP".into(),
             route: "<sip:scscf1.ims.example.net:5060;transport=tcp;lr>".into(),

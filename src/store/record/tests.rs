@@ -21,6 +21,12 @@ fn sample() -> Deposit<'static> {
     }
 }
 
+const PART: Part<'static> = Part {
+    number: 9,
+    index: 2,
+    bytes: b"octets",
+};
+
 const KINDS: [MarkKind; 9] = [
     MarkKind::Delivered {
         device: 7,
@@ -215,7 +221,12 @@ fn every_cut_and_every_extra_octet_is_refused() {
     encode_deposit(&Deposit { flags, ..sample() }, &mut rare).unwrap();
     let mut small = Vec::new();
     encode_mark(&mark(KINDS[0]), &mut small).unwrap();
-    for bytes in [&mut deposit, &mut rare, &mut small] {
+    let mut part = Vec::new();
+    encode_part(&PART, &mut part);
+    assert_eq!(decode(&part), Ok(Record::Part(PART)));
+    assert_eq!(part_bytes(&part), Some(PART.bytes));
+    assert_eq!(part_bytes(&deposit), None);
+    for bytes in [&mut deposit, &mut rare, &mut small, &mut part] {
         for cut in 0..bytes.len() {
             let error = decode(&bytes[..cut]).unwrap_err();
             assert_eq!(error.kind, RecordErrorKind::Truncated, "cut at {cut}");
@@ -271,6 +282,7 @@ fn mutated_payloads_never_panic_and_what_decodes_encodes_to_the_same_bytes() {
             match record {
                 Record::Deposit(deposit) => encode_deposit(&deposit, &mut again).unwrap(),
                 Record::Mark(mark) => encode_mark(&mark, &mut again).unwrap(),
+                Record::Part(part) => encode_part(&part, &mut again),
             }
             assert_eq!(again, bytes, "one meaning, one encoding");
         }

@@ -181,6 +181,8 @@ struct FakeLink {
     kind: LinkKind,
     peer: SocketAddr,
     open: bool,
+    /// The engine wants nothing read.
+    held: bool,
     /// What the engine sent and the test has not read as a message yet.
     unread: Vec<u8>,
 }
@@ -283,7 +285,7 @@ impl Bench {
         for (location, payload) in records {
             bench.shard.inner.recover(*location, payload, &mut found);
             bench.places.insert(location.offset, bench.records.len());
-            bench.next_offset = location.offset + 4096;
+            bench.next_offset = location.offset + location.len + 4096;
             bench.records.push((*location, payload.clone()));
         }
         bench.shard.inner.recovered(now);
@@ -303,6 +305,7 @@ impl Bench {
             kind,
             peer,
             open: true,
+            held: false,
             unread: Vec::new(),
         };
         if let Some(slot) = self.free.pop() {
@@ -362,6 +365,11 @@ impl Bench {
     /// What an operator is shown of a user.
     pub(crate) fn inspect(&self, identity: &str) -> Option<UserReport> {
         self.shard.inner.inspect(self.now, identity.as_bytes())
+    }
+
+    /// Whether the engine wants nothing read from a link.
+    pub(crate) fn is_held(&self, link: LinkId) -> bool {
+        self.links[link.slot as usize].held
     }
 
     /// Octets arrive on a link.
@@ -508,7 +516,7 @@ impl Bench {
             let payload = batch.bytes[at..at + len as usize].to_vec();
             self.places.insert(self.next_offset, self.records.len());
             self.records.push((location, payload));
-            self.next_offset += 4096;
+            self.next_offset += len + 4096;
             at += len as usize;
             self.held.stored.push((ticket, location));
         }
@@ -558,6 +566,9 @@ impl Bench {
         match self.shard.poll_link() {
             None => return false,
             Some(LinkCommand::Close { link }) => self.ended(link),
+            Some(LinkCommand::Hold { link, held }) => {
+                self.links[link.slot as usize].held = held;
+            }
             Some(LinkCommand::Connect {
                 token,
                 kind,
@@ -668,6 +679,11 @@ impl Bench {
         };
         assert_eq!(frame.what, what, "unexpected frame:\n{}", frame.text);
         frame
+    }
+
+    /// The frame is the next to be read again.
+    pub(crate) fn put_back(&mut self, frame: Msrp) {
+        self.msrp.push_front(frame);
     }
 
     pub(crate) fn take_msrp(&mut self) -> Vec<Msrp> {

@@ -51,6 +51,7 @@ fn apply(known: &mut Known, payload: &[u8]) {
             }
             MarkKind::Refused { .. } => {}
         },
+        Record::Part(_) => unreachable!("not in this test"),
     }
 }
 
@@ -123,7 +124,7 @@ impl Disk {
                 );
                 true
             }
-            Ok(Record::Mark(_)) | Err(_) => true,
+            Ok(Record::Mark(_) | Record::Part(_)) | Err(_) => true,
         }
     }
 }
@@ -141,7 +142,9 @@ fn settle(post: &mut Post, after: After, place: Location) {
                 post.segments.dead(of);
             }
         }
-        After::Expired { .. } | After::Reply(_) => unreachable!("not in this test"),
+        After::Closed { .. } | After::Expired { .. } | After::Part { .. } | After::Reply(_) => {
+            unreachable!("not in this test")
+        }
         After::Copied { slot, number, from } => post.copied(slot, number, from, place),
         After::Freed { of } => post.freed(of),
     }
