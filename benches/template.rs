@@ -28,6 +28,7 @@ const FIELDS: InviteFields<'_> = InviteFields {
     related_icid: b"",
     extra_accept_contact: b"",
     extra_headers: b"",
+    from_uri: b"",
 };
 
 fn encoded_len(templates: &Templates, fields: &InviteFields<'_>) -> u64 {

@@ -251,7 +251,7 @@ impl Forms {
              Content-Type: application/sdp\r\nContent-Length: {length}\r\n\r\n{sdp}",
             String::from_utf8_lossy(&self.routes[1]),
             String::from_utf8_lossy(&self.routes[0]),
-            setup.icsi.replace(':', "%3A"),
+            usual_icsi(setup).replace(':', "%3A"),
         ))
     }
 }
@@ -333,7 +333,9 @@ fn registration(out: &mut String, devices: u8, aor: &str, id: &str, first: u8, s
     } else {
         "created"
     };
-    let prefix = setup.icsi.trim_end_matches("deferred").replace(':', "%3A");
+    let prefix = usual_icsi(setup)
+        .trim_end_matches("deferred")
+        .replace(':', "%3A");
     let _ = writeln!(
         out,
         "  <registration aor=\"{aor}\" id=\"{id}\" state=\"active\">"
@@ -354,6 +356,11 @@ fn registration(out: &mut String, devices: u8, aor: &str, id: &str, first: u8, s
         );
     }
     out.push_str("  </registration>\n");
+}
+
+/// The first of the services that the engine pushes with.
+fn usual_icsi(setup: &Setup) -> &str {
+    setup.icsi.split(',').next().unwrap_or_default()
 }
 
 /// Text with a few lines that look like MSRP frames and SIP (BAD-31); ASCII, because a body may

@@ -177,7 +177,8 @@ pub struct Options {
     /// Home domain of the users [default: home.example]
     #[arg(long)]
     pub domain: Option<String>,
-    /// CPM service the engine pushes with [default: urn:urn-7:3gpp-service.ims.icsi.oma.cpm.deferred]
+    /// CPM service the engine pushes with; with dialects several, comma-separated, the usual one first
+    /// [default: urn:urn-7:3gpp-service.ims.icsi.oma.cpm.deferred]
     #[arg(long)]
     pub icsi: Option<String>,
     /// Users [default: 1000]

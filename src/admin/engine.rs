@@ -17,8 +17,10 @@ use crate::io::host::{Host, HostConfig, HostError, ShardFactory};
 use crate::io::listen::ShardAddresses;
 use crate::io::store::{Journal, Recovery};
 use crate::metrics::probe::Probe;
+use crate::selection::rules::RuleBook;
 use crate::shard::recover::Recovered;
-use crate::shard::{Population, Shard, ShardSeed};
+use crate::shard::{Order, Population, Shard, ShardSeed};
+use crate::sip::template::ProfileError;
 
 /// What a shard shows once a second.
 #[derive(Clone, Debug, Default)]
@@ -51,9 +53,35 @@ impl Snapshots {
     }
 }
 
+/// What each shard is to do next, in order.
+#[derive(Clone, Debug)]
+struct Orders(Arc<Vec<ArrayQueue<Order>>>);
+
+/// Orders of one shard that wait; the oldest is dropped for one more, and the rules it had are old.
+const ORDERS_MAX: usize = 4;
+
+impl Orders {
+    fn new(shards: usize) -> Self {
+        let queue = |_| ArrayQueue::new(ORDERS_MAX);
+        Self(Arc::new((0..shards).map(queue).collect()))
+    }
+
+    fn give(&self, order: &Order) {
+        for queue in self.0.iter() {
+            queue.force_push(order.clone());
+        }
+    }
+
+    fn take(&self, shard: u8) -> Option<Order> {
+        self.0[usize::from(shard)].pop()
+    }
+}
+
 /// Makes shards inside their threads.
 struct Factory {
     config: Config,
+    rules: Arc<RuleBook>,
+    orders: Orders,
     identifier_key: [u8; 16],
     snapshots: Snapshots,
     recovered: Arc<ArrayQueue<Recovered>>,
@@ -72,7 +100,12 @@ impl ShardFactory for Factory {
             stream,
         };
         let options = shard_options(&self.config, addresses);
-        let make = || Shard::new(options.clone(), seed, clock.now(), clock.wall());
+        let rules = Arc::clone(&self.rules);
+        let make = || {
+            let mut shard = Shard::new(options.clone(), seed, clock.now(), clock.wall())?;
+            shard.operate(&Order::Rules(Arc::clone(&rules)));
+            Ok::<_, ProfileError>(shard)
+        };
         let shard =
             make().map_err(|error| format!("the configured identity cannot be used: {error}"))?;
         let directory = self
@@ -106,6 +139,9 @@ impl ShardFactory for Factory {
     }
 
     fn observe(&self, shard: u8, core: &mut Shard, _now: Timestamp) {
+        while let Some(order) = self.orders.take(shard) {
+            core.operate(&order);
+        }
         let snapshot = Snapshot {
             probe: core.probe().clone(),
             population: core.population(),
@@ -183,20 +219,29 @@ pub struct Engine {
     pub snapshots: Snapshots,
     /// What each shard found in its store.
     pub recovered: Vec<Recovered>,
+    orders: Orders,
+    rules: Arc<RuleBook>,
 }
 
 impl Engine {
-    /// Opens the stores, binds, and serves.
+    /// Opens the stores, binds, and serves by these rules.
     ///
     /// # Errors
     /// The first thing that went wrong; nothing is left running then.
-    pub fn start(config: &Config) -> Result<Self, StartError> {
+    pub fn start(config: &Config, rules: RuleBook) -> Result<Self, StartError> {
         let mut identifier_key = [0; 16];
         getrandom::fill(&mut identifier_key).map_err(StartError::Entropy)?;
         let snapshots = Snapshots::new(config.node.shards);
         let recovered = Arc::new(ArrayQueue::new(config.node.shards));
+        let orders = Orders::new(config.node.shards);
+        // The edition that a shard has before is the book's of its options.
+        let mut rules = rules;
+        rules.follow(&RuleBook::default());
+        let rules = Arc::new(rules);
         let factory = Factory {
             config: config.clone(),
+            rules: Arc::clone(&rules),
+            orders: orders.clone(),
             identifier_key,
             snapshots: snapshots.clone(),
             recovered: Arc::clone(&recovered),
@@ -207,7 +252,18 @@ impl Engine {
             host,
             snapshots,
             recovered: found,
+            orders,
+            rules,
         })
+    }
+
+    /// Puts other rules in force, in each shard within about a second. Users with mail are decided on
+    /// anew.
+    pub fn adopt(&mut self, rules: RuleBook) {
+        let mut rules = rules;
+        rules.follow(&self.rules);
+        self.rules = Arc::new(rules);
+        self.orders.give(&Order::Rules(Arc::clone(&self.rules)));
     }
 }
 

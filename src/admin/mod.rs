@@ -3,6 +3,7 @@
 pub mod api;
 pub mod doctor;
 pub mod engine;
+pub mod explain;
 pub mod http;
 pub mod inspect;
 pub mod metrics;

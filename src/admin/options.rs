@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use crate::base::wall::ClockOptions;
 use crate::config::Config;
-use crate::config::file::{Grouping, Gruu, OnDamage, Scscf, Transport};
+use crate::config::dialects::Dialects;
+use crate::config::file::{Goal as GoalKey, Grouping, Gruu, OnDamage, Scscf, Transport};
+use crate::config::policy::{base_policy, known_icsis};
 use crate::io::listen::ShardAddresses;
 use crate::io::store::{DamagePolicy, JournalOptions};
 use crate::msrp::inbound::InboundOptions;
@@ -17,7 +19,6 @@ use crate::push::options::{Grouping as PushGrouping, PushOptions};
 use crate::push::post::PostOptions;
 use crate::reginfo::subscription::SubscribeOptions;
 use crate::registry::{GruuPolicy, OutcomeOptions, RegistryOptions};
-use crate::selection::Policy;
 use crate::shard::ShardOptions;
 use crate::sip::session_timer::SessionTimerOptions;
 use crate::sip::template::Profile;
@@ -232,6 +233,7 @@ fn sets(config: &Config) -> Vec<SetOptions> {
 
 fn push_options(config: &Config, transaction: TransactionOptions) -> PushOptions {
     let push = &config.push;
+    let dialects = Dialects::of(config);
     PushOptions {
         transaction,
         t_answer: Duration::from_secs(push.answer_s),
@@ -245,9 +247,13 @@ fn push_options(config: &Config, transaction: TransactionOptions) -> PushOptions
         media_guard: config.msrp.guard,
         msrp_reuse: config.msrp.reuse,
         grouping: match push.grouping {
+            Grouping::Conversation => PushGrouping::Conversation,
             Grouping::User => PushGrouping::User,
             Grouping::Message => PushGrouping::Message,
         },
+        dialects: dialects.options,
+        reads_agents: !dialects.agents.0.is_empty(),
+        agents: dialects.agents,
         session: SessionOptions {
             report_wait: Duration::from_millis(push.report_wait_ms),
             accept_hop_ack: push.accept_hop_ack,
@@ -261,34 +267,46 @@ fn campaign_options(config: &Config) -> CampaignOptions {
     let selection = &config.selection;
     CampaignOptions {
         coalesce: Duration::from_millis(selection.coalesce_ms),
-        policy: Policy {
-            min_remaining: Duration::from_secs(selection.min_remaining_s),
-            assume_when_silent: selection.assume_when_silent,
-            devices_max: u8::try_from(selection.max_devices).unwrap_or(u8::MAX),
-            ..Policy::default()
-        },
-        registry: RegistryOptions {
-            accepted_icsi: config
-                .identity
-                .accepted_icsi
-                .iter()
-                .map(|icsi| icsi.clone().into_bytes())
-                .collect(),
-            gruu: match selection.gruu {
-                Gruu::Strict => GruuPolicy::Strict,
-                Gruu::Instance => GruuPolicy::Composed,
-                Gruu::Contact => GruuPolicy::ContactByInstance,
-                Gruu::Any => GruuPolicy::Contact,
-            },
-            ..RegistryOptions::default()
-        },
+        policy: base_policy(config),
+        registry: registry_options(config),
         outcome: OutcomeOptions {
             backoff_min: Duration::from_millis(selection.backoff_ms),
             ..OutcomeOptions::default()
         },
-        goal: Goal::EachSelected,
+        goal: match config.push.goal {
+            GoalKey::Any => Goal::Any,
+            GoalKey::EachSelected => Goal::EachSelected,
+            GoalKey::UntilExpiry => Goal::UntilExpiry,
+        },
         decisions_per_turn: DECISIONS_PER_TURN,
         pushes_per_s: share_of(config.push.pace_per_s, config),
+    }
+}
+
+/// Names of the dialects, by their index.
+#[must_use]
+pub fn dialect_names(config: &Config) -> Vec<String> {
+    let dialects = Dialects::of(config).options.into_iter();
+    dialects.map(|dialect| dialect.name).collect()
+}
+
+/// How registration documents are read.
+#[must_use]
+pub fn registry_options(config: &Config) -> RegistryOptions {
+    let selection = &config.selection;
+    RegistryOptions {
+        accepted_icsi: known_icsis(config)
+            .into_iter()
+            .map(String::into_bytes)
+            .collect(),
+        dialects: Dialects::of(config).rules,
+        gruu: match selection.gruu {
+            Gruu::Strict => GruuPolicy::Strict,
+            Gruu::Instance => GruuPolicy::Composed,
+            Gruu::Contact => GruuPolicy::ContactByInstance,
+            Gruu::Any => GruuPolicy::Contact,
+        },
+        ..RegistryOptions::default()
     }
 }
 

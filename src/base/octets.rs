@@ -98,9 +98,69 @@ pub fn is_word<const N: usize>(bytes: &[u8], lower: &[u8; N]) -> bool {
     differences == 0
 }
 
+/// Whether `text` fits `pattern`, in which `*` stands for any octets, none included.
+#[must_use]
+pub fn glob(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut p, mut t) = (0, 0);
+    // Behind the last `*`, and how far the text was when it was met.
+    let mut star: Option<(usize, usize)> = None;
+    while t < text.len() {
+        match pattern.get(p) {
+            Some(b'*') => {
+                p += 1;
+                star = Some((p, t));
+            }
+            Some(byte) if *byte == text[t] => {
+                p += 1;
+                t += 1;
+            }
+            Some(_) | None => match star {
+                // The last `*` takes one octet more.
+                Some((after, taken)) => {
+                    star = Some((after, taken + 1));
+                    (p, t) = (after, taken + 1);
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[p..].iter().all(|&byte| byte == b'*')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn patterns_fit_as_a_naive_matcher_says() {
+        fn naive(pattern: &[u8], text: &[u8]) -> bool {
+            match (pattern, text) {
+                ([], text) => text.is_empty(),
+                ([b'*', rest @ ..], text) => {
+                    (0..=text.len()).any(|taken| naive(rest, &text[taken..]))
+                }
+                ([a, pattern @ ..], [b, text @ ..]) => a == b && naive(pattern, text),
+                (_, []) => false,
+            }
+        }
+        let pieces: [&[u8]; 5] = [b"a", b"b", b"*", b"ab", b""];
+        let mut yes = 0;
+        for n in 0..5_usize.pow(4) {
+            let of = |n: usize| {
+                [n % 5, n / 5 % 5, n / 25 % 5, n / 125]
+                    .map(|at| pieces[at])
+                    .concat()
+            };
+            let pattern = of(n);
+            for m in 0..5_usize.pow(3) {
+                let text: Vec<u8> = of(m).into_iter().filter(|&c| c != b'*').collect();
+                let want = naive(&pattern, &text);
+                assert_eq!(glob(&pattern, &text), want, "{pattern:?} {text:?}");
+                yes += usize::from(want);
+            }
+        }
+        assert!(yes > 1000);
+    }
 
     #[test]
     fn every_octet_is_found_at_every_place() {

@@ -170,6 +170,20 @@ impl<T: Default> Slab<T> {
         self.bound - self.live
     }
 
+    /// Slots there are, live or not.
+    #[must_use]
+    pub fn slots(&self) -> u32 {
+        u32::try_from(self.entries.len()).expect("slot numbers have 26 bits")
+    }
+
+    /// The key of the element in `slot`, if one lives there.
+    #[must_use]
+    pub fn key_at(&self, slot: u32) -> Option<Key> {
+        let entry = self.entries.get(slot as usize)?;
+        let generation = entry.generation;
+        entry.live.then_some(Key { slot, generation })
+    }
+
     /// Keys of all live elements, in slot order.
     pub fn keys(&self) -> impl Iterator<Item = Key> + '_ {
         (0u32..)

@@ -8,6 +8,7 @@ mod ctl;
 #[cfg(feature = "demo")]
 mod demo;
 mod doctor;
+mod explain;
 mod lifeline;
 #[cfg(feature = "demo")]
 mod place;
@@ -20,6 +21,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use volley::config::policy;
 
 /// Deferred-message push engine for a CPM Participating Function.
 #[derive(Debug, Parser)]
@@ -33,6 +35,9 @@ const EXAMPLES: &str = "Examples:
   volley demo                                  the whole chain on loopback, with a verdict
   volley config --example > volley.toml        a file with every key
   volley config --check volley.toml            is this file right?
+  volley policy --example > policy.toml        rules of provider and users
+  volley explain --policy policy.toml --notify notify.txt
+                                               who would get a push, and why
   volley run --config volley.toml              serve
   volley run --config volley.toml --json       serve, a JSON line of counters a second
   volley ctl --config volley.toml status       how is the engine that runs with this file?
@@ -81,6 +86,13 @@ enum Command {
                             books do not balance."
     )]
     Store(store::Store),
+    /// Show or check policy files.
+    Policy(PolicyCommand),
+    /// Say why the devices of a recorded NOTIFY would get a push, or none.
+    #[command(
+        after_help = "Exit codes: 0 somebody would get a push, 1 nobody, 2 wrong usage or input."
+    )]
+    Explain(explain::Explain),
     /// Engine and simulated phones on loopback: deposits, a registration wave, pushes, a verdict.
     #[cfg(feature = "demo")]
     #[command(
@@ -117,6 +129,19 @@ struct ConfigCommand {
     check: Option<PathBuf>,
 }
 
+#[derive(Debug, clap::Args)]
+struct PolicyCommand {
+    /// Print a file that shows every key.
+    #[arg(long, required_unless_present = "check", conflicts_with = "check")]
+    example: bool,
+    /// Check a file; prints what is wrong with it.
+    #[arg(long, value_name = "FILE")]
+    check: Option<PathBuf>,
+    /// Configuration file that the policy is for [default: one with every default].
+    #[arg(long, value_name = "FILE", requires = "check")]
+    config: Option<PathBuf>,
+}
+
 /// Flag of children: stop when standard input ends.
 #[cfg(feature = "demo")]
 const LIFELINE: &str = "--lifeline";
@@ -134,6 +159,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Tune(tune) => tune.main(),
         Command::Plan(plan) => plan.main(),
         Command::Store(store) => store.main(),
+        Command::Policy(command) => policy(&command),
+        Command::Explain(explain) => explain.main(),
         #[cfg(feature = "demo")]
         Command::Demo(demo) => demo.main(),
         #[cfg(feature = "demo")]
@@ -165,9 +192,39 @@ fn config(command: &ConfigCommand) -> ExitCode {
         print(volley::config::file::EXAMPLE);
         return ExitCode::SUCCESS;
     };
-    match volley::config::load(path) {
+    let checked = volley::config::load(path).and_then(|config| policy::load(&config));
+    match checked {
         Ok(_) => {
             print(&format!("{}: fine\n", path.display()));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            complain(&error.to_string());
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
+fn policy(command: &PolicyCommand) -> ExitCode {
+    let Some(path) = &command.check else {
+        print(policy::EXAMPLE);
+        return ExitCode::SUCCESS;
+    };
+    let config = command
+        .config
+        .as_ref()
+        .map(|path| volley::config::load(path));
+    let checked = config.transpose().and_then(|config| {
+        let base = config.as_ref().map(policy::Base::of).unwrap_or_default();
+        policy::load_file(path, &base)
+    });
+    match checked {
+        Ok(rules) => {
+            let (overrides, preferences) = rules.counts();
+            print(&format!(
+                "{}: fine, {overrides} overrides, {preferences} preferences\n",
+                path.display()
+            ));
             ExitCode::SUCCESS
         }
         Err(error) => {

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use volley::admin::api::Desk;
 use volley::admin::engine::Engine;
 use volley::admin::report;
+use volley::config::Config;
 use volley::io::host;
 
 use super::lifeline::when_input_ends;
@@ -45,18 +46,25 @@ impl Run {
                 return ExitCode::from(USAGE);
             }
         };
+        let rules = match volley::config::policy::load(&config) {
+            Ok(rules) => rules,
+            Err(error) => {
+                complain(&error.to_string());
+                return ExitCode::from(USAGE);
+            }
+        };
         if let Err(error) = host::probe() {
             complain(&error.to_string());
             return ExitCode::FAILURE;
         }
-        let signals = match Signals::new([SIGTERM, SIGINT]) {
+        let signals = match Signals::new([SIGTERM, SIGINT, SIGHUP]) {
             Ok(signals) => signals,
             Err(error) => {
                 complain(&format!("signals cannot be caught: {error}"));
                 return ExitCode::FAILURE;
             }
         };
-        let engine = match Engine::start(&config) {
+        let engine = match Engine::start(&config, rules) {
             Ok(engine) => engine,
             Err(error) => {
                 complain(&error.to_string());
@@ -92,7 +100,7 @@ impl Run {
         if !self.quiet {
             complain(&report::ready(&engine, &places));
         }
-        let code = self.serve(engine, &desk, signals, &orphaned);
+        let code = self.serve(&config, engine, &desk, signals, &orphaned);
         if let Some(socket) = places.socket {
             let _ = std::fs::remove_file(socket);
         }
@@ -101,7 +109,8 @@ impl Run {
 
     fn serve(
         &self,
-        engine: Engine,
+        config: &Config,
+        mut engine: Engine,
         desk: &Desk,
         mut signals: Signals,
         orphaned: &AtomicBool,
@@ -110,8 +119,15 @@ impl Run {
         let mut stopping = false;
         loop {
             pause(LOOK);
-            let ends = signals.pending().next().is_some() || desk.is_drain_asked();
-            if ends || orphaned.load(Ordering::Relaxed) {
+            let mut ends = orphaned.load(Ordering::Relaxed) || desk.is_drain_asked();
+            for signal in signals.pending() {
+                if signal == SIGHUP {
+                    reread(config, &mut engine);
+                } else {
+                    ends = true;
+                }
+            }
+            if ends {
                 if !self.quiet {
                     complain("stopping: no new pushes, running ones may finish");
                 }
@@ -156,6 +172,25 @@ impl Run {
                 ExitCode::FAILURE
             }
         }
+    }
+}
+
+/// Puts the policy file in force as it is now. One with a mistake changes nothing.
+fn reread(config: &Config, engine: &mut Engine) {
+    let Some(path) = &config.selection.policy else {
+        complain("SIGHUP: selection.policy names no file, so there is nothing to read again");
+        return;
+    };
+    match volley::config::policy::load(config) {
+        Ok(rules) => {
+            let (overrides, preferences) = rules.counts();
+            engine.adopt(rules);
+            complain(&format!(
+                "{}: in force, with {overrides} overrides and {preferences} preferences",
+                path.display()
+            ));
+        }
+        Err(error) => complain(&format!("the rules stay as they were: {error}")),
     }
 }
 

@@ -15,7 +15,7 @@ use volley::io::store::{
     DamagePolicy, JournalOptions, Recovery, Rewriter, Survey, View, block_on, survey,
 };
 use volley::store::index::Fate;
-use volley::store::op::{Deposit, DepositFlags, Evidence, Mark, MarkKind};
+use volley::store::op::{Deposit, DepositFlags, Evidence, Mark, MarkKind, STATUS_UNKNOWN};
 use volley::store::record::{self, Record};
 
 use super::{complain, print};
@@ -449,7 +449,10 @@ fn mark(user: &[u8], number: u64, what: (u64, Fate), at: UnixMillis) -> Option<V
             device,
             by: Evidence::Report,
         },
-        Fate::Refused => MarkKind::Refused { device, status: 0 },
+        Fate::Refused => MarkKind::Refused {
+            device,
+            status: STATUS_UNKNOWN,
+        },
     };
     let mark = Mark {
         user,

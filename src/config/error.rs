@@ -55,6 +55,17 @@ impl ConfigError {
         }
     }
 
+    /// A value at a place that is known: the octet of `text` at which it starts.
+    pub(super) fn at(path: &Path, text: &str, start: usize, problem: Problem) -> Self {
+        Self {
+            path: path.to_owned(),
+            line: Some(line_of(text, start)),
+            key: Some(problem.key.to_owned()),
+            what: problem.what,
+            remedy: problem.remedy.to_owned(),
+        }
+    }
+
     pub(super) fn value(path: &Path, text: &str, problem: Problem) -> Self {
         Self {
             path: path.to_owned(),
@@ -81,7 +92,7 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-fn line_of(text: &str, at: usize) -> usize {
+pub(super) fn line_of(text: &str, at: usize) -> usize {
     text[..at.min(text.len())].matches('\n').count() + 1
 }
 

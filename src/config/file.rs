@@ -8,7 +8,9 @@ use serde::Deserialize;
 
 use crate::base::limits;
 use crate::config::error::Problem;
+use crate::config::{dialects, policy};
 use crate::push::hops::SETS_MAX;
+use crate::registry::features::ICSIS_MAX;
 
 /// The whole file. Every section and key has a default except the addresses of the SIP core.
 #[derive(Clone, Debug, Deserialize)]
@@ -42,6 +44,9 @@ pub struct Config {
     /// What operators look at.
     #[serde(default)]
     pub admin: Admin,
+    /// Handset dialects beside the built-in ones.
+    #[serde(default)]
+    pub dialect: Vec<Dialect>,
 }
 
 /// `[node]`
@@ -228,11 +233,80 @@ fn default_release() -> String {
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Grouping {
+    /// One session for each conversation, one after the other.
+    Conversation,
     /// One session carries everything queued for the user.
     #[default]
     User,
     /// One message per session.
     Message,
+}
+
+/// `push.goal`
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Goal {
+    /// One device has it.
+    Any,
+    /// One device has it, and no other that could take it still waits.
+    #[default]
+    EachSelected,
+    /// Every device that appears while the message lives.
+    UntilExpiry,
+}
+
+/// `dialect.setup`
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum OfferSetup {
+    /// We connect.
+    Active,
+    /// The client chooses.
+    Actpass,
+}
+
+/// `[[dialect]]`: pushes to some handsets look otherwise. A name that is built in changes that one; keys
+/// that are absent are as in `like`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dialect {
+    /// Its name.
+    pub name: String,
+    /// The dialect it builds upon; default: the built-in one of its name, else `plain`.
+    pub like: Option<String>,
+    /// It is for devices that registered one of these services.
+    #[serde(default)]
+    pub match_icsi: Vec<String>,
+    /// And none of these.
+    #[serde(default)]
+    pub unless_icsi: Vec<String>,
+    /// And one of these features: `name`, or `name=value` with `*` for any characters.
+    #[serde(default)]
+    pub match_features: Vec<String>,
+    /// And whose User-Agent, as they answered before, fits one of these; `*` is any characters.
+    #[serde(default)]
+    pub match_user_agent: Vec<String>,
+    /// The service in Contact, Accept-Contact and P-Asserted-Service.
+    pub icsi: Option<String>,
+    /// User-Agent.
+    pub user_agent: Option<String>,
+    /// URI of P-Asserted-Identity.
+    pub asserted_identity: Option<String>,
+    /// The sender in Referred-By.
+    pub referred_by: Option<bool>,
+    /// The sender in From and P-Asserted-Identity.
+    pub from_sender: Option<bool>,
+    /// Ask for MSRP success reports.
+    pub success_report: Option<bool>,
+    /// Who connects.
+    pub setup: Option<OfferSetup>,
+    /// Offer `a=msrp-cema`.
+    pub cema: Option<bool>,
+    /// Messages of a session.
+    pub grouping: Option<Grouping>,
+    /// Further header lines of the INVITE.
+    #[serde(default)]
+    pub headers: Vec<String>,
 }
 
 /// `[push]`
@@ -251,6 +325,8 @@ pub struct Push {
     pub max_messages: u32,
     /// Sessions and messages.
     pub grouping: Grouping,
+    /// When a message is done with several devices.
+    pub goal: Goal,
     /// Whether a next hop's 200 counts when no report comes.
     pub accept_hop_ack: bool,
     /// Wait for a report after the last 200, milliseconds.
@@ -274,6 +350,7 @@ impl Default for Push {
             max_session_s: 300,
             max_messages: 1000,
             grouping: Grouping::User,
+            goal: Goal::EachSelected,
             accept_hop_ack: true,
             report_wait_ms: 10_000,
             accept_require: false,
@@ -328,6 +405,11 @@ pub enum Gruu {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Selection {
+    /// Rules of provider and users, a file of its own that is read again on SIGHUP; a relative path
+    /// is taken from the directory of the configuration file.
+    pub policy: Option<PathBuf>,
+    /// To devices that registered largemsg and not the service of `identity.icsi`, push with largemsg.
+    pub tag_fallback: bool,
     /// Most devices of a user that are pushed to.
     pub max_devices: usize,
     /// Shortest remaining binding life, seconds.
@@ -345,6 +427,8 @@ pub struct Selection {
 impl Default for Selection {
     fn default() -> Self {
         Self {
+            policy: None,
+            tag_fallback: true,
             max_devices: limits::DEVICES_PER_USER_MAX,
             min_remaining_s: 10,
             gruu: Gruu::Strict,
@@ -508,7 +592,8 @@ impl Config {
                 "set sip.path_mtu to the path MTU towards the core, or use transport = \"tcp\"",
             );
         }
-        self.check_services()
+        self.check_services()?;
+        dialects::check(self)
     }
 
     fn check_hops(&self) -> Result<(), Problem> {
@@ -589,6 +674,14 @@ impl Config {
                 "selection.max_devices",
                 format!("{} is out of range", self.selection.max_devices),
                 "use 1 to 64",
+            );
+        }
+        let known = policy::known_icsis(self).len();
+        if known > ICSIS_MAX {
+            return problem(
+                "identity.accepted_icsi",
+                format!("{known} services, those of dialects and well-known ones included"),
+                "name fewer: 32 are told apart",
             );
         }
         if !(1..=1024).contains(&self.store.segment_mib) {

@@ -1,8 +1,10 @@
 //! Layer 6: the configuration file. Strict: an unknown key, a wrong type or a value out of range
 //! names file, line, key and remedy, and nothing starts.
 
+pub mod dialects;
 pub mod error;
 pub mod file;
+pub mod policy;
 
 use std::path::Path;
 
@@ -16,7 +18,11 @@ pub use file::Config;
 pub fn load(path: &Path) -> Result<Config, ConfigError> {
     let text =
         std::fs::read_to_string(path).map_err(|error| ConfigError::unreadable(path, &error))?;
-    parse(path, &text)
+    let mut config = parse(path, &text)?;
+    if let (Some(policy), Some(directory)) = (&mut config.selection.policy, path.parent()) {
+        *policy = directory.join(&*policy);
+    }
+    Ok(config)
 }
 
 /// Checks `text`; `path` is only named in errors.

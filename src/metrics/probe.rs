@@ -88,6 +88,44 @@ probe! {
     subscribes_sent_total,
     /// NOTIFYs applied.
     notifies_total,
+    /// Verdicts of decisions: the user is not served here.
+    verdict_user_not_served_total,
+    /// Verdicts of decisions: the user is barred.
+    verdict_user_barred_total,
+    /// Verdicts of decisions: the user wants messages held.
+    verdict_user_pref_hold_total,
+    /// Verdicts of decisions: no message waits.
+    verdict_no_message_total,
+    /// Verdicts of decisions: the provider has stopped pushes.
+    verdict_stopped_total,
+    /// Verdicts of decisions: not registered, or not for long enough.
+    verdict_not_active_total,
+    /// Verdicts of decisions: no usable address.
+    verdict_no_gruu_total,
+    /// Verdicts of decisions: no accepted service.
+    verdict_no_cpm_total,
+    /// Verdicts of decisions: excluded by its user.
+    verdict_pref_excluded_total,
+    /// Verdicts of decisions: roams.
+    verdict_roaming_total,
+    /// Verdicts of decisions: a push to it is open.
+    verdict_busy_push_total,
+    /// Verdicts of decisions: waits for its registration to change.
+    verdict_wait_total,
+    /// Verdicts of decisions: left alone for its binding.
+    verdict_quarantine_total,
+    /// Verdicts of decisions: tried again later.
+    verdict_backoff_total,
+    /// Verdicts of decisions: no message is for it.
+    verdict_nothing_for_it_total,
+    /// Verdicts of decisions: others come first.
+    verdict_fanout_cut_total,
+    /// Verdicts of decisions: no next hop has room.
+    verdict_throttled_total,
+    /// Verdicts of decisions: selected.
+    verdict_selected_total,
+    /// Rules of selection put in force after the start.
+    rules_adopted_total,
     /// NOTIFYs refused.
     notifies_rejected_total,
     /// Reginfo documents that did not parse.

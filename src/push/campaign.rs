@@ -7,14 +7,17 @@
 
 use core::time::Duration;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use crate::base::entropy::Jitter;
+use crate::base::limits;
 use crate::base::outbox::Destination;
 use crate::base::slab::{Key, Slab};
 use crate::base::surface::LinkKind;
 use crate::base::time::Timestamp;
 use crate::imdn::{self, Ending, Requested};
 use crate::push::delivery::{self, Fit, Progress};
+use crate::push::dialect::Dialect;
 use crate::push::hops::{COMMON_SET, SETS_MAX};
 use crate::push::notices::Notices;
 use crate::push::notifier::NotifierDialog;
@@ -25,9 +28,11 @@ use crate::push::{Ctx, INFLIGHT_MAX, Outcome, Push, PushState, guard_after};
 use crate::reginfo::document::Document;
 use crate::registry::features::KnownLists;
 use crate::registry::{self, Class, Facts, OutcomeOptions, RegistryOptions, User, classify};
+use crate::selection::rules::{RuleBook, Ruling};
 use crate::selection::{
     self, CANDIDATES_MAX, DeviceView, Moment, Policy, QueueView, Selection, UserView, Verdict,
 };
+use crate::sip::uri;
 use crate::store::index::{Entry, Fate, Goal, Mailbox, Marked};
 use crate::store::op::{DepositFlags, Evidence, Mark, MarkKind, NOTICE_NUMBERS, RemovalReason};
 use crate::store::record::{self, Record};
@@ -38,7 +43,7 @@ use crate::wheel::TimerId;
 pub struct CampaignOptions {
     /// Changes within this time of a decision wait for its end (SEL-2).
     pub coalesce: Duration,
-    /// Provider policy of the selection.
+    /// Provider policy of the selection, until [`Campaigns::adopt`].
     pub policy: Policy,
     /// How documents are read.
     pub registry: RegistryOptions,
@@ -76,6 +81,8 @@ pub struct UserState {
     pub subscribe_at: Timestamp,
     /// A NOTIFY was acknowledged unread: full state is to be asked for (SUB-9).
     pub dirty: bool,
+    /// When to ask for full state because the registrar named the user and told nothing since.
+    pub doubt_at: Timestamp,
     /// The subscription's requests.
     pub subscribe: SubscribeState,
     /// The list of hops of the S-CSCF that serves the user (NH-1).
@@ -94,6 +101,7 @@ impl Default for UserState {
             pushes: 0,
             subscribe_at: Timestamp::NEVER,
             dirty: false,
+            doubt_at: Timestamp::NEVER,
             subscribe: SubscribeState::default(),
             set: COMMON_SET,
         }
@@ -137,6 +145,9 @@ pub struct Campaigns {
     pub lists: KnownLists,
     /// Notices of clients on their way to the senders.
     pub notices: Notices,
+    rules: Arc<RuleBook>,
+    /// The slot of the registry from which on users have not been looked at since the rules changed.
+    review_from: Option<u32>,
     queue: VecDeque<Key>,
     /// Users whom no hop could take, by their set.
     throttled: Vec<VecDeque<Key>>,
@@ -156,6 +167,8 @@ impl Campaigns {
     #[must_use]
     pub fn new(options: CampaignOptions) -> Self {
         Self {
+            rules: Arc::new(RuleBook::new(options.policy)),
+            review_from: None,
             options,
             document: Document::new(),
             lists: KnownLists::default(),
@@ -168,6 +181,44 @@ impl Campaigns {
             selection: Selection::default(),
             devices: Vec::with_capacity(64),
             keys: Vec::with_capacity(64),
+        }
+    }
+
+    /// The rules in force.
+    #[must_use]
+    pub fn rules(&self) -> &RuleBook {
+        &self.rules
+    }
+
+    /// Puts other rules in force. Users look themselves up again at their next decision; those with
+    /// mail are to be decided on anew (SEL-1), see [`Campaigns::review`].
+    pub fn adopt(&mut self, rules: &Arc<RuleBook>) {
+        self.rules = if rules.edition() == self.rules.edition() {
+            // Users would take what they know of the old ones for its rules.
+            let mut rules = RuleBook::clone(rules);
+            rules.follow(&self.rules);
+            Arc::new(rules)
+        } else {
+            Arc::clone(rules)
+        };
+        self.review_from = Some(0);
+    }
+
+    /// The next slots of the registry, of `slots`, to be looked at after a change of the rules.
+    pub fn review(&mut self, slots: u32) -> core::ops::Range<u32> {
+        let Some(from) = self.review_from else {
+            return 0..0;
+        };
+        let end = slots.min(from.saturating_add(REVIEWED_PER_TURN));
+        self.review_from = (end < slots).then_some(end);
+        from.min(end)..end
+    }
+
+    /// Makes sure that `user` knows which rules are its own.
+    #[inline]
+    pub fn rule(&self, user: &mut User) {
+        if user.ruling.edition != self.rules.edition() {
+            user.ruling = ruling_of(&self.rules, user);
         }
     }
 
@@ -232,6 +283,9 @@ impl Campaigns {
     /// When there is a decision to make next: at once ([`Timestamp::ZERO`]), or when the pace allows.
     #[must_use]
     pub fn due_at(&self) -> Timestamp {
+        if self.review_from.is_some() {
+            return Timestamp::ZERO;
+        }
         if self.queue.is_empty() && self.hop_room == 0 {
             Timestamp::NEVER
         } else {
@@ -270,7 +324,15 @@ impl Campaigns {
         parts.state.decide_at = Timestamp::NEVER;
         parts.ctx.probe.decisions_total += 1;
         self.evaluate(parts, key);
-        parts.state.retry_at = self.selection.again_at();
+        parts.state.retry_at = self.look_again_at(parts, key);
+        match self.selection.user_verdict() {
+            Some(verdict) => *verdict.counter(parts.ctx.probe) += 1,
+            None => {
+                for verdict in self.selection.verdicts() {
+                    *verdict.counter(parts.ctx.probe) += 1;
+                }
+            }
+        }
         let waits = self.selection.verdicts().contains(&Verdict::Throttled);
         for index in self.selection.selected() {
             parts.ctx.probe.devices_selected_total += 1;
@@ -281,6 +343,8 @@ impl Campaigns {
             push.reset(parts.ctx.env, push_key, key, device.key);
             push.set = parts.state.set;
             push.binding = device.binding;
+            push.dialect = device.dialect;
+            push.takes = self.rules.limit_of(parts.user.ruling, device.key);
             device.pushing = Some(push_key);
             parts.state.pushes += 1;
             started.push(push_key);
@@ -293,46 +357,57 @@ impl Campaigns {
         }
     }
 
-    fn evaluate(&mut self, parts: &Parts<'_, '_>, key: Key) {
-        let now_s = seconds(parts.ctx);
-        let mailbox = parts.ctx.post.mailbox_ref(key.slot);
-        let mut queue = QueueView::default();
-        self.devices.clear();
-        for (index, device) in parts.user.devices.iter().enumerate().take(CANDIDATES_MAX) {
-            let fits =
-                mailbox.is_some_and(|mailbox| mailbox.next_pending(device.key, 0, now_s).is_some());
-            queue.fitting |= u32::from(fits) << index;
-            self.devices.push(DeviceView::of(device));
-        }
-        let live = mailbox.map_or(0, Mailbox::len);
-        queue.live = u32::try_from(live).unwrap_or(u32::MAX);
+    fn evaluate(&mut self, parts: &mut Parts<'_, '_>, key: Key) {
+        self.rule(parts.user);
         let moment = Moment {
             now: parts.ctx.now,
             wall: parts.ctx.wall,
             tokens: parts.ctx.hops.invite_room(parts.ctx.now, parts.state.set),
         };
-        let user = UserView::of(parts.user);
-        let policy = &self.options.policy;
-        selection::evaluate(
-            &user,
-            &self.devices,
-            &queue,
-            policy,
+        let mailbox = parts.ctx.post.mailbox_ref(key.slot);
+        weigh(
+            (parts.user, mailbox),
+            &self.rules,
             moment,
+            &mut self.devices,
             &mut self.selection,
         );
     }
 
-    /// Keys of the devices a message waits for: those registered now that a decision could select.
-    fn goal_devices(&mut self, user: &User, policy_now: Timestamp) -> &[u64] {
+    /// When time alone may change what was just decided.
+    fn look_again_at(&self, parts: &Parts<'_, '_>, key: Key) -> Timestamp {
+        let at = self.selection.again_at();
+        let Some(Verdict::UserPrefHold { until: Some(until) }) = self.selection.user_verdict()
+        else {
+            return at;
+        };
+        let mailbox = parts.ctx.post.mailbox_ref(key.slot);
+        if mailbox.is_none_or(Mailbox::is_empty) {
+            return at;
+        }
+        let wait = until.0.saturating_sub(parts.ctx.wall.0);
+        at.min(parts.ctx.now + Duration::from_millis(wait))
+    }
+
+    /// Keys of the devices that message `number` waits for: those registered now that a decision could
+    /// select for it.
+    fn goal_devices(&mut self, user: &mut User, number: u64, mailbox: &Mailbox, now: Timestamp) {
         self.keys.clear();
+        self.rule(user);
+        let policy = self.rules.policy(user.ruling);
+        let preference = self.rules.preference(user.ruling);
+        let entry = mailbox.lookup(number);
         for device in &user.devices {
-            let reachable = device.active && device.expires_at > policy_now;
-            if reachable && self.options.policy.is_capable(&DeviceView::of(device)) {
+            let wanted = preference.is_none_or(|preference| {
+                let limit = preference.limit_of(device.key);
+                preference.admits(device.key)
+                    && entry.is_none_or(|entry| limit.takes(entry.bytes(), entry.hints()))
+            });
+            let reachable = device.active && device.expires_at > now;
+            if reachable && wanted && policy.is_capable(&DeviceView::of(device)) {
                 self.keys.push(device.key);
             }
         }
-        &self.keys
     }
 
     /// Takes what happened to a message in a session into the queue and the store.
@@ -366,8 +441,8 @@ impl Campaigns {
         }
         let goal = self.options.goal;
         let now = parts.ctx.now;
-        let selected = self.goal_devices(parts.user, now);
-        let settled = mailbox.is_settled(number, goal, selected);
+        self.goal_devices(parts.user, number, mailbox, now);
+        let settled = mailbox.is_settled(number, goal, &self.keys);
         let Some(location) = mailbox.lookup(number).and_then(|entry| entry.location()) else {
             return;
         };
@@ -466,6 +541,13 @@ impl Campaigns {
             if matches!(outcome, Outcome::Drained | Outcome::Cap) {
                 device.losses = None;
             }
+            if let Some(agents) = push.agents
+                && agents != device.agents
+            {
+                device.agents = agents;
+                let rules = &self.options.registry.dialects;
+                device.dialect = rules.pick(device.features, agents);
+            }
             let status = if let Outcome::Status { status, .. } = outcome {
                 status
             } else {
@@ -476,9 +558,9 @@ impl Campaigns {
                 class,
                 status,
                 binding,
-                required: parts.ctx.env.templates.demands_features() && !push.no_require,
+                required: parts.ctx.env.forms.common.demands_features() && !push.no_require,
                 code: outcome.code(),
-                note: b"",
+                note: &push.note,
             };
             let followup = device.record(now, record, parts.ctx.jitter, &self.options.outcome);
             refresh = followup.refresh_subscription;
@@ -503,6 +585,61 @@ impl Campaigns {
         self.hop_room();
         refresh
     }
+}
+
+/// Users looked at in one turn after the rules changed.
+const REVIEWED_PER_TURN: u32 = 4096;
+
+/// Decides for a user with its queue, into `selection`; `devices` is for its views. The one place that
+/// gathers what [`selection::evaluate`] looks at, for shards and for explanations alike.
+pub fn weigh(
+    (user, mailbox): (&User, Option<&Mailbox>),
+    rules: &RuleBook,
+    moment: Moment,
+    devices: &mut Vec<DeviceView>,
+    selection: &mut Selection,
+) {
+    let now_s = u32::try_from(moment.wall.as_secs()).unwrap_or(u32::MAX);
+    let preference = rules.preference(user.ruling);
+    let mut queue = QueueView::default();
+    devices.clear();
+    for (index, device) in user.devices.iter().enumerate().take(CANDIDATES_MAX) {
+        let fits = mailbox.is_some_and(|mailbox| {
+            let next = match preference {
+                None => mailbox.next_pending(device.key, 0, now_s),
+                Some(preference) => {
+                    let limit = preference.limit_of(device.key);
+                    mailbox.next_fitting(device.key, 0, now_s, limit)
+                }
+            };
+            next.is_some()
+        });
+        queue.fitting |= u32::from(fits) << index;
+        devices.push(DeviceView::of(device));
+    }
+    let live = mailbox.map_or(0, Mailbox::len);
+    queue.live = u32::try_from(live).unwrap_or(u32::MAX);
+    let view = UserView::of(user, preference, moment.wall);
+    let policy = rules.policy(user.ruling);
+    selection::evaluate(&view, devices, &queue, policy, moment, selection);
+}
+
+/// Which rules of the book are `user`'s, by any of the identities that it is known under.
+#[cold]
+#[must_use]
+pub fn ruling_of(rules: &RuleBook, user: &User) -> Ruling {
+    if rules.is_uniform() {
+        return rules.look_up(core::iter::empty());
+    }
+    let mut names = vec![user.canonical.clone()];
+    let written = core::iter::once(&user.identity[..]).chain(user.registered_identities());
+    for identity in written {
+        let mut name = Vec::new();
+        if uri::canonical_identity(identity, &mut name).is_ok() && !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    rules.look_up(names.iter().map(Vec::as_slice))
 }
 
 /// A user's parts, with the context of the turn.
@@ -601,9 +738,9 @@ pub fn launch(push: &mut Push, parts: &mut Parts<'_, '_>) -> Option<Outcome> {
         .ctx
         .post
         .mailbox_ref(user.slot)
-        .and_then(|mailbox| mailbox.next_pending(push.device, 0, now_s))
-        .map(|entry| (entry.number(), entry.location()));
-    let Some((number, location)) = first else {
+        .and_then(|mailbox| mailbox.next_fitting(push.device, 0, now_s, push.takes))
+        .map(|entry| (entry.number(), entry.location(), entry.hints()));
+    let Some((number, location, hints)) = first else {
         push.state = PushState::Ending;
         return Some(Outcome::Drained);
     };
@@ -634,12 +771,30 @@ pub fn launch(push: &mut Push, parts: &mut Parts<'_, '_>) -> Option<Outcome> {
     if deposit.flags.contains(DepositFlags::RARE_FIELDS) {
         push.target.repeat(deposit.related_icid, deposit.lines);
     }
+    let dialect = parts.ctx.env.dialect(push);
+    if dialect.referred_by || dialect.from_sender {
+        name_sender(push, dialect, deposit.sender);
+    }
+    push.conversation = (dialect.grouping == Grouping::Conversation).then_some(hints);
     push.target.write(ids, deposit.identity, target.uri, |out| {
         if target.rule.needs_instance() {
             user.write_accept_contact(device, out);
         }
     });
     signalling::start(push, parts.ctx)
+}
+
+/// Who sent the first message stands in the INVITE, where the dialect wants it; for a sender who cannot
+/// be written there, and in From only, the service.
+fn name_sender(push: &mut Push, dialect: &Dialect, sender: &[u8]) {
+    let fit = !sender.is_empty()
+        && sender.len() <= limits::URI_BYTES_MAX
+        && sender
+            .iter()
+            .all(|&c| c.is_ascii_graphic() && !matches!(c, b'<' | b'>' | b'"'));
+    let named = if fit { sender } else { &dialect.pf_uri };
+    push.target
+        .name_sender(named, fit && dialect.referred_by, dialect.from_sender);
 }
 
 /// Over how long requests that were held back are spread.
@@ -667,8 +822,8 @@ pub fn pump(
         if !push.session.can_start() || push.inflight.len() >= inflight_max {
             return None;
         }
-        let limit = match parts.ctx.env.options.grouping {
-            Grouping::User => parts.ctx.env.options.max_messages,
+        let limit = match parts.ctx.env.dialect(push).grouping {
+            Grouping::User | Grouping::Conversation => parts.ctx.env.options.max_messages,
             Grouping::Message => 1,
         };
         let now_s = seconds(parts.ctx);
@@ -683,6 +838,10 @@ pub fn pump(
         };
         match delivery::judge(push, parts.ctx, number) {
             Fit::Load => return wait_for(push, parts, number),
+            Fit::Send { .. } if delivery::is_named(push, number) => return None,
+            Fit::Send { .. } if !is_of_conversation(push, parts.ctx, number) => {
+                push.looked_at(number);
+            }
             Fit::Send { total } => {
                 push.guard = Timestamp::NEVER;
                 push.looked_at(number);
@@ -712,13 +871,43 @@ pub fn pump(
 /// The next message of the session: in order of intake, notices after all others (LIFE-4, AMB-19).
 fn next_number(push: &Push, mailbox: &Mailbox, now_s: u32) -> Option<u64> {
     let after = |number| {
-        let next = mailbox.next_pending(push.device, number, now_s);
-        next.map(Entry::number)
+        let mut number = number;
+        loop {
+            let next = mailbox.next_fitting(push.device, number, now_s, push.takes)?;
+            let other = push
+                .conversation
+                .is_some_and(|hints| !hints.may_share_conversation(next.hints()));
+            if !other {
+                return Some(next.number());
+            }
+            number = next.number();
+        }
     };
     match after(push.last_number) {
         Some(number) if number >= NOTICE_NUMBERS => after(push.last_notice),
         next => next,
     }
+}
+
+fn has_more(push: &Push, ctx: &Ctx<'_>) -> bool {
+    let mailbox = ctx.post.mailbox_ref(push.user().slot);
+    mailbox.is_some_and(|mailbox| {
+        mailbox
+            .next_fitting(push.device, 0, seconds(ctx), push.takes)
+            .is_some()
+    })
+}
+
+/// Whether a session of one conversation may carry message `number`, whose record is in memory.
+fn is_of_conversation(push: &Push, ctx: &Ctx<'_>, number: u64) -> bool {
+    if push.conversation.is_none() {
+        return true;
+    }
+    let Some(Ok(Record::Deposit(deposit))) = ctx.post.cache.lookup(number).map(record::decode)
+    else {
+        return true;
+    };
+    deposit.conversation_id == push.target.conversation_id()
 }
 
 fn wait_for(push: &mut Push, parts: &mut Parts<'_, '_>, number: u64) -> Option<Outcome> {
@@ -757,6 +946,11 @@ fn drained(push: &mut Push, parts: &mut Parts<'_, '_>, limit: u32) -> Option<Out
         delivery::send_bind(push, parts.ctx);
     }
     if push.messages_sent >= limit {
+        signalling::bye_drained(push, parts.ctx);
+        return Some(Outcome::Cap);
+    }
+    if push.conversation.is_some() && has_more(push, parts.ctx) {
+        // Of another conversation, whose session it holds up.
         signalling::bye_drained(push, parts.ctx);
         return Some(Outcome::Cap);
     }

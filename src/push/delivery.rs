@@ -52,7 +52,7 @@ pub fn attach(push: &mut Push, ctx: &mut Ctx<'_>, answer: &Answer<'_>) -> Result
         return Err(SdpError::Dir);
     }
     take_media(push, answer);
-    push.session.reset(&ctx.env.options.session);
+    push.session.reset(&ctx.env.dialect(push).session);
     let role = if answer.setup == Some(Setup::Active) {
         Role::Wait
     } else {
@@ -169,7 +169,7 @@ pub fn renew(
     push.waiting_for = None;
     push.bound_by_us = false;
     push.inbound.reset();
-    push.session.reset(&ctx.env.options.session);
+    push.session.reset(&ctx.env.dialect(push).session);
     if let Some(session) = &mut push.negotiation {
         session.moves = session.moves.wrapping_add(1);
     }
@@ -266,10 +266,17 @@ pub fn begin(push: &mut Push, number: u64, total: u64) {
     push.session.start_message(handle_of(number), total);
 }
 
-/// The session machine's name of a message: the low half of its number.
+/// The session machine's name of a message. Numbers of different starts of the engine differ above
+/// bit 32 alone, so that all bits must count; two of one name are not sent at a time ([`is_named`]).
 #[must_use]
-pub fn handle_of(number: u64) -> u32 {
-    u32::try_from(number & 0xffff_ffff).expect("masked to 32 bits")
+pub const fn handle_of(number: u64) -> u32 {
+    (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
+}
+
+/// Whether a message in flight has the name that `number` would get: it has to end first.
+#[must_use]
+pub fn is_named(push: &Push, number: u64) -> bool {
+    number_of(push, handle_of(number)).is_some()
 }
 
 /// The message in flight that `handle` names.
@@ -326,7 +333,7 @@ pub fn flow(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<u64> {
             start: chunk.start,
             end: chunk.start + u64::from(chunk.len) - 1,
             total: chunk.total,
-            success_report: true,
+            success_report: ctx.env.dialect(push).success_report,
             failure_report: true,
             content_type: b"message/cpim",
             body,
@@ -531,5 +538,17 @@ mod tests {
         ] {
             assert_eq!(read_message_id(foreign), None);
         }
+    }
+
+    /// Numbers begin with the wall clock in milliseconds, shifted; one may come from each start.
+    #[test]
+    fn messages_of_different_starts_have_different_names() {
+        let mut names = std::collections::BTreeSet::new();
+        for start in 0..4096_u64 {
+            for step in 0..16 {
+                names.insert(handle_of((1_795_000_000_000 + start * 4096) << 20 | step));
+            }
+        }
+        assert_eq!(names.len(), 4096 * 16);
     }
 }

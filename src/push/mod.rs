@@ -13,7 +13,9 @@
 
 pub mod campaign;
 pub mod delivery;
+pub mod dialect;
 pub mod hops;
+pub mod inspect;
 pub mod names;
 pub mod negotiation;
 pub mod notices;
@@ -39,14 +41,15 @@ use crate::metrics::probe::Probe;
 use crate::msrp::inbound::Reassembly;
 use crate::msrp::session::Session;
 use crate::registry::outcome::BindingId;
-use crate::sdp::{SdpError, Setup};
+use crate::sdp::SdpError;
 use crate::sip::dialog::Dialog;
 use crate::sip::session_timer::{InitialMinSe, Refresh, SessionTimer};
 use crate::sip::template::Templates;
 use crate::sip::transaction::client_invite::{ClientInvite, ClientInviteState};
 use crate::sip::transaction::client_non_invite::ClientNonInvite;
-use crate::store::op::NOTICE_NUMBERS;
+use crate::store::op::{Hints, MediaLimit, NOTICE_NUMBERS};
 use crate::wheel::TimerId;
+use dialect::{Dialect, Forms};
 use hops::Hops;
 use negotiation::{Negotiation, OwnOffer};
 use options::PushOptions;
@@ -60,14 +63,10 @@ pub struct Env {
     pub shard: u8,
     /// Mints and verifies identifiers.
     pub minter: Minter,
-    /// The compiled profile.
-    pub templates: Templates,
-    /// The same with the Route of each S-CSCF that has hops of its own.
-    pub set_templates: Vec<Templates>,
-    /// `Route` lines of these, for requests outside a dialog.
+    /// The compiled profile, for what is no push.
+    pub forms: Forms,
+    /// `Route` lines for requests outside a dialog, of each S-CSCF that has hops of its own.
     pub set_route_lines: Vec<Vec<u8>>,
-    /// The same for requests over streams, where datagrams are the rule.
-    pub stream_templates: Option<Templates>,
     /// How pushes behave.
     pub options: PushOptions,
     /// Our MSRP URI up to the session-id: `msrp://host:port/`.
@@ -76,8 +75,8 @@ pub struct Env {
     pub sent_by: Vec<u8>,
     /// `Server` line of our responses.
     pub server_line: Vec<u8>,
-    /// `Contact` line of our responses in a push dialog.
-    pub contact_line: Vec<u8>,
+    /// How pushes look to devices, the plain form first.
+    pub dialects: Vec<Dialect>,
     /// `Route` line of requests outside a dialog.
     pub route_line: Vec<u8>,
     /// What our descriptions of a session say.
@@ -97,21 +96,15 @@ pub struct OwnMedia {
     pub accept_wrapped_types: Vec<u8>,
     /// Value of `a=max-size`, octets.
     pub max_size: Option<u64>,
-    /// Whether we offer `a=msrp-cema`.
-    pub cema: bool,
-    /// What our offer says on who connects.
-    pub setup: Setup,
     /// `Allow` and `Supported` lines of a 2xx inside a dialog.
     pub allow_lines: Vec<u8>,
 }
 
 impl Env {
-    /// What requests for a user of `set` are made of.
+    /// What requests outside pushes for a user of `set` are made of.
     #[must_use]
     pub fn templates_of(&self, set: u8) -> &Templates {
-        let own = usize::from(set).checked_sub(1);
-        own.and_then(|place| self.set_templates.get(place))
-            .unwrap_or(&self.templates)
+        self.forms.of(set, false)
     }
 
     /// `Route` line of requests outside a dialog for a user of `set`.
@@ -120,6 +113,13 @@ impl Env {
         let own = usize::from(set).checked_sub(1);
         own.and_then(|place| self.set_route_lines.get(place))
             .unwrap_or(&self.route_line)
+    }
+
+    /// How pushes to the device of `push` look.
+    #[must_use]
+    #[inline]
+    pub fn dialect(&self, push: &Push) -> &Dialect {
+        &self.dialects[usize::from(push.dialect)]
     }
 
     /// A token of `kind` for `key`.
@@ -347,8 +347,16 @@ pub struct Push {
     pub waiting_for: Option<u64>,
     /// Messages judged in this session so far (DLV-6).
     pub messages_sent: u32,
+    /// Which messages the device takes, as its user wants it.
+    pub takes: MediaLimit,
     /// Send one message at a time: sessions of this device were lost lately (BAD-30).
     pub careful: bool,
+    /// Index of the device's dialect.
+    pub dialect: u8,
+    /// Sessions are of one conversation: that of this session's first message.
+    pub conversation: Option<Hints>,
+    /// Patterns that the device's User-Agent fits, when they are looked at and it named itself.
+    pub agents: Option<u16>,
     /// Leave `require` and `explicit` out of the INVITE (RSP-17).
     pub no_require: bool,
     /// Its INVITE goes whatever a hop's overload control asks for (OVL-11).
@@ -367,6 +375,8 @@ pub struct Push {
     pub inbound: Reassembly,
     /// To value of the last failure, for repeated ACKs.
     pub failed_to: Vec<u8>,
+    /// Reason and Warning of a refusal or of the peer's BYE, for show only (RSP-32).
+    pub note: Vec<u8>,
     /// The device's binding when the push was decided on: the one its outcome is about.
     pub binding: BindingId,
     /// Hashes of the To tags of the forks ended so far.
@@ -414,7 +424,12 @@ impl Push {
         self.msrp_link = None;
         self.waiting_for = None;
         self.messages_sent = 0;
+        self.takes = MediaLimit::NONE;
         self.careful = false;
+        self.dialect = 0;
+        self.conversation = None;
+        self.agents = None;
+        self.note.clear();
         self.no_require = false;
         self.urgent = false;
         self.last_number = 0;

@@ -236,7 +236,7 @@ fn transmit(notice: &Notice, ctx: &mut Ctx<'_>, key: Key) {
     let trunk = notice.trunk.expect("a notice that is sent has its trunk");
     if !ctx
         .out
-        .send(trunk, |out| env.templates.message(&fields, out))
+        .send(trunk, |out| env.forms.common.message(&fields, out))
     {
         ctx.probe.output_dropped_total += 1;
     }

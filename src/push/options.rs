@@ -2,12 +2,16 @@
 
 use core::time::Duration;
 
+use crate::push::dialect::DialectOptions;
+use crate::registry::features::AgentPatterns;
 use crate::sip::session_timer::SessionTimerOptions;
 use crate::sip::transaction::TransactionOptions;
 
 /// What is sent to a device in one session (AMB-2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Grouping {
+    /// The queued messages of one conversation, then the next.
+    Conversation,
     /// Every queued message of the user.
     #[default]
     User,
@@ -40,6 +44,12 @@ pub struct PushOptions {
     pub msrp_reuse: bool,
     /// Grouping of messages into sessions.
     pub grouping: Grouping,
+    /// Handset dialects; the first is that of every device without another. Empty: the profile as it is.
+    pub dialects: Vec<DialectOptions>,
+    /// User-Agents that tell dialects apart.
+    pub agents: AgentPatterns,
+    /// There are such: User-Agents of answers are looked at.
+    pub reads_agents: bool,
     /// Options of the MSRP machine.
     pub session: crate::msrp::session::SessionOptions,
     /// Octets waiting for an MSRP connection above which a session holds back.
@@ -60,6 +70,9 @@ impl Default for PushOptions {
             media_guard: true,
             msrp_reuse: false,
             grouping: Grouping::User,
+            dialects: Vec::new(),
+            agents: AgentPatterns::default(),
+            reads_agents: false,
             session: crate::msrp::session::SessionOptions::default(),
             msrp_backlog_bytes_max: 256 * 1024,
         }

@@ -22,6 +22,8 @@ pub struct Target {
     /// What few messages have: the related charging identifier, then header lines.
     rare: Vec<u8>,
     icid_end: u32,
+    /// End of the lines, where the sender for From begins.
+    lines_end: u32,
 }
 
 impl Target {
@@ -31,6 +33,7 @@ impl Target {
         self.ends = [0; PARTS];
         self.rare.clear();
         self.icid_end = 0;
+        self.lines_end = 0;
     }
 
     /// Writes what the INVITE repeats of its first message: the charging identifier, and whole header
@@ -43,6 +46,31 @@ impl Target {
         self.rare.extend_from_slice(related_icid);
         self.icid_end = offset(self.rare.len());
         self.rare.extend_from_slice(lines);
+        self.lines_end = offset(self.rare.len());
+    }
+
+    /// Names the sender of the first message: in a Referred-By line, as From, or both. Comes after
+    /// [`Target::repeat`].
+    ///
+    /// # Panics
+    /// As [`Target::repeat`].
+    pub fn name_sender(&mut self, sender: &[u8], referred_by: bool, from: bool) {
+        self.rare.truncate(self.lines_end as usize);
+        if referred_by {
+            self.rare.extend_from_slice(b"Referred-By: <");
+            self.rare.extend_from_slice(sender);
+            self.rare.extend_from_slice(b">\r\n");
+            self.lines_end = offset(self.rare.len());
+        }
+        if from {
+            self.rare.extend_from_slice(sender);
+        }
+    }
+
+    /// URI of From where the dialect leaves it open; else empty.
+    #[must_use]
+    pub fn from_uri(&self) -> &[u8] {
+        &self.rare[self.lines_end as usize..]
     }
 
     /// `icid-value` of the first message (IMS-4); mostly empty.
@@ -54,7 +82,7 @@ impl Target {
     /// Header lines with CRLF repeated from the first message (IMS-5, OVL-11); mostly empty.
     #[must_use]
     pub fn lines(&self) -> &[u8] {
-        &self.rare[self.icid_end as usize..]
+        &self.rare[self.icid_end as usize..self.lines_end as usize]
     }
 
     /// Writes all parts; `accept_contact` appends an extra Accept-Contact value, or nothing.
@@ -148,7 +176,11 @@ mod tests {
         target.repeat(b"icid", b"X: y\r\n");
         assert_eq!(target.related_icid(), b"icid");
         assert_eq!(target.lines(), b"X: y\r\n");
+        target.name_sender(b"sip:s@x", true, true);
+        assert_eq!(target.lines(), b"X: y\r\nReferred-By: <sip:s@x>\r\n");
+        assert_eq!(target.from_uri(), b"sip:s@x");
         target.clear();
+        assert_eq!(target.from_uri(), b"");
         assert_eq!(
             (target.related_icid(), target.lines()),
             (&b""[..], &b""[..])

@@ -193,6 +193,14 @@ impl Bindings {
         }
     }
 
+    /// The identities with a binding, as they were written.
+    pub(crate) fn identities(&self) -> impl Iterator<Item = &[u8]> + Clone {
+        let text = &self.text;
+        self.identities
+            .iter()
+            .map(|identity| identity.aor.slice(text))
+    }
+
     /// The next identity from the `from`-th on that was not learned yet, with its place.
     pub(crate) fn next_unlearned(&self, from: usize) -> Option<(usize, &[u8])> {
         let rest = self.identities.get(from..)?;

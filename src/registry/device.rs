@@ -82,6 +82,10 @@ pub struct Device {
     pub losses: Option<Box<Losses>>,
     /// The end of its last attempt.
     pub last: LastOutcome,
+    /// Patterns that its User-Agent fitted when it last answered.
+    pub agents: u16,
+    /// Index of the handset dialect it speaks.
+    pub dialect: u8,
     no_match: u8,
     was_active: bool,
     /// In this merge something of its bindings changed.
@@ -248,6 +252,7 @@ impl Device {
         self.registered_at = self.registered_at.max(binding.registered_at);
         self.features.icsi |= binding.features.icsi;
         self.features.refuses_invite |= binding.features.refuses_invite;
+        self.features.marks |= binding.features.marks;
         self.features.speaks |= binding.features.speaks;
         let better = self.rule == GruuRule::None || (binding.sip && !self.rule_of_sip);
         if usable && better {

@@ -1,4 +1,7 @@
-//! Feature parameters of a contact, read as RFC 3840 means them (REG-7, SEL-5). Layer 3.
+//! Feature parameters of a contact, read as RFC 3840 means them (REG-7, SEL-5), and the handset dialect
+//! they speak for. Layer 3.
+
+use crate::base::octets;
 
 /// What a contact's parameters say about it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -9,6 +12,92 @@ pub struct Features {
     pub refuses_invite: bool,
     /// At least one feature parameter was given.
     pub speaks: bool,
+    /// Bit i: the i-th pattern of features is fitted.
+    pub marks: u8,
+}
+
+/// Patterns of features that dialects look for: one bit each.
+pub const MARKS_MAX: usize = 8;
+/// Patterns of User-Agents that dialects look for: one bit each.
+pub const AGENTS_MAX: usize = 16;
+
+/// A parameter of a contact that a dialect looks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FeaturePattern {
+    /// Its name, whatever its case.
+    pub name: Vec<u8>,
+    /// What its value without quotes must fit; `*` stands for any octets.
+    pub value: Vec<u8>,
+}
+
+/// Bits of the `patterns` that one parameter fits.
+pub(crate) fn marks_of(name: &[u8], value: &[u8], patterns: &[FeaturePattern]) -> u8 {
+    let mut marks = 0;
+    for (bit, pattern) in patterns.iter().enumerate().take(MARKS_MAX) {
+        if name.eq_ignore_ascii_case(&pattern.name) && octets::glob(&pattern.value, unquoted(value))
+        {
+            marks |= 1 << bit;
+        }
+    }
+    marks
+}
+
+/// User-Agents that dialects look for, in lower case; `*` stands for any octets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AgentPatterns(pub Vec<Vec<u8>>);
+
+impl AgentPatterns {
+    /// Bits of the patterns that `agent` fits, whatever its case.
+    #[must_use]
+    pub fn fitting(&self, agent: &[u8]) -> u16 {
+        let agent = agent.to_ascii_lowercase();
+        let mut found = 0;
+        for (bit, pattern) in self.0.iter().enumerate().take(AGENTS_MAX) {
+            if octets::glob(pattern, &agent) {
+                found |= 1 << bit;
+            }
+        }
+        found
+    }
+}
+
+/// When a device speaks a dialect: every condition that is there must hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DialectRule {
+    /// Index of the dialect.
+    pub dialect: u8,
+    /// It registered one of these ICSIs; zero is no condition.
+    pub icsi: u32,
+    /// It registered none of these.
+    pub lacks: u32,
+    /// It fits one of these patterns of features; zero is no condition.
+    pub marks: u8,
+    /// Its User-Agent fits one of these patterns; zero is no condition.
+    pub agents: u16,
+}
+
+/// Which dialect a device speaks: that of the first rule that holds, else the plain one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DialectRules {
+    /// The rules, in order.
+    pub rules: Vec<DialectRule>,
+    /// The features that they look for. At most [`MARKS_MAX`].
+    pub features: Vec<FeaturePattern>,
+}
+
+impl DialectRules {
+    /// Index of the dialect of a device.
+    #[must_use]
+    #[inline]
+    pub fn pick(&self, features: Features, agents: u16) -> u8 {
+        let holds = |rule: &&DialectRule| {
+            (rule.icsi == 0 || rule.icsi & features.icsi != 0)
+                && rule.lacks & features.icsi == 0
+                && (rule.marks == 0 || rule.marks & features.marks != 0)
+                && (rule.agents == 0 || rule.agents & agents != 0)
+        };
+        self.rules.iter().find(holds).map_or(0, |rule| rule.dialect)
+    }
 }
 
 /// Most ICSIs a policy can accept: one bit each.
@@ -207,6 +296,52 @@ mod tests {
                 assert_eq!(known.icsi(value.as_bytes(), &accepted), want, "{value}");
             }
         }
+    }
+
+    // Proves: AMB-4
+    #[test]
+    fn the_first_rule_whose_conditions_all_hold_names_the_dialect() {
+        let rules = DialectRules {
+            rules: vec![
+                DialectRule {
+                    dialect: 1,
+                    marks: 1,
+                    agents: 2,
+                    ..DialectRule::default()
+                },
+                DialectRule {
+                    dialect: 2,
+                    icsi: 0b110,
+                    lacks: 0b001,
+                    ..DialectRule::default()
+                },
+            ],
+            features: vec![FeaturePattern {
+                name: b"+g.gsma.rcs.cpm.pager-large".to_vec(),
+                value: b"*".to_vec(),
+            }],
+        };
+        let features = |icsi, marks| Features {
+            icsi,
+            marks,
+            ..Features::default()
+        };
+        assert_eq!(rules.pick(features(0b001, 0), 0), 0);
+        assert_eq!(rules.pick(features(0b010, 0), 0), 2);
+        assert_eq!(
+            rules.pick(features(0b011, 0), 0),
+            0,
+            "it has what it must lack"
+        );
+        assert_eq!(rules.pick(features(0b100, 1), 1), 2, "another agent");
+        assert_eq!(rules.pick(features(0b100, 1), 2), 1);
+        assert_eq!(DialectRules::default().pick(features(7, 7), 7), 0);
+        let mark = |name: &[u8], value: &[u8]| marks_of(name, value, &rules.features);
+        assert_eq!(mark(b"+G.gsma.rcs.cpm.pager-large", b""), 1);
+        assert_eq!(mark(b"+g.gsma.rcs.cpm.pager", b""), 0);
+        let agents = AgentPatterns(vec![b"rcs-client/*".to_vec(), b"*acme*".to_vec()]);
+        assert_eq!(agents.fitting(b"RCS-client/1 ACME/2"), 3);
+        assert_eq!(agents.fitting(b"other"), 0);
     }
 
     // Proves: SEL-5

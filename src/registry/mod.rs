@@ -16,13 +16,12 @@ use core::hash::{BuildHasher, Hasher};
 
 use crate::base::map::{Map, MapKeys, new_map};
 use crate::base::slab::{Key, Slab};
+use crate::sip::uri;
 
 pub use device::{Device, Followup, Outcome, Target};
 pub use gruu::{GruuPolicy, GruuRule};
 pub use outcome::{BindingId, Class, DeviceState, Facts, OutcomeOptions, classify};
-pub use user::{
-    Applied, Discarded, Preferences, RegistrationState, RegistryOptions, User, device_key,
-};
+pub use user::{Applied, Discarded, RegistrationState, RegistryOptions, User, device_key};
 
 /// Identities of one user that lead to it, its canonical one included.
 pub const IDENTITIES_MAX: usize = 32;
@@ -53,7 +52,13 @@ pub struct Registry<X = ()> {
     entries: Slab<Entry<X>>,
     by_identity: Map<u64, Found>,
     keys: [ahash::RandomState; 2],
+    /// Canonical identities that lead to one user although another one registered them too, with that
+    /// other one; mostly none.
+    contested: Vec<(Vec<u8>, Key)>,
 }
+
+/// Contested identities remembered at a time.
+pub const CONTESTED_MAX: usize = 1024;
 
 /// What a look for an identity came to.
 enum Seek {
@@ -79,6 +84,7 @@ impl<X: Default> Registry<X> {
             entries: Slab::new(bound, warm),
             by_identity: new_map(keys, warm.saturating_mul(2)),
             keys: hashers,
+            contested: Vec::new(),
         }
     }
 
@@ -159,6 +165,54 @@ impl<X: Default> Registry<X> {
         true
     }
 
+    /// A NOTIFY of user `key` has the canonical identity `name`, which leads to another user. When that
+    /// one has it registered as well, and the two share no device, nobody can say whose it is (BAD-14).
+    pub fn contest(&mut self, key: Key, name: &[u8]) {
+        let Some(owner) = self.lookup(name).filter(|&owner| owner != key) else {
+            return;
+        };
+        let known = self.contested.iter().any(|(known, _)| known == name);
+        if !known && self.contested.len() < CONTESTED_MAX && self.is_shared(owner, key, name) {
+            self.contested.push((name.to_vec(), key));
+        }
+    }
+
+    /// Whether the public identity `identity` is of two users. One that no longer is, is forgotten.
+    #[inline]
+    pub fn is_contested(&mut self, identity: &[u8]) -> bool {
+        !self.contested.is_empty() && self.find_contest(identity)
+    }
+
+    #[cold]
+    fn find_contest(&mut self, identity: &[u8]) -> bool {
+        let mut name = Vec::new();
+        if uri::canonical_identity(identity, &mut name).is_err() {
+            return false;
+        }
+        let Some(at) = self.contested.iter().position(|(known, _)| *known == name) else {
+            return false;
+        };
+        let rival = self.contested[at].1;
+        let owner = self.lookup(&name);
+        let holds = owner.is_some_and(|owner| self.is_shared(owner, rival, &name));
+        if !holds {
+            self.contested.swap_remove(at);
+        }
+        holds
+    }
+
+    /// Whether both users have `name` registered and no device in common.
+    fn is_shared(&self, owner: Key, rival: Key, name: &[u8]) -> bool {
+        let (Some(owner), Some(rival)) = (self.user(owner), self.user(rival)) else {
+            return false;
+        };
+        let active = |user: &User, key| user.device(key).is_some_and(|device| device.active);
+        let mut devices = owner.devices.iter().filter(|device| device.active);
+        owner.has_registered(name)
+            && rival.has_registered(name)
+            && !devices.any(|device| active(rival, device.key))
+    }
+
     /// The entry of `key`.
     #[must_use]
     pub fn entry(&self, key: Key) -> Option<&Entry<X>> {
@@ -196,6 +250,18 @@ impl<X: Default> Registry<X> {
     /// Keys of all users, in slot order.
     pub fn keys(&self) -> impl Iterator<Item = Key> + '_ {
         self.entries.keys()
+    }
+
+    /// Slots of users, taken or not.
+    #[must_use]
+    pub fn slots(&self) -> u32 {
+        self.entries.slots()
+    }
+
+    /// The user in `slot`, if there is one.
+    #[must_use]
+    pub fn key_at(&self, slot: u32) -> Option<Key> {
+        self.entries.key_at(slot)
     }
 
     /// Forgets a user and all its identities.

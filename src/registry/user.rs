@@ -1,7 +1,6 @@
 //! What is known of one user, and how a registration document changes it (REG-2..10). Layer 3.
 
 use crate::base::time::Timestamp;
-use crate::base::time::UnixMillis;
 use crate::reginfo::document::{
     ContactEvent, ContactRow, ContactStatus, Document, DocumentState, ParamKind, RegistrationRow,
     RegistrationStatus, Text,
@@ -9,10 +8,12 @@ use crate::reginfo::document::{
 use crate::reginfo::subscription::Subscription;
 use crate::registry::bindings::{Bindings, Judge, Merged, Row};
 use crate::registry::device::{Device, Target, deadline};
-use crate::registry::features::{Features, KnownLists};
+use crate::registry::features::{DialectRules, Features, KnownLists, marks_of};
 use crate::registry::gruu::GruuPolicy;
 use crate::registry::outcome::BindingId;
 use crate::selection::Debounce;
+use crate::selection::rules::Ruling;
+use crate::sip::uri;
 
 /// Most devices held per user, absent ones with a history included.
 pub const DEVICES_HELD_MAX: usize = 32;
@@ -22,8 +23,11 @@ const DEVICES_EASY: usize = 8;
 /// How registration documents are read. Ranges are checked where configuration is read.
 #[derive(Clone, Debug)]
 pub struct RegistryOptions {
-    /// ICSIs of which a device needs one, plain URNs, best first (section 9.3 step 8). At most 32.
+    /// ICSIs that are read, plain URNs; which of them a device needs is the policy's to say (section
+    /// 9.3 step 8). At most 32.
     pub accepted_icsi: Vec<Vec<u8>>,
+    /// Which handset dialect a device speaks.
+    pub dialects: DialectRules,
     /// By which rules a device may be addressed.
     pub gruu: GruuPolicy,
     /// Read a full document with the version already known. Registrars exist whose version stays 0;
@@ -40,6 +44,7 @@ impl Default for RegistryOptions {
                 b"urn:urn-7:3gpp-service.ims.icsi.oma.cpm.deferred".to_vec(),
                 b"urn:urn-7:3gpp-service.ims.icsi.oma.cpm.largemsg".to_vec(),
             ],
+            dialects: DialectRules::default(),
             gruu: GruuPolicy::Strict,
             full_at_equal_version: true,
             documents_per_turn: 4096,
@@ -91,21 +96,6 @@ pub struct Applied {
     pub overflow: u32,
 }
 
-/// Preferences of a user, from provisioning (section 9.3, input U).
-#[derive(Clone, Debug, Default)]
-pub struct Preferences {
-    /// Hold everything (`deferred.mode = hold`).
-    pub hold: bool,
-    /// Quiet hours: nothing before this moment.
-    pub quiet_until: UnixMillis,
-    /// Keys of the only devices allowed; empty allows all.
-    pub allow: Vec<u64>,
-    /// Keys of devices never to push to.
-    pub deny: Vec<u64>,
-    /// Key of the device to serve first; 0 for none.
-    pub priority: u64,
-}
-
 /// A user. Default, then [`User::reset`]; buffers stay when a slot is reused.
 #[derive(Debug, Default)]
 pub struct User {
@@ -119,12 +109,14 @@ pub struct User {
     pub registration: RegistrationState,
     /// The subscription to the user's registration state.
     pub subscription: Subscription,
-    /// Preferences; defaults push at any time to any device.
-    pub preferences: Preferences,
+    /// Which rules of provider and user hold.
+    pub ruling: Ruling,
     /// Provisioned and served here.
     pub served: bool,
     /// Suspended or barred by the operator.
     pub barred: bool,
+    /// Whether the device that registered last roams, until it is known which one that was (IMS-6).
+    pub visiting: Option<bool>,
     /// Spaces out decisions (SEL-2).
     pub debounce: Debounce,
     /// S-CSCF of the last third-party REGISTER (ISC-1): a URI, empty when unknown.
@@ -161,13 +153,10 @@ impl User {
         self.canonical.extend_from_slice(canonical);
         self.registration = RegistrationState::default();
         self.subscription.reset();
-        self.preferences.hold = false;
-        self.preferences.quiet_until = UnixMillis::default();
-        self.preferences.allow.clear();
-        self.preferences.deny.clear();
-        self.preferences.priority = 0;
+        self.ruling = Ruling::default();
         self.served = true;
         self.barred = false;
+        self.visiting = None;
         self.debounce = Debounce::default();
         self.aliases.clear();
     }
@@ -181,6 +170,16 @@ impl User {
     /// The device named `key`, mutable.
     pub fn device_mut(&mut self, key: u64) -> Option<&mut Device> {
         self.devices.iter_mut().find(|device| device.key == key)
+    }
+
+    /// A registration of the user came from a network of its own operator or from another one. It is
+    /// the only device's, or that of the device which the next document shows as new.
+    pub fn saw_network(&mut self, roams: bool) {
+        let mut active = self.devices.iter_mut().filter(|device| device.active);
+        match (active.next(), active.next()) {
+            (Some(device), None) => device.roaming = Some(roams),
+            (None, _) | (Some(_), Some(_)) => self.visiting = Some(roams),
+        }
     }
 
     /// Whether any device is active.
@@ -232,7 +231,24 @@ impl User {
     /// # Panics
     /// When there is none at that place.
     pub fn learned(&mut self, place: usize) {
+        // A rule may name it.
+        self.ruling.edition = 0;
         self.bindings.learned(place);
+    }
+
+    /// Whether a device is registered under the identity with the canonical form `name`.
+    #[must_use]
+    pub fn has_registered(&self, name: &[u8]) -> bool {
+        let mut canonical = Vec::new();
+        self.registered_identities().any(|identity| {
+            canonical.clear();
+            uri::canonical_identity(identity, &mut canonical).is_ok() && canonical == name
+        })
+    }
+
+    /// The public identities under which devices are registered, as they were written.
+    pub fn registered_identities(&self) -> impl Iterator<Item = &[u8]> + Clone {
+        self.bindings.identities()
     }
 
     /// Merges a document that arrived at `now`. `lists` are known for the ICSIs of `options`.
@@ -277,11 +293,23 @@ impl User {
             self.apply_registration(&mut merge, registration, &mut applied);
         }
         self.bindings.finish(&mut self.devices);
-        for device in &mut self.devices {
+        let mut new = None;
+        for (index, device) in self.devices.iter_mut().enumerate() {
             let finished = device.finish(now);
+            if finished.triggers {
+                new = Some(index);
+            }
             applied.changed |= finished.changed;
+            if finished.changed {
+                device.dialect = options.dialects.pick(device.features, device.agents);
+            }
             applied.new_or_rebound_devices += u32::from(finished.triggers);
             applied.active_devices += u32::from(device.active);
+        }
+        if let (Some(index), 1) = (new, applied.new_or_rebound_devices)
+            && let Some(roams) = self.visiting.take()
+        {
+            self.devices[index].roaming = Some(roams);
         }
         applied
     }
@@ -513,6 +541,7 @@ impl<'a> Merge<'a> {
                     features.icsi |= said.icsi;
                     features.refuses_invite |= said.refuses_invite;
                     features.speaks |= said.speaks;
+                    features.marks |= marks_of(name, value, &self.options.dialects.features);
                 }
             }
         }

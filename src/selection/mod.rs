@@ -2,15 +2,20 @@
 //!
 //! [`evaluate`] is a pure function of its inputs: (U, D, M, S, now) to a verdict per device, so that
 //! a decision can be replayed from a log. The first rule that fires, in the table's order, gives the
-//! reason. [`Debounce`] says when to decide (SEL-2). Not here: acting on the verdicts.
+//! reason. [`Debounce`] says when to decide (SEL-2), [`rules`] what provider and users want. Not here:
+//! acting on the verdicts.
+
+pub mod rules;
 
 use core::time::Duration;
 
 use crate::base::time::{Timestamp, UnixMillis};
+use crate::metrics::probe::Probe;
 use crate::registry::device::Device;
 use crate::registry::gruu::GruuRule;
 use crate::registry::outcome::DeviceState;
 use crate::registry::user::{DEVICES_HELD_MAX, User};
+use crate::selection::rules::Preference;
 
 /// Most devices one evaluation looks at.
 pub const CANDIDATES_MAX: usize = DEVICES_HELD_MAX;
@@ -91,6 +96,36 @@ impl Verdict {
         }
     }
 
+    /// The rule that decided: its step in the procedure and what it says. No step for a device that
+    /// passed them all.
+    #[must_use]
+    pub const fn rule(self) -> (Option<u8>, &'static str) {
+        match self {
+            Self::UserNotServed => (Some(1), "the user is not served here"),
+            Self::UserBarred => (Some(2), "the user is barred"),
+            Self::UserPrefHold { until: None } => (Some(3), "the user wants everything held"),
+            Self::UserPrefHold { until: Some(_) } => (Some(3), "the user has quiet hours"),
+            Self::NoMessage => (Some(4), "no message waits"),
+            Self::Stopped => (Some(5), "the provider has stopped all pushes"),
+            Self::NotActive => (Some(6), "not registered, or not for long enough"),
+            Self::NoGruu => (Some(7), "no address that may be used"),
+            Self::NoCpm => (
+                Some(8),
+                "registered no accepted service, or takes no INVITE",
+            ),
+            Self::PrefExcluded => (Some(9), "the user excludes the device"),
+            Self::Roaming => (Some(10), "roams, which the provider forbids"),
+            Self::BusyPush => (Some(11), "a push to it is open"),
+            Self::Wait => (Some(12), "waits for its registration to change"),
+            Self::Quarantine { .. } => (Some(12), "refused; left alone for this binding"),
+            Self::Backoff { .. } => (Some(12), "failed lately; tried again later"),
+            Self::NothingForIt => (Some(13), "no waiting message is for it"),
+            Self::FanoutCut => (Some(14), "other devices come first"),
+            Self::Throttled => (Some(15), "no next hop has room"),
+            Self::Selected => (None, "is pushed to"),
+        }
+    }
+
     /// Small dense number for counters.
     #[must_use]
     pub const fn index(self) -> usize {
@@ -113,6 +148,30 @@ impl Verdict {
             Self::FanoutCut => 15,
             Self::Throttled => 16,
             Self::Selected => 17,
+        }
+    }
+
+    /// The counter of this verdict (SEL-3).
+    pub const fn counter(self, probe: &mut Probe) -> &mut u64 {
+        match self {
+            Self::UserNotServed => &mut probe.verdict_user_not_served_total,
+            Self::UserBarred => &mut probe.verdict_user_barred_total,
+            Self::UserPrefHold { .. } => &mut probe.verdict_user_pref_hold_total,
+            Self::NoMessage => &mut probe.verdict_no_message_total,
+            Self::Stopped => &mut probe.verdict_stopped_total,
+            Self::NotActive => &mut probe.verdict_not_active_total,
+            Self::NoGruu => &mut probe.verdict_no_gruu_total,
+            Self::NoCpm => &mut probe.verdict_no_cpm_total,
+            Self::PrefExcluded => &mut probe.verdict_pref_excluded_total,
+            Self::Roaming => &mut probe.verdict_roaming_total,
+            Self::BusyPush => &mut probe.verdict_busy_push_total,
+            Self::Wait => &mut probe.verdict_wait_total,
+            Self::Quarantine { .. } => &mut probe.verdict_quarantine_total,
+            Self::Backoff { .. } => &mut probe.verdict_backoff_total,
+            Self::NothingForIt => &mut probe.verdict_nothing_for_it_total,
+            Self::FanoutCut => &mut probe.verdict_fanout_cut_total,
+            Self::Throttled => &mut probe.verdict_throttled_total,
+            Self::Selected => &mut probe.verdict_selected_total,
         }
     }
 
@@ -146,18 +205,28 @@ pub struct UserView<'a> {
 }
 
 impl<'a> UserView<'a> {
-    /// The view of `user`.
+    /// The view of `user`, who wants `preference`, at `wall`.
     #[must_use]
-    pub fn of(user: &'a User) -> Self {
-        let preferences = &user.preferences;
-        Self {
+    pub fn of(user: &User, preference: Option<&'a Preference>, wall: UnixMillis) -> Self {
+        let view = Self {
             served: user.served,
             barred: user.barred,
-            hold: preferences.hold,
-            quiet_until: preferences.quiet_until,
-            allow: &preferences.allow,
-            deny: &preferences.deny,
-            priority: preferences.priority,
+            hold: false,
+            quiet_until: UnixMillis::default(),
+            allow: &[],
+            deny: &[],
+            priority: 0,
+        };
+        let Some(preference) = preference else {
+            return view;
+        };
+        Self {
+            hold: preference.hold,
+            quiet_until: preference.quiet_until(wall),
+            allow: &preference.allow,
+            deny: &preference.deny,
+            priority: preference.priority,
+            ..view
         }
     }
 }
@@ -177,7 +246,7 @@ pub struct DeviceView {
     pub q: u16,
     /// How it can be addressed.
     pub rule: GruuRule,
-    /// Bits of the accepted ICSIs it registered.
+    /// Bits of the known ICSIs it registered.
     pub icsi: u32,
     /// It registered some feature parameter.
     pub speaks: bool,
@@ -237,8 +306,12 @@ pub enum Fanout {
 /// Input S: the provider's policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
+    /// The users it is for are barred.
+    pub barred: bool,
     /// Everything is stopped.
     pub stopped: bool,
+    /// Bits of the known ICSIs of which a device needs one (step 8). Default: all.
+    pub accepted: u32,
     /// A binding must live this much longer. Default 10 s.
     pub min_remaining: Duration,
     /// Take devices without any feature parameter. Default no.
@@ -249,6 +322,8 @@ pub struct Policy {
     pub fanout: Fanout,
     /// Most devices of one user pushed to at once, open pushes included (RSP-31). Default 8.
     pub devices_max: u8,
+    /// Where it was written, for who reads an explanation; zero for the provider's own.
+    pub line: u32,
 }
 
 impl Policy {
@@ -260,7 +335,8 @@ impl Policy {
     }
 
     const fn takes_cpm(&self, device: &DeviceView) -> bool {
-        let has_cpm = device.icsi != 0 || (!device.speaks && self.assume_when_silent);
+        let has_cpm =
+            device.icsi & self.accepted != 0 || (!device.speaks && self.assume_when_silent);
         has_cpm && !device.refuses_invite
     }
 }
@@ -268,12 +344,15 @@ impl Policy {
 impl Default for Policy {
     fn default() -> Self {
         Self {
+            barred: false,
             stopped: false,
+            accepted: u32::MAX,
             min_remaining: Duration::from_secs(10),
             assume_when_silent: false,
             allow_roaming: true,
             fanout: Fanout::All,
             devices_max: 8,
+            line: 0,
         }
     }
 }
@@ -414,7 +493,7 @@ fn judge_user(
 ) -> Option<Verdict> {
     if !user.served {
         Some(Verdict::UserNotServed)
-    } else if user.barred {
+    } else if user.barred || policy.barred {
         Some(Verdict::UserBarred)
     } else if user.hold {
         Some(Verdict::UserPrefHold { until: None })

@@ -246,14 +246,22 @@ fn indices_are_dense_and_codes_are_distinct() {
         Verdict::Selected,
     ];
     assert_eq!(all.len(), VERDICTS);
+    let mut probe = Probe::default();
     for (index, verdict) in all.iter().enumerate() {
         assert_eq!(verdict.index(), index);
+        *verdict.counter(&mut probe) += 1;
         assert!(
             all[..index]
                 .iter()
                 .all(|other| other.code() != verdict.code())
         );
     }
+    let counted: Vec<u64> = probe
+        .iter()
+        .filter(|(name, _)| name.starts_with("verdict_"))
+        .map(|(_, count)| count)
+        .collect();
+    assert_eq!(counted, [1; VERDICTS], "each has a counter of its own");
 }
 
 // Proves: DLV-3

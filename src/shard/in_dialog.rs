@@ -40,6 +40,9 @@ impl Shard {
         if let Some(session) = &mut push.negotiation {
             session.stop();
         }
+        if push.has_session() {
+            signalling::note_reason(push, message);
+        }
         let outcome = push.has_session().then(|| {
             signalling::ended_by_peer(push, &ctx!(self, now));
             Outcome::PeerBye

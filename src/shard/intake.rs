@@ -20,7 +20,7 @@ use crate::sip::message::{HeaderName, Message, NameAddr};
 use crate::sip::response;
 use crate::sip::uri;
 use crate::store::index::{Admission, NewEntry};
-use crate::store::op::{Deposit, DepositFlags};
+use crate::store::op::{Deposit, DepositFlags, Hints};
 
 /// Seconds a full mailbox asks the sender to wait (INT-9).
 const FULL_RETRY_AFTER: &[u8] = b"Retry-After: 300\r\n";
@@ -103,6 +103,13 @@ impl Shard {
         let user = self
             .served_user(message.request_uri())
             .ok_or(Refusal::plain(404))?;
+        if self.registry.is_contested(message.request_uri()) {
+            return Err(Refusal::plain(485));
+        }
+        if self.is_barred(user) {
+            self.rearm_user(user);
+            return Err(Refusal::plain(403));
+        }
         self.judge_content(message)?;
         let mut scratch = core::mem::take(&mut self.post.scratch);
         scratch.wrapped.clear();
@@ -115,6 +122,15 @@ impl Shard {
             self.rearm_user(user);
         }
         result
+    }
+
+    /// Whether the operator or the provider's rules bar the user (INT-5).
+    pub(super) fn is_barred(&mut self, user: Key) -> bool {
+        let Some(entry) = self.registry.entry_mut(user) else {
+            return false;
+        };
+        self.campaigns.rule(&mut entry.user);
+        entry.user.barred || self.campaigns.rules().policy(entry.user.ruling).barred
     }
 
     /// Content rules (INT-6, INT-7, INT-14, BAD-11, BAD-17).
@@ -312,6 +328,7 @@ fn admit(
         bytes: u32::try_from(deposit.cpim.len()).unwrap_or(u32::MAX),
         target: deposit.target_instance,
         flags: deposit.flags,
+        hints: Hints::of(deposit.content_type, deposit.conversation_id),
     };
     let quota = post.options.quota;
     let now_s = u32::try_from(deposit.received.as_secs()).unwrap_or(u32::MAX);

@@ -15,6 +15,7 @@ mod subscriptions;
 mod timers;
 
 use core::net::IpAddr;
+use std::sync::Arc;
 
 use crate::base::entropy::{Csprng, Jitter};
 use crate::base::map::MapKeys;
@@ -30,15 +31,18 @@ use crate::base::wall::{Reading, WallClock};
 use crate::metrics::probe::Probe;
 use crate::push::campaign::{Campaigns, UserState};
 use crate::push::hops::{self, Hops, ProbeKit};
+use crate::push::inspect::{self, UserReport};
 use crate::push::post::Post;
 use crate::push::{Ctx, Env, Push, signalling};
 use crate::registry::Registry;
+use crate::selection::Moment;
+use crate::selection::rules::RuleBook;
 use crate::sip::message::HeaderTable;
 use crate::sip::transaction::server::ServerTable;
 use crate::store::op::Ledger;
 use crate::wheel::Wheel;
 
-pub use options::{ShardOptions, ShardSeed};
+pub use options::{ShardOptions, ShardSeed, serves};
 mod options;
 
 /// One shard of the engine.
@@ -133,7 +137,7 @@ impl Core for Shard {
             self.hops.advance(now, &mut self.out);
             let kit = ProbeKit {
                 minter: &self.env.minter,
-                templates: &self.env.templates,
+                templates: &self.env.forms.common,
                 transaction: self.env.options.transaction,
             };
             self.hops.probe(now, &mut self.out, &kit);
@@ -240,6 +244,38 @@ impl Shard {
             env,
             options,
         })
+    }
+
+    /// What an operator wants. An input as any other: the same orders between the same inputs lead to
+    /// the same outputs, which follow the next [`Core::advance`].
+    pub fn operate(&mut self, order: &Order) {
+        match order {
+            Order::Rules(rules) => {
+                self.campaigns.adopt(rules);
+                self.probe.rules_adopted_total += 1;
+            }
+        }
+    }
+
+    /// What is known of the user with this public identity, and what would be decided at `now`.
+    #[must_use]
+    pub fn inspect(&self, now: Timestamp, identity: &[u8]) -> Option<UserReport> {
+        let mut canonical = Vec::new();
+        crate::sip::uri::canonical_identity(identity, &mut canonical).ok()?;
+        let key = self.registry.lookup(&canonical)?;
+        let entry = self.registry.entry(key)?;
+        let moment = Moment {
+            now,
+            wall: self.desk.wall.at(now),
+            tokens: self.hops.invite_room(now, entry.extra.set),
+        };
+        let user = &entry.user;
+        let mailbox = self.post.mailbox_ref(key.slot);
+        Some(inspect::inspect(
+            (user, mailbox),
+            self.campaigns.rules(),
+            moment,
+        ))
     }
 
     /// The shard's counters.
@@ -360,6 +396,13 @@ impl Shard {
             self.msrp_connect_failed(now, token);
         }
     }
+}
+
+/// What an operator may want of a running shard.
+#[derive(Clone, Debug)]
+pub enum Order {
+    /// Other rules of selection hold from now on; users with mail are decided on anew (SEL-1).
+    Rules(Arc<RuleBook>),
 }
 
 /// How much a shard holds.

@@ -8,13 +8,14 @@ use crate::base::token::Minter;
 use crate::base::wall::ClockOptions;
 use crate::msrp::inbound::InboundOptions;
 use crate::push::campaign::CampaignOptions;
+use crate::push::dialect::{Dialect, DialectOptions, Forms};
 use crate::push::hops::{HopOptions, RoutingOptions, SetOptions};
 use crate::push::names::NameOptions;
 use crate::push::options::PushOptions;
 use crate::push::post::PostOptions;
 use crate::push::{Env, OwnMedia};
 use crate::reginfo::subscription::SubscribeOptions;
-use crate::sip::template::{Profile, ProfileError, Templates};
+use crate::sip::template::{Profile, ProfileError};
 use crate::sip::transaction::server::ServerOptions;
 use crate::sip::uri;
 
@@ -91,30 +92,23 @@ impl ShardOptions {
     /// a telephone number (the S-CSCF sends us only its own users').
     #[must_use]
     pub fn serves(&self, identity: &[u8], canonical: &[u8]) -> bool {
-        let served = |host: &[u8]| {
-            let mut domains = self.domains.iter();
-            domains.any(|domain| domain.eq_ignore_ascii_case(host))
-        };
-        // An address holds its host; only a number leaves it to the URI.
-        if let Some(at) = octets::rfind(canonical, b'@') {
-            return at > 0 && served(&canonical[at + 1..]);
-        }
-        // A number leaves its host to the URI, mostly one with nothing unusual behind the `@`.
-        if let Some(at) = octets::find(identity, b'@')
-            && let host = &identity[at + 1..]
-            && octets::find(host, b'@').is_none()
-            && octets::is_word(&identity[..4.min(at)], b"sip:")
-        {
-            let end = host.iter().position(|c| matches!(c, b':' | b';' | b'?'));
-            return at > 4 && served(&host[..end.unwrap_or(host.len())]);
-        }
-        let Ok(parsed) = uri::parse(identity) else {
-            return false;
-        };
-        if parsed.scheme == uri::Scheme::Tel {
-            return canonical.starts_with(b"+");
-        }
-        parsed.user.is_some() && served(parsed.host)
+        serves(&self.domains, identity, canonical)
+    }
+
+    /// Whether a P-Visited-Network-ID names a network of a home domain.
+    #[must_use]
+    pub fn is_home(&self, network: &[u8]) -> bool {
+        let end = octets::find(network, b';').unwrap_or(network.len());
+        let name = octets::trim(&network[..end]);
+        let name = name.strip_prefix(b"\"").unwrap_or(name);
+        let name = name.strip_suffix(b"\"").unwrap_or(name);
+        self.domains.iter().any(|domain| {
+            let Some(at) = name.len().checked_sub(domain.len()) else {
+                return false;
+            };
+            let (before, tail) = name.split_at(at);
+            tail.eq_ignore_ascii_case(domain) && matches!(before.last(), None | Some(b'.'))
+        })
     }
 
     /// The shard that owns the user of `canonical` (FNV-1a, so that it is stable).
@@ -148,31 +142,6 @@ impl ShardOptions {
         }
     }
 
-    /// The profile of requests to S-CSCF `set`, which has hops of its own.
-    fn profile_of(&self, set: &SetOptions) -> Profile {
-        let mut profile = self.profile.clone();
-        if let Some(route) = &set.route {
-            profile.originating_route = match route.strip_suffix('>') {
-                Some(open) => format!("{open};orig>"),
-                None => format!("{route};orig"),
-            };
-            profile.route.clone_from(route);
-        }
-        profile
-    }
-
-    /// The profile of requests over a stream, where datagrams are the rule.
-    fn stream_profile(&self) -> Option<Profile> {
-        (self.profile.transport == "UDP").then(|| Profile {
-            transport: "TCP".to_owned(),
-            contact_uri: self
-                .profile
-                .contact_uri
-                .replace("transport=udp", "transport=tcp"),
-            ..self.profile.clone()
-        })
-    }
-
     /// Compiles what the pushes need.
     pub(super) fn env(&self, identifier_key: [u8; 16]) -> Result<Env, ProfileError> {
         let mut msrp_prefix = b"msrp://".to_vec();
@@ -183,14 +152,17 @@ impl ShardOptions {
         msrp_prefix.extend_from_slice(host.as_bytes());
         msrp_prefix.extend_from_slice(format!(":{}/", self.profile.msrp_port).as_bytes());
         let profile = &self.profile;
-        let feature = profile.feature_value.replace(':', "%3A");
+        let plain = [DialectOptions::default()];
+        let dialects = match &self.push.dialects[..] {
+            [] => &plain,
+            dialects => dialects,
+        };
+        let dialects = dialects
+            .iter()
+            .map(|dialect| Dialect::compile(dialect, profile, &self.sets, &self.push));
         Ok(Env {
             server_line: format!("Server: {}\r\n", profile.server).into_bytes(),
-            contact_line: format!(
-                "Contact: <{}>;{}=\"{feature}\";automata\r\n",
-                profile.contact_uri, profile.feature_name
-            )
-            .into_bytes(),
+            dialects: dialects.collect::<Result<_, _>>()?,
             route_line: format!("Route: {}\r\n", profile.route).into_bytes(),
             media: OwnMedia {
                 host: profile.msrp_host,
@@ -198,31 +170,51 @@ impl ShardOptions {
                 accept_types: profile.accept_types.clone().into_bytes(),
                 accept_wrapped_types: profile.accept_wrapped_types.clone().into_bytes(),
                 max_size: profile.max_size,
-                cema: profile.cema,
-                setup: profile.setup,
                 allow_lines: format!("Allow: {}\r\nSupported: timer\r\n", profile.allow)
                     .into_bytes(),
             },
             shard: self.shard,
             minter: Minter::new(identifier_key),
-            templates: Templates::compile(&self.profile)?,
-            set_templates: self
-                .sets
-                .iter()
-                .map(|set| Templates::compile(&self.profile_of(set)))
-                .collect::<Result<_, _>>()?,
+            forms: Forms::compile(profile, &self.sets)?,
             set_route_lines: self
                 .sets
                 .iter()
-                .map(|set| format!("Route: {}\r\n", self.profile_of(set).route).into_bytes())
+                .map(|set| format!("Route: {}\r\n", set.applied_to(profile).route).into_bytes())
                 .collect(),
-            stream_templates: self
-                .stream_profile()
-                .map(|profile| Templates::compile(&profile))
-                .transpose()?,
             options: self.push.clone(),
             msrp_prefix,
             sent_by: self.profile.sent_by.clone().into_bytes(),
         })
     }
+}
+
+/// Whether a user of `domains` (lower case) has this identity, whose canonical form is `canonical`; see
+/// [`ShardOptions::serves`].
+#[must_use]
+#[inline]
+pub fn serves(domains: &[Vec<u8>], identity: &[u8], canonical: &[u8]) -> bool {
+    let served = |host: &[u8]| {
+        let mut domains = domains.iter();
+        domains.any(|domain| domain.eq_ignore_ascii_case(host))
+    };
+    // An address holds its host; only a number leaves it to the URI.
+    if let Some(at) = octets::rfind(canonical, b'@') {
+        return at > 0 && served(&canonical[at + 1..]);
+    }
+    // A number leaves its host to the URI, mostly one with nothing unusual behind the `@`.
+    if let Some(at) = octets::find(identity, b'@')
+        && let host = &identity[at + 1..]
+        && octets::find(host, b'@').is_none()
+        && octets::is_word(&identity[..4.min(at)], b"sip:")
+    {
+        let end = host.iter().position(|c| matches!(c, b':' | b';' | b'?'));
+        return at > 4 && served(&host[..end.unwrap_or(host.len())]);
+    }
+    let Ok(parsed) = uri::parse(identity) else {
+        return false;
+    };
+    if parsed.scheme == uri::Scheme::Tel {
+        return canonical.starts_with(b"+");
+    }
+    parsed.user.is_some() && served(parsed.host)
 }

@@ -11,7 +11,7 @@ use crate::base::time::Timestamp;
 use crate::shard::Shard;
 use crate::store::checkpoint::{self, Item};
 use crate::store::index::{Fate, NewEntry};
-use crate::store::op::{DepositFlags, MarkKind};
+use crate::store::op::{DepositFlags, Hints, MarkKind};
 use crate::store::record::{self, Record};
 
 /// What recovery found.
@@ -173,6 +173,7 @@ impl Shard {
                     bytes: u32::try_from(deposit.cpim.len()).unwrap_or(u32::MAX),
                     target: deposit.target_instance,
                     flags: deposit.flags.without(DepositFlags::COPY),
+                    hints: Hints::of(deposit.content_type, deposit.conversation_id),
                 };
                 let mailbox = self.post.mailbox(user.slot);
                 let is_new = mailbox.restore(&new, location);

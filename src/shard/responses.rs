@@ -12,6 +12,8 @@ use crate::sip::scan::{decimal_u32, find_near};
 
 /// What our branches start with (RFC 3261 section 8.1.1.7).
 const MAGIC: &[u8] = b"z9hG4bK";
+/// First sequence of late dialogs; a push has no 14,000 transactions.
+const LATE_FIRST: u16 = SEQUENCE_MODULUS - 2048;
 
 impl Shard {
     /// Routes a response (TX-8, TX-9); `parts` is what [`Shard::token_of`] says. Forged or foreign
@@ -153,12 +155,23 @@ impl Shard {
         let stray = StrayDialog {
             key,
             trunk: from,
-            // Far from what the push itself used, and the same for a repeated 2xx.
-            sequences: (SEQUENCE_MODULUS - 2, SEQUENCE_MODULUS - 1),
+            sequences: late_sequences(message.to_tag().unwrap_or_default()),
             reason: signalling::LATE,
         };
         signalling::end_stray_2xx(&mut ctx!(self, now), message, &stray);
     }
+}
+
+/// Branch sequences of ACK and BYE to a late 2xx: far from what the push itself used, the same for a
+/// repeated 2xx, and others for another fork's.
+fn late_sequences(to_tag: &[u8]) -> (u16, u16) {
+    const PAIRS: u32 = 512;
+    let hash = to_tag.iter().fold(0x811c_9dc5_u32, |hash, byte| {
+        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
+    });
+    let pair = u16::try_from((hash ^ hash >> 16) % PAIRS).expect("below 512");
+    let ack = LATE_FIRST + 2 * pair;
+    (ack, ack + 1)
 }
 
 /// The dialog number of a subscription branch: the upper bits of its sequence.

@@ -26,6 +26,9 @@ use crate::sip::uri;
 const DIALOGS: u16 = 128;
 /// Wait before asking again whether a next hop is up.
 const NO_HOP_RETRY: Duration = Duration::from_millis(200);
+/// How long a NOTIFY may take after a third-party REGISTER of a user of whom no device is known. It may be
+/// lost with its connection, and its sender then forgets the subscription (RFC 6665 section 4.2.2).
+const NOTIFY_WAIT: Duration = Duration::from_secs(5);
 /// Shortest wait before full state is asked for in place of a NOTIFY that was not read.
 const POSTPONED: Duration = Duration::from_secs(1);
 
@@ -48,6 +51,10 @@ impl Shard {
         let Some(user) = self.served_user(to.uri) else {
             return self.reply(now, origin, message, &Reply::plain(404));
         };
+        if self.is_barred(user) {
+            self.reply(now, origin, message, &Reply::plain(403));
+            return self.rearm_user(user);
+        }
         self.probe.registers_total += 1;
         let expires = message.expires().and_then(Result::ok).unwrap_or(0);
         let contact = message.header(HeaderName::Contact).unwrap_or_default();
@@ -73,6 +80,9 @@ impl Shard {
         if entry.user.identity.is_empty() {
             entry.user.identity.extend_from_slice(to.uri);
         }
+        if let Some(network) = message.header(HeaderName::PVisitedNetworkId) {
+            entry.user.saw_network(!self.options.is_home(network));
+        }
         let has_mail = self
             .post
             .mailbox_ref(user.slot)
@@ -85,8 +95,11 @@ impl Shard {
             entry.extra.subscribe_at = now + NO_HOP_RETRY;
         } else if wanted {
             // It may cross the 480 to a SUBSCRIBE sent before: that answer is out of date then.
-            entry.extra.subscribe.registered_meanwhile =
-                entry.user.subscription.state() == SubscriptionState::Pending;
+            let state = entry.user.subscription.state();
+            entry.extra.subscribe.registered_meanwhile = state == SubscriptionState::Pending;
+            if state == SubscriptionState::Active && !entry.user.is_registered() {
+                entry.extra.doubt_at = now + NOTIFY_WAIT;
+            }
             self.subscription_step(now, user, Subscription::registered);
         }
         self.rearm_user(user);
@@ -102,6 +115,20 @@ impl Shard {
             return;
         }
         self.subscription_step(now, user, Subscription::wanted);
+    }
+
+    /// The registrar named the user, and no NOTIFY said what changed: asks, if still nobody is known.
+    pub(super) fn settle_doubt(&mut self, now: Timestamp, user: Key) {
+        let Some(entry) = self.registry.entry_mut(user) else {
+            return;
+        };
+        if entry.extra.doubt_at > now {
+            return;
+        }
+        entry.extra.doubt_at = Timestamp::NEVER;
+        if !entry.user.is_registered() {
+            self.refresh_subscription(now, user);
+        }
     }
 
     /// A client is not where the registrar said: asks for full state (RSP-7).
@@ -414,6 +441,7 @@ impl Shard {
                         &campaigns.options.registry,
                         &mut campaigns.lists,
                     );
+                    entry.extra.doubt_at = Timestamp::NEVER;
                     decide = applied.changed || applied.new_or_rebound_devices > 0;
                     notify.body = NotifyBody::Applied {
                         needs_refresh: applied.needs_refresh,
@@ -486,10 +514,12 @@ impl Shard {
                 && self.options.owner(&name) == self.env.shard;
             // An identity that leads elsewhere, or one too many, stays as it is, and is tried again
             // at the next change.
-            if (!ours || self.registry.alias(key, &name))
-                && let Some(user) = self.registry.user_mut(key)
-            {
-                user.learned(place);
+            if !ours || self.registry.alias(key, &name) {
+                if let Some(user) = self.registry.user_mut(key) {
+                    user.learned(place);
+                }
+            } else {
+                self.registry.contest(key, &name);
             }
             from = place + 1;
         }

@@ -123,6 +123,10 @@ impl Shard {
                 .pushes
                 .lookup_mut(key)
                 .expect("a session belongs to a push");
+            // What a phone says after the BYE does not end the dialog a second time.
+            if !push.has_session() {
+                return;
+            }
             signalling::bye_media(push, &mut ctx!(self, now));
             return self.after_push(now, key, Some(outcome));
         }
@@ -152,8 +156,11 @@ impl Shard {
                     .pushes
                     .lookup_mut(key)
                     .expect("a session belongs to a push");
-                signalling::bye_media(push, &mut ctx!(self, now));
-                Some(Outcome::MsrpStatus(408))
+                let lives = push.has_session();
+                if lives {
+                    signalling::bye_media(push, &mut ctx!(self, now));
+                }
+                lives.then_some(Outcome::MsrpStatus(408))
             }
             Progress::None
             | Progress::Delivered { .. }
@@ -230,6 +237,7 @@ impl Shard {
         if self.starts_nothing() {
             return;
         }
+        self.review(now);
         let mut started = core::mem::take(&mut self.desk.started);
         for _ in 0..self.campaigns.options.decisions_per_turn {
             let Some(user) = self.campaigns.poll_user(now) else {
@@ -252,6 +260,23 @@ impl Shard {
             self.rearm_user(user);
         }
         self.desk.started = started;
+    }
+
+    /// After a change of the rules: users with mail are decided on anew, so many in a turn.
+    fn review(&mut self, now: Timestamp) {
+        for slot in self.campaigns.review(self.registry.slots()) {
+            let waits = self
+                .post
+                .mailbox_ref(slot)
+                .is_some_and(|mailbox| !mailbox.is_empty());
+            if waits
+                && let Some(key) = self.registry.key_at(slot)
+                && let Some(entry) = self.registry.entry_mut(key)
+            {
+                self.campaigns.changed(now, key, &mut entry.extra);
+                self.rearm_user(key);
+            }
+        }
     }
 
     fn launch(&mut self, now: Timestamp, key: Key) {
@@ -465,6 +490,7 @@ impl Shard {
                 self.want_subscription(now, key);
             }
         }
+        self.settle_doubt(now, key);
         self.subscription_timer(now, key);
         self.rearm_user(key);
     }
@@ -478,7 +504,8 @@ impl Shard {
         let mut deadline = state.decide_at.min(state.retry_at);
         deadline = deadline
             .min(entry.user.subscription.deadline())
-            .min(state.subscribe_at);
+            .min(state.subscribe_at)
+            .min(state.doubt_at);
         if let Some(expiry_s) = self
             .post
             .mailbox_ref(key.slot)

@@ -4,6 +4,7 @@
 use core::net::SocketAddr;
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use crate::base::surface::{
     Core, Input, LinkCommand, LinkEvent, LinkId, LinkKind, Location, StoreBatch, StoreDone,
@@ -11,7 +12,7 @@ use crate::base::surface::{
 };
 use crate::base::time::{Timestamp, UnixMillis};
 use crate::shard::recover::Recovered;
-use crate::shard::{Shard, ShardSeed};
+use crate::shard::{Order, Shard, ShardSeed};
 use crate::sim::net::{ConnId, Event, Note, Timer, Way};
 use crate::sim::options::{ENGINE, MSRP_PORT, SIP_PORT, Transport};
 use crate::sim::text::{Msrp, Sip, find, fnv};
@@ -100,6 +101,9 @@ impl World {
                 core.recover(*location, payload, &mut found);
             }
             core.recovered(self.net.now);
+            if self.options.orders > 0 {
+                core.operate(&Order::Rules(Arc::clone(&self.rules)));
+            }
             if found.unreadable > 0 {
                 self.ledger
                     .violation(self.net.now, "recovery found unreadable records");
@@ -451,8 +455,9 @@ impl World {
                 status,
                 tag,
             } => {
+                let now = self.net.now;
                 self.ledger
-                    .final_response(&call_id, status, &tag, self.epoch);
+                    .final_response(now, (&call_id, &tag), status, self.epoch);
             }
             Note::Evidence { call, message } => {
                 let call = &self.calls[call];

@@ -277,7 +277,13 @@ impl Ledger {
     }
 
     /// A final or provisional response to an INVITE reached the engine.
-    pub(super) fn final_response(&mut self, call_id: &str, status: u16, tag: &str, epoch: u32) {
+    pub(super) fn final_response(
+        &mut self,
+        now: Timestamp,
+        (call_id, tag): (&str, &str),
+        status: u16,
+        epoch: u32,
+    ) {
         let Some(trail) = self.trails.get_mut(call_id) else {
             return;
         };
@@ -285,7 +291,8 @@ impl Ledger {
             return;
         }
         match status {
-            100..=199 => trail.provisional = true,
+            // After Timer B it tells the engine nothing.
+            100..=199 => trail.provisional |= !trail.is_late(now),
             200..=299 => {
                 trail.accepted = true;
                 if trail.main.is_empty() {
@@ -399,8 +406,8 @@ impl Ledger {
 impl Trail {
     /// Whether the engine may have given up the push: ended, refused, or out of time.
     fn is_over(&self, now: Timestamp) -> bool {
-        // The engine counts time in milliseconds from where it started a transaction.
-        let timed_out = self.first + TIMEOUT <= now + Duration::from_millis(2);
+        // The engine counts from its turn; the request may have left a little later.
+        let timed_out = self.first + TIMEOUT <= now + TURN;
         let silent = !self.provisional && !self.accepted && timed_out;
         let unanswered = !self.accepted && self.cancelled_at.is_some_and(|at| at + TIMEOUT <= now);
         self.over || silent || unanswered

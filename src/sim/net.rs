@@ -109,6 +109,8 @@ pub(super) enum Timer {
     HangUp(usize),
     Heal,
     Notify(usize),
+    /// The operator changes the rules of selection, as drawn by this number.
+    Order(u64),
     Register(usize),
     Report(
         usize,

@@ -126,6 +126,8 @@ pub struct Options {
     pub segment_bytes: u32,
     /// Unsettled records above which the engine stops reading.
     pub unsettled_max: usize,
+    /// Changes of the rules of selection during the safety phase.
+    pub orders: usize,
 }
 
 impl Options {
@@ -167,6 +169,7 @@ impl Options {
             cache_bytes: 1 << 20,
             segment_bytes: 64 * 1024,
             unsettled_max: 1024,
+            orders: 0,
         }
     }
 
@@ -217,6 +220,7 @@ impl Options {
             read_errors: ratio(pick(&[0, 0, 150])),
             full_disks: size(pick(&[0, 0, 2])),
             clock_jumps: size(pick(&[0, 0, 1])),
+            orders: size(pick(&[0, 0, 2, 5])),
         }
     }
 

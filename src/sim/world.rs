@@ -3,11 +3,15 @@
 use core::net::SocketAddr;
 use core::time::Duration;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::base::entropy::Jitter;
 use crate::base::surface::{Core, LinkKind};
 use crate::base::time::Timestamp;
 use crate::metrics::probe::Probe;
+use crate::selection::Policy;
+use crate::selection::rules::{Preference, RuleBook, Whose};
+use crate::shard::Order;
 use crate::sim::host::Seat;
 use crate::sim::hub::Hub;
 use crate::sim::ledger::{Ledger, Letter};
@@ -65,6 +69,8 @@ pub struct World {
     pub(super) clock_jumped: bool,
     /// Counters of processes that crashed.
     pub(super) probe: Probe,
+    /// The rules of selection in force.
+    pub(super) rules: Arc<RuleBook>,
 }
 
 impl World {
@@ -85,6 +91,7 @@ impl World {
             dice: Jitter::new(options.seed ^ 0x776f_726b),
             clock_jumped: false,
             probe: Probe::default(),
+            rules: Arc::default(),
             options,
         };
         world.boot();
@@ -167,7 +174,48 @@ impl World {
             self.net.after(wait, Timer::ClockJump(true));
             self.net.after(wait + long, Timer::ClockJump(false));
         }
+        // A stream of its own: the other draws are what they were without.
+        let mut operator = Jitter::new(self.options.seed ^ 0x6f70_6572);
+        for _ in 0..self.options.orders {
+            let wait = Duration::from_millis(operator.below(safety));
+            self.net.after(wait, Timer::Order(operator.below(u64::MAX)));
+        }
         self.net.after(self.options.safety, Timer::Heal);
+    }
+
+    /// The operator stops everything, or has some users' messages held, or neither, and changes how many
+    /// devices a message goes to.
+    fn order(&mut self, draw: u64) {
+        if self.net.healed {
+            return;
+        }
+        let provider = Policy {
+            stopped: draw.is_multiple_of(4),
+            ..Policy::default()
+        };
+        let mut book = RuleBook::new(provider);
+        let hold = book.add_preference(Preference {
+            hold: true,
+            ..Preference::default()
+        });
+        let ending = format!("*{}", draw % 3);
+        let holder = Whose::Pattern(ending.as_bytes());
+        hold.and_then(|rule| book.give_preference(holder, rule))
+            .and_then(|()| book.seal())
+            .expect("two rules fit into a book");
+        self.net.mark("operator/rules");
+        self.adopt(book);
+    }
+
+    fn adopt(&mut self, book: RuleBook) {
+        self.rules = Arc::new(book);
+        for shard in 0..self.shards() {
+            let order = Order::Rules(Arc::clone(&self.rules));
+            if let Some(core) = &mut self.seats[usize::from(shard)].core {
+                core.operate(&order);
+                self.turn(shard);
+            }
+        }
     }
 
     pub(super) fn add_user(&mut self, aor: String, absent: bool) -> usize {
@@ -331,6 +379,7 @@ impl World {
             Timer::Deposit(letter) => self.deposit(letter),
             Timer::HangUp(call) => self.hang_up(call),
             Timer::Heal => self.heal(),
+            Timer::Order(draw) => self.order(draw),
             Timer::Notify(subscription) => self.notify(subscription),
             Timer::Register(phone) => self.register_phone(phone),
             Timer::Report(call, letter, ranges, paths) => {
@@ -375,6 +424,9 @@ impl World {
         self.net.note(|| "HEAL".into());
         self.net.healed = true;
         self.net.mark("phase/healed");
+        if self.options.orders > 0 {
+            self.adopt(RuleBook::default());
+        }
         for phone in 0..self.phones.len() {
             self.phones[phone].script.clear();
             if !self.users[self.phones[phone].user].absent {

@@ -14,13 +14,13 @@
 
 use crate::base::surface::Location;
 use crate::base::time::UnixMillis;
-use crate::store::op::{DepositFlags, Ledger};
+use crate::store::op::{DepositFlags, Hints, Ledger};
 use crate::store::record::FIELD_BYTES_MAX;
 
 /// Version of the items.
-pub const CHECKPOINT_VERSION: u8 = 2;
+pub const CHECKPOINT_VERSION: u8 = 3;
 /// Octets of an entry.
-const ENTRY_BYTES: usize = 46;
+const ENTRY_BYTES: usize = 47;
 
 const START: u8 = 1;
 const USER: u8 = 2;
@@ -60,6 +60,8 @@ pub struct SavedEntry {
     pub refused: u32,
     /// Place of the only device that may get it in the list of devices, plus one; zero for all.
     pub target: u8,
+    /// What decisions look at.
+    pub hints: Hints,
     /// Facts about it.
     pub flags: DepositFlags,
 }
@@ -173,7 +175,7 @@ pub fn put_entry(entry: &SavedEntry, out: &mut Vec<u8>) {
     ] {
         out.extend_from_slice(&word.to_le_bytes());
     }
-    out.extend_from_slice(&[entry.target, entry.flags.bits()]);
+    out.extend_from_slice(&[entry.target, entry.hints.bits(), entry.flags.bits()]);
 }
 
 /// One segment with the segments whose deposits its marks speak of.
@@ -338,7 +340,8 @@ impl<'a> SavedUser<'a> {
             delivered: word(&at[36..]),
             refused: word(&at[40..]),
             target: at[44],
-            flags: DepositFlags::from_bits(at[45]).unwrap_or_default(),
+            hints: Hints::from_bits(at[45]),
+            flags: DepositFlags::from_bits(at[46]).unwrap_or_default(),
         })
     }
 }
@@ -381,6 +384,7 @@ mod tests {
             delivered: 1,
             refused: 2,
             target: 2,
+            hints: Hints::of(b"image/png", b"c"),
             flags: DepositFlags::IMDN_NEGATIVE,
         };
         let mut out = Vec::new();

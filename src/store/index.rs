@@ -12,7 +12,7 @@
 use std::collections::VecDeque;
 
 use crate::base::surface::Location;
-use crate::store::op::DepositFlags;
+use crate::store::op::{DepositFlags, Hints, MediaLimit};
 
 mod snapshot;
 
@@ -52,6 +52,7 @@ pub struct Entry {
     /// Slot of the only device that may get it, plus one; zero for every device.
     target: u8,
     bits: u8,
+    hints: Hints,
 }
 
 impl Entry {
@@ -87,6 +88,12 @@ impl Entry {
     #[must_use]
     pub fn flags(&self) -> DepositFlags {
         DepositFlags::from_bits(self.bits & !DURABLE).expect("only flags were put in")
+    }
+
+    /// What decisions look at besides.
+    #[must_use]
+    pub const fn hints(&self) -> Hints {
+        self.hints
     }
 
     /// `true` once a device has it.
@@ -129,6 +136,8 @@ pub struct NewEntry {
     pub target: u64,
     /// Facts about it.
     pub flags: DepositFlags,
+    /// What decisions look at besides.
+    pub hints: Hints,
 }
 
 /// Answer of [`Mailbox::admit`].
@@ -179,6 +188,8 @@ pub enum Goal {
     /// One device has it and no selected device still waits for it.
     #[default]
     EachSelected,
+    /// Its life ended: devices that appear until then get it too.
+    UntilExpiry,
 }
 
 /// The queue of one user: oldest first by number (LIFE-4). Owner: the user's row in the registry.
@@ -274,6 +285,7 @@ impl Mailbox {
             refused: 0,
             target,
             bits: new.flags.bits(),
+            hints: new.hints,
         };
         self.entries.insert(at, entry);
         self.bytes += u64::from(new.bytes);
@@ -431,6 +443,25 @@ impl Mailbox {
             .find(|entry| is_pending(entry, slot, now_s))
     }
 
+    /// As [`Mailbox::next_pending`], of the messages that `limit` lets through.
+    #[must_use]
+    pub fn next_fitting(
+        &self,
+        device: u64,
+        after: u64,
+        now_s: u32,
+        limit: MediaLimit,
+    ) -> Option<&Entry> {
+        if limit == MediaLimit::NONE {
+            return self.next_pending(device, after, now_s);
+        }
+        let from = self.entries.partition_point(|entry| entry.number <= after);
+        let slot = self.slot_of(device);
+        self.entries
+            .range(from..)
+            .find(|entry| limit.takes(entry.bytes, entry.hints) && is_pending(entry, slot, now_s))
+    }
+
     /// Everything `device` should get at `now_s`, oldest first.
     pub fn pending(&self, device: u64, now_s: u32) -> impl Iterator<Item = &Entry> {
         let slot = self.slot_of(device);
@@ -452,6 +483,7 @@ impl Mailbox {
         };
         match goal {
             Goal::Any => entry.is_delivered(),
+            Goal::UntilExpiry => false,
             Goal::EachSelected => entry.is_delivered() && !selected.iter().any(waits),
         }
     }

@@ -72,6 +72,137 @@ impl DepositFlags {
     }
 }
 
+/// The top-level media type of a message: what rules about types are written in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum MediaClass {
+    /// None of the others, or unknown.
+    #[default]
+    Other,
+    /// `application/*`.
+    Application,
+    /// `audio/*`.
+    Audio,
+    /// `image/*`.
+    Image,
+    /// `message/*`, notices among them.
+    Message,
+    /// `multipart/*`.
+    Multipart,
+    /// `text/*`.
+    Text,
+    /// `video/*`.
+    Video,
+}
+
+impl MediaClass {
+    /// Every class with the word it stands for; the word of [`Self::Other`] is no media type.
+    pub const ALL: [(Self, &'static str); 8] = [
+        (Self::Other, "other"),
+        (Self::Application, "application"),
+        (Self::Audio, "audio"),
+        (Self::Image, "image"),
+        (Self::Message, "message"),
+        (Self::Multipart, "multipart"),
+        (Self::Text, "text"),
+        (Self::Video, "video"),
+    ];
+
+    /// The class of a Content-Type value.
+    #[must_use]
+    pub fn of(content_type: &[u8]) -> Self {
+        // Most messages are text in the usual spelling.
+        if content_type.starts_with(b"text/") {
+            return Self::Text;
+        }
+        let end = content_type.iter().position(|&c| c == b'/').unwrap_or(0);
+        let word = content_type[..end].trim_ascii();
+        let known = Self::ALL.iter().skip(1);
+        known
+            .filter(|(_, name)| word.eq_ignore_ascii_case(name.as_bytes()))
+            .map(|&(class, _)| class)
+            .next()
+            .unwrap_or_default()
+    }
+
+    /// Its bit in a set of classes.
+    #[must_use]
+    pub const fn bit(self) -> u8 {
+        1 << self as u8
+    }
+}
+
+/// What decisions look at beside [`DepositFlags`] without reading the record: the media class, and five
+/// bits of a hash of the conversation, which tell most conversations apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Hints(u8);
+
+impl Hints {
+    /// The hints of a message.
+    #[must_use]
+    pub fn of(content_type: &[u8], conversation_id: &[u8]) -> Self {
+        // FNV-1a, folded.
+        let hash = conversation_id.iter().fold(0x811c_9dc5_u32, |hash, &byte| {
+            (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+        });
+        let bits = (hash ^ hash >> 15) & 0x1f;
+        Self(MediaClass::of(content_type) as u8 | u8::try_from(bits << 3).expect("five bits"))
+    }
+
+    /// From a byte that [`Hints::bits`] gave.
+    #[must_use]
+    pub const fn from_bits(bits: u8) -> Self {
+        Self(bits)
+    }
+
+    /// As a byte.
+    #[must_use]
+    pub const fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// The bit of the message's [`MediaClass`].
+    #[must_use]
+    pub const fn media_bit(self) -> u8 {
+        1 << (self.0 & 7)
+    }
+
+    /// False when the two are certainly of different conversations.
+    #[must_use]
+    pub const fn may_share_conversation(self, other: Self) -> bool {
+        self.0 >> 3 == other.0 >> 3
+    }
+}
+
+/// Which messages a device takes, as far as its user's preferences say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct MediaLimit {
+    /// Largest body, octets.
+    pub bytes_max: u32,
+    /// Bits of the [`MediaClass`]es taken.
+    pub classes: u8,
+}
+
+impl MediaLimit {
+    /// Everything.
+    pub const NONE: Self = Self {
+        bytes_max: u32::MAX,
+        classes: u8::MAX,
+    };
+
+    /// Whether a message of this size with these hints is taken.
+    #[must_use]
+    pub const fn takes(self, bytes: u32, hints: Hints) -> bool {
+        bytes <= self.bytes_max && self.classes & hints.media_bit() != 0
+    }
+}
+
+impl Default for MediaLimit {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
 /// A message taken into the queue. Every slice may be empty unless its line says otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Deposit<'a> {
@@ -209,6 +340,10 @@ impl Ledger {
         }
     }
 }
+
+/// Status of a refusal whose mark was written again from the index, which keeps no status.
+pub const STATUS_UNKNOWN: u16 = u16::MAX;
+
 /// Set in the number of a message that is itself a notice: notices come after every other message of a
 /// mailbox (IMDN-7, AMB-19). The clock's part of a number stays far below.
 pub const NOTICE_NUMBERS: u64 = 1 << 63;
@@ -227,7 +362,8 @@ pub enum MarkKind {
     Refused {
         /// Key of the device.
         device: u64,
-        /// Status it refused with (MSRP or SIP), for the operator.
+        /// Status it refused with (MSRP or SIP), for the operator; zero: it lost three sessions over it;
+        /// [`STATUS_UNKNOWN`] in a copy.
         status: u16,
     },
     /// The message is gone from the store.
@@ -312,6 +448,37 @@ impl LifeOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hints_keep_the_media_class_and_tell_most_conversations_apart() {
+        for (class, word) in MediaClass::ALL {
+            let upper = format!("{}/x; a=b", word.to_ascii_uppercase());
+            for text in [format!("{word}/plain"), upper] {
+                assert_eq!(MediaClass::of(text.as_bytes()), class, "{text}");
+                assert_eq!(Hints::of(text.as_bytes(), b"c").media_bit(), class.bit());
+            }
+        }
+        assert_eq!(MediaClass::of(b"text"), MediaClass::Other);
+        let one = Hints::of(b"text/plain", b"conversation-1");
+        assert!(one.may_share_conversation(Hints::of(b"image/png", b"conversation-1")));
+        let others = (0..320).map(|n| Hints::of(b"text/plain", format!("c{n}").as_bytes()));
+        let shared = others
+            .filter(|other| other.may_share_conversation(one))
+            .count();
+        assert!((1..40).contains(&shared), "{shared} of 320");
+    }
+
+    #[test]
+    fn a_limit_takes_what_is_neither_too_large_nor_of_another_class() {
+        let limit = MediaLimit {
+            bytes_max: 100,
+            classes: MediaClass::Text.bit() | MediaClass::Image.bit(),
+        };
+        assert!(limit.takes(100, Hints::of(b"text/plain", b"")));
+        assert!(!limit.takes(101, Hints::of(b"text/plain", b"")));
+        assert!(!limit.takes(1, Hints::of(b"video/mp4", b"")));
+        assert!(MediaLimit::NONE.takes(u32::MAX, Hints::of(b"?", b"")));
+    }
 
     // Proves: LIFE-1
     #[test]

@@ -45,3 +45,8 @@ round refresher-uas tcp refresher-uas "" invites_accepted_total=4 refreshes_sent
     acks_sent_total=4 byes_sent_total=4 delivered_total=4 messages_completed_total=2
 round bye-mid-transfer tcp bye-mid-transfer --stall invites_accepted_total=4 acks_sent_total=4 \
     byes_received_total=4 byes_sent_total=0 delivered_total=0 messages_completed_total=0
+
+# A re-INVITE with the session as it is, from the phone: answered, and delivery goes on.
+linger_ms=3000
+round reinvite tcp reinvite "" invites_accepted_total=4 acks_sent_total=4 byes_sent_total=4 \
+    delivered_total=4 messages_completed_total=2 pushes_failed_total=0

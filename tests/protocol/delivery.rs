@@ -180,6 +180,29 @@ fn phones_behind_one_address_share_a_connection_when_allowed() {
     assert_eq!(bench.messages(), 0);
 }
 
+// Proves: AMB-8
+#[test]
+fn a_connection_is_shared_only_where_the_address_repeats_and_policy_allows() {
+    for (reuse, port, connections) in [(true, 2855, 1), (true, 2856, 2), (false, 2855, 2)] {
+        let mut options = options();
+        options.push.msrp_reuse = reuse;
+        let mut bench = Bench::with(options);
+        bench.deposit("hello");
+        let second = crate::harness::script::PHONE_B;
+        bench.subscribed(&[Contact::of(PHONE_A), Contact::of(second)]);
+        let (a, b) = (bench.expect("INVITE"), bench.expect("INVITE"));
+        bench.accept(&a, &Answer::passive());
+        let mut other = Answer::passive();
+        let path = format!("msrp://198.51.100.7:{port}/otherphone00;tcp");
+        other.sdp = sdp(&path, "passive", "");
+        bench.accept(&b, &other);
+        assert_eq!(bench.connects.len(), connections, "{reuse} {port}");
+        let sends = bench.take_msrp();
+        let shared = sends[0].link == sends[1].link;
+        assert_eq!(shared, connections == 1, "{reuse} {port}");
+    }
+}
+
 // Proves: MSRP-19, BAD-28
 #[test]
 fn a_connection_that_binds_nothing_is_closed() {

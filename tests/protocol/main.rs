@@ -2,6 +2,7 @@
 
 mod allocation;
 mod delivery;
+mod dialects;
 mod flows;
 mod fuzzing;
 mod harness;
@@ -12,6 +13,7 @@ mod notices;
 mod outcomes;
 mod overload;
 mod poison;
+mod policy;
 mod registration;
 mod reoffer;
 mod service;

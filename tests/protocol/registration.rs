@@ -480,3 +480,30 @@ fn a_user_of_whom_nothing_is_left_is_forgotten() {
     bench.deposit("again");
     bench.expect("SUBSCRIBE");
 }
+
+// Proves: ISC-1, SUB-7
+#[test]
+fn a_notify_that_never_comes_is_asked_for() {
+    let (mut bench, subscribe) = asked();
+    let mut notifier = bench.notifier(&subscribe);
+    bench.notify(&mut notifier, "full", &[]);
+    // The user registers; the NOTIFY of that is lost with its connection.
+    register(&mut bench, 600_000);
+    bench.run_ms(4900);
+    bench.expect_quiet();
+    bench.run_ms(200);
+    let refresh = bench.expect("SUBSCRIBE");
+    assert_eq!(refresh.call_id(), notifier.call_id);
+    // The notifier has forgotten us: a new subscription.
+    bench.reply(&refresh, "481 Call/Transaction Does Not Exist", "");
+    bench.run_s(2);
+    let again = bench.expect_some("SUBSCRIBE");
+    assert_ne!(again.call_id(), notifier.call_id);
+    let mut notifier = bench.notifier(&again);
+    bench.notify(&mut notifier, "full", &[Contact::of(PHONE_A)]);
+    bench.expect("INVITE");
+    // With a device known, and with a NOTIFY in time, nobody is asked.
+    register(&mut bench, 600_000);
+    bench.run_s(20);
+    bench.expect_quiet();
+}

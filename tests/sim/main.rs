@@ -45,6 +45,7 @@ const REACHED: &[&str] = &[
     "fault/store-stall",
     "fault/sync-error",
     "fault/unsynced-lost",
+    "operator/rules",
     "peer/480-to-subscribe",
     "peer/chunked",
     "peer/deposit-refused",

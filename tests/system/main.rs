@@ -2,5 +2,6 @@
 
 mod datapath;
 mod operators;
+mod policy;
 mod program;
 mod store;

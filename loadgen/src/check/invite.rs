@@ -20,9 +20,10 @@ pub struct Policy {
     pub transport: &'static [u8],
     /// Whether the transport is a datagram one; then the path MTU bounds the request.
     pub path_mtu: Option<usize>,
-    /// ICSI in its plain form.
+    /// ICSIs of which a push has one, in their plain form, comma-separated: more than one where the
+    /// engine is configured with dialects.
     pub icsi: String,
-    /// ICSI as it stands in a feature tag.
+    /// The same as they stand in a feature tag.
     pub icsi_encoded: Vec<u8>,
     /// `host:port` of the S-CSCF listener.
     pub scscf: Vec<u8>,
@@ -514,7 +515,9 @@ impl InviteCheck {
         }
         let service = message.value(Header::PAssertedService).unwrap_or(&[]);
         let once = message.count(Header::PAssertedService) == 1;
-        let good = once && (self.service.is(service) || service == self.policy.icsi.as_bytes());
+        let mut names = self.policy.icsi.split(',');
+        let good =
+            once && (self.service.is(service) || names.any(|name| service == name.as_bytes()));
         bench.demand(
             good,
             Rule::PushJ,
@@ -617,8 +620,8 @@ fn check_charging<'a>(message: &Message<'a>, bench: &mut Bench<'_>) -> &'a [u8] 
     if complete { icid } else { &[] }
 }
 
-/// Whether a feature value is quoted and percent-encoded, and whether it holds the ICSI.
-fn judge_feature(value: &[u8], icsi: &[u8]) -> (bool, bool) {
+/// Whether a feature value is quoted and percent-encoded, and whether it holds one of the ICSIs.
+fn judge_feature(value: &[u8], icsis: &[u8]) -> (bool, bool) {
     let inner = value
         .strip_prefix(b"\"")
         .and_then(|rest| rest.strip_suffix(b"\""));
@@ -626,9 +629,10 @@ fn judge_feature(value: &[u8], icsi: &[u8]) -> (bool, bool) {
         return (false, false);
     };
     let encoded = memchr(b':', inner).is_none();
-    let holds = inner
-        .split(|&byte| byte == b',')
-        .any(|one| one.eq_ignore_ascii_case(icsi));
+    let holds = inner.split(|&byte| byte == b',').any(|one| {
+        let mut icsis = icsis.split(|&byte| byte == b',');
+        icsis.any(|icsi| one.eq_ignore_ascii_case(icsi))
+    });
     (encoded, holds)
 }
 

@@ -83,6 +83,25 @@ fn fresh(text: &str) -> String {
         .replace("k9Qv3tZs1mXbW7aEoR2y", "k9Qv3tZs1mXbW7aEoR2z")
 }
 
+// Proves: AMB-4
+#[test]
+fn a_push_with_another_service_is_right_only_where_the_scenario_says_so() {
+    let text = whole(INVITE, SDP).replace("cpm.deferred", "cpm.largemsg");
+    let broken = judge(&mut InviteCheck::new(policy(), 10), &text);
+    assert_eq!(broken, [Rule::PushB, Rule::PushD, Rule::PushJ]);
+    let mut both = policy();
+    both.icsi = format!(
+        "{},{}",
+        both.icsi,
+        both.icsi.replace("deferred", "largemsg")
+    );
+    both.icsi_encoded = both.icsi.replace(':', "%3A").into_bytes();
+    let mut checker = InviteCheck::new(both, 10);
+    assert_eq!(judge(&mut checker, &text), []);
+    let neither = text.replace("cpm.largemsg", "cpm.session");
+    assert!(!judge(&mut checker, &neither).is_empty());
+}
+
 // Proves: PUSH-a, PUSH-b, PUSH-b1, PUSH-b2, PUSH-c, PUSH-d, PUSH-e, PUSH-f, PUSH-f1, PUSH-f2
 // Proves: PUSH-f3, PUSH-g, PUSH-h, PUSH-i, PUSH-j, PUSH-k, PUSH-l, IMS-1, IMS-6, TX-8, NH-4
 #[test]

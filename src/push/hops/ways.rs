@@ -20,6 +20,7 @@ use crate::push::hops::{FAR_SET, Hop, HopOptions, HopTransport, Hops};
 use crate::push::names::Found;
 use crate::sip::header::HeaderName;
 use crate::sip::message::Message;
+use crate::sip::template::Profile;
 use crate::sip::uri::{self, Scheme, Uri};
 
 /// Longest wait of a request for its way.
@@ -43,6 +44,22 @@ pub struct SetOptions {
     pub hosts: Vec<(String, Option<u16>)>,
     /// The first Route towards it, in angle brackets; `None` is the common one.
     pub route: Option<String>,
+}
+
+impl SetOptions {
+    /// The profile of requests to it.
+    #[must_use]
+    pub fn applied_to(&self, profile: &Profile) -> Profile {
+        let mut profile = profile.clone();
+        if let Some(route) = &self.route {
+            profile.originating_route = match route.strip_suffix('>') {
+                Some(open) => format!("{open};orig>"),
+                None => format!("{route};orig"),
+            };
+            profile.route.clone_from(route);
+        }
+        profile
+    }
 }
 
 /// Where a request inside a dialog goes.

@@ -24,7 +24,7 @@ use crate::base::surface::{Location, StoreTicket};
 use crate::base::time::Timestamp;
 use crate::push::post::{After, Post};
 use crate::store::index::{CleanOptions, Fate};
-use crate::store::op::{Evidence, Mark, MarkKind};
+use crate::store::op::{Evidence, Mark, MarkKind, STATUS_UNKNOWN};
 use crate::store::record::{self, Record};
 
 /// Time between steps of a pass.
@@ -185,7 +185,10 @@ impl Post {
                     device,
                     by: Evidence::Report,
                 },
-                Fate::Refused => MarkKind::Refused { device, status: 0 },
+                Fate::Refused => MarkKind::Refused {
+                    device,
+                    status: STATUS_UNKNOWN,
+                },
             };
             let mark = Mark {
                 user: deposit.user,

@@ -76,6 +76,11 @@ fn first_2xx(push: &mut Push, ctx: &mut Ctx<'_>, message: &Message<'_>) -> Optio
             return Some(Outcome::Sdp(error));
         }
     };
+    if ctx.env.options.reads_agents
+        && let Some(agent) = message.header(HeaderName::UserAgent)
+    {
+        push.agents = Some(ctx.env.options.agents.fitting(agent));
+    }
     let answered = message.session_expires().and_then(Result::ok);
     push.timer.on_2xx(
         ctx.now,
@@ -91,8 +96,8 @@ fn first_2xx(push: &mut Push, ctx: &mut Ctx<'_>, message: &Message<'_>) -> Optio
     push.session_end = ctx.now + ctx.env.options.max_session;
     match delivery::attach(push, ctx, &answer) {
         Ok(()) => {
-            let media = &ctx.env.media;
-            if media.cema && answer.needs_cema_fallback(media.setup) {
+            let dialect = ctx.env.dialect(push);
+            if dialect.cema && answer.needs_cema_fallback(dialect.setup) {
                 offers::offer_without_cema(push, ctx);
             }
             None
@@ -239,14 +244,15 @@ pub fn end_stray_2xx(ctx: &mut Ctx<'_>, message: &Message<'_>, stray: &StrayDial
             sdp_session: 0,
             sdp_version: 1,
             msrp_session: b"",
+            from_uri: b"",
         };
         ctx.out
-            .send(stray.trunk, |out| env.templates.ack(&fields, out));
+            .send(stray.trunk, |out| env.forms.common.ack(&fields, out));
         ctx.probe.acks_sent_total += 1;
         fields.branch = bye.as_bytes();
         fields.cseq = cseq.number.wrapping_add(1);
         ctx.out
-            .send(stray.trunk, |out| env.templates.bye(&fields, out));
+            .send(stray.trunk, |out| env.forms.common.bye(&fields, out));
         ctx.probe.byes_sent_total += 1;
     }
     ctx.post.scratch_dialog = dialog;

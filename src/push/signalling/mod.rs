@@ -15,6 +15,7 @@ use crate::base::outbox::Destination;
 use crate::base::time::Timestamp;
 use crate::push::hops::{Offer, hop_bit};
 use crate::push::{Ctx, OtherRequest, Outcome, Push, PushState, guard_after};
+use crate::registry::device::NOTE_BYTES_MAX;
 use crate::registry::outcome::RETRY_AFTER_MAX;
 use crate::sip::message::{HeaderName, Message};
 use crate::sip::overload::Feedback;
@@ -249,6 +250,7 @@ fn failed(
     }
     release_hop(push, ctx);
     ctx.probe.invites_failed_total += 1;
+    note_reason(push, message);
     let cancelled = push.state == PushState::Cancelling;
     push.state = PushState::Ending;
     push.guard = Timestamp::NEVER;
@@ -259,6 +261,25 @@ fn failed(
         status,
         retry_after_s: message.retry_after(),
     })
+}
+
+/// Keeps what a refusal or a BYE says of its reason, for the inspection interface (RSP-32).
+pub fn note_reason(push: &mut Push, message: &Message<'_>) {
+    push.note.clear();
+    for (name, header) in [
+        (&b"Reason: "[..], HeaderName::Reason),
+        (b"Warning: ", HeaderName::Warning),
+    ] {
+        let Some(value) = message.header(header) else {
+            continue;
+        };
+        if !push.note.is_empty() {
+            push.note.extend_from_slice(b"; ");
+        }
+        push.note.extend_from_slice(name);
+        push.note
+            .extend_from_slice(&value[..value.len().min(NOTE_BYTES_MAX)]);
+    }
 }
 
 /// A re-INVITE failed: an offer, a refresh, or one that serves as both.
@@ -482,9 +503,20 @@ fn invite_timeout(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<Outcome> {
 }
 
 fn other_timeout(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<Outcome> {
-    let other = push.other.as_mut().expect("checked by the caller");
-    match other.handle_timeout(ctx.now) {
+    let action = push
+        .other
+        .as_mut()
+        .expect("checked by the caller")
+        .handle_timeout(ctx.now);
+    match action {
         NonInviteAction::Retransmit => {
+            let way = transmit::way_out(push, ctx);
+            if way.address.is_none() && ctx.out.is_writable(way.link) {
+                // It found no connection before (NH-9).
+                if let Some(other) = &mut push.other {
+                    other.delivered_to_stream();
+                }
+            }
             ctx.probe.retransmissions_total += 1;
             transmit::other(push, ctx);
             None

@@ -100,7 +100,7 @@ pub fn judge_peer_request(
         PeerAnswer::Accept {
             session_expires,
             require_timer,
-        } => write_accept_lines(ctx, session_expires, require_timer, lines),
+        } => write_accept_lines(push, ctx, session_expires, require_timer, lines),
     }
     match &plan {
         Some(plan) => answer_offer(push, ctx, message, plan, body),
@@ -139,12 +139,13 @@ fn refuse_offer(
 }
 
 fn write_accept_lines(
+    push: &Push,
     ctx: &Ctx<'_>,
     session_expires: Option<(u32, Refresher)>,
     require_timer: bool,
     lines: &mut Vec<u8>,
 ) {
-    lines.extend_from_slice(&ctx.env.contact_line);
+    lines.extend_from_slice(&ctx.env.dialect(push).contact_line);
     lines.extend_from_slice(&ctx.env.media.allow_lines);
     if require_timer {
         lines.extend_from_slice(b"Require: timer\r\n");
@@ -193,7 +194,7 @@ fn our_setup(push: &Push, ctx: &Ctx<'_>, peer: &Answer<'_>) -> Result<Setup, Sdp
         None if moved => Setup::Passive,
         Some(Setup::Actpass) | None => current_setup(push, ctx),
     };
-    if moved && setup == Setup::Passive && ctx.env.media.setup == Setup::Active {
+    if moved && setup == Setup::Passive && ctx.env.dialect(push).setup == Setup::Active {
         return Err(SdpError::Setup);
     }
     Ok(setup)
@@ -233,9 +234,10 @@ fn answer_offer(
     let env = ctx.env;
     let msrp = transmit::msrp_session(push, ctx);
     let number = transmit::sdp_session(push);
+    let cema = env.dialect(push).cema;
     let session = negotiation(push, ctx);
     let media = &env.media;
-    let cema = media.cema && !session.without_cema && plan.peer.is_some_and(|peer| peer.cema);
+    let cema = cema && !session.without_cema && plan.peer.is_some_and(|peer| peer.cema);
     let written = session.describe(|version, out| {
         let local = sdp::LocalMedia {
             session: number,

@@ -35,10 +35,8 @@ pub(super) fn transmit(
         return;
     }
     let trunk = way_out(push, ctx);
-    let templates = match &ctx.env.stream_templates {
-        Some(stream) if trunk.address.is_none() => stream,
-        Some(_) | None => ctx.env.templates_of(push.set),
-    };
+    let forms = &ctx.env.dialect(push).forms;
+    let templates = forms.of(push.set, trunk.address.is_none());
     if !ctx.out.send(trunk, |out| encode(templates, out)) {
         ctx.probe.output_dropped_total += 1;
     }
@@ -83,6 +81,7 @@ impl Names {
             cseq,
             sdp_session: sdp_session(push),
             sdp_version: 1,
+            from_uri: push.target.from_uri(),
             ..DialogFields::default()
         }
     }
@@ -111,6 +110,7 @@ pub(super) fn invite(push: &Push, ctx: &mut Ctx<'_>) {
         related_icid: push.target.related_icid(),
         extra_accept_contact: push.target.accept_contact(),
         extra_headers: push.target.lines(),
+        from_uri: push.target.from_uri(),
     };
     transmit(push, ctx, |templates, out| templates.invite(&fields, out));
 }
@@ -163,7 +163,12 @@ pub(super) fn offer_text(
     fields.msrp_session = msrp.as_bytes();
     fields.sdp_version = version;
     let start = out.len();
-    encode_reinvite(&ctx.env.templates, &fields, without_cema, out);
+    encode_reinvite(
+        &ctx.env.dialect(push).forms.common,
+        &fields,
+        without_cema,
+        out,
+    );
     let head = memchr::memmem::find(&out[start..], b"\r\n\r\n").expect("a message has a body");
     out.drain(start..start + head + 4);
 }
@@ -197,6 +202,7 @@ pub(super) fn failure_ack_with(push: &Push, ctx: &mut Ctx<'_>, to_value: &[u8], 
         to_value,
         call_id: names.call_id.as_bytes(),
         cseq: push.invite_cseq,
+        from_uri: push.target.from_uri(),
     };
     transmit(push, ctx, |templates, out| {
         templates.ack_failure(&fields, out)
@@ -217,6 +223,7 @@ pub(super) fn other(push: &Push, ctx: &mut Ctx<'_>) {
                 call_id: names.call_id.as_bytes(),
                 cseq: push.invite_cseq,
                 reason: reason::NO_ANSWER.as_bytes(),
+                from_uri: push.target.from_uri(),
             };
             transmit(push, ctx, |templates, out| templates.cancel(&fields, out));
         }

@@ -65,6 +65,7 @@ pub(super) fn invite(profile: &Profile) -> Layout {
     b.optional(Slot::ConversationId, "Conversation-ID: ", "\r\n");
     b.optional(Slot::ContributionId, "Contribution-ID: ", "\r\n");
     b.hole(Slot::ExtraHeaders);
+    b.text(&profile.extra_lines);
     b.text("Content-Type: application/sdp\r\n");
     b.end_with_body(offer(profile))
 }
@@ -228,7 +229,13 @@ impl<'p> Builder<'p> {
     }
 
     fn put_from_pf(&mut self) {
-        self.text(&format!("From: <{}>;tag=", self.profile.pf_uri));
+        if self.profile.sender_in_from {
+            self.text("From: <");
+            self.hole(Slot::FromUri);
+            self.text(">;tag=");
+        } else {
+            self.text(&format!("From: <{}>;tag=", self.profile.pf_uri));
+        }
         self.hole(Slot::FromTag);
         self.text("\r\n");
     }
@@ -272,7 +279,11 @@ impl<'p> Builder<'p> {
     }
 
     fn assert_identity(&mut self) {
-        if self.profile.trusted {
+        if self.profile.trusted && self.profile.sender_in_from {
+            self.text("P-Asserted-Identity: <");
+            self.hole(Slot::FromUri);
+            self.text(">\r\n");
+        } else if self.profile.trusted {
             let identity = &self.profile.asserted_identity;
             let uri = identity.as_ref().unwrap_or(&self.profile.pf_uri);
             self.text(&format!("P-Asserted-Identity: <{uri}>\r\n"));

@@ -130,7 +130,7 @@ pub(super) struct Program {
 }
 
 /// Most parts of a vectored message.
-pub(super) const PARTS_MAX: usize = 56;
+pub(super) const PARTS_MAX: usize = 64;
 
 impl Program {
     /// Compiles `head` (through the blank line) and `body`, with a fast program for `expected`.

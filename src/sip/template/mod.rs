@@ -64,6 +64,8 @@ pub struct InviteFields<'a> {
     /// Complete lines with CRLF before Content-Type, such as Referred-By of a handset dialect;
     /// empty for none.
     pub extra_headers: &'a [u8],
+    /// URI of From, where the profile leaves that open.
+    pub from_uri: &'a [u8],
 }
 
 /// The values of a request within a dialog, and of the ACK to a 2xx.
@@ -95,6 +97,8 @@ pub struct DialogFields<'a> {
     pub sdp_version: u32,
     /// Session-id of our MSRP URI; re-INVITE only.
     pub msrp_session: &'a [u8],
+    /// URI of From, where the profile leaves that open.
+    pub from_uri: &'a [u8],
 }
 
 /// The values of an ACK to a non-2xx: those of the INVITE it acknowledges (TX-5).
@@ -115,6 +119,8 @@ pub struct AckFields<'a> {
     pub call_id: &'a [u8],
     /// The INVITE's number.
     pub cseq: u32,
+    /// URI of From, where the profile leaves that open.
+    pub from_uri: &'a [u8],
 }
 
 /// The values of a CANCEL of the initial INVITE (TX-13).
@@ -134,6 +140,8 @@ pub struct CancelFields<'a> {
     pub cseq: u32,
     /// Value of Reason; empty leaves it out.
     pub reason: &'a [u8],
+    /// URI of From, where the profile leaves that open.
+    pub from_uri: &'a [u8],
 }
 
 /// The values of a SUBSCRIBE to `reg` (SUB-1).
@@ -400,6 +408,7 @@ impl Templates {
             .set(Slot::RequestUri, f.request_uri)
             .set(Slot::Branch, f.branch)
             .set(Slot::FromTag, f.from_tag)
+            .set(Slot::FromUri, f.from_uri)
             .set(Slot::To, f.to_uri)
             .set(Slot::CallId, f.call_id)
             .set(Slot::Cseq, numbers.cseq.as_bytes())
@@ -456,6 +465,7 @@ impl Templates {
             .set(Slot::Branch, f.branch)
             .set(Slot::RouteLines, f.route_lines.unwrap_or_default())
             .set(Slot::FromTag, f.from_tag)
+            .set(Slot::FromUri, f.from_uri)
             .set(Slot::To, f.to_value)
             .set(Slot::CallId, f.call_id)
             .set(Slot::Cseq, cseq.as_bytes());
@@ -470,6 +480,7 @@ impl Templates {
             .set(Slot::RequestUri, f.request_uri)
             .set(Slot::Branch, f.branch)
             .set(Slot::FromTag, f.from_tag)
+            .set(Slot::FromUri, f.from_uri)
             .set(Slot::To, f.to_uri)
             .set(Slot::CallId, f.call_id)
             .set(Slot::Cseq, cseq.as_bytes())
@@ -562,6 +573,7 @@ fn encode_in_dialog(
         .set(Slot::Branch, f.branch)
         .set(Slot::RouteLines, f.route_lines)
         .set(Slot::FromTag, f.from_tag)
+        .set(Slot::FromUri, f.from_uri)
         .set(Slot::To, f.to_value)
         .set(Slot::CallId, f.call_id)
         .set(Slot::Cseq, numbers.cseq.as_bytes())

@@ -85,6 +85,12 @@ pub struct Profile {
     pub max_size: Option<u64>,
     /// What follows the `@` of our Call-IDs.
     pub call_id_host: String,
+    /// From and P-Asserted-Identity of pushes are left open, for the sender of a message (AMB-16).
+    /// Requests outside of pushes cannot be made with it.
+    pub sender_in_from: bool,
+    /// Further lines of an initial INVITE, each with CRLF; names of headers that we write ourselves are
+    /// refused.
+    pub extra_lines: String,
 }
 
 impl Default for Profile {
@@ -125,6 +131,8 @@ impl Default for Profile {
             direction_level: Level::Media,
             max_size: None,
             call_id_host: "pf1.ims.example.net".into(),
+            sender_in_from: false,
+            extra_lines: String::new(),
         }
     }
 }
@@ -180,6 +188,7 @@ impl Profile {
         self.validate_addresses()?;
         self.validate_features()?;
         self.validate_media()?;
+        check_lines("extra_lines", &self.extra_lines)?;
         let range = ProfileProblem::Range;
         if self
             .session_expires_s
@@ -306,6 +315,57 @@ fn check_route(field: &'static str, value: &str, originating: bool) -> Outcome {
     } else {
         fail(field, ProfileProblem::Syntax)
     }
+}
+
+/// Headers that requests have of ours.
+const OWN_HEADERS: [&str; 27] = [
+    "via",
+    "v",
+    "max-forwards",
+    "route",
+    "record-route",
+    "from",
+    "f",
+    "to",
+    "t",
+    "call-id",
+    "i",
+    "cseq",
+    "contact",
+    "m",
+    "p-asserted-identity",
+    "p-asserted-service",
+    "p-charging-vector",
+    "user-agent",
+    "allow",
+    "supported",
+    "k",
+    "session-expires",
+    "x",
+    "content-type",
+    "c",
+    "content-length",
+    "l",
+];
+
+/// Whole header lines of others than ours.
+fn check_lines(field: &'static str, lines: &str) -> Outcome {
+    let mut rest = lines;
+    while !rest.is_empty() {
+        let Some((line, after)) = rest.split_once("\r\n") else {
+            return fail(field, ProfileProblem::Syntax);
+        };
+        let Some((name, value)) = line.split_once(": ") else {
+            return fail(field, ProfileProblem::Syntax);
+        };
+        check(field, name, |c| c.is_ascii_alphanumeric() || c == b'-')?;
+        check(field, value, |c| (0x20..0x7f).contains(&c))?;
+        if OWN_HEADERS.iter().any(|own| name.eq_ignore_ascii_case(own)) {
+            return fail(field, ProfileProblem::Range);
+        }
+        rest = after;
+    }
+    Ok(())
 }
 
 /// Visible ASCII without the characters that end a name-addr or a quoted string.

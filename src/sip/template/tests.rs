@@ -54,6 +54,7 @@ fn invite_f1() -> InviteFields<'static> {
         related_icid: b"",
         extra_accept_contact: b"",
         extra_headers: b"",
+        from_uri: b"",
     }
 }
 
@@ -97,6 +98,7 @@ fn dialog_f1() -> DialogFields<'static> {
         sdp_session: 3_973_000_001,
         sdp_version: 1,
         msrp_session: b"k9Qv3tZs1mXbW7aEoR2y",
+        from_uri: b"",
     }
 }
 
@@ -339,6 +341,7 @@ fn acks_to_failures_equal_the_worked_flows() {
         to_value: b"<sip:+15550100@ims.example.net>;tag=scscf-77e0",
         call_id: b"a1d4e7f0b3c6492582bb",
         cseq: 1,
+        from_uri: b"",
     };
     let cases: &[(AckFields<'_>, &[u8])] = &[
         (initial, flow!("f2-03-ack-non2xx.txt")),
@@ -406,6 +409,7 @@ fn the_cancel_equals_the_worked_flow() {
             call_id: b"0badc0de00112233",
             cseq: 1,
             reason: b"SIP;cause=408;text=\"no answer\"",
+            from_uri: b"",
         },
         &mut out,
     );

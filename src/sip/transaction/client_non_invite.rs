@@ -80,6 +80,12 @@ impl ClientNonInvite {
         machine
     }
 
+    /// The request has left over a stream after all: it is not repeated any more.
+    pub const fn delivered_to_stream(&mut self) {
+        self.reliable = true;
+        self.repeat_at = Timestamp::NEVER;
+    }
+
     /// Where it is.
     #[must_use]
     pub const fn state(&self) -> ClientNonInviteState {

@@ -38,6 +38,7 @@ impl Mailbox {
                     delivered: entry.delivered,
                     refused: entry.refused,
                     target: entry.target,
+                    hints: entry.hints,
                     flags: entry.flags(),
                 },
                 out,
@@ -82,6 +83,7 @@ impl Mailbox {
                 delivered: entry.delivered,
                 refused: entry.refused,
                 target: entry.target,
+                hints: entry.hints,
                 bits: entry.flags.bits() | DURABLE,
             });
             kept(entry.location);
@@ -99,6 +101,7 @@ impl Mailbox {
                 expires_s: entry.expires_s,
                 bytes: entry.bytes,
                 target: usize::from(entry.target).checked_sub(1).map_or(0, device),
+                hints: entry.hints,
                 flags: entry.flags,
             };
             if !self.restore(&new, entry.location) {

@@ -409,6 +409,7 @@ fn agrees_with_a_naive_model_over_random_work() {
                         bytes: random.below(40) as u32,
                         target: if random.below(5) == 0 { device } else { 0 },
                         flags: DepositFlags::empty(),
+                        hints: Hints::default(),
                     };
                     let want = model.admit(&quota, now_s, &entry);
                     assert_eq!(mailbox.admit(&quota, now_s, &entry), want);

@@ -21,6 +21,7 @@ use volley::metrics::probe::Probe;
 use volley::msrp::inbound::InboundOptions;
 use volley::push::campaign::CampaignOptions;
 use volley::push::hops::{COMMON_SET, HopOptions, HopTransport};
+use volley::push::inspect::UserReport;
 use volley::push::names::NameOptions;
 use volley::push::options::PushOptions;
 use volley::push::post::PostOptions;
@@ -28,7 +29,7 @@ use volley::reginfo::subscription::SubscribeOptions;
 use volley::registry::{OutcomeOptions, RegistryOptions};
 use volley::selection::Policy;
 use volley::shard::recover::Recovered;
-use volley::shard::{Population, Shard, ShardOptions, ShardSeed};
+use volley::shard::{Order, Population, Shard, ShardOptions, ShardSeed};
 use volley::sip::template::Profile;
 use volley::sip::transaction::TransactionOptions;
 use volley::sip::transaction::server::ServerOptions;
@@ -163,6 +164,10 @@ impl Watched {
 
     pub(crate) fn probe(&self) -> &Probe {
         self.inner.probe()
+    }
+
+    fn operate(&mut self, order: &Order) {
+        self.inner.operate(order);
     }
 
     pub(crate) fn population(&self) -> Population {
@@ -346,6 +351,17 @@ impl Bench {
     pub(crate) fn is_open(&self, link: LinkId) -> bool {
         let fake = &self.links[link.slot as usize];
         fake.open && fake.id == link
+    }
+
+    /// An operator wants something.
+    pub(crate) fn operate(&mut self, order: &Order) {
+        self.shard.operate(order);
+        self.pump();
+    }
+
+    /// What an operator is shown of a user.
+    pub(crate) fn inspect(&self, identity: &str) -> Option<UserReport> {
+        self.shard.inner.inspect(self.now, identity.as_bytes())
     }
 
     /// Octets arrive on a link.
