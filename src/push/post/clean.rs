@@ -34,7 +34,7 @@ const WALK: u32 = 1024;
 /// Copies under way, from the request of the record to its durable copy.
 const COPIES_MAX: usize = 64;
 /// Steps whose bandwidth may be saved up.
-const BURST: u64 = 25;
+const BURST: i64 = 25;
 
 /// The state of a pass. Owner: [`Post`].
 #[derive(Debug, Default)]
@@ -50,8 +50,8 @@ pub(super) struct Cleaner {
     writing: usize,
     /// Deposits that have a copy, and the last ticket that may name the old place.
     moved: VecDeque<(Location, Location, StoreTicket)>,
-    /// Octets that may be copied now.
-    allowance: u64,
+    /// Octets that may be copied now; below zero after a record that was larger than what was left.
+    allowance: i64,
     /// When the next step is due.
     due: Timestamp,
     /// Messages and octets copied.
@@ -95,9 +95,10 @@ impl Post {
             return;
         }
         self.cleaner.due = now + STEP;
-        let a_step = self.cleaner.options.bytes_per_s / 100;
-        let most = a_step.saturating_mul(BURST);
-        self.cleaner.allowance = (self.cleaner.allowance + a_step.max(1)).min(most.max(1));
+        let a_step = i64::try_from(self.cleaner.options.bytes_per_s / 100).unwrap_or(i64::MAX);
+        let most = a_step.saturating_mul(BURST).max(1);
+        let allowance = self.cleaner.allowance.saturating_add(a_step.max(1));
+        self.cleaner.allowance = allowance.min(most);
         if self.failed {
             self.end_pass();
             return;
@@ -127,7 +128,7 @@ impl Post {
             if slot >= slots {
                 return true;
             }
-            if cleaner.reading.len() + cleaner.writing >= COPIES_MAX || cleaner.allowance == 0 {
+            if cleaner.reading.len() + cleaner.writing >= COPIES_MAX || cleaner.allowance <= 0 {
                 return false;
             }
             let mailbox = &self.mailboxes[slot as usize];
@@ -137,7 +138,7 @@ impl Post {
             };
             cleaner.at.1 = entry.number();
             let location = entry.location().expect("only durable ones lie anywhere");
-            cleaner.allowance = cleaner.allowance.saturating_sub(u64::from(location.len));
+            cleaner.allowance -= i64::from(location.len);
             cleaner.reading.push((entry.number(), slot));
             self.batch.reads.push((entry.number(), location));
         }

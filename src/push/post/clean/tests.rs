@@ -298,7 +298,7 @@ fn cleaning_keeps_the_store_small_where_a_few_old_messages_would_keep_everything
 
 #[test]
 fn cleaning_copies_no_faster_than_it_may() {
-    let per_step = 100;
+    let per_step = 10;
     let (_, disk) = live(9, 3000, 100 * per_step);
     assert!(disk.copies > 20, "{}", disk.copies);
     let most = 3000 * per_step + 1000;
