@@ -7,6 +7,7 @@
 
 use crate::base::entropy::Jitter;
 use crate::base::limits::{ROUTES_MAX, URI_BYTES_MAX};
+use crate::base::octets;
 use crate::sip::header::{AddrSpans, HeaderName};
 use crate::sip::message::Message;
 use crate::sip::scan::{LWS, is, trim};
@@ -432,10 +433,11 @@ pub fn demands_tls(uri: &[u8]) -> bool {
 /// The URI of the first of some `Route: <..>` lines.
 #[must_use]
 pub fn first_route(lines: &[u8]) -> Option<&[u8]> {
-    if lines.is_empty() {
-        return None;
+    // Mostly there is no display name.
+    if let Some(uri) = lines.strip_prefix(b"Route: <") {
+        return octets::find(uri, b'>').map(|end| &uri[..end]);
     }
-    // A display name in quotes may hold anything.
+    // One in quotes may hold anything.
     let mut quoted = false;
     let start = lines.iter().position(|byte| match byte {
         b'"' => {
@@ -445,9 +447,7 @@ pub fn first_route(lines: &[u8]) -> Option<&[u8]> {
         other => !quoted && *other == b'<',
     })?;
     let uri = &lines[start + 1..];
-    uri.iter()
-        .position(|byte| *byte == b'>')
-        .map(|end| &uri[..end])
+    octets::find(uri, b'>').map(|end| &uri[..end])
 }
 
 /// A sip or sips URI that can stand in a start line or in angle brackets.
