@@ -15,6 +15,7 @@ use crate::base::surface::{Location, StoreBatch, StoreDone, StoreTicket};
 use crate::io::store::checkpoint::{self, Walk};
 use crate::io::store::error::JournalError;
 use crate::io::store::format::{self, BLOCK, COMMIT, HEADER};
+use crate::io::store::gate::Gate;
 use crate::io::store::group::{Group, Sizes};
 use crate::io::store::recover::Recovery;
 use crate::io::store::signal::Signal;
@@ -268,6 +269,8 @@ pub(crate) struct State {
     pub(crate) reads: VecDeque<(u64, Location)>,
     /// Reads taken by a reader.
     pub(crate) reading: usize,
+    /// Who opens which segment, and which one goes.
+    pub(crate) gate: Gate,
     /// Open segments, most recently used last.
     files: VecDeque<(u32, Rc<DmaFile>)>,
     /// The segment being written.
@@ -796,6 +799,7 @@ fn new_state(options: &JournalOptions, current: u32, outcome: &recover::Outcome)
         stopping: false,
         reads: VecDeque::new(),
         reading: 0,
+        gate: Gate::default(),
         files: VecDeque::with_capacity(FILES_MAX),
         current,
         spares: VecDeque::new(),

@@ -9,6 +9,9 @@ use crate::io::store::error::JournalError;
 use crate::io::store::journal::{Shared, SpareFailure, State};
 use crate::io::store::segment;
 
+/// How soon to look again whether a segment that is to go is still being opened.
+const OPENING: Duration = Duration::from_millis(1);
+
 /// Wait before a segment that could not be made is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -141,13 +144,18 @@ async fn forget(shared: &Shared) {
 
 /// Removes one segment durably before the next: a mark must not go before its deposit.
 async fn reclaim(shared: &Shared, number: u32) {
-    {
-        let mut state = shared.state();
-        if number >= state.current {
-            return;
-        }
-        state.forget_file(number);
+    if number >= shared.state().current {
+        return;
     }
+    while !shared.state().gate.remove(number) {
+        glommio::timer::sleep(OPENING).await;
+    }
+    shared.state().forget_file(number);
+    remove(shared, number).await;
+    shared.state().gate.removed();
+}
+
+async fn remove(shared: &Shared, number: u32) {
     let path = segment::path(&shared.directory, number);
     // Through a handle, so that freeing 64 MiB of extents does not stop the datapath.
     let Ok(file) = segment::open(&path, false).await else {

@@ -37,6 +37,7 @@ mod checkpoint;
 mod directory;
 mod error;
 mod format;
+mod gate;
 mod group;
 mod journal;
 mod keeper;

@@ -86,8 +86,13 @@ async fn file(shared: &Shared, segment: u32) -> Option<Rc<DmaFile>> {
     if let Some(file) = shared.state().file(segment) {
         return Some(file);
     }
+    if !shared.state().gate.open(segment) {
+        return None;
+    }
     let path = segment::path(&shared.directory, segment);
-    let file = segment::open(&path, false).await.ok()?;
+    let file = segment::open(&path, false).await;
+    shared.state().gate.opened(segment);
+    let file = file.ok()?;
     shared.state().keep_file(segment, Rc::clone(&file));
     Some(file)
 }
