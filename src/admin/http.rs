@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::io::clock::Clock;
+
 /// Longest request head.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
 /// Most header lines of a request.
@@ -191,7 +193,8 @@ const fn reason(status: u16) -> &'static str {
 fn read_request(stream: &mut impl Read) -> Result<Request, u16> {
     let mut bytes = Vec::with_capacity(1024);
     let mut piece = [0; 1024];
-    loop {
+    let begun = Clock.now();
+    while Clock.now().since(begun) < PATIENCE {
         let len = stream.read(&mut piece).map_err(|_| 408_u16)?;
         if len == 0 {
             return Err(400);
@@ -204,6 +207,7 @@ fn read_request(stream: &mut impl Read) -> Result<Request, u16> {
             return Err(431);
         }
     }
+    Err(408)
 }
 
 fn parse(bytes: &[u8]) -> Result<Option<Request>, u16> {

@@ -73,7 +73,7 @@ pub(super) struct Plan {
 }
 
 /// What comes out.
-struct Result {
+struct Capacity {
     pushes_per_s: f64,
     storm_per_s: f64,
     cores: f64,
@@ -122,7 +122,7 @@ impl Plan {
         self.push_us.unwrap_or(measured)
     }
 
-    fn compute(&self) -> Result {
+    fn compute(&self) -> Capacity {
         let messages_per_s = self.users * self.messages_per_day / 86_400.0 * self.peak;
         let pushes_per_s = messages_per_s * self.devices;
         // After an outage every waiting user's devices are pushed to, and every user registers.
@@ -140,7 +140,7 @@ impl Plan {
             + pending * unit::MESSAGE_BYTES
             + 512.0 * 1024.0 * 1024.0;
         let record = self.message_bytes + unit::DISK_OVERHEAD_BYTES;
-        Result {
+        Capacity {
             pushes_per_s,
             storm_per_s,
             cores: cpu(pushes_per_s, 0.0),
@@ -153,7 +153,7 @@ impl Plan {
         }
     }
 
-    fn text(&self, result: &Result) -> String {
+    fn text(&self, result: &Capacity) -> String {
         let cores = result.cores.max(result.cores_storm).ceil().max(1.0);
         format!(
             "{:.0} users, {} devices each, {} messages a day, peak {} times the average\n\
@@ -199,7 +199,7 @@ impl Plan {
         )
     }
 
-    fn as_json(&self, result: &Result) -> Value {
+    fn as_json(&self, result: &Capacity) -> Value {
         json!({
             "pushes_per_s": result.pushes_per_s,
             "storm_pushes_per_s": result.storm_per_s,

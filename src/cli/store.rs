@@ -15,7 +15,7 @@ use volley::io::store::{
     DamagePolicy, JournalOptions, Recovery, Rewriter, Survey, View, block_on, survey,
 };
 use volley::store::index::Fate;
-use volley::store::op::{Deposit, DepositFlags, Evidence, Mark, MarkKind, STATUS_UNKNOWN};
+use volley::store::op::{Deposit, DepositFlags, Mark};
 use volley::store::record::{self, Record};
 
 use super::{complain, print};
@@ -458,17 +458,8 @@ fn from_json(line: &str) -> Option<(u64, Vec<Vec<u8>>)> {
 }
 
 fn mark(user: &[u8], number: u64, what: (u64, Fate), at: UnixMillis) -> Option<Vec<u8>> {
-    let device = what.0;
-    let kind = match what.1 {
-        Fate::Delivered => MarkKind::Delivered {
-            device,
-            by: Evidence::Report,
-        },
-        Fate::Refused => MarkKind::Refused {
-            device,
-            status: STATUS_UNKNOWN,
-        },
-    };
+    let (device, fate) = what;
+    let kind = fate.again(device);
     let mark = Mark {
         user,
         number,

@@ -190,6 +190,8 @@ probe! {
     store_loads_total,
     /// Reads of a body that gave nothing usable.
     store_unreadable_total,
+    /// (message, device) pairs put off until the next start, because the record stayed unreadable.
+    store_put_off_total,
     /// Appends the store refused for good.
     store_failures_total,
     /// Frames handed to another shard.

@@ -471,6 +471,7 @@ impl Shard {
         let mailbox = self.post.mailbox(push.user().slot);
         // No record of it: the next start tries again.
         mailbox.mark(number, push.device, Fate::Refused);
+        self.probe.store_put_off_total += 1;
         push.waiting_for = None;
         push.session.abandon(delivery::handle_of(number));
         push.inflight.retain(|&other| other != number);

@@ -12,7 +12,7 @@
 use std::collections::VecDeque;
 
 use crate::base::surface::Location;
-use crate::store::op::{DepositFlags, Hints, MediaLimit};
+use crate::store::op::{DepositFlags, Evidence, Hints, MarkKind, MediaLimit, STATUS_UNKNOWN};
 
 mod snapshot;
 
@@ -165,6 +165,23 @@ pub enum Fate {
     Delivered,
     /// It will not take it.
     Refused,
+}
+
+impl Fate {
+    /// The mark that says it of `device` again, of what the index keeps: neither evidence nor status.
+    #[must_use]
+    pub const fn again(self, device: u64) -> MarkKind {
+        match self {
+            Self::Delivered => MarkKind::Delivered {
+                device,
+                by: Evidence::Report,
+            },
+            Self::Refused => MarkKind::Refused {
+                device,
+                status: STATUS_UNKNOWN,
+            },
+        }
+    }
 }
 
 /// Answer of [`Mailbox::mark`].

@@ -1,5 +1,5 @@
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
@@ -290,5 +290,4 @@ fn what_is_tuned_is_noted_and_can_be_taken_back() {
         tune::script(&found, Severity::Warning)
             .contains("echo '4096' > /proc/sys/net/core/somaxconn")
     );
-    let _ = Path::new("");
 }

@@ -24,7 +24,7 @@ use crate::base::surface::{Location, StoreTicket};
 use crate::base::time::Timestamp;
 use crate::push::post::{After, Post};
 use crate::store::index::{CleanOptions, Fate};
-use crate::store::op::{Evidence, Mark, MarkKind, STATUS_UNKNOWN};
+use crate::store::op::Mark;
 use crate::store::record::{self, Record};
 
 /// Time between steps of a pass.
@@ -181,16 +181,7 @@ impl Post {
         self.cleaner.copied.1 += payload.len() as u64;
         self.push_append(start, After::Copied { slot, number, from });
         for (device, fate) in fates {
-            let kind = match fate {
-                Fate::Delivered => MarkKind::Delivered {
-                    device,
-                    by: Evidence::Report,
-                },
-                Fate::Refused => MarkKind::Refused {
-                    device,
-                    status: STATUS_UNKNOWN,
-                },
-            };
+            let kind = fate.again(device);
             let mark = Mark {
                 user: deposit.user,
                 number,

@@ -1,3 +1,4 @@
+use crate::store::op::{Evidence, MarkKind};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::*;
