@@ -34,6 +34,7 @@ pub mod mutate;
 pub mod net;
 pub mod panel;
 pub mod pcap;
+pub mod relay;
 pub mod report;
 pub mod rules;
 pub mod scan;
