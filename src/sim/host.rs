@@ -402,6 +402,9 @@ impl World {
                 if core::mem::replace(&mut state.engine_gone, true) {
                     return;
                 }
+                if state.kind == LinkKind::SipOutbound && state.link.is_some() {
+                    self.ledger.trunks_lost += 1;
+                }
                 if let Some(link) = state.link {
                     let seat = &mut self.seats[usize::from(shard)];
                     seat.links[link.slot as usize] = (link.generation + 1, None);
