@@ -53,7 +53,7 @@ mod reason {
 ///
 /// `Some(NoHop)` when no hop can take it; the push is over then.
 pub fn start(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<Outcome> {
-    let Some((hop, trunk)) = ctx.hops.pick(ctx.now, push.set, offer_of(push)) else {
+    let Some((hop, trunk)) = ctx.hops.pick(ctx.out, ctx.now, push.set, offer_of(push)) else {
         push.state = PushState::Ending;
         push.guard = Timestamp::NEVER;
         return Some(Outcome::NoHop);
@@ -83,10 +83,12 @@ fn take_hop(push: &mut Push, ctx: &mut Ctx<'_>, hop: u16, trunk: Destination) {
 /// The hop failed, not the client: the same request once more by the next hop of the list, as a new
 /// transaction with the same Call-ID, tag and CSeq (NH-3). False when no other hop is up.
 fn try_next_hop(push: &mut Push, ctx: &mut Ctx<'_>) -> bool {
-    let Some((hop, trunk)) =
-        ctx.hops
-            .pick_untried(ctx.now, push.set, offer_of(push), push.tried_hops)
-    else {
+    let Some((hop, trunk)) = ctx.hops.pick_untried(
+        ctx.out,
+        ctx.now,
+        push.set,
+        (offer_of(push), push.tried_hops),
+    ) else {
         return false;
     };
     release_hop(push, ctx);

@@ -25,7 +25,7 @@ pub(super) fn way_out(push: &Push, ctx: &mut Ctx<'_>) -> Destination {
         return other;
     }
     ctx.hops
-        .pick(ctx.now, push.set, Offer::Owed)
+        .pick(ctx.out, ctx.now, push.set, Offer::Owed)
         .map_or(trunk, |(_, other)| other)
 }
 

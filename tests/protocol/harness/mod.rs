@@ -183,6 +183,8 @@ struct FakeLink {
     open: bool,
     /// The engine wants nothing read.
     held: bool,
+    /// The peer reads nothing: what was given for it is not sent.
+    stuck: bool,
     /// What the engine sent and the test has not read as a message yet.
     unread: Vec<u8>,
 }
@@ -306,6 +308,7 @@ impl Bench {
             peer,
             open: true,
             held: false,
+            stuck: false,
             unread: Vec::new(),
         };
         if let Some(slot) = self.free.pop() {
@@ -343,6 +346,19 @@ impl Bench {
         self.shard.handle(self.now, Input::Link { link, event });
         self.pump();
         link
+    }
+
+    /// The peer of a link reads nothing more.
+    pub(crate) fn stick(&mut self, link: LinkId) {
+        self.links[link.slot as usize].stuck = true;
+    }
+
+    /// It reads again.
+    pub(crate) fn unstick(&mut self, link: LinkId) {
+        self.links[link.slot as usize].stuck = false;
+        let event = LinkEvent::Sent;
+        self.shard.handle(self.now, Input::Link { link, event });
+        self.pump();
     }
 
     /// The peer closes a link.
@@ -494,6 +510,9 @@ impl Bench {
                 }
             }
             fake.unread.drain(..used);
+        }
+        if self.links[sent.link.slot as usize].stuck {
+            return;
         }
         let event = LinkEvent::Sent;
         let link = sent.link;
