@@ -21,7 +21,7 @@ use volley::sip::parser::parse;
 mod sip_messages;
 
 /// Mutations of each message.
-const MUTATIONS: u64 = 100;
+const MUTATIONS: u64 = 400;
 
 /// Shown of each kind of unexplained difference.
 const EXAMPLES: usize = 3;
@@ -92,10 +92,31 @@ fn full_name(name: &str) -> String {
 
 /// The names whose values are compared, with how often each may stand.
 const NAMES: &[&str] = &[
-    "via", "from", "to", "call-id", "cseq", "contact", "route", "record-route", "max-forwards",
-    "allow", "supported", "require", "content-type", "content-length", "expires", "event",
-    "subscription-state", "session-expires", "min-se", "retry-after", "accept-contact",
-    "p-asserted-identity", "p-charging-vector", "reason", "user-agent",
+    "via",
+    "from",
+    "to",
+    "call-id",
+    "cseq",
+    "contact",
+    "route",
+    "record-route",
+    "max-forwards",
+    "allow",
+    "supported",
+    "require",
+    "content-type",
+    "content-length",
+    "expires",
+    "event",
+    "subscription-state",
+    "session-expires",
+    "min-se",
+    "retry-after",
+    "accept-contact",
+    "p-asserted-identity",
+    "p-charging-vector",
+    "reason",
+    "user-agent",
 ];
 
 fn ours(bytes: &[u8]) -> Result<Said, String> {
@@ -144,7 +165,8 @@ fn collect(pairs: impl Iterator<Item = (String, String)>) -> BTreeMap<String, Ve
 
 fn rsipstack(bytes: &[u8]) -> Result<Said, String> {
     use rsipstack::sip::SipMessage;
-    let message = rsipstack::sip::parser::parse_message(bytes).map_err(|error| error.to_string())?;
+    let message =
+        rsipstack::sip::parser::parse_message(bytes).map_err(|error| error.to_string())?;
     Ok(match message {
         SipMessage::Request(request) => Said {
             what: request.method.to_string(),
@@ -258,7 +280,20 @@ fn explanation(case: &Case<'_>) -> Option<usize> {
 }
 
 fn corpus() -> Vec<(String, Vec<u8>)> {
-    let mut all = vec![("a 200 of ours".to_owned(), sip_messages::OK_INVITE.to_vec())];
+    let ours = String::from_utf8(sip_messages::OK_INVITE.to_vec()).expect("text");
+    let long = format!("\r\nX-Long: {}\r\nCSeq: ", "x".repeat(17 * 1024));
+    let lower = ours.replace("SIP/2.0 200 OK", "invite sip:a@ims.example.net SIP/2.0");
+    let mut all = vec![
+        (
+            "methods in lower case".to_owned(),
+            lower.replace(" INVITE\r\n", " invite\r\n").into_bytes(),
+        ),
+        (
+            "a long line".to_owned(),
+            ours.replace("\r\nCSeq: ", &long).into_bytes(),
+        ),
+        ("a 200 of ours".to_owned(), ours.into_bytes()),
+    ];
     let mut take = |directory: &Path| {
         let Ok(entries) = std::fs::read_dir(directory) else {
             return;
@@ -270,7 +305,11 @@ fn corpus() -> Vec<(String, Vec<u8>)> {
             if extension == "msrp" || extension == "tsv" || extension == "md" || path.is_dir() {
                 continue;
             }
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let name = path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
             let bytes = std::fs::read(&path).expect("a readable file");
             if name.contains("msrp") || name == "INDEX.txt" {
                 continue;
@@ -290,7 +329,11 @@ fn corpus() -> Vec<(String, Vec<u8>)> {
                 .collect();
             groups.sort();
             for group in groups {
-                let name = group.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                let name = group
+                    .file_name()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned();
                 if group.is_dir() && !name.starts_with("own-") && name != "sdp" {
                     take(&group);
                 }
@@ -310,7 +353,25 @@ fn mutate(bytes: &[u8], seed: u64) -> Vec<u8> {
         usize::try_from(state % bound.max(1) as u64).expect("below a length")
     };
     let mut out = bytes.to_vec();
-    const TEXTS: &[&[u8]] = &[b"\r\n", b" ", b"\t", b":", b";", b",", b"<", b">", b"\"", b"\n", b"=", b"@", b"\r\n ", b"\0", b"\xc3\xa9", b"0", b"SIP/2.0"];
+    const TEXTS: &[&[u8]] = &[
+        b"\r\n",
+        b" ",
+        b"\t",
+        b":",
+        b";",
+        b",",
+        b"<",
+        b">",
+        b"\"",
+        b"\n",
+        b"=",
+        b"@",
+        b"\r\n ",
+        b"\0",
+        b"\xc3\xa9",
+        b"0",
+        b"SIP/2.0",
+    ];
     for _ in 0..=below(2) {
         let at = below(out.len());
         match below(5) {
@@ -353,7 +414,11 @@ fn example(case: &Case<'_>, read: &std::thread::Result<Result<Said, String>>) ->
         Err(_) => None,
     };
     let head = String::from_utf8_lossy(head_of(case.bytes)).into_owned();
-    format!("ours {:?}, theirs {theirs:?}\n{}", pick(case.ours), head.replace('\r', "\\r"))
+    format!(
+        "ours {:?}, theirs {theirs:?}\n{}",
+        pick(case.ours),
+        head.replace('\r', "\\r")
+    )
 }
 
 type Oracle = (&'static str, fn(&[u8]) -> Result<Said, String>);
@@ -363,7 +428,11 @@ fn every_difference_to_other_parsers_is_one_of_their_known_habits() {
     const ORACLES: [Oracle; 2] = [("rsipstack", rsipstack), ("rust-rcs-core", rust_rcs)];
     let hostile = std::env::var_os("VOLLEY_TORTURE_DIR").is_some();
     let corpus = corpus();
-    assert!(corpus.len() > 40, "{} messages say too little", corpus.len());
+    assert!(
+        corpus.len() > 40,
+        "{} messages say too little",
+        corpus.len()
+    );
     let (mut compared, mut agreed) = (0_u64, 0_u64);
     let mut used = BTreeMap::new();
     let mut unknown: BTreeMap<String, (u32, Vec<String>)> = BTreeMap::new();
@@ -371,7 +440,11 @@ fn every_difference_to_other_parsers_is_one_of_their_known_habits() {
     std::panic::set_hook(Box::new(|_| {}));
     for (name, message) in &corpus {
         for seed in 0..=MUTATIONS {
-            let bytes = if seed == 0 { message.clone() } else { mutate(message, seed) };
+            let bytes = if seed == 0 {
+                message.clone()
+            } else {
+                mutate(message, seed)
+            };
             let own = ours(&bytes);
             for (oracle, read) in ORACLES {
                 compared += 1;
@@ -417,11 +490,36 @@ fn every_difference_to_other_parsers_is_one_of_their_known_habits() {
     }
     let kinds: Vec<_> = unknown.keys().collect();
     assert!(unknown.is_empty(), "no known habit explains: {kinds:#?}");
-    let stale = HABITS.iter().enumerate().filter(|(at, habit)| {
-        !used.contains_key(at) && (hostile || !habit.only_hostile)
-    });
+    let stale = HABITS
+        .iter()
+        .enumerate()
+        .filter(|(at, habit)| !used.contains_key(at) && (hostile || !habit.only_hostile));
     let stale: Vec<_> = stale.map(|(_, habit)| habit.habit).collect();
     assert!(stale.is_empty(), "habits that nothing shows: {stale:#?}");
+}
+
+/// Where the others agree with each other and not with us, ours must not give in.
+#[test]
+fn what_is_ambiguous_is_refused_though_others_take_it() {
+    let text = String::from_utf8(sip_messages::OK_INVITE.to_vec()).expect("text");
+    let twice = |name: &str, value: &str| {
+        let line = format!("\r\n{name}: ");
+        assert!(text.contains(&line), "{name} is there");
+        text.replacen(&line, &format!("\r\n{name}: {value}{line}"), 1)
+    };
+    for (name, value) in [
+        ("Content-Length", "7"),
+        ("Call-ID", "another@h"),
+        ("CSeq", "9 INVITE"),
+        ("To", "<sip:b@h>;tag=1"),
+    ] {
+        let bytes = twice(name, value).into_bytes();
+        assert!(
+            rsipstack(&bytes).is_ok() && rust_rcs(&bytes).is_ok(),
+            "{name}"
+        );
+        assert!(ours(&bytes).is_err(), "two different {name}");
+    }
 }
 
 /// The comparison sees what it is for.
