@@ -52,6 +52,16 @@ pub(super) struct Disk {
     full: bool,
 }
 
+impl Disk {
+    /// Segments with anything in them.
+    pub(super) fn held_segments(&self) -> usize {
+        self.segments
+            .values()
+            .filter(|records| !records.is_empty())
+            .count()
+    }
+}
+
 /// One shard with its links.
 #[derive(Debug, Default)]
 pub(super) struct Seat {

@@ -307,6 +307,21 @@ impl World {
         if !drained {
             self.ledger.violation(now, "a drain does not end");
         }
+        self.check_segments();
+    }
+
+    /// Law: a store in which nothing is pending has given back every segment but the newest.
+    fn check_segments(&mut self) {
+        let now = self.net.now;
+        for (shard, seat) in self.seats.iter().enumerate() {
+            let core = seat.core.as_ref();
+            let is_empty = core.is_some_and(|core| core.population().messages == 0);
+            let held = seat.disk.held_segments();
+            if is_empty && held > 1 {
+                let what = format!("shard {shard} keeps {held} segments for nothing");
+                self.ledger.violation(now, &what);
+            }
+        }
     }
 
     fn report(self) -> Report {
