@@ -37,6 +37,8 @@ pub(super) struct Letter {
     pub(super) tries: u32,
     pub(super) durable_at: Option<Timestamp>,
     pub(super) acked: bool,
+    /// It is sent by INVITE and MSRP.
+    pub(super) is_large: bool,
     pub(super) message_id: String,
     /// The user's devices.
     pub(super) phones: Vec<usize>,

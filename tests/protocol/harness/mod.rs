@@ -214,6 +214,10 @@ pub(crate) struct Bench {
     /// Slots of closed links are used again, as a driver does.
     pub(crate) reuse_links: bool,
     held: StoreDone,
+    /// The segment that is written to.
+    pub(crate) segment: u32,
+    /// Segments that the engine gave back.
+    pub(crate) given_back: Vec<u32>,
     places: BTreeMap<u32, usize>,
     next_offset: u32,
     pub(crate) udp: Option<LinkId>,
@@ -278,6 +282,8 @@ impl Bench {
             reuse_links: false,
             held: StoreDone::default(),
             places: BTreeMap::new(),
+            segment: 1,
+            given_back: Vec::new(),
             next_offset: 0,
             udp: None,
             trunks: BTreeMap::new(),
@@ -528,7 +534,7 @@ impl Bench {
         let mut at = 0;
         for (ticket, len) in batch.appends.drain(..) {
             let location = Location {
-                segment: 1,
+                segment: self.segment,
                 offset: self.next_offset,
                 len,
             };
@@ -547,7 +553,7 @@ impl Bench {
             self.held.loaded.push((token, start, end));
         }
         batch.bytes.clear();
-        batch.dead_segments.clear();
+        self.given_back.append(&mut batch.dead_segments);
         self.batch = batch;
         if self.durable {
             self.hand_over();
