@@ -54,6 +54,8 @@ pub struct Forms {
     pub routes: [Vec<u8>; 2],
     via: String,
     host: String,
+    /// The number that names write for user 0.
+    first_user: u32,
 }
 
 impl Forms {
@@ -81,6 +83,7 @@ impl Forms {
             routes,
             via: format!("Via: SIP/2.0/{transport} {host};branch=z9hG4bK"),
             host,
+            first_user: setup.first_user,
         };
         forms.register = forms.render_register(setup);
         let run = String::from_utf8_lossy(names.run_digits()).into_owned();
@@ -115,14 +118,13 @@ impl Forms {
 
     /// Appends a third-party REGISTER (f4-01).
     pub fn put_register(&self, user: u32, cseq: u32, out: &mut Vec<u8>) {
-        self.register
-            .render(&Digits::of_user(user).binding(cseq), out);
+        self.register.render(&self.digits(user).binding(cseq), out);
     }
 
     /// Appends the MESSAGE that deposits `message` for `user` (f6-01).
     pub fn put_message(&self, class: usize, user: u32, message: u64, out: &mut Vec<u8>) {
         let letter = &self.letters[class];
-        letter.request.render(&digits_of(user, message), out);
+        letter.request.render(&self.digits_of(user, message), out);
         self.put_filler(message, letter.body_len, out);
     }
 
@@ -135,7 +137,7 @@ impl Forms {
     pub fn put_invite(&self, class: usize, user: u32, message: u64, out: &mut Vec<u8>) {
         self.letters[class]
             .invite
-            .render(&digits_of(user, message), out);
+            .render(&self.digits_of(user, message), out);
     }
 
     /// Appends a request in the dialog of that INVITE: method and kind of branch, target and To value.
@@ -147,7 +149,7 @@ impl Forms {
         (target, to): (&[u8], &[u8]),
         out: &mut Vec<u8>,
     ) {
-        let digits = digits_of(user, message);
+        let digits = self.digits_of(user, message);
         out.extend_from_slice(method);
         out.push(b' ');
         out.extend_from_slice(target);
@@ -165,8 +167,17 @@ impl Forms {
     /// Appends the CPIM of `message` as deposited.
     pub fn put_cpim(&self, class: usize, user: u32, message: u64, out: &mut Vec<u8>) {
         let letter = &self.letters[class];
-        letter.cpim.render(&digits_of(user, message), out);
+        letter.cpim.render(&self.digits_of(user, message), out);
         self.put_filler(message, letter.body_len, out);
+    }
+
+    /// Digits for things about `user`.
+    pub fn digits(&self, user: u32) -> Digits {
+        Digits::of_user(self.first_user + user)
+    }
+
+    fn digits_of(&self, user: u32, message: u64) -> Digits {
+        self.digits(user).message(message, sender_of(message))
     }
 
     fn put_filler(&self, message: u64, body_len: usize, out: &mut Vec<u8>) {
@@ -189,7 +200,7 @@ impl Forms {
     pub fn put_notify(&self, notify: &Notify<'_>, out: &mut Vec<u8>) {
         let (before, after) =
             &self.documents[usize::from(notify.devices) - 1][usize::from(notify.tel)];
-        let digits = Digits::of_user(notify.user).binding(notify.binding);
+        let digits = self.digits(notify.user).binding(notify.binding);
         out.extend_from_slice(b"NOTIFY ");
         out.extend_from_slice(notify.target);
         out.extend_from_slice(b" SIP/2.0\r\n");
@@ -363,10 +374,6 @@ pub struct Notify<'a> {
 pub fn put_subscription_tag(user: u32, out: &mut Vec<u8>) {
     out.push(b's');
     crate::identity::put_fixed(u64::from(user), 8, out);
-}
-
-fn digits_of(user: u32, message: u64) -> Digits {
-    Digits::of_user(user).message(message, sender_of(message))
 }
 
 /// The sender of a message.

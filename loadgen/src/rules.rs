@@ -430,6 +430,21 @@ impl Violations {
         }
     }
 
+    /// Adds what another worker found; of each rule the first offenders stay.
+    pub fn add(&mut self, other: Self) {
+        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
+            *count += more;
+        }
+        self.total += other.total;
+        for offender in other.offenders {
+            let kept = &mut self.kept[offender.rule as usize];
+            if usize::from(*kept) < OFFENDERS_MAX {
+                *kept += 1;
+                self.offenders.push(offender);
+            }
+        }
+    }
+
     /// Violations in all.
     pub fn total(&self) -> u64 {
         self.total

@@ -11,6 +11,9 @@ use crate::behaviour::{BEHAVIOURS, Behaviour, Mix, RECEIVERS, Receiver};
 use crate::forms::{Answer, BODY_MAX};
 use crate::world::Step;
 
+/// Most workers of one run.
+pub const WORKERS_MAX: u16 = 64;
+
 /// Scenario files that come with the program.
 pub const SHIPPED: &[(&str, &str)] = &[
     ("smoke", include_str!("../scenarios/smoke.toml")),
@@ -171,7 +174,11 @@ pub struct Options {
     /// Path MTU over which UDP may carry the INVITE [default: unknown]
     #[arg(long, value_name = "OCTETS")]
     pub path_mtu: Option<usize>,
-    /// SIP connections to the engine [default: 4]
+    /// Threads of this generator, each with its share of the users and of the load; worker n listens n
+    /// ports higher, and the engine needs an entry of `sip.scscf` for each but the first [default: 1]
+    #[arg(long, value_name = "N")]
+    pub workers: Option<u16>,
+    /// SIP connections of each worker to the engine [default: 4]
     #[arg(long)]
     pub connections: Option<u16>,
     /// Home domain of the users [default: home.example]
@@ -309,7 +316,7 @@ pub struct Options {
     /// Process whose CPU time is the engine's
     #[arg(long, value_name = "PID")]
     pub engine_pid: Option<u32>,
-    /// Pin this generator to a CPU
+    /// Pin this generator to a CPU; worker n to the nth one after it
     #[arg(long, value_name = "CPU")]
     pub cpu: Option<usize>,
     /// Seed of everything drawn [default: 1]
@@ -342,7 +349,7 @@ impl Options {
     /// Lays `other` over these options.
     pub fn overlay(&mut self, other: Self) {
         take!(self, other; kind, engine, scscf_listen, msrp_listen, transport, path_mtu,
-            connections, domain, icsi, users, devices, tel_share, messages, body_bytes, rate,
+            workers, connections, domain, icsi, users, devices, tel_share, messages, body_bytes, rate,
             users_in_flight, arrivals, rate_to, steps, sine_period_s, sine_depth, storm_within_s,
             storm_shape, replay, late, late_bound_ms, pressure_bound, deposit_rate, deposits_in_flight, warmup_s, duration_s,
             drain_s, reach_s, phone, mix, receivers, ring_ms, late_ms, slow_ms, trying, ringing, session_timer, answer_cema, expect_cema,
@@ -454,6 +461,11 @@ pub struct Setup {
     pub msrp_listen: SocketAddr,
     pub transport: Transport,
     pub path_mtu: Option<usize>,
+    pub workers: u16,
+    /// Which worker this is the setup of.
+    pub worker: u16,
+    /// Number of the first user of this worker.
+    pub first_user: u32,
     pub connections: u16,
     pub domain: String,
     pub icsi: String,
@@ -529,6 +541,9 @@ impl Setup {
                 .unwrap_or_else(|| address("127.0.0.1:12855")),
             transport: options.transport.unwrap_or(Transport::Tcp),
             path_mtu: options.path_mtu,
+            workers: options.workers.unwrap_or(1),
+            worker: 0,
+            first_user: 0,
             connections: options.connections.unwrap_or(4),
             domain: options.domain.unwrap_or_else(|| "home.example".to_owned()),
             icsi: options
@@ -684,6 +699,12 @@ impl Setup {
             return Err(format!(
                 "--tel-share: {} is not within 0 and 1",
                 self.tel_share
+            ));
+        }
+        if !(1..=WORKERS_MAX).contains(&self.workers) || u32::from(self.workers) > self.users {
+            return Err(format!(
+                "--workers: {} is not within 1 and {WORKERS_MAX}, or more than there are users",
+                self.workers
             ));
         }
         if self.connections == 0 || self.users_in_flight == 0 || self.deposits_in_flight == 0 {

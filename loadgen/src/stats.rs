@@ -116,6 +116,15 @@ impl Latencies {
         &self.stages[stage as usize]
     }
 
+    /// Adds another worker's samples.
+    pub fn add(&mut self, other: &Self) {
+        for (stage, more) in self.stages.iter_mut().zip(&other.stages) {
+            stage
+                .add(more)
+                .expect("all histograms have the same bounds");
+        }
+    }
+
     /// Forgets everything.
     pub fn reset(&mut self) {
         for stage in &mut self.stages {
@@ -134,6 +143,11 @@ macro_rules! counters {
             /// Names and values.
             pub fn rows(&self) -> Vec<(&'static str, u64)> {
                 vec![ $( (stringify!($name), self.$name), )* ]
+            }
+
+            /// Adds another worker's events.
+            pub fn add(&mut self, other: &Self) {
+                $( self.$name += other.$name; )*
             }
 
             /// What was added since `earlier`.

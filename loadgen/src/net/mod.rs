@@ -37,8 +37,8 @@ pub struct Mark {
     pub at: u64,
     /// Events so far.
     pub counters: Counters,
-    /// This process.
-    pub own: Usage,
+    /// The workers' threads of this process.
+    pub own: Vec<Usage>,
     /// The engine, when its process is known and alive.
     pub engine: Option<Usage>,
     /// The host.
@@ -85,13 +85,15 @@ impl core::fmt::Debug for Driver {
 
 impl Driver {
     /// Starts every task of a world; must run inside the tokio-uring runtime.
-    pub fn start(world: World, listeners: Listeners) -> Self {
+    ///
+    /// `start` is the beginning of the run, the same for every worker.
+    pub fn start(world: World, listeners: Listeners, start: Instant) -> Self {
         let waiting = world.setup.connections;
         let shared = Rc::new(Shared {
             world: RefCell::new(world),
             wakers: RefCell::new(Vec::new()),
             marks: RefCell::new(Vec::new()),
-            start: Instant::now(),
+            start,
             waiting: RefCell::new(waiting),
             failed: RefCell::new(None),
             done: Notify::new(),
@@ -181,7 +183,7 @@ impl Shared {
             step: world.director.step,
             at: world.now,
             counters: world.counters,
-            own,
+            own: vec![own],
             engine,
             host: host::read(),
         });

@@ -86,6 +86,7 @@ fn add_phase(sum: &mut Phase, one: &Phase) {
     sum.engine_busy = engine_s.map(|spent| spent / seconds);
     sum.own_us_per_push = own_s * 1e6 / work;
     sum.own_busy = own_s / seconds;
+    sum.busiest_worker = sum.busiest_worker.max(one.busiest_worker);
 }
 
 fn add_series(sum: &mut Report, one: &Report) {

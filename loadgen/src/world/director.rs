@@ -1,10 +1,12 @@
 //! The course of a run: which trigger goes out when, and when a step ends.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::{Call, LINK_BYTES_MAX, World};
 use crate::arrivals::Plan;
 use crate::behaviour::Behaviour;
+use crate::gate::Gate;
 use crate::scenario::{Kind, Late, Setup};
 use crate::stats::Stage;
 
@@ -87,6 +89,12 @@ pub struct Director {
     cut_short: bool,
     progress: (u64, u64),
     settle_from: Option<u64>,
+    /// What this world shares with other workers of the run.
+    pub gate: Option<Arc<Gate>>,
+    /// The step it waits at the gate for.
+    wanted: Option<Step>,
+    /// The factor of the gate that was applied.
+    factor: f64,
 }
 
 impl Director {
@@ -110,6 +118,9 @@ impl Director {
             cut_short: false,
             progress: (0, 0),
             settle_from: None,
+            gate: None,
+            wanted: None,
+            factor: 1.0,
         }
     }
 
@@ -143,10 +154,17 @@ impl World {
     /// Sends what is due and moves on when a step is over. Call after every batch and on a timer.
     pub fn pump(&mut self, now: u64) {
         self.now = now;
+        self.look_at_gate();
         self.pump_later();
         self.release_stalled();
         match self.director.step {
-            Step::Connect | Step::Done => {}
+            Step::Connect => {
+                // Others were not ready when this one was.
+                if let Some(first) = self.director.wanted {
+                    self.enter(first);
+                }
+            }
+            Step::Done => {}
             Step::Deposit => self.pump_deposits(),
             Step::Register => self.pump_list(),
             Step::Warmup => {
@@ -211,8 +229,42 @@ impl World {
         self.director.cut_short = true;
     }
 
-    fn enter(&mut self, step: Step) {
+    /// Waits for the other workers of the run; false while one is not ready for `step`.
+    fn pass_gate(&mut self, step: Step) -> bool {
         let director = &mut self.director;
+        let Some(gate) = director.gate.as_ref().filter(|_| step != Step::Done) else {
+            return true;
+        };
+        if director.wanted != Some(step) {
+            director.wanted = Some(step);
+            gate.arrive(step);
+        }
+        gate.is_open(step)
+    }
+
+    /// What the operator asks of all workers, and whether another one ended early.
+    fn look_at_gate(&mut self) {
+        let Some(gate) = &self.director.gate else {
+            return;
+        };
+        let (factor, aborted) = (gate.factor(), gate.is_aborted());
+        self.director.cut_short |= gate.is_cut_short();
+        if (factor - self.director.factor).abs() > 1e-9 {
+            let more = factor / core::mem::replace(&mut self.director.factor, factor);
+            self.scale(more);
+        }
+        if aborted && self.director.wanted.is_some() {
+            self.director.aborted = Some(self.director.step.name());
+            self.enter(Step::Done);
+        }
+    }
+
+    fn enter(&mut self, step: Step) {
+        if !self.pass_gate(step) {
+            return;
+        }
+        let director = &mut self.director;
+        director.wanted = None;
         director.step = step;
         director.changed = true;
         director.since = self.now;
@@ -556,10 +608,15 @@ impl World {
         let waiting = match self.director.step {
             Step::Connect | Step::Done => false,
             Step::Warmup | Step::Measure => self.director.open > 0,
-            Step::Deposit | Step::Register | Step::Drain | Step::Sweep => true,
+            Step::Deposit | Step::Register | Step::Drain | Step::Sweep => {
+                self.director.wanted.is_none()
+            }
         };
         if waiting && still > limit {
             self.director.aborted = Some(self.director.step.name());
+            if let Some(gate) = &self.director.gate {
+                gate.abort();
+            }
             self.enter(Step::Done);
         }
     }

@@ -2,7 +2,7 @@
 
 use memchr::memmem;
 
-use super::{Call, World};
+use super::{Call, World, device_key};
 use crate::behaviour::Receiver;
 use crate::check::{Bench, media};
 use crate::identity::{put_fixed, read_digits};
@@ -68,7 +68,7 @@ impl World {
         out.extend_from_slice(b"\r\nFrom-Path: msrp://");
         out.extend_from_slice(listen.to_string().as_bytes());
         out.extend_from_slice(b"/p");
-        put_fixed(u64::from(user), 8, out);
+        put_fixed(u64::from(self.names.written(user)), 8, out);
         put_fixed(u64::from(device), 4, out);
         put_fixed(u64::from(serial), 8, out);
         out.extend_from_slice(b";tcp\r\nMessage-ID: bind");
@@ -85,7 +85,7 @@ impl World {
         if digits.len() != 20 {
             return None;
         }
-        let user = u32::try_from(read_digits(&digits[..8])?).ok()?;
+        let user = self.names.read_user(read_digits(&digits[..8])?);
         let device = u8::try_from(read_digits(&digits[8..12])?).ok()?;
         let index = self.device_index(user, device)?;
         let entry = &self.devices[index];
@@ -106,7 +106,8 @@ impl World {
         if judged {
             self.judge_frame(index, frame);
         }
-        let receiver = self.setup.receivers.draw(index, self.devices[index].nth);
+        let key = device_key(&self.names, user, device);
+        let receiver = self.setup.receivers.draw(key, self.devices[index].nth);
         if receiver == Receiver::Refuse && frame.body.is_some() {
             self.devices[index].excused = true;
             self.devices[index].holds = true;

@@ -161,7 +161,7 @@ pub struct World {
 impl World {
     /// A world for a resolved setup whose listening addresses are final.
     pub fn new(setup: Setup) -> Self {
-        let names = Names::new(&setup.domain, setup.run_id);
+        let names = Names::new(&setup.domain, setup.run_id).starting_at(setup.first_user);
         let forms = Forms::new(&setup, &names);
         let transport = setup.transport.via().as_bytes();
         let policy = Policy {
@@ -397,13 +397,21 @@ fn put_head(out: &mut Vec<u8>, message: &Message<'_>, status: &[u8], to_tag: Opt
     out.extend_from_slice(b"\r\n");
 }
 
+/// A number for a device that does not depend on how users are shared out.
+#[inline]
+fn device_key(names: &Names, user: u32, device: u8) -> usize {
+    names.written(user) as usize * usize::from(crate::identity::DEVICES_MAX) + usize::from(device)
+}
+
 /// Draws the users and their devices.
 fn populate(setup: &Setup) -> (Vec<User>, Vec<Device>) {
     let mut users = Vec::with_capacity(setup.users as usize);
     let mut devices = 0u32;
-    let mut random = Random::new(setup.seed);
     let (low, high) = setup.devices;
-    for _ in 0..setup.users {
+    for user in 0..setup.users {
+        // By the user's number alone, so that workers share out the same world.
+        let number = u64::from(setup.first_user + user);
+        let mut random = Random::new(setup.seed ^ number << 20);
         let span = u64::from(high - low) + 1;
         let count = low + (random.bits() % span) as u8;
         let tel = random.unit() < setup.tel_share;

@@ -1,6 +1,6 @@
 //! Phones: the answering side of a push.
 
-use super::{Call, World, bench, put_head};
+use super::{Call, World, bench, device_key, put_head};
 use crate::behaviour::Behaviour;
 use crate::check::dialog::{Dialog, phone_tag};
 use crate::check::invite::{InviteCheck, Push};
@@ -10,7 +10,6 @@ use crate::link::{LinkId, Protocol};
 use crate::rules::Rule;
 use crate::scan::{Header, Message};
 use crate::stats::Stage;
-use crate::template::Digits;
 
 impl World {
     /// A push INVITE.
@@ -71,7 +70,9 @@ impl World {
             Behaviour::Answer
         } else {
             device.nth += 1;
-            self.setup.mix.draw(index, device.nth)
+            self.setup
+                .mix
+                .draw(device_key(&self.names, push.user, push.device), device.nth)
         };
         device.dialog = dialog;
         device.call = Call::Answered;
@@ -169,7 +170,7 @@ impl World {
                 }
                 let mut bytes = Vec::with_capacity(2048);
                 put_head(&mut bytes, message, b"200 OK", Some(&tag));
-                let digits = Digits::of_user(user).device(number).serial(serial);
+                let digits = self.forms.digits(user).device(number).serial(serial);
                 self.forms.put_answer(answer, &digits, &mut bytes);
                 self.later(super::mood::Kind::Answer, ms, link, index, bytes);
             }
@@ -260,7 +261,7 @@ impl World {
         }
         let out = self.outbox.buffer(link);
         put_head(out, message, b"200 OK", Some(&tag));
-        let digits = Digits::of_user(user).device(device).serial(serial);
+        let digits = self.forms.digits(user).device(device).serial(serial);
         self.forms.put_answer(answer, &digits, out);
         self.outbox.sent(link);
     }

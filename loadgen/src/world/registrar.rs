@@ -260,7 +260,8 @@ impl World {
         if message.status < 200 {
             return;
         }
-        let user = digits.get(..8).and_then(read_digits);
+        let number = digits.get(..8).and_then(read_digits);
+        let user = number.map(|number| self.names.read_user(number));
         if user.is_none_or(|user| user as usize >= self.users.len()) {
             self.counters.strays += 1;
             return;

@@ -15,6 +15,7 @@ mod engine;
 mod phones;
 mod schema;
 mod validity;
+mod workers;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
