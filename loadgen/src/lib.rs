@@ -18,6 +18,7 @@
 pub mod arrivals;
 pub mod behaviour;
 pub mod capture;
+pub mod chaos;
 pub mod check;
 pub mod cli;
 pub mod cpu;

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use crate::chaos::{Chaos, Fate};
+
 /// Number of a connection.
 pub type LinkId = u32;
 
@@ -58,9 +60,21 @@ pub struct Outbox {
     pub closes: Vec<LinkId>,
     /// Octets queued in all.
     pub bytes: u64,
+    /// What chance does with datagrams.
+    pub chaos: Option<Chaos>,
+    /// Datagrams held back: link, nanoseconds, octets.
+    pub held: Vec<(LinkId, u64, Vec<u8>)>,
 }
 
 impl Outbox {
+    /// An outbox whose datagrams are left to chance.
+    pub fn new(chaos: Option<Chaos>) -> Self {
+        Self {
+            chaos,
+            ..Self::default()
+        }
+    }
+
     /// Registers a connection.
     pub fn add(&mut self, protocol: Protocol, peer: SocketAddr) -> LinkId {
         let fresh = || Link {
@@ -121,6 +135,47 @@ impl Outbox {
         if !link.dirty {
             link.dirty = true;
             self.dirty.push(id);
+        }
+    }
+
+    /// The message that ended last on a datagram link.
+    pub fn last(&self, id: LinkId) -> &[u8] {
+        let link = &self.links[id as usize];
+        match link.ends.as_slice() {
+            [.., before, end] => &link.buffer[*before as usize..*end as usize],
+            [end] => &link.buffer[..*end as usize],
+            [] => &[],
+        }
+    }
+
+    /// Lets chance have its way with the message that ended last on a datagram link.
+    pub fn fate(&mut self, id: LinkId) {
+        let Some(chaos) = &mut self.chaos else {
+            return;
+        };
+        let link = &mut self.links[id as usize];
+        if link.protocol != Protocol::SipDatagram {
+            return;
+        }
+        let start = match link.ends.as_slice() {
+            [.., before, _] => *before as usize,
+            _ => 0,
+        };
+        match chaos.draw() {
+            Fate::Pass => {}
+            Fate::Drop => {
+                link.ends.pop();
+                link.buffer.truncate(start);
+            }
+            Fate::Twice => {
+                link.buffer.extend_from_within(start..);
+                link.ends.push(link.buffer.len() as u32);
+            }
+            Fate::Later(wait) => {
+                link.ends.pop();
+                let bytes = link.buffer.split_off(start);
+                self.held.push((id, wait, bytes));
+            }
         }
     }
 

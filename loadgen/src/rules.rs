@@ -56,11 +56,13 @@ pub enum Rule {
     Dlg6,
     Dlg8,
     Tx5,
+    Tx7,
     Tx13,
     St2,
     St9,
     Sub1,
     Sub8,
+    Sx1,
     Isc1,
     Int2,
     Imdn4,
@@ -269,6 +271,11 @@ const RULES: &[(Rule, &str, &str)] = &[
         "ACK to a refusal: branch, R-URI, Route and CSeq number of the INVITE, To of the response",
     ),
     (
+        Rule::Tx7,
+        "TX-7",
+        "A request that is repeated over datagrams is the same, octet for octet",
+    ),
+    (
         Rule::Tx13,
         "TX-13",
         "CANCEL matches the INVITE: R-URI, branch, Route, To without tag, CSeq number",
@@ -289,6 +296,11 @@ const RULES: &[(Rule, &str, &str)] = &[
         "SUBSCRIBE: To = R-URI identity, Event reg, Accept, Expires, Contact, P-Asserted-Identity, Route",
     ),
     (Rule::Sub8, "SUB-8", "NOTIFY is answered 200"),
+    (
+        Rule::Sx1,
+        "SX-1",
+        "A request that is repeated gets the answer of the first time, octet for octet",
+    ),
     (
         Rule::Isc1,
         "ISC-1",

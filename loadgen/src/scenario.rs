@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use crate::arrivals::{self, Arrival};
 use crate::behaviour::{BEHAVIOURS, Behaviour, Mix, RECEIVERS, Receiver};
+use crate::chaos::Odds;
 use crate::forms::{Answer, BODY_MAX};
 use crate::world::Step;
 
@@ -276,6 +277,18 @@ pub struct Options {
     /// How long slow receivers take over a SEND, milliseconds [default: 100]
     #[arg(long, value_name = "MS")]
     pub slow_ms: Option<f64>,
+    /// Share of datagrams lost on purpose, in both directions (UDP) [default: 0]
+    #[arg(long, value_name = "SHARE")]
+    pub loss: Option<f64>,
+    /// Share of datagrams that come twice (UDP) [default: 0]
+    #[arg(long, value_name = "SHARE")]
+    pub duplicate: Option<f64>,
+    /// Share of datagrams that are late and so out of order (UDP) [default: 0]
+    #[arg(long, value_name = "SHARE")]
+    pub delay: Option<f64>,
+    /// Longest such delay, milliseconds [default: 20]
+    #[arg(long, value_name = "MS")]
+    pub delay_ms: Option<f64>,
     /// Send 100 before the 200 [default: true]
     #[arg(long, value_name = "BOOL")]
     pub trying: Option<bool>,
@@ -352,7 +365,7 @@ impl Options {
             workers, connections, domain, icsi, users, devices, tel_share, messages, body_bytes, rate,
             users_in_flight, arrivals, rate_to, steps, sine_period_s, sine_depth, storm_within_s,
             storm_shape, replay, late, late_bound_ms, pressure_bound, deposit_rate, deposits_in_flight, warmup_s, duration_s,
-            drain_s, reach_s, phone, mix, receivers, ring_ms, late_ms, slow_ms, trying, ringing, session_timer, answer_cema, expect_cema,
+            drain_s, reach_s, phone, mix, receivers, ring_ms, late_ms, slow_ms, loss, duplicate, delay, delay_ms, trying, ringing, session_timer, answer_cema, expect_cema,
             sendonly_session_level, check, uniqueness_window, sweep, objective, lag_bound_ms,
             engine_pid, cpu, seed, run_id, json, report_dir, ndjson, quiet);
     }
@@ -500,6 +513,8 @@ pub struct Setup {
     pub ring_ms: f64,
     pub late_ms: f64,
     pub slow_ms: f64,
+    /// What becomes of datagrams: `loss`, `duplicate`, `delay`, `delay_ms`.
+    pub chaos: Odds,
     pub trying: bool,
     pub ringing: bool,
     pub session_timer: bool,
@@ -591,6 +606,12 @@ impl Setup {
             ring_ms: options.ring_ms.unwrap_or(200.0),
             late_ms: options.late_ms.unwrap_or(1000.0),
             slow_ms: options.slow_ms.unwrap_or(100.0),
+            chaos: Odds {
+                loss: options.loss.unwrap_or(0.0),
+                duplicate: options.duplicate.unwrap_or(0.0),
+                delay: options.delay.unwrap_or(0.0),
+                delay_ms: options.delay_ms.unwrap_or(20.0),
+            },
             trying: options.trying.unwrap_or(true),
             ringing: options.ringing.unwrap_or(false),
             session_timer: options.session_timer.unwrap_or(true),
@@ -723,6 +744,18 @@ impl Setup {
             return Err(format!(
                 "--body-bytes: {size} is not within 14 and {BODY_MAX}"
             ));
+        }
+        let odds = &self.chaos;
+        let shares = [odds.loss, odds.duplicate, odds.delay];
+        if shares.iter().any(|share| !(0.0..=1.0).contains(share))
+            || shares.iter().sum::<f64>() > 1.0
+        {
+            return Err("--loss, --duplicate and --delay are shares whose sum is at most 1".into());
+        }
+        if self.transport == Transport::Tcp && shares.iter().any(|&share| share > 0.0) {
+            return Err(
+                "--loss, --duplicate and --delay are about datagrams; add --transport udp".into(),
+            );
         }
         if self.transport == Transport::Udp && self.path_mtu.is_none() {
             return Err(

@@ -178,6 +178,20 @@ counters! {
     notices,
     /// Requests seen again, answered again.
     repeats,
+    /// Requests of ours sent again, over datagrams.
+    requests_resent,
+    /// Final answers of ours to INVITEs sent again, over datagrams.
+    answers_resent,
+    /// Requests and answers given up after 64 * T1.
+    requests_given_up,
+    /// Answers of the engine seen again.
+    answers_again,
+    /// Datagrams dropped on purpose.
+    chaos_dropped,
+    /// Datagrams sent or taken twice on purpose.
+    chaos_doubled,
+    /// Datagrams held back on purpose.
+    chaos_delayed,
     /// REGISTERs sent.
     registers,
     /// NOTIFYs sent.

@@ -59,6 +59,10 @@ pub enum Turn {
     Garbage,
     /// The first push is refused with 422; what it then sends must be good but for the case's text.
     Retry,
+    /// Over datagrams, a BYE that is repeated with other octets.
+    ChangedRepeat,
+    /// Over datagrams, a repeated answer with other octets.
+    ChangedAnswer,
     /// Not wrong: an UPDATE in the dialog.
     GoodUpdate,
     /// Not wrong: a CANCEL of the INVITE.
@@ -92,6 +96,14 @@ impl Case {
         }
     }
 
+    /// Whether SIP goes by datagrams.
+    pub fn datagrams(&self) -> bool {
+        matches!(
+            self.fault,
+            Fault::Turn(Turn::ChangedRepeat | Turn::ChangedAnswer)
+        )
+    }
+
     /// What the case does, in a few words.
     pub fn about(&self) -> String {
         match self.fault {
@@ -121,6 +133,8 @@ pub static CASES: &[Case] = &[
     ),
     Case::turn(Rule::Reg5, Turn::NothingQueued, false),
     Case::turn(Rule::Rsp31, Turn::SecondInvite, false),
+    Case::turn(Rule::Tx7, Turn::ChangedRepeat, false),
+    Case::turn(Rule::Sx1, Turn::ChangedAnswer, false),
     Case::text(
         Rule::PushB,
         Invite,

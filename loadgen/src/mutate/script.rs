@@ -4,7 +4,7 @@ use super::cases::{Case, Fault, Turn};
 use super::text::{ICSI, RUN, answer, cancel, head, in_dialog, invite, reframed, subscribe};
 use crate::ledger::NONE;
 use crate::link::{LinkId, Protocol};
-use crate::scenario::{Kind, Options, Setup};
+use crate::scenario::{Kind, Options, Setup, Transport};
 use crate::world::World;
 
 /// Which message of a push is broken.
@@ -60,6 +60,13 @@ impl Script {
              msrp_listen = \"127.0.0.1:2856\"\n"
         );
         let mut options = Options::parse("self-test", &text).expect("constant options");
+        let protocol = if case.datagrams() {
+            options.transport = Some(Transport::Udp);
+            options.path_mtu = Some(65_535);
+            Protocol::SipDatagram
+        } else {
+            Protocol::Sip
+        };
         if case.before == Some(Turn::Retry) {
             options.mix = Some(vec!["too-small:1".to_owned()]);
         }
@@ -70,10 +77,10 @@ impl Script {
         });
         let setup = Setup::resolve(options, RUN).expect("constant options");
         let mut world = World::new(setup);
-        world.open_links(Protocol::Sip);
+        world.open_links(protocol);
         let peer = "127.0.0.1:9".parse().expect("a constant address");
         let (sip, msrp) = (
-            world.outbox.add(Protocol::Sip, peer),
+            world.outbox.add(protocol, peer),
             world.outbox.add(Protocol::Msrp, peer),
         );
         Self {
@@ -114,6 +121,12 @@ impl Script {
         let text = match self.broken(spot, &text) {
             Some(broken) => reframed(&broken),
             None => text,
+        };
+        let text = if self.case.datagrams() {
+            text.replace("SIP/2.0/TCP", "SIP/2.0/UDP")
+                .replace(":5070;transport=tcp", ":5070;transport=udp")
+        } else {
+            text
         };
         self.world.handle_sip(self.sip, text.as_bytes());
         self.settle();
@@ -292,6 +305,23 @@ impl Script {
             Turn::ByeTwice => {
                 self.push(0);
                 self.sip_in(Spot::Bye, "BYE", 0, "Supported: timer\r\n");
+            }
+            Turn::ChangedRepeat => {
+                self.push(0);
+                let whose = (self.serial, self.user, 0);
+                let text = in_dialog("BYE", 2, whose, "Supported: timer\r\n");
+                self.sip(Spot::Bye, text.clone());
+                self.sip(
+                    Spot::Bye,
+                    text.replace("Supported: timer", "Supported: TIMER"),
+                );
+            }
+            Turn::ChangedAnswer => {
+                let branch = format!("n{:08}00000001", self.user);
+                let text = answer("200 OK", &branch, "NOTIFY", "");
+                self.sip(Spot::NotifyAnswer, text);
+                let text = answer("200 OK", &branch, "NOTIFY", "Server: another\r\n");
+                self.sip(Spot::NotifyAnswer, text);
             }
             Turn::NothingQueued => {
                 self.push(0);

@@ -68,7 +68,7 @@ fn receive_batch(shared: &Rc<Shared>, socket: &tokio::net::UdpSocket, buffer: &m
         };
         world.counters.bytes_in += count as u64;
         let link = world.datagram_link(peer);
-        let _ = world.handle_sip(link, &buffer[..count]);
+        world.handle_datagram(link, &buffer[..count]);
     }
     world.pump(now);
 }

@@ -156,6 +156,7 @@ impl World {
         self.now = now;
         self.look_at_gate();
         self.pump_later();
+        self.pump_resend();
         self.release_stalled();
         match self.director.step {
             Step::Connect => {
@@ -197,7 +198,8 @@ impl World {
     /// When the next trigger of an open loop is due.
     pub fn next_due(&self) -> Option<u64> {
         let trigger = self.next_trigger();
-        trigger.into_iter().chain(self.next_later()).min()
+        let later = self.next_later().into_iter().chain(self.resend.next());
+        trigger.into_iter().chain(later).min()
     }
 
     fn next_trigger(&self) -> Option<u64> {

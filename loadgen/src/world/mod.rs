@@ -7,10 +7,12 @@ mod media;
 mod mood;
 mod phone;
 mod registrar;
+mod resend;
 
 use std::net::SocketAddr;
 
 use crate::behaviour::Behaviour;
+use crate::chaos::Chaos;
 use crate::check::dialog::{Dialog, DialogCheck};
 use crate::check::invite::{InviteCheck, Policy};
 use crate::check::sdp::DirectionLevel;
@@ -140,6 +142,8 @@ pub struct World {
     pub now: u64,
     /// Octets that leave later.
     waiting: mood::Waiting,
+    /// What is sent again over datagrams.
+    resend: resend::Resend,
     /// The measured step over time.
     pub timeline: Timeline,
     /// The schedule.
@@ -188,11 +192,15 @@ impl World {
             active_paths: vec![None; devices.len()],
             users,
             devices,
-            outbox: Outbox::default(),
+            outbox: Outbox::new(Chaos::new(
+                setup.chaos,
+                setup.seed ^ u64::from(setup.worker) << 32,
+            )),
             latencies: Latencies::default(),
             counters: Counters::default(),
             now: 0,
             waiting: mood::Waiting::default(),
+            resend: resend::Resend::default(),
             timeline: Timeline::default(),
             director: Director::new(&setup),
             engine_links: Vec::new(),
@@ -277,9 +285,20 @@ impl World {
 
     fn message(&mut self, link: LinkId, message: &Message<'_>) {
         if message.status != 0 {
-            self.response(message);
+            if !self.is_datagram() || self.first_answer(message) {
+                self.response(message);
+            }
             return;
         }
+        let kept = self.is_datagram() && !matches!(message.method, Method::Invite | Method::Ack);
+        if kept && self.answered_before(link, message) {
+            return;
+        }
+        self.request(link, message);
+        self.request_done();
+    }
+
+    fn request(&mut self, link: LinkId, message: &Message<'_>) {
         match message.method {
             Method::Invite => self.invite(link, message),
             Method::Ack => self.ack(link, message),
@@ -321,7 +340,7 @@ impl World {
         put_head(out, message, status, to_tag);
         out.extend_from_slice(tail);
         out.extend_from_slice(b"Content-Length: 0\r\n\r\n");
-        self.outbox.sent(link);
+        self.reply_sent(link);
     }
 
     /// Whether the next push is judged.

@@ -213,28 +213,17 @@ impl World {
 
     fn answer_again(&mut self, link: LinkId, message: &Message<'_>, index: usize) {
         self.counters.repeats += 1;
-        let Some(push) = InviteCheck::read(&self.names, message) else {
-            return;
-        };
-        let answer = if self.accepting {
-            self.setup.phone.answer(push.device)
-        } else {
-            Answer::Declined
-        };
-        match (
-            self.devices[index].call,
-            self.devices[index].behaviour.refusal(),
-        ) {
-            (Call::Refused, Some((status, tail))) => {
-                let tag = phone_tag(self.devices[index].dialog.serial);
-                self.reply(link, message, status, Some(&tag), tail);
+        let device = &self.devices[index];
+        let serial = device.dialog.serial;
+        match device.call {
+            Call::Ringing if device.behaviour == Behaviour::Ring => {
+                self.reply(link, message, b"180 Ringing", Some(&phone_tag(serial)), b"");
             }
-            (Call::Ringing, _) => self.reply(link, message, b"100 Trying", None, b""),
-            (Call::Answered | Call::Confirmed, _) => {
-                let serial = self.devices[index].dialog.serial;
-                self.answer(link, message, (push.user, push.device), answer, serial);
-            }
-            (Call::Idle | Call::Retry | Call::Refused, _) => {}
+            Call::Ringing => self.reply(link, message, b"100 Trying", None, b""),
+            // The very answer, which is repeated until its ACK anyway.
+            Call::Answered | Call::Refused => self.final_again(serial),
+            // RFC 6026 section 7.1: absorbed.
+            Call::Confirmed | Call::Idle | Call::Retry => {}
         }
     }
 
@@ -263,7 +252,7 @@ impl World {
         put_head(out, message, b"200 OK", Some(&tag));
         let digits = self.forms.digits(user).device(device).serial(serial);
         self.forms.put_answer(answer, &digits, out);
-        self.outbox.sent(link);
+        self.final_sent(link, serial);
     }
 
     /// The device an in-dialog request is for, by the Contact of our 2xx; complains when it is not.
@@ -315,8 +304,10 @@ impl World {
             return;
         }
         device.call = Call::Confirmed;
+        let (serial, answered_at) = (device.dialog.serial, device.answered_at);
         self.latencies
-            .record(Stage::AnswerToAck, device.answered_at, self.now);
+            .record(Stage::AnswerToAck, answered_at, self.now);
+        self.final_acknowledged(serial);
         if self.active_paths[index].is_some() {
             self.open_media(user, device_number, index);
         }
@@ -335,6 +326,7 @@ impl World {
             );
             return;
         };
+        let unordered = self.is_out_of_order();
         let device = &mut self.devices[index];
         let same_call = message
             .value(Header::CallId)
@@ -358,7 +350,7 @@ impl World {
         self.counters.byes += 1;
         if device.judged {
             let mut bench = bench(&mut self.violations, message);
-            let confirmed = device.call == Call::Confirmed;
+            let confirmed = device.call == Call::Confirmed || unordered;
             bench.demand(confirmed, Rule::Dlg8, "BYE before the ACK");
             self.dialogs.bye(message, &mut device.dialog, &mut bench);
             let owed = device.owed;

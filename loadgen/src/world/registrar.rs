@@ -20,7 +20,7 @@ impl World {
         let link = self.engine_link(user);
         self.users[user as usize].registered = true;
         self.forms.put_register(user, 1, self.outbox.buffer(link));
-        self.outbox.sent(link);
+        self.request_sent(link);
         self.counters.registers += 1;
     }
 
@@ -36,7 +36,7 @@ impl World {
         }
         let out = self.outbox.buffer(link);
         self.forms.put_message(class, user, u64::from(number), out);
-        self.outbox.sent(link);
+        self.request_sent(link);
     }
 
     /// Shows every device of `user` with a new binding; nothing without a subscription.
@@ -69,7 +69,7 @@ impl World {
             .put_notify(&notify, self.outbox.buffer(entry.notify_link));
         entry.version += 1;
         let link = entry.notify_link;
-        self.outbox.sent(link);
+        self.request_sent(link);
         self.counters.notifies += 1;
         true
     }
