@@ -12,6 +12,8 @@ use core::fmt;
 pub enum Rule {
     PushA,
     Reg9,
+    Reg2,
+    Reg4,
     Reg5,
     Rsp31,
     PushB,
@@ -61,6 +63,7 @@ pub enum Rule {
     St2,
     St9,
     Sub1,
+    Sub7,
     Sub8,
     Sx1,
     Isc1,
@@ -91,9 +94,19 @@ const RULES: &[(Rule, &str, &str)] = &[
         "The GRUU is the one of the identity the message was addressed to",
     ),
     (
+        Rule::Reg2,
+        "REG-2",
+        "A document of an old version changes nothing; after a gap the subscription is refreshed",
+    ),
+    (
+        Rule::Reg4,
+        "REG-4",
+        "No push to a device that was told gone",
+    ),
+    (
         Rule::Reg5,
         "REG-5",
-        "No push to a device that has nothing queued or was told gone",
+        "No push without a reason: nothing queued, nothing new about the device",
     ),
     (
         Rule::Rsp31,
@@ -294,6 +307,11 @@ const RULES: &[(Rule, &str, &str)] = &[
         Rule::Sub1,
         "SUB-1",
         "SUBSCRIBE: To = R-URI identity, Event reg, Accept, Expires, Contact, P-Asserted-Identity, Route",
+    ),
+    (
+        Rule::Sub7,
+        "SUB-7",
+        "After the end of a subscription the next one comes when its reason allows",
     ),
     (Rule::Sub8, "SUB-8", "NOTIFY is answered 200"),
     (

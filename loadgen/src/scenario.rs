@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use crate::arrivals::{self, Arrival};
-use crate::behaviour::{BEHAVIOURS, Behaviour, Mix, RECEIVERS, Receiver};
+use crate::behaviour::{BEHAVIOURS, Behaviour, Mix, RECEIVERS, REGISTRARS, Receiver, Registrar};
 use crate::chaos::Odds;
 use crate::forms::{Answer, BODY_MAX};
 use crate::world::Step;
@@ -268,6 +268,11 @@ pub struct Options {
     /// What phones do with a SEND, NAME:WEIGHT of read, slow, refuse; may repeat [default: read]
     #[arg(long, value_name = "NAME:WEIGHT", value_delimiter = ',')]
     pub receivers: Option<Vec<String>>,
+    /// What the registrar does with a trigger, NAME:WEIGHT of full, partial, gap, stale, refresh, gone,
+    /// gruu-less, storm, and ends of subscriptions deactivated, probation, giveup, timeout, rejected,
+    /// noresource, invariant; may repeat [default: full]
+    #[arg(long, value_name = "NAME:WEIGHT", value_delimiter = ',')]
+    pub registrar: Option<Vec<String>>,
     /// How long phones that ring ring, and phones that hang up stay, milliseconds [default: 200]
     #[arg(long, value_name = "MS")]
     pub ring_ms: Option<f64>,
@@ -365,7 +370,7 @@ impl Options {
             workers, connections, domain, icsi, users, devices, tel_share, messages, body_bytes, rate,
             users_in_flight, arrivals, rate_to, steps, sine_period_s, sine_depth, storm_within_s,
             storm_shape, replay, late, late_bound_ms, pressure_bound, deposit_rate, deposits_in_flight, warmup_s, duration_s,
-            drain_s, reach_s, phone, mix, receivers, ring_ms, late_ms, slow_ms, loss, duplicate, delay, delay_ms, trying, ringing, session_timer, answer_cema, expect_cema,
+            drain_s, reach_s, phone, mix, receivers, registrar, ring_ms, late_ms, slow_ms, loss, duplicate, delay, delay_ms, trying, ringing, session_timer, answer_cema, expect_cema,
             sendonly_session_level, check, uniqueness_window, sweep, objective, lag_bound_ms,
             engine_pid, cpu, seed, run_id, json, report_dir, ndjson, quiet);
     }
@@ -510,6 +515,7 @@ pub struct Setup {
     pub phone: Phone,
     pub mix: Mix<Behaviour>,
     pub receivers: Mix<Receiver>,
+    pub registrar: Mix<Registrar>,
     pub ring_ms: f64,
     pub late_ms: f64,
     pub slow_ms: f64,
@@ -602,6 +608,13 @@ impl Setup {
                 RECEIVERS,
                 Receiver::Read,
                 options.seed.unwrap_or(1) ^ 0x6d73_7270,
+            )?,
+            registrar: Mix::parse(
+                "registrar",
+                &options.registrar.unwrap_or_default(),
+                REGISTRARS,
+                Registrar::Full,
+                options.seed.unwrap_or(1) ^ 0x7265_6769,
             )?,
             ring_ms: options.ring_ms.unwrap_or(200.0),
             late_ms: options.late_ms.unwrap_or(1000.0),

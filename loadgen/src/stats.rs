@@ -196,6 +196,8 @@ counters! {
     registers,
     /// NOTIFYs sent.
     notifies,
+    /// Triggers that the registrar spoiled.
+    registrar_faults,
     /// NOTIFYs answered 200.
     notifies_answered,
     /// Messages deposited: MESSAGEs, and INVITEs of large ones.

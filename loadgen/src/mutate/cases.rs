@@ -63,6 +63,8 @@ pub enum Turn {
     ChangedRepeat,
     /// Over datagrams, a repeated answer with other octets.
     ChangedAnswer,
+    /// What must not follow a fault of the registrar, whose name this is.
+    After(&'static str),
     /// Not wrong: an UPDATE in the dialog.
     GoodUpdate,
     /// Not wrong: a CANCEL of the INVITE.
@@ -104,6 +106,14 @@ impl Case {
         )
     }
 
+    /// What the registrar does, when it is not simply good.
+    pub fn registrar(&self) -> Option<&'static str> {
+        match self.fault {
+            Fault::Turn(Turn::After(name)) => Some(name),
+            Fault::Turn(_) | Fault::Text { .. } => None,
+        }
+    }
+
     /// What the case does, in a few words.
     pub fn about(&self) -> String {
         match self.fault {
@@ -133,6 +143,13 @@ pub static CASES: &[Case] = &[
     ),
     Case::turn(Rule::Reg5, Turn::NothingQueued, false),
     Case::turn(Rule::Rsp31, Turn::SecondInvite, false),
+    Case::turn(Rule::Reg2, Turn::After("stale"), true),
+    Case::turn(Rule::Reg2, Turn::After("gap"), true),
+    Case::turn(Rule::Reg4, Turn::After("gone"), true),
+    Case::turn(Rule::Reg5, Turn::After("refresh"), true),
+    Case::turn(Rule::PushA, Turn::After("gruu-less"), true),
+    Case::turn(Rule::Sub7, Turn::After("rejected"), true),
+    Case::turn(Rule::Sub7, Turn::After("probation"), true),
     Case::turn(Rule::Tx7, Turn::ChangedRepeat, false),
     Case::turn(Rule::Sx1, Turn::ChangedAnswer, false),
     Case::text(

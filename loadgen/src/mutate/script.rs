@@ -60,6 +60,7 @@ impl Script {
              msrp_listen = \"127.0.0.1:2856\"\n"
         );
         let mut options = Options::parse("self-test", &text).expect("constant options");
+        options.registrar = case.registrar().map(|name| vec![format!("{name}:1")]);
         let protocol = if case.datagrams() {
             options.transport = Some(Transport::Udp);
             options.path_mtu = Some(65_535);
@@ -161,6 +162,9 @@ impl Script {
     fn arrive(&mut self) {
         let user = self.user;
         self.world.send_deposit(user, 0);
+        if self.case.registrar().is_some() {
+            self.world.arm(user, 0, u8::MAX);
+        }
         self.settle();
         self.sip(
             Spot::MessageAnswer,
@@ -322,6 +326,21 @@ impl Script {
                 self.sip(Spot::NotifyAnswer, text);
                 let text = answer("200 OK", &branch, "NOTIFY", "Server: another\r\n");
                 self.sip(Spot::NotifyAnswer, text);
+            }
+            Turn::After(fault) => {
+                // The second time there is an old version.
+                for _ in 0..2 {
+                    self.world.provoke(self.user);
+                    self.settle();
+                }
+                match fault {
+                    "gap" => self.world.pump(6_000_000_000),
+                    "rejected" | "probation" => {
+                        let text = subscribe(self.user);
+                        self.sip(Spot::Subscribe, text);
+                    }
+                    _ => self.invite(0),
+                }
             }
             Turn::NothingQueued => {
                 self.push(0);

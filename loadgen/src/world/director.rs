@@ -157,6 +157,7 @@ impl World {
         self.look_at_gate();
         self.pump_later();
         self.pump_resend();
+        self.pump_faults();
         self.release_stalled();
         match self.director.step {
             Step::Connect => {
@@ -199,6 +200,7 @@ impl World {
     pub fn next_due(&self) -> Option<u64> {
         let trigger = self.next_trigger();
         let later = self.next_later().into_iter().chain(self.resend.next());
+        let later = later.chain(self.faults.next());
         trigger.into_iter().chain(later).min()
     }
 
@@ -338,7 +340,7 @@ impl World {
                 break;
             };
             self.director.cursor += 1;
-            let waiting = self.arm(user, due);
+            let waiting = self.arm(user, due, u8::MAX);
             if !sweep {
                 self.counters.triggers_due += 1;
                 self.counters.triggers_sent += 1;
@@ -457,11 +459,15 @@ impl World {
             Kind::Steady => {
                 self.director.deposits_open += 1;
                 self.send_deposit(user, due);
-                self.arm(user, due);
+                self.arm(user, due, u8::MAX);
                 self.counters.triggers_sent += 1;
             }
             Kind::Signalling | Kind::Full => {
-                self.arm(user, due);
+                if self.has_faults() && self.faulty_trigger(user, due) {
+                    self.counters.triggers_sent += 1;
+                    return;
+                }
+                self.arm(user, due, u8::MAX);
                 if self.send_notify(user, b"active;expires=599999") {
                     self.counters.triggers_sent += 1;
                 } else {
@@ -473,15 +479,16 @@ impl World {
         }
     }
 
-    /// Marks the user's devices as waited for; `false` when nothing is queued for them.
-    fn arm(&mut self, user: u32, due: u64) -> bool {
+    /// Marks the user's devices in `mask` as waited for; `false` when nothing is queued for them.
+    pub(crate) fn arm(&mut self, user: u32, due: u64, mask: u8) -> bool {
         let (now, deadline) = (self.now, self.now + seconds(self.setup.drain_s));
         let entry = &mut self.users[user as usize];
         let first = entry.first_device as usize;
         entry.open = 0;
         for number in 0..entry.devices {
             let device = &mut self.devices[first + usize::from(number)];
-            device.pending = self.ledger.oldest_for(&entry.queue, number).is_some();
+            device.pending =
+                mask & (1 << number) != 0 && self.ledger.oldest_for(&entry.queue, number).is_some();
             device.trigger_due = due;
             device.trigger_sent = now;
             entry.open += u8::from(device.pending);

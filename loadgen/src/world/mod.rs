@@ -2,6 +2,7 @@
 //! machine. It gets octets and the time, and appends octets to an outbox; the driver does the rest.
 
 mod director;
+mod faults;
 mod large;
 mod media;
 mod mood;
@@ -11,7 +12,7 @@ mod resend;
 
 use std::net::SocketAddr;
 
-use crate::behaviour::Behaviour;
+use crate::behaviour::{Behaviour, Registrar};
 use crate::chaos::Chaos;
 use crate::check::dialog::{Dialog, DialogCheck};
 use crate::check::invite::{InviteCheck, Policy};
@@ -69,6 +70,8 @@ pub struct Device {
     excused: bool,
     /// Pushes so far, as far as what the phone does is drawn from them.
     nth: u32,
+    /// The binding shown last, where a registrar shows devices one by one.
+    binding: u32,
     /// The last INVITE was declined while it named the oldest message: the engine holds it.
     holds: bool,
     /// Intended time of the outstanding trigger.
@@ -112,6 +115,16 @@ pub struct User {
     open: u8,
     /// Counts triggers, to tell a stalled one from its successor.
     trigger: u32,
+    /// Triggers drawn from the registrar's mix.
+    faults: u32,
+    /// The last of them.
+    fault: Registrar,
+    /// No push is due before.
+    hushed_until: u64,
+    /// No SUBSCRIBE is due before.
+    unsubscribed_until: u64,
+    /// A refresh of the subscription is due.
+    owes_refresh: bool,
     /// A client that waits for answers would wait for this one.
     lane: bool,
 }
@@ -144,6 +157,8 @@ pub struct World {
     waiting: mood::Waiting,
     /// What is sent again over datagrams.
     resend: resend::Resend,
+    /// What the registrar has in mind.
+    faults: faults::Faults,
     /// The measured step over time.
     pub timeline: Timeline,
     /// The schedule.
@@ -201,6 +216,7 @@ impl World {
             now: 0,
             waiting: mood::Waiting::default(),
             resend: resend::Resend::default(),
+            faults: faults::Faults::default(),
             timeline: Timeline::default(),
             director: Director::new(&setup),
             engine_links: Vec::new(),

@@ -38,6 +38,9 @@ impl World {
         if judged && retries {
             self.judge_retry(message, index, &dialog);
         }
+        if judged && !retries {
+            self.judge_trigger(push.user, index, message.bytes);
+        }
         let user = &self.users[push.user as usize];
         let oldest = self.ledger.oldest_for(&user.queue, push.device);
         let device = &mut self.devices[index];
@@ -291,10 +294,15 @@ impl World {
             self.counters.strays += 1;
             return;
         };
+        let call_id = message.value(Header::CallId).unwrap_or(&[]);
+        let repeated = self.is_datagram()
+            && self.hasher.hash(1, call_id) == self.devices[index].dialog.call_id;
         let device = &mut self.devices[index];
         if device.judged {
             let mut bench = bench(&mut self.violations, message);
-            if device.call == Call::Idle {
+            if device.call == Call::Idle && repeated {
+                self.counters.repeats += 1;
+            } else if device.call == Call::Idle {
                 bench.fail(Rule::Dlg6, "ACK without a dialog");
             } else {
                 self.dialogs.ack(message, &mut device.dialog, &mut bench);
