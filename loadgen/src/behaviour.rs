@@ -36,14 +36,42 @@ pub enum Behaviour {
 /// What a phone does with a SEND.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Receiver {
+    /// Closes the connection in the middle of a message.
+    Abort,
+    /// Reports in parts that overlap, the last octets first.
+    Partial,
     /// Answers and reports at once.
     #[default]
     Read,
     /// 413: no room.
     Refuse,
+    /// Resets the connection in the middle of a message.
+    Reset,
     /// Answers and reports after a while.
     Slow,
 }
+
+/// What a next hop does with an INVITE.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Hop {
+    /// 503 with Retry-After.
+    Busy,
+    /// Closes its connection without an answer.
+    Close,
+    /// Passes it on.
+    #[default]
+    Good,
+    /// Passes it on and asks for less (`oc` in Via).
+    Oc,
+}
+
+/// Names of what a hop does, as in `--hops`.
+pub const HOPS: &[(&str, Hop)] = &[
+    ("busy", Hop::Busy),
+    ("close", Hop::Close),
+    ("good", Hop::Good),
+    ("oc", Hop::Oc),
+];
 
 /// What the registrar does with a trigger.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -151,8 +179,11 @@ pub const BEHAVIOURS: &[(&str, Behaviour)] = &[
 
 /// Names of receivers, as in `--receivers`.
 pub const RECEIVERS: &[(&str, Receiver)] = &[
+    ("abort", Receiver::Abort),
+    ("partial", Receiver::Partial),
     ("read", Receiver::Read),
     ("refuse", Receiver::Refuse),
+    ("reset", Receiver::Reset),
     ("slow", Receiver::Slow),
 ];
 

@@ -40,6 +40,8 @@ pub struct Link {
     pub protocol: Protocol,
     /// The other side.
     pub peer: SocketAddr,
+    /// Which next hop took the connection.
+    pub hop: u8,
     /// Device index plus one of a connection that serves one session; zero for shared ones.
     pub device: u32,
     dirty: bool,
@@ -60,6 +62,10 @@ pub struct Outbox {
     pub closes: Vec<LinkId>,
     /// Octets queued in all.
     pub bytes: u64,
+    /// Ends of messages are kept on streams, too.
+    pub ends_kept: bool,
+    /// Connections to reset instead of closing them.
+    pub resets: Vec<LinkId>,
     /// What chance does with datagrams.
     pub chaos: Option<Chaos>,
     /// Datagrams held back: link, nanoseconds, octets.
@@ -82,6 +88,7 @@ impl Outbox {
             ends: Vec::new(),
             protocol,
             peer,
+            hop: 0,
             device: 0,
             dirty: false,
             closed: false,
@@ -129,7 +136,7 @@ impl Outbox {
             link.buffer.clear();
             return;
         }
-        if link.protocol == Protocol::SipDatagram {
+        if link.protocol == Protocol::SipDatagram || self.ends_kept {
             link.ends.push(link.buffer.len() as u32);
         }
         if !link.dirty {

@@ -15,6 +15,7 @@ pub enum Rule {
     Reg2,
     Reg4,
     Reg5,
+    Rsp28,
     Rsp31,
     PushB,
     PushB1,
@@ -35,6 +36,7 @@ pub enum Rule {
     PushL,
     Push0a,
     Tx8,
+    Nh3,
     Nh4,
     Nh6,
     Ims1,
@@ -107,6 +109,11 @@ const RULES: &[(Rule, &str, &str)] = &[
         Rule::Reg5,
         "REG-5",
         "No push without a reason: nothing queued, nothing new about the device",
+    ),
+    (
+        Rule::Rsp28,
+        "RSP-28",
+        "A next hop that answered 503 gets no INVITE until its Retry-After is over",
     ),
     (
         Rule::Rsp31,
@@ -191,6 +198,11 @@ const RULES: &[(Rule, &str, &str)] = &[
         Rule::Tx8,
         "TX-8",
         "One Via, branch starts z9hG4bK and is unique",
+    ),
+    (
+        Rule::Nh3,
+        "NH-3",
+        "A refused INVITE comes by another hop with a branch of its own and all else as it was",
     ),
     (
         Rule::Nh4,

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use crate::arrivals::{self, Arrival};
-use crate::behaviour::{BEHAVIOURS, Behaviour, Mix, RECEIVERS, REGISTRARS, Receiver, Registrar};
+use crate::behaviour::{
+    BEHAVIOURS, Behaviour, HOPS, Hop, Mix, RECEIVERS, REGISTRARS, Receiver, Registrar,
+};
 use crate::chaos::Odds;
 use crate::forms::{Answer, BODY_MAX};
 use crate::world::Step;
@@ -265,9 +267,21 @@ pub struct Options {
     /// decline, not-acceptable, too-small, unavailable, silent; may repeat [default: answer]
     #[arg(long, value_name = "NAME:WEIGHT", value_delimiter = ',')]
     pub mix: Option<Vec<String>>,
-    /// What phones do with a SEND, NAME:WEIGHT of read, slow, refuse; may repeat [default: read]
+    /// What phones do with a SEND, NAME:WEIGHT of read, slow, partial, refuse, abort, reset;
+    /// may repeat [default: read]
     #[arg(long, value_name = "NAME:WEIGHT", value_delimiter = ',')]
     pub receivers: Option<Vec<String>>,
+    /// Next hops, each on a port of its own: those of worker n follow in steps of --workers. The first is
+    /// the S-CSCF itself [default: 1]
+    #[arg(long, value_name = "N")]
+    pub next_hops: Option<u8>,
+    /// How many of them refuse connections, the last ones [default: 0]
+    #[arg(long, value_name = "N")]
+    pub dead_hops: Option<u8>,
+    /// What a next hop does with an INVITE, NAME:WEIGHT of good, busy, close, oc; may repeat
+    /// [default: good]
+    #[arg(long, value_name = "NAME:WEIGHT", value_delimiter = ',')]
+    pub hops: Option<Vec<String>>,
     /// What the registrar does with a trigger, NAME:WEIGHT of full, partial, gap, stale, refresh, gone,
     /// gruu-less, storm, and ends of subscriptions deactivated, probation, giveup, timeout, rejected,
     /// noresource, invariant; may repeat [default: full]
@@ -370,7 +384,7 @@ impl Options {
             workers, connections, domain, icsi, users, devices, tel_share, messages, body_bytes, rate,
             users_in_flight, arrivals, rate_to, steps, sine_period_s, sine_depth, storm_within_s,
             storm_shape, replay, late, late_bound_ms, pressure_bound, deposit_rate, deposits_in_flight, warmup_s, duration_s,
-            drain_s, reach_s, phone, mix, receivers, registrar, ring_ms, late_ms, slow_ms, loss, duplicate, delay, delay_ms, trying, ringing, session_timer, answer_cema, expect_cema,
+            drain_s, reach_s, phone, mix, receivers, registrar, next_hops, dead_hops, hops, ring_ms, late_ms, slow_ms, loss, duplicate, delay, delay_ms, trying, ringing, session_timer, answer_cema, expect_cema,
             sendonly_session_level, check, uniqueness_window, sweep, objective, lag_bound_ms,
             engine_pid, cpu, seed, run_id, json, report_dir, ndjson, quiet);
     }
@@ -516,6 +530,9 @@ pub struct Setup {
     pub mix: Mix<Behaviour>,
     pub receivers: Mix<Receiver>,
     pub registrar: Mix<Registrar>,
+    pub next_hops: u8,
+    pub dead_hops: u8,
+    pub hops: Mix<Hop>,
     pub ring_ms: f64,
     pub late_ms: f64,
     pub slow_ms: f64,
@@ -608,6 +625,15 @@ impl Setup {
                 RECEIVERS,
                 Receiver::Read,
                 options.seed.unwrap_or(1) ^ 0x6d73_7270,
+            )?,
+            next_hops: options.next_hops.unwrap_or(1),
+            dead_hops: options.dead_hops.unwrap_or(0),
+            hops: Mix::parse(
+                "hops",
+                &options.hops.unwrap_or_default(),
+                HOPS,
+                Hop::Good,
+                options.seed.unwrap_or(1) ^ 0x686f_7073,
             )?,
             registrar: Mix::parse(
                 "registrar",
@@ -757,6 +783,12 @@ impl Setup {
             return Err(format!(
                 "--body-bytes: {size} is not within 14 and {BODY_MAX}"
             ));
+        }
+        if !(1..=16).contains(&self.next_hops) || self.dead_hops >= self.next_hops {
+            return Err("--next-hops is within 1 and 16, and more than --dead-hops".into());
+        }
+        if self.transport == Transport::Udp && self.next_hops > 1 {
+            return Err("--next-hops: several are for --transport tcp".into());
         }
         let odds = &self.chaos;
         let shares = [odds.loss, odds.duplicate, odds.delay];

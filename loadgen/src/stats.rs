@@ -230,6 +230,16 @@ counters! {
     sends,
     /// MSRP REPORTs sent.
     reports,
+    /// REPORT frames, of which several may be for one message.
+    report_frames,
+    /// MSRP connections that phones broke in the middle of a message.
+    media_broken,
+    /// INVITEs that next hops refused.
+    hop_refusals,
+    /// Connections that next hops closed on an INVITE.
+    hop_closes,
+    /// Answers in which next hops asked for less.
+    hop_wishes,
     /// MSRP connections accepted from the engine.
     msrp_accepted,
     /// MSRP connections opened to the engine.

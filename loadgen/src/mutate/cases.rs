@@ -63,6 +63,8 @@ pub enum Turn {
     ChangedRepeat,
     /// Over datagrams, a repeated answer with other octets.
     ChangedAnswer,
+    /// An INVITE after a 503 that comes too early, or is another than before.
+    Hop(&'static str),
     /// What must not follow a fault of the registrar, whose name this is.
     After(&'static str),
     /// Not wrong: an UPDATE in the dialog.
@@ -150,6 +152,9 @@ pub static CASES: &[Case] = &[
     Case::turn(Rule::PushA, Turn::After("gruu-less"), true),
     Case::turn(Rule::Sub7, Turn::After("rejected"), true),
     Case::turn(Rule::Sub7, Turn::After("probation"), true),
+    Case::turn(Rule::Rsp28, Turn::Hop("early"), true),
+    Case::turn(Rule::Nh3, Turn::Hop("cseq"), true),
+    Case::turn(Rule::Nh3, Turn::Hop("branch"), true),
     Case::turn(Rule::Tx7, Turn::ChangedRepeat, false),
     Case::turn(Rule::Sx1, Turn::ChangedAnswer, false),
     Case::text(

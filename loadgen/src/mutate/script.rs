@@ -342,6 +342,7 @@ impl Script {
                     _ => self.invite(0),
                 }
             }
+            Turn::Hop(how) => self.hop(how),
             Turn::NothingQueued => {
                 self.push(0);
                 self.invite(0);
@@ -380,6 +381,27 @@ impl Script {
         let text = invite(self.serial, self.user, 0);
         assert!(text.contains(&new), "the identifier is not there: {new}");
         self.sip(Spot::Invite, reframed(&text.replace(&new, &old)));
+    }
+
+    /// A next hop answers 503, and the INVITE that follows is not as it must be.
+    fn hop(&mut self, how: &str) {
+        self.world.provoke_hops();
+        self.invite(0);
+        let (n, user) = (self.serial, self.user);
+        match how {
+            "early" => {
+                self.world.pump(500_000_000);
+                self.settle();
+                self.invite(1);
+            }
+            "cseq" => {
+                let again = invite(n, user, 0)
+                    .replacen(&format!("z9hG4bKi{n:08}"), &format!("z9hG4bKr{n:08}"), 1)
+                    .replace("CSeq: 1 INVITE", "CSeq: 2 INVITE");
+                self.sip(Spot::Invite, again);
+            }
+            _ => self.sip(Spot::Invite, invite(n, user, 0)),
+        }
     }
 
     /// Sends the messages that only some pushes have.

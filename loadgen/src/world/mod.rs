@@ -3,6 +3,7 @@
 
 mod director;
 mod faults;
+mod hops;
 mod large;
 mod media;
 mod mood;
@@ -12,7 +13,7 @@ mod resend;
 
 use std::net::SocketAddr;
 
-use crate::behaviour::{Behaviour, Registrar};
+use crate::behaviour::{Behaviour, Hop, Registrar};
 use crate::chaos::Chaos;
 use crate::check::dialog::{Dialog, DialogCheck};
 use crate::check::invite::{InviteCheck, Policy};
@@ -157,6 +158,12 @@ pub struct World {
     waiting: mood::Waiting,
     /// What is sent again over datagrams.
     resend: resend::Resend,
+    /// What next hops have done.
+    hops: hops::Hops,
+    /// When a phone last broke a connection that sessions share.
+    broken_at: u64,
+    /// The phone that reports now does so in parts.
+    reports_in_parts: bool,
     /// What the registrar has in mind.
     faults: faults::Faults,
     /// The measured step over time.
@@ -207,16 +214,16 @@ impl World {
             active_paths: vec![None; devices.len()],
             users,
             devices,
-            outbox: Outbox::new(Chaos::new(
-                setup.chaos,
-                setup.seed ^ u64::from(setup.worker) << 32,
-            )),
+            outbox: outbox(&setup),
             latencies: Latencies::default(),
             counters: Counters::default(),
             now: 0,
             waiting: mood::Waiting::default(),
             resend: resend::Resend::default(),
             faults: faults::Faults::default(),
+            hops: hops::Hops::default(),
+            broken_at: 0,
+            reports_in_parts: false,
             timeline: Timeline::default(),
             director: Director::new(&setup),
             engine_links: Vec::new(),
@@ -301,12 +308,12 @@ impl World {
 
     fn message(&mut self, link: LinkId, message: &Message<'_>) {
         if message.status != 0 {
-            if !self.is_datagram() || self.first_answer(message) {
+            if !self.remembers() || self.first_answer(message) {
                 self.response(message);
             }
             return;
         }
-        let kept = self.is_datagram() && !matches!(message.method, Method::Invite | Method::Ack);
+        let kept = self.remembers() && !matches!(message.method, Method::Invite | Method::Ack);
         if kept && self.answered_before(link, message) {
             return;
         }
@@ -430,6 +437,16 @@ fn put_head(out: &mut Vec<u8>, message: &Message<'_>, status: &[u8], to_tag: Opt
     out.extend_from_slice(b"\r\nCSeq: ");
     out.extend_from_slice(message.value(Header::CSeq).unwrap_or(&[]));
     out.extend_from_slice(b"\r\n");
+}
+
+/// An outbox for a setup.
+fn outbox(setup: &Setup) -> Outbox {
+    let mut outbox = Outbox::new(Chaos::new(
+        setup.chaos,
+        setup.seed ^ u64::from(setup.worker) << 32,
+    ));
+    outbox.ends_kept = !setup.hops.is_only(Hop::Good);
+    outbox
 }
 
 /// A number for a device that does not depend on how users are shared out.

@@ -15,6 +15,9 @@ impl World {
     /// A push INVITE.
     pub(super) fn invite(&mut self, link: LinkId, message: &Message<'_>) {
         let judged = self.sample();
+        if self.hop_takes(link, message) {
+            return;
+        }
         if let Some(index) = self.repeated(message) {
             return self.answer_again(link, message, index);
         }
@@ -107,7 +110,7 @@ impl World {
     }
 
     /// The dialog that an INVITE begins, by the hashes of its identifiers.
-    fn dialog_from(&mut self, push: &Push<'_>) -> Dialog {
+    pub(super) fn dialog_from(&mut self, push: &Push<'_>) -> Dialog {
         let [call_id, from_tag, branch, _, path] = push.hashes.unwrap_or_else(|| {
             let of = |salt, bytes| self.hasher.hash(salt, bytes);
             [
@@ -205,7 +208,7 @@ impl World {
 
     /// The device that has this very INVITE in progress: a retransmission.
     fn repeated(&self, message: &Message<'_>) -> Option<usize> {
-        if self.transport != b"UDP" {
+        if !self.remembers() {
             return None;
         }
         let push = InviteCheck::read(&self.names, message)?;
@@ -280,6 +283,9 @@ impl World {
 
     /// ACK to our 2xx.
     pub(super) fn ack(&mut self, _link: LinkId, message: &Message<'_>) {
+        if self.hop_acknowledged(message) {
+            return;
+        }
         self.counters.acks += 1;
         if let Some((user, number, _)) = self.names.read_gruu(message.target)
             && let Some(index) = self.device_index(user, number)
@@ -295,8 +301,8 @@ impl World {
             return;
         };
         let call_id = message.value(Header::CallId).unwrap_or(&[]);
-        let repeated = self.is_datagram()
-            && self.hasher.hash(1, call_id) == self.devices[index].dialog.call_id;
+        let repeated =
+            self.remembers() && self.hasher.hash(1, call_id) == self.devices[index].dialog.call_id;
         let device = &mut self.devices[index];
         if device.judged {
             let mut bench = bench(&mut self.violations, message);
@@ -335,12 +341,14 @@ impl World {
             return;
         };
         let unordered = self.is_out_of_order();
+        let remembers = self.remembers();
+        self.excuse_broken(index);
         let device = &mut self.devices[index];
         let same_call = message
             .value(Header::CallId)
             .is_some_and(|call_id| self.hasher.hash(1, call_id) == device.dialog.call_id);
         if device.call == Call::Idle {
-            let repeated = same_call && self.transport == b"UDP";
+            let repeated = same_call && remembers;
             if repeated {
                 self.counters.repeats += 1;
             } else {

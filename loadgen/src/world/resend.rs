@@ -23,7 +23,7 @@ const LIFE: u64 = 64 * T1;
 const ANSWERS_MAX: usize = 400_000;
 
 /// Keys are hashes already.
-type Keyed = core::hash::BuildHasherDefault<Plain>;
+pub(super) type Keyed = core::hash::BuildHasherDefault<Plain>;
 
 /// Takes a hash as it is.
 #[derive(Clone, Copy, Debug, Default)]
@@ -238,13 +238,12 @@ impl World {
     /// Ends a final answer to an INVITE, and repeats it until its ACK.
     pub(super) fn final_sent(&mut self, link: LinkId, serial: u32) {
         self.outbox.sent(link);
-        if self.outbox.peek(link).protocol != Protocol::SipDatagram {
-            return;
+        if self.outbox.peek(link).protocol == Protocol::SipDatagram {
+            let key = final_key(&self.hasher, serial);
+            let bytes = self.outbox.last(link);
+            self.resend.keep(self.now, key, Kind::Final, link, bytes);
+            self.outbox.fate(link);
         }
-        let key = final_key(&self.hasher, serial);
-        let bytes = self.outbox.last(link);
-        self.resend.keep(self.now, key, Kind::Final, link, bytes);
-        self.outbox.fate(link);
     }
 
     /// The ACK to a final answer has come.
@@ -429,9 +428,6 @@ impl World {
     /// The answer to the current request was appended: it is kept for repetitions.
     pub(super) fn reply_sent(&mut self, link: LinkId) {
         self.outbox.sent(link);
-        if self.outbox.peek(link).protocol != Protocol::SipDatagram {
-            return;
-        }
         if let Some((key, request)) = self.resend.current.take() {
             let bytes = self.outbox.last(link).into();
             self.resend.answers.insert(key, Answer { request, bytes });
