@@ -51,6 +51,25 @@ pub enum Receiver {
     Slow,
 }
 
+/// Who refreshes a session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Refresher {
+    /// The engine, as it asked.
+    #[default]
+    Engine,
+    /// The phone, which said so.
+    Phone,
+    /// Nobody: the phone said it would.
+    Silent,
+}
+
+/// Names of those who refresh, as in `--refreshers`.
+pub const REFRESHERS: &[(&str, Refresher)] = &[
+    ("engine", Refresher::Engine),
+    ("phone", Refresher::Phone),
+    ("silent", Refresher::Silent),
+];
+
 /// What a next hop does with an INVITE.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Hop {

@@ -1,5 +1,6 @@
 //! Everything this judge says, as templates: REGISTER, NOTIFY, MESSAGE, the answers of phones.
 
+use crate::behaviour::Refresher;
 use crate::identity::{Names, put_plain};
 use crate::scenario::Setup;
 use crate::template::{Digits, Template};
@@ -45,7 +46,7 @@ pub struct Forms {
     /// By devices and whether the telephone identity is registered too: text before and after the
     /// version.
     documents: Vec<[(Template, Template); 2]>,
-    answers: [Template; 3],
+    answers: [[Template; 2]; 3],
     /// Requests in the dialog of an INVITE of a sender: around the To value.
     in_invite: [Template; 2],
     /// `sip:host:port;transport=..` of the S-CSCF.
@@ -76,11 +77,7 @@ impl Forms {
             filler: filler(),
             register: Template::default(),
             documents: Vec::new(),
-            answers: [
-                Template::default(),
-                Template::default(),
-                Template::default(),
-            ],
+            answers: Default::default(),
             in_invite: [Template::default(), Template::default()],
             scscf_uri: scscf_uri.into_bytes(),
             routes,
@@ -113,7 +110,8 @@ impl Forms {
             ]);
         }
         for answer in [Answer::Active, Answer::Declined, Answer::Passive] {
-            forms.answers[answer as usize] = forms.render_answer(setup, answer);
+            forms.answers[answer as usize] =
+                ["uac", "uas"].map(|refresher| forms.render_answer(setup, answer, refresher));
         }
         forms
     }
@@ -199,8 +197,15 @@ impl Forms {
     }
 
     /// Appends the From-To part of the answer to an INVITE from Record-Route to the end.
-    pub fn put_answer(&self, answer: Answer, digits: &Digits, out: &mut Vec<u8>) {
-        self.answers[answer as usize].render(digits, out);
+    pub fn put_answer(
+        &self,
+        answer: Answer,
+        refresher: Refresher,
+        digits: &Digits,
+        out: &mut Vec<u8>,
+    ) {
+        let of_phone = usize::from(refresher != Refresher::Engine);
+        self.answers[answer as usize][of_phone].render(digits, out);
     }
 
     /// Appends a NOTIFY with the full state of `user` (f4-05).
@@ -384,7 +389,7 @@ impl Forms {
         }
     }
 
-    fn render_answer(&self, setup: &Setup, answer: Answer) -> Template {
+    fn render_answer(&self, setup: &Setup, answer: Answer, refresher: &str) -> Template {
         let domain = &setup.domain;
         let msrp = setup.msrp_listen;
         let family = if msrp.is_ipv4() { "IP4" } else { "IP6" };
@@ -407,9 +412,12 @@ impl Forms {
         );
         let length = Template::parse(&sdp).len();
         let timer = if setup.session_timer {
-            "Supported: timer\r\nRequire: timer\r\nSession-Expires: 1800;refresher=uac\r\n"
+            format!(
+                "Supported: timer\r\nRequire: timer\r\nSession-Expires: {};refresher={refresher}\r\n",
+                setup.session_expires_s
+            )
         } else {
-            ""
+            String::new()
         };
         Template::parse(&format!(
             "Record-Route: {}, {}\r\nContact: <sip:+1555{{u}}@phones.{domain}:5060;\

@@ -63,7 +63,11 @@ pub enum Rule {
     Tx7,
     Tx13,
     St2,
+    St8,
     St9,
+    St13,
+    St14,
+    St15,
     Sub1,
     Sub7,
     Sub8,
@@ -311,10 +315,26 @@ const RULES: &[(Rule, &str, &str)] = &[
         "After 422: same Call-ID and From tag, CSeq plus one, Min-SE and Session-Expires as told",
     ),
     (
+        Rule::St8,
+        "ST-8",
+        "The engine refreshes at half the interval less at most 5 %, when it is the refresher",
+    ),
+    (
         Rule::St9,
         "ST-9",
         "A refresh by UPDATE carries no SDP, Session-Expires and the tagged Contact",
     ),
+    (
+        Rule::St13,
+        "ST-13",
+        "A session nobody refreshes is ended at its expiry less the smaller of 32 s and a third",
+    ),
+    (
+        Rule::St14,
+        "ST-14",
+        "A refresh of the phone is answered 200 with an interval not larger and the refresher asked",
+    ),
+    (Rule::St15, "ST-15", "Min-SE in requests and 422 only"),
     (
         Rule::Sub1,
         "SUB-1",

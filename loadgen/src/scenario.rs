@@ -8,7 +8,8 @@ use serde::Deserialize;
 
 use crate::arrivals::{self, Arrival};
 use crate::behaviour::{
-    BEHAVIOURS, Behaviour, HOPS, Hop, Mix, RECEIVERS, REGISTRARS, Receiver, Registrar,
+    BEHAVIOURS, Behaviour, HOPS, Hop, Mix, RECEIVERS, REFRESHERS, REGISTRARS, Receiver, Refresher,
+    Registrar,
 };
 use crate::chaos::Odds;
 use crate::forms::{Answer, BODY_MAX};
@@ -27,6 +28,9 @@ pub const SHIPPED: &[(&str, &str)] = &[
     ("mix", include_str!("../scenarios/mix.toml")),
     ("fat", include_str!("../scenarios/fat.toml")),
     ("soak", include_str!("../scenarios/soak.toml")),
+    ("chaos", include_str!("../scenarios/chaos.toml")),
+    ("refresh", include_str!("../scenarios/refresh.toml")),
+    ("sessions", include_str!("../scenarios/sessions.toml")),
 ];
 
 /// The course of a run.
@@ -39,6 +43,8 @@ pub enum Kind {
     Signalling,
     /// Registered users; each deposit is pushed at once.
     Steady,
+    /// As full, but sessions stay: the engine lingers, and their timers are judged while they last.
+    Hold,
 }
 
 impl Kind {
@@ -48,6 +54,7 @@ impl Kind {
             Self::Full => "full",
             Self::Signalling => "signalling",
             Self::Steady => "steady",
+            Self::Hold => "hold",
         }
     }
 
@@ -55,7 +62,7 @@ impl Kind {
     pub fn measured(self) -> Step {
         match self {
             Self::Full => Step::Register,
-            Self::Signalling | Self::Steady => Step::Measure,
+            Self::Signalling | Self::Steady | Self::Hold => Step::Measure,
         }
     }
 }
@@ -317,6 +324,13 @@ pub struct Options {
     /// Phones answer with a session timer [default: true]
     #[arg(long, value_name = "BOOL")]
     pub session_timer: Option<bool>,
+    /// Interval phones answer with, seconds [default: 1800]
+    #[arg(long, value_name = "SECONDS")]
+    pub session_expires_s: Option<u32>,
+    /// Who refreshes sessions, NAME:WEIGHT of engine, phone, silent; may repeat; judged in kind hold
+    /// [default: engine]
+    #[arg(long, value_name = "NAME:WEIGHT", value_delimiter = ',')]
+    pub refreshers: Option<Vec<String>>,
     /// Phones answer with msrp-cema [default: true]
     #[arg(long, value_name = "BOOL")]
     pub answer_cema: Option<bool>,
@@ -384,7 +398,7 @@ impl Options {
             workers, connections, domain, icsi, users, devices, tel_share, messages, body_bytes, rate,
             users_in_flight, arrivals, rate_to, steps, sine_period_s, sine_depth, storm_within_s,
             storm_shape, replay, late, late_bound_ms, pressure_bound, deposit_rate, deposits_in_flight, warmup_s, duration_s,
-            drain_s, reach_s, phone, mix, receivers, registrar, next_hops, dead_hops, hops, ring_ms, late_ms, slow_ms, loss, duplicate, delay, delay_ms, trying, ringing, session_timer, answer_cema, expect_cema,
+            drain_s, reach_s, phone, mix, receivers, registrar, next_hops, dead_hops, hops, ring_ms, late_ms, slow_ms, loss, duplicate, delay, delay_ms, trying, ringing, session_timer, session_expires_s, refreshers, answer_cema, expect_cema,
             sendonly_session_level, check, uniqueness_window, sweep, objective, lag_bound_ms,
             engine_pid, cpu, seed, run_id, json, report_dir, ndjson, quiet);
     }
@@ -541,6 +555,8 @@ pub struct Setup {
     pub trying: bool,
     pub ringing: bool,
     pub session_timer: bool,
+    pub session_expires_s: u32,
+    pub refreshers: Mix<Refresher>,
     pub answer_cema: bool,
     pub expect_cema: bool,
     pub sendonly_session_level: bool,
@@ -654,6 +670,14 @@ impl Setup {
             trying: options.trying.unwrap_or(true),
             ringing: options.ringing.unwrap_or(false),
             session_timer: options.session_timer.unwrap_or(true),
+            session_expires_s: options.session_expires_s.unwrap_or(1800),
+            refreshers: Mix::parse(
+                "refreshers",
+                &options.refreshers.unwrap_or_default(),
+                REFRESHERS,
+                Refresher::Engine,
+                options.seed.unwrap_or(1) ^ 0x7265_6672,
+            )?,
             answer_cema: options.answer_cema.unwrap_or(true),
             expect_cema: options.expect_cema.unwrap_or(true),
             sendonly_session_level: options.sendonly_session_level.unwrap_or(false),
@@ -789,6 +813,12 @@ impl Setup {
         }
         if self.transport == Transport::Udp && self.next_hops > 1 {
             return Err("--next-hops: several are for --transport tcp".into());
+        }
+        if self.session_expires_s < 90 {
+            return Err(format!(
+                "--session-expires-s: {} is less than the 90 s of RFC 4028",
+                self.session_expires_s
+            ));
         }
         let odds = &self.chaos;
         let shares = [odds.loss, odds.duplicate, odds.delay];

@@ -224,6 +224,14 @@ counters! {
     refused,
     /// Sessions that phones ended.
     hung_up,
+    /// Refreshes that phones sent.
+    phone_refreshes,
+    /// Sessions that stood at the end of a hold.
+    sessions_held,
+    /// Sessions that the engine ended before, and not for want of a refresh.
+    sessions_ended,
+    /// Sessions that the engine ended for want of a refresh.
+    sessions_expired,
     /// SENDs that phones refused.
     sends_refused,
     /// MSRP SENDs received.

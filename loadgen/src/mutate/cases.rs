@@ -65,6 +65,8 @@ pub enum Turn {
     ChangedAnswer,
     /// An INVITE after a 503 that comes too early, or is another than before.
     Hop(&'static str),
+    /// In a session that stays, a refresh or an end at a wrong time or with a wrong answer.
+    Held(&'static str),
     /// What must not follow a fault of the registrar, whose name this is.
     After(&'static str),
     /// Not wrong: an UPDATE in the dialog.
@@ -116,6 +118,16 @@ impl Case {
         }
     }
 
+    /// Who refreshes sessions, when they stay.
+    pub fn refresher(&self) -> Option<&'static str> {
+        match self.fault {
+            Fault::Turn(Turn::Held("end-late" | "no-end")) => Some("silent"),
+            Fault::Turn(Turn::Held("role" | "larger" | "min-se")) => Some("phone"),
+            Fault::Turn(Turn::Held(_)) => Some("engine"),
+            Fault::Turn(_) | Fault::Text { .. } => None,
+        }
+    }
+
     /// What the case does, in a few words.
     pub fn about(&self) -> String {
         match self.fault {
@@ -155,6 +167,14 @@ pub static CASES: &[Case] = &[
     Case::turn(Rule::Rsp28, Turn::Hop("early"), true),
     Case::turn(Rule::Nh3, Turn::Hop("cseq"), true),
     Case::turn(Rule::Nh3, Turn::Hop("branch"), true),
+    Case::turn(Rule::St8, Turn::Held("early"), false),
+    Case::turn(Rule::St8, Turn::Held("late"), false),
+    Case::turn(Rule::St8, Turn::Held("never"), false),
+    Case::turn(Rule::St13, Turn::Held("end-late"), false),
+    Case::turn(Rule::St13, Turn::Held("no-end"), false),
+    Case::turn(Rule::St14, Turn::Held("role"), false),
+    Case::turn(Rule::St14, Turn::Held("larger"), false),
+    Case::turn(Rule::St15, Turn::Held("min-se"), false),
     Case::turn(Rule::Tx7, Turn::ChangedRepeat, false),
     Case::turn(Rule::Sx1, Turn::ChangedAnswer, false),
     Case::text(

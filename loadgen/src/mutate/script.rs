@@ -71,7 +71,11 @@ impl Script {
         if case.before == Some(Turn::Retry) {
             options.mix = Some(vec!["too-small:1".to_owned()]);
         }
-        options.kind = Some(if case.declined {
+        options.session_expires_s = Some(if case.refresher().is_some() { 90 } else { 1800 });
+        options.refreshers = case.refresher().map(|name| vec![format!("{name}:1")]);
+        options.kind = Some(if case.refresher().is_some() {
+            Kind::Hold
+        } else if case.declined {
             Kind::Signalling
         } else {
             Kind::Full
@@ -343,6 +347,7 @@ impl Script {
                 }
             }
             Turn::Hop(how) => self.hop(how),
+            Turn::Held(how) => self.held(how),
             Turn::NothingQueued => {
                 self.push(0);
                 self.invite(0);
@@ -381,6 +386,45 @@ impl Script {
         let text = invite(self.serial, self.user, 0);
         assert!(text.contains(&new), "the identifier is not there: {new}");
         self.sip(Spot::Invite, reframed(&text.replace(&new, &old)));
+    }
+
+    /// A session that stays, and its timers.
+    fn held(&mut self, how: &str) {
+        self.invite(0);
+        self.ack(0);
+        self.send(0, true);
+        let (seconds, update) = match how {
+            "early" => (40.0, true),
+            "late" => (47.0, true),
+            "end-late" => (63.0, false),
+            "never" | "no-end" => (70.0, false),
+            _ => (45.0, false),
+        };
+        self.world.pump((seconds * 1e9) as u64);
+        self.settle();
+        match how {
+            "never" | "no-end" => self.world.finish(),
+            "end-late" => self.sip_in(Spot::Bye, "BYE", 0, "Supported: timer\r\n"),
+            _ if update => {
+                let extra = format!(
+                    "Supported: timer\r\nSession-Expires: 90;refresher=uac\r\n\
+                     Contact: <sip:push@127.0.0.1:5060>;+g.3gpp.icsi-ref=\"{ICSI}\";automata\r\n"
+                );
+                self.sip_in(Spot::Update, "UPDATE", 0, &extra);
+            }
+            _ => {
+                let (expires, more) = match how {
+                    "role" => ("90;refresher=uas", ""),
+                    "larger" => ("1800;refresher=uac", ""),
+                    _ => ("90;refresher=uac", "Min-SE: 90\r\n"),
+                };
+                let (index, serial) = (self.user * 2, self.serial);
+                let branch = format!("u{index:010}{serial:08}00000001");
+                let lines = format!("Require: timer\r\nSession-Expires: {expires}\r\n{more}");
+                let text = answer("200 OK", &branch, "UPDATE", &lines);
+                self.sip(Spot::Update, text);
+            }
+        }
     }
 
     /// A next hop answers 503, and the INVITE that follows is not as it must be.

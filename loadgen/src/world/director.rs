@@ -353,6 +353,7 @@ impl World {
         if self.director.cursor == total && self.director.open == 0 {
             let next = match self.setup.kind {
                 Kind::Full => Step::Drain,
+                Kind::Hold => Step::Measure,
                 Kind::Signalling | Kind::Steady if sweep => Step::Drain,
                 Kind::Signalling | Kind::Steady => Step::Warmup,
             };
@@ -383,7 +384,7 @@ impl World {
         };
         if self.setup.open_loop() && (measuring || self.paced_warmup()) {
             self.pump_open(end);
-        } else if !self.setup.open_loop() {
+        } else if !self.setup.open_loop() && self.setup.kind != Kind::Hold {
             self.pump_closed(end);
         }
         if self.now >= end {
@@ -462,7 +463,7 @@ impl World {
                 self.arm(user, due, u8::MAX);
                 self.counters.triggers_sent += 1;
             }
-            Kind::Signalling | Kind::Full => {
+            Kind::Signalling | Kind::Full | Kind::Hold => {
                 if self.has_faults() && self.faulty_trigger(user, due) {
                     self.counters.triggers_sent += 1;
                     return;

@@ -34,6 +34,8 @@ pub(super) struct Hops {
     avoided: Vec<(u64, u64)>,
     /// INVITEs so far, of which the draws are.
     nth: u32,
+    /// When a hop last closed a connection.
+    closed_at: u64,
     /// `oc-seq` of the last wish.
     wishes: u32,
 }
@@ -92,10 +94,17 @@ impl World {
             Hop::Close => {
                 self.counters.hop_closes += 1;
                 self.reroute(index, dialog, false);
+                self.hops.closed_at = self.now;
                 self.outbox.closes.push(link);
                 true
             }
         }
+    }
+
+    /// Whether requests of a session may have gone with a connection that a hop closed.
+    pub(super) fn is_cut_off(&self, index: usize) -> bool {
+        let (closed, device) = (self.hops.closed_at, &self.devices[index]);
+        closed != 0 && device.answered_at <= closed + 1_000_000_000
     }
 
     /// For the self-test: from now on hops are busy.

@@ -266,13 +266,18 @@ impl World {
             let entry = &self.devices[index];
             let due = match self.setup.kind {
                 Kind::Steady => self.ledger.row(number).map_or(0, |row| row.intended_at),
-                Kind::Full | Kind::Signalling => entry.trigger_due,
+                Kind::Full | Kind::Signalling | Kind::Hold => entry.trigger_due,
             };
             self.latencies
                 .record(Stage::TriggerToDelivered, due, self.now);
         }
         if judged {
             self.judge_message_id(number, frame);
+        }
+        let queue = &self.users[user as usize].queue;
+        if self.holds_sessions() && self.ledger.oldest_for(queue, device).is_none() {
+            // The session stays; who waited for the delivery goes on.
+            self.push_over(user, device, index);
         }
     }
 

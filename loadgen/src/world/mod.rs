@@ -8,12 +8,13 @@ mod large;
 mod media;
 mod mood;
 mod phone;
+mod refresh;
 mod registrar;
 mod resend;
 
 use std::net::SocketAddr;
 
-use crate::behaviour::{Behaviour, Hop, Registrar};
+use crate::behaviour::{Behaviour, Hop, Refresher, Registrar};
 use crate::chaos::Chaos;
 use crate::check::dialog::{Dialog, DialogCheck};
 use crate::check::invite::{InviteCheck, Policy};
@@ -67,6 +68,10 @@ pub struct Device {
     judged: bool,
     /// What the phone does with this push.
     behaviour: Behaviour,
+    /// Who refreshes this session.
+    refresher: Refresher,
+    /// When it was refreshed last.
+    refreshed_at: u64,
     /// The phone cut this session short, so not every message is owed.
     excused: bool,
     /// Pushes so far, as far as what the phone does is drawn from them.
@@ -116,6 +121,8 @@ pub struct User {
     open: u8,
     /// Counts triggers, to tell a stalled one from its successor.
     trigger: u32,
+    /// Third-party REGISTERs sent for it.
+    registers: u32,
     /// Triggers drawn from the registrar's mix.
     faults: u32,
     /// The last of them.
@@ -158,6 +165,8 @@ pub struct World {
     waiting: mood::Waiting,
     /// What is sent again over datagrams.
     resend: resend::Resend,
+    /// Dialogs of phones that refresh.
+    sides: refresh::Sides,
     /// What next hops have done.
     hops: hops::Hops,
     /// When a phone last broke a connection that sessions share.
@@ -221,6 +230,7 @@ impl World {
             waiting: mood::Waiting::default(),
             resend: resend::Resend::default(),
             faults: faults::Faults::default(),
+            sides: refresh::Sides::default(),
             hops: hops::Hops::default(),
             broken_at: 0,
             reports_in_parts: false,
@@ -397,6 +407,7 @@ impl World {
 
     /// Closes the books: what should have come and did not.
     pub fn finish(&mut self) {
+        self.judge_held();
         for device in &self.devices {
             if device.call == Call::Answered && device.judged {
                 self.violations

@@ -35,6 +35,8 @@ pub(super) enum Kind {
     Bye,
     /// MSRP of a slow receiver.
     Media,
+    /// A refresh of the phone is due; its octets are made then.
+    Refresh,
 }
 
 /// What waits, by time.
@@ -62,10 +64,14 @@ impl World {
             let live = device.dialog.serial == later.serial
                 && match later.kind {
                     Kind::Answer => device.call == Call::Ringing,
-                    Kind::Bye => device.call == Call::Confirmed,
+                    Kind::Bye | Kind::Refresh => device.call == Call::Confirmed,
                     Kind::Media => !self.outbox.peek(later.link).closed,
                 };
             if !live {
+                continue;
+            }
+            if later.kind == Kind::Refresh {
+                self.phone_refresh(later.index);
                 continue;
             }
             if later.kind == Kind::Answer {
@@ -78,7 +84,7 @@ impl World {
             match later.kind {
                 Kind::Answer => self.final_sent(later.link, later.serial),
                 Kind::Bye => self.request_sent(later.link),
-                Kind::Media => self.outbox.sent(later.link),
+                Kind::Media | Kind::Refresh => self.outbox.sent(later.link),
             }
         }
     }

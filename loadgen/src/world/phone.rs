@@ -1,7 +1,7 @@
 //! Phones: the answering side of a push.
 
 use super::{Call, World, bench, device_key, put_head};
-use crate::behaviour::Behaviour;
+use crate::behaviour::{Behaviour, Refresher};
 use crate::check::dialog::{Dialog, phone_tag};
 use crate::check::invite::{InviteCheck, Push};
 use crate::forms::Answer;
@@ -44,16 +44,15 @@ impl World {
         if judged && !retries {
             self.judge_trigger(push.user, index, message.bytes);
         }
+        let free = self.devices[index].call == Call::Idle || self.is_cut_off(index);
+        let hold = self.holds_sessions();
+        let refresher = self.draw_refresher(push.user, push.device, self.devices[index].nth + 1);
         let user = &self.users[push.user as usize];
         let oldest = self.ledger.oldest_for(&user.queue, push.device);
         let device = &mut self.devices[index];
         if judged {
             let mut bench = bench(&mut self.violations, message);
-            bench.demand(
-                device.call == Call::Idle || retries,
-                Rule::Rsp31,
-                "a second push to one device",
-            );
+            bench.demand(free || retries, Rule::Rsp31, "a second push to one device");
             let wanted = user.registered && oldest.is_some();
             bench.demand(
                 wanted,
@@ -80,6 +79,7 @@ impl World {
                 .mix
                 .draw(device_key(&self.names, push.user, push.device), device.nth)
         };
+        device.refresher = if hold { refresher } else { Refresher::Engine };
         device.dialog = dialog;
         device.call = Call::Answered;
         device.fed = false;
@@ -106,6 +106,7 @@ impl World {
         if answer == Answer::Active {
             self.active_paths[index] = Some(push.path.into());
         }
+        self.session_begins(message, index);
         self.behave(link, message, (push.user, push.device, index), answer);
     }
 
@@ -174,10 +175,12 @@ impl World {
                     self.reply(link, message, b"180 Ringing", Some(&tag), b"");
                     ms = self.setup.ring_ms;
                 }
+                let refresher = self.devices[index].refresher;
                 let mut bytes = Vec::with_capacity(2048);
                 put_head(&mut bytes, message, b"200 OK", Some(&tag));
                 let digits = self.forms.digits(user).device(number).serial(serial);
-                self.forms.put_answer(answer, &digits, &mut bytes);
+                self.forms
+                    .put_answer(answer, refresher, &digits, &mut bytes);
                 self.later(super::mood::Kind::Answer, ms, link, index, bytes);
             }
             Behaviour::Fork => {
@@ -254,10 +257,12 @@ impl World {
         if self.setup.ringing {
             self.reply(link, message, b"180 Ringing", Some(&tag), b"");
         }
+        let index = self.device_index(user, device).unwrap_or(0);
+        let refresher = self.devices[index].refresher;
         let out = self.outbox.buffer(link);
         put_head(out, message, b"200 OK", Some(&tag));
         let digits = self.forms.digits(user).device(device).serial(serial);
-        self.forms.put_answer(answer, &digits, out);
+        self.forms.put_answer(answer, refresher, &digits, out);
         self.final_sent(link, serial);
     }
 
@@ -322,6 +327,9 @@ impl World {
         self.latencies
             .record(Stage::AnswerToAck, answered_at, self.now);
         self.final_acknowledged(serial);
+        if self.holds_sessions() {
+            self.session_stands(index);
+        }
         if self.active_paths[index].is_some() {
             self.open_media(user, device_number, index);
         }
@@ -340,7 +348,7 @@ impl World {
             );
             return;
         };
-        let unordered = self.is_out_of_order();
+        let unordered = self.is_out_of_order() || self.is_cut_off(index);
         let remembers = self.remembers();
         self.excuse_broken(index);
         let device = &mut self.devices[index];
@@ -386,6 +394,7 @@ impl World {
             self.counters.strays += 1;
         }
         device.call = Call::Idle;
+        self.judge_end(index, message.bytes);
         self.counters.pushes += 1;
         self.reply(link, message, b"200 OK", None, b"");
         self.close_media(index);
@@ -421,13 +430,16 @@ impl World {
         if device.judged {
             let mut bench = bench(&mut self.violations, message);
             self.dialogs.update(message, &mut device.dialog, &mut bench);
+            self.judge_refresh(index, message.bytes);
         }
         let mut tail = b"Contact: <".to_vec();
         tail.extend_from_slice(message.target);
         tail.extend_from_slice(
             b">\r\nAllow: INVITE, ACK, CANCEL, BYE, UPDATE, MESSAGE\r\nSupported: timer\r\n\
-              Require: timer\r\nSession-Expires: 1800;refresher=uac\r\n",
+              Require: timer\r\nSession-Expires: ",
         );
+        crate::identity::put_plain(u64::from(self.setup.session_expires_s), &mut tail);
+        tail.extend_from_slice(b";refresher=uac\r\n");
         self.reply(link, message, b"200 OK", None, &tail);
     }
 

@@ -18,8 +18,12 @@ impl World {
     /// Sends a third-party REGISTER for `user`.
     pub(crate) fn send_register(&mut self, user: u32) {
         let link = self.engine_link(user);
-        self.users[user as usize].registered = true;
-        self.forms.put_register(user, 1, self.outbox.buffer(link));
+        let entry = &mut self.users[user as usize];
+        entry.registered = true;
+        entry.registers += 1;
+        let cseq = entry.registers;
+        self.forms
+            .put_register(user, cseq, self.outbox.buffer(link));
         self.request_sent(link);
         self.counters.registers += 1;
     }
@@ -225,6 +229,7 @@ impl World {
             Some(b'r') => self.register_answered(message, &branch[1..]),
             Some(b'n') => self.notify_answered(message, &branch[1..]),
             Some(b'b') => self.phone_bye_answered(message, &branch[1..]),
+            Some(b'u') => self.phone_refresh_answered(message, &branch[1..]),
             _ => self.counters.strays += 1,
         }
     }
