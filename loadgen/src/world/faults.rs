@@ -134,7 +134,9 @@ impl World {
                 if fault == Registrar::Gap {
                     self.users[user as usize].version += 1;
                     self.users[user as usize].owes_refresh = true;
-                    self.faults.owed.push_back((self.now + REFRESH, user));
+                    // Hops that ask for less make SUBSCRIBEs wait (OVL-3).
+                    let wait = if self.has_bad_hops() { 8 } else { 1 } * REFRESH;
+                    self.faults.owed.push_back((self.now + wait, user));
                 }
                 if new {
                     self.rebind(user, mask);

@@ -21,6 +21,7 @@ impl World {
         if let Some(index) = self.repeated(message) {
             return self.answer_again(link, message, index);
         }
+        self.forget_retry(message);
         let retries = self.expects_retry(message);
         let read = if judged {
             self.invites.retry = retries;
@@ -131,6 +132,23 @@ impl World {
             invite_cseq: push.cseq,
             last_cseq: push.cseq,
             serial: self.next_serial(),
+        }
+    }
+
+    /// Behind bad hops an INVITE after a 422 may be lost, and the next one a new push.
+    fn forget_retry(&mut self, message: &Message<'_>) {
+        if !self.has_bad_hops() {
+            return;
+        }
+        let call_id = message.value(Header::CallId).unwrap_or(&[]);
+        let call_id = self.hasher.hash(1, call_id);
+        if let Some((user, device, _)) = self.names.read_gruu(message.target)
+            && let Some(index) = self.device_index(user, device)
+        {
+            let device = &mut self.devices[index];
+            if device.call == Call::Retry && device.dialog.call_id != call_id {
+                device.call = Call::Idle;
+            }
         }
     }
 

@@ -151,8 +151,8 @@ impl World {
         let link = self.notify_link(contact);
         let entry = &mut self.users[user as usize];
         if initial {
+            // CSeq goes on: with the user it makes the branch.
             entry.version = 0;
-            entry.notify_cseq = 0;
         }
         entry.notify_link = link;
         entry.contact_len = u16::try_from(contact.len()).unwrap_or(0);
