@@ -154,10 +154,8 @@ fn as_many_sessions_as_phones_are_held_and_their_memory_is_told() {
 #[test]
 fn lost_doubled_and_late_datagrams_lose_no_message() {
     let (directory, first) = (Directory::new(), ports(24));
-    let config = config(&directory, first, (1, 1), "linger_ms = 0").replace(
-        "[sip]\n",
-        "[sip]\ntransport = \"udp\"\npath_mtu = 65535\n",
-    );
+    let config = config(&directory, first, (1, 1), "linger_ms = 0")
+        .replace("[sip]\n", "[sip]\ntransport = \"udp\"\npath_mtu = 65535\n");
     let path = directory.0.join("judged.toml");
     fs::write(&path, &config).unwrap();
     let more = [

@@ -35,6 +35,8 @@ pub(super) enum Kind {
     Bye,
     /// MSRP of a slow receiver.
     Media,
+    /// The connection of a session that is over was to be closed by the engine.
+    Close,
     /// A refresh of the phone is due; its octets are made then.
     Refresh,
 }
@@ -61,11 +63,18 @@ impl World {
                 return;
             };
             let device = &mut self.devices[later.index];
+            if later.kind == Kind::Close {
+                if device.media == later.link + 1 && device.dialog.serial == later.serial {
+                    self.close_media(later.index);
+                }
+                continue;
+            }
             let live = device.dialog.serial == later.serial
                 && match later.kind {
                     Kind::Answer => device.call == Call::Ringing,
                     Kind::Bye | Kind::Refresh => device.call == Call::Confirmed,
                     Kind::Media => !self.outbox.peek(later.link).closed,
+                    Kind::Close => false,
                 };
             if !live {
                 continue;
@@ -84,7 +93,7 @@ impl World {
             match later.kind {
                 Kind::Answer => self.final_sent(later.link, later.serial),
                 Kind::Bye => self.request_sent(later.link),
-                Kind::Media | Kind::Refresh => self.outbox.sent(later.link),
+                Kind::Close | Kind::Media | Kind::Refresh => self.outbox.sent(later.link),
             }
         }
     }

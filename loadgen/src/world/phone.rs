@@ -11,6 +11,9 @@ use crate::rules::Rule;
 use crate::scan::{Header, Message};
 use crate::stats::Stage;
 
+/// How long a phone waits for the engine to close the connection of a session that is over.
+const LEAVE_MS: f64 = 500.0;
+
 impl World {
     /// A push INVITE.
     pub(super) fn invite(&mut self, link: LinkId, message: &Message<'_>) {
@@ -415,7 +418,7 @@ impl World {
         self.judge_end(index, message.bytes);
         self.counters.pushes += 1;
         self.reply(link, message, b"200 OK", None, b"");
-        self.close_media(index);
+        self.leave_media(index);
         self.push_done(user, device_number, index);
     }
 
@@ -530,12 +533,23 @@ impl World {
             );
             return;
         };
+        // That of the last session may not be closed yet.
+        self.close_media(index);
         let media = self.outbox.connect(Protocol::Msrp, address);
         self.outbox.link(media).device = index as u32 + 1;
         self.devices[index].media = media + 1;
         self.counters.msrp_opened += 1;
         let serial = self.devices[index].dialog.serial;
         self.bind(media, &path, user, device, serial);
+    }
+
+    /// The session is over: who ended it closes the connection, and the phone only when that takes long.
+    fn leave_media(&mut self, index: usize) {
+        let media = self.devices[index].media;
+        if media != 0 {
+            let kind = super::mood::Kind::Close;
+            self.later(kind, LEAVE_MS, media - 1, index, Vec::new());
+        }
     }
 
     pub(super) fn close_media(&mut self, index: usize) {
