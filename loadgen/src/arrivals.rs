@@ -39,6 +39,8 @@ pub struct Plan {
     number: u64,
     /// What the load was multiplied by.
     factor: f64,
+    /// Share of a distance by which the first trigger is later, so that workers take turns.
+    phase: f64,
 }
 
 impl Plan {
@@ -57,12 +59,13 @@ impl Plan {
             shape: setup.storm_shape,
             storm_users: setup.users,
             replay: Arc::clone(&setup.replayed),
-            random: Random::new(setup.seed ^ 0x7269_6e67),
+            random: Random::new(setup.seed ^ 0x7269_6e67 ^ u64::from(setup.worker) << 40),
             origin: 0,
             moving: false,
             due: 0,
             number: 0,
             factor: 1.0,
+            phase: f64::from(setup.worker) / f64::from(setup.workers),
         }
     }
 
@@ -72,7 +75,7 @@ impl Plan {
         self.origin = now;
         self.moving = moving;
         if !keep || self.listed() {
-            self.due = now;
+            self.due = now + (self.phase * 1e9 / self.rate.max(1e-3)) as u64;
             self.number = 0;
             if self.listed() {
                 self.due = self.listed_due();

@@ -3,14 +3,12 @@
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::Path;
-use std::sync::mpsc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::SystemTime;
 
 use clap::{Parser, Subcommand};
 
 use crate::capture::{Capture, Expect};
-use crate::net::{DriveError, Driver, Listeners};
-use crate::panel::{self, Keys, Panel};
+use crate::net::DriveError;
 use crate::report::{
     self, EXIT_OK, EXIT_REGRESSION, EXIT_UNREACHABLE, EXIT_USAGE, EXIT_VIOLATION, Report,
 };
@@ -19,7 +17,7 @@ use crate::scenario::{Options, SHIPPED, Setup};
 use crate::tools::ab::Ab;
 use crate::tools::compare;
 use crate::tools::search::Search;
-use crate::world::World;
+use crate::workers::{self, RunError};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -309,110 +307,20 @@ fn run(args: RunArgs) -> Result<i32, String> {
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
     let run_id = (clock.as_millis() & 0xffff_ffff) as u32;
-    let mut setup = Setup::resolve(options, run_id)?;
-    let listeners = Listeners::bind(&mut setup).map_err(|error| explain(&error))?;
-    let keys = if setup.quiet { None } else { Keys::start() };
-    let panel = Panel::new(&setup, keys.is_some())?;
+    let setup = Setup::resolve(options, run_id)?;
     let (json, report_dir) = (setup.json.clone(), setup.report_dir.clone());
-    let (sender, receiver) = mpsc::channel();
-    std::thread::Builder::new()
-        .name("judge".to_owned())
-        .spawn(move || {
-            pin(setup.cpu);
-            tokio_uring::builder().entries(4096).start(async move {
-                let result = drive(setup, listeners, panel, keys).await;
-                let _ = sender.send(result);
-                std::future::pending::<()>().await;
-            });
-        })
-        .map_err(|error| format!("cannot start a thread: {error}"))?;
-    let result = receiver.recv().map_err(|_| {
-        "the judge's thread ended; is io_uring allowed here (sysctl kernel.io_uring_disabled)?"
-            .to_owned()
-    })?;
-    match result {
-        Ok(report) => {
+    match workers::run(setup) {
+        Ok(outcome) => {
+            let report = report::build(&outcome);
             publish(&report, json.as_deref(), report_dir.as_deref())?;
             Ok(report.exit_code)
         }
-        Err(error @ DriveError::Unreachable(..)) => {
+        Err(RunError::Drive(error @ DriveError::Unreachable(..))) => {
             let _ = writeln!(std::io::stderr(), "volley-loadgen: {}", explain(&error));
             Ok(EXIT_UNREACHABLE)
         }
-        Err(error) => Err(explain(&error)),
-    }
-}
-
-fn pin(cpu: Option<usize>) {
-    let Some(cpu) = cpu else {
-        return;
-    };
-    let mut set = rustix::thread::CpuSet::new();
-    if cpu < rustix::thread::CpuSet::MAX_CPU {
-        set.set(cpu);
-    }
-    if let Err(error) = rustix::thread::sched_setaffinity(None, &set) {
-        let _ = writeln!(
-            std::io::stderr(),
-            "volley-loadgen: --cpu {cpu}: {error}; not pinned"
-        );
-    }
-}
-
-async fn drive(
-    setup: Setup,
-    listeners: Listeners,
-    mut panel: Panel,
-    keys: Option<Keys>,
-) -> Result<Report, DriveError> {
-    if !setup.quiet {
-        let _ = writeln!(std::io::stderr(), "{}", report::headline(&setup));
-    }
-    let driver = Driver::start(World::new(setup), listeners);
-    let mut done = core::pin::pin!(driver.done());
-    let (start, mut last) = (Instant::now(), Instant::now());
-    let mut earlier = driver.world(|world| world.counters);
-    loop {
-        match tokio::time::timeout(LOOK, &mut done).await {
-            Ok(outcome) => {
-                outcome?;
-                break;
-            }
-            Err(_) => {
-                for key in keys.iter().flat_map(Keys::typed) {
-                    driver.world(|world| steer(world, key));
-                }
-                if !panel.wanted() || last.elapsed() < SHOW {
-                    continue;
-                }
-                let span = last.elapsed().as_secs_f64();
-                last = Instant::now();
-                driver.world(|world| {
-                    let look = panel::look(world, &earlier, span, start.elapsed().as_secs_f64());
-                    earlier = world.counters;
-                    panel.show(&look, &world.setup);
-                });
-            }
-        }
-    }
-    let marks = driver.marks();
-    Ok(driver.world(|world| {
-        world.finish();
-        report::build(world, &marks)
-    }))
-}
-
-/// How often keys are looked at, and progress shown.
-const LOOK: Duration = Duration::from_millis(100);
-const SHOW: Duration = Duration::from_secs(1);
-
-/// Does what a key asks for.
-fn steer(world: &mut World, key: u8) {
-    match key {
-        b'+' => world.scale(1.1),
-        b'-' => world.scale(1.0 / 1.1),
-        b'q' => world.cut_short(),
-        _ => {}
+        Err(RunError::Drive(error)) => Err(explain(&error)),
+        Err(RunError::Other(why)) => Err(why),
     }
 }
 

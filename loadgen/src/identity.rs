@@ -61,6 +61,8 @@ pub struct Names {
     run: [u8; 8],
     /// Somebody else issued the names: they are told apart and not taken apart.
     foreign: bool,
+    /// The number that names write for user 0: users of one worker follow those of another.
+    first_user: u32,
 }
 
 impl Names {
@@ -73,7 +75,26 @@ impl Names {
             contact_tail: format!("@phones.{domain}:5060;transport=tcp;dev=").into_bytes(),
             run: digits,
             foreign: false,
+            first_user: 0,
         }
+    }
+
+    /// The same for a worker whose users are numbered from `first_user` on.
+    #[must_use]
+    pub fn starting_at(self, first_user: u32) -> Self {
+        Self { first_user, ..self }
+    }
+
+    /// The number that names write for `user`.
+    #[inline]
+    pub fn written(&self, user: u32) -> u32 {
+        self.first_user + user
+    }
+
+    /// The user of a number that a name has; one of another worker is far out of range.
+    #[inline]
+    pub fn read_user(&self, number: u64) -> u32 {
+        (number as u32).wrapping_sub(self.first_user)
     }
 
     /// Names that somebody else issued, as in a capture: what is asked of them is their form.
@@ -92,11 +113,11 @@ impl Names {
     /// Appends the SIP identity of `user`.
     pub fn put_aor(&self, user: u32, out: &mut Vec<u8>) {
         out.extend_from_slice(b"sip:");
-        put_number(user, out);
+        put_number(self.written(user), out);
         out.extend_from_slice(&self.at_domain);
     }
 
-    /// Appends the instance identifier (without quotes and angle brackets).
+    /// Appends the instance identifier (without quotes and angle brackets) of a user as written.
     pub fn put_instance(user: u32, device: u8, out: &mut Vec<u8>) {
         out.extend_from_slice(INSTANCE_PREFIX.as_bytes());
         put_fixed(u64::from(device), 4, out);
@@ -110,14 +131,14 @@ impl Names {
             GruuForm::Sip => out.extend_from_slice(b";gr="),
             GruuForm::Tel => out.extend_from_slice(b";user=phone;gr="),
         }
-        Self::put_instance(user, device, out);
+        Self::put_instance(self.written(user), device, out);
     }
 
     /// Appends the Contact URI a phone puts into its answers. It differs from the GRUU on purpose:
     /// requests in the dialog must go to the Contact, not to the old Request-URI (OK-2).
     pub fn put_contact(&self, user: u32, device: u8, out: &mut Vec<u8>) {
         out.extend_from_slice(b"sip:");
-        put_number(user, out);
+        put_number(self.written(user), out);
         out.extend_from_slice(&self.contact_tail);
         put_fixed(u64::from(device), 4, out);
     }
@@ -129,7 +150,7 @@ impl Names {
             return uri.starts_with(b"sip:").then(|| fold(uri));
         }
         let (user, rest) = read_number(uri)?;
-        (rest == self.at_domain.as_slice()).then_some(user)
+        (rest == self.at_domain.as_slice()).then(|| self.read_user(user))
     }
 
     /// Reads user, device and form of a public GRUU, byte for byte as issued.
@@ -154,7 +175,7 @@ impl Names {
             return None;
         }
         let device = u8::try_from(read_digits(&rest[..4])?).ok()?;
-        (read_digits(&rest[4..])? == u64::from(user)).then_some((user, device, form))
+        (read_digits(&rest[4..])? == user).then(|| (self.read_user(user), device, form))
     }
 
     /// Reads the user and device of a phone's Contact URI, byte for byte as issued.
@@ -165,7 +186,7 @@ impl Names {
         if rest.len() != 4 {
             return None;
         }
-        Some((user, u8::try_from(read_digits(rest)?).ok()?))
+        Some((self.read_user(user), u8::try_from(read_digits(rest)?).ok()?))
     }
 
     /// Guesses which device a Request-URI means, for a URI that is wrong in its details.
@@ -180,7 +201,7 @@ impl Names {
             .or_else(|| find(rest, b";dev=").and_then(|at| rest.get(at + 5..at + 9)))
             .and_then(read_digits)
             .and_then(|device| u8::try_from(device).ok());
-        Some((user, device))
+        Some((self.read_user(user), device))
     }
 
     /// Appends the imdn Message-ID of a message: `v`, the run, the number.
@@ -243,13 +264,13 @@ fn put_number(user: u32, out: &mut Vec<u8>) {
 }
 
 #[inline]
-fn read_number(uri: &[u8]) -> Option<(u32, &[u8])> {
+fn read_number(uri: &[u8]) -> Option<(u64, &[u8])> {
     let rest = uri.strip_prefix(b"sip:+1555")?;
     if rest.len() < USER_DIGITS {
         return None;
     }
     let user = read_digits(&rest[..USER_DIGITS])?;
-    Some((user as u32, &rest[USER_DIGITS..]))
+    Some((user, &rest[USER_DIGITS..]))
 }
 
 /// A number for a name of somebody else.
@@ -293,6 +314,22 @@ mod tests {
         names.put_conversation(99, &mut out);
         assert_eq!(names.read_cpm_id(true, &out), Some(99));
         assert_eq!(names.read_cpm_id(false, &out), None);
+    }
+
+    #[test]
+    fn workers_write_other_numbers_and_know_a_strangers_user() {
+        let (first, second) = (
+            Names::new("home.example", 1),
+            Names::new("home.example", 1).starting_at(500),
+        );
+        let mut out = Vec::new();
+        second.put_gruu(GruuForm::Sip, 7, 1, &mut out);
+        assert!(out.starts_with(b"sip:+15550000507@"));
+        assert_eq!(second.read_gruu(&out), Some((7, 1, GruuForm::Sip)));
+        assert_eq!(first.read_gruu(&out), Some((507, 1, GruuForm::Sip)));
+        out.clear();
+        first.put_aor(7, &mut out);
+        assert!(second.read_aor(&out).is_some_and(|user| user > USERS_MAX));
     }
 
     #[test]

@@ -95,6 +95,21 @@ pub struct Balance {
 }
 
 impl Balance {
+    /// Adds another worker's sums.
+    pub fn add(&mut self, other: &Self) {
+        self.deposited += other.deposited;
+        self.accepted += other.accepted;
+        self.refused += other.refused;
+        self.unanswered += other.unanswered;
+        self.expected += other.expected;
+        self.delivered += other.delivered;
+        self.kept += other.kept;
+        self.lost += other.lost;
+        self.duplicated += other.duplicated;
+        self.corrupted += other.corrupted;
+        self.foreign += other.foreign;
+    }
+
     /// Nothing lost, nothing twice, nothing harmed, and the sums agree.
     pub fn holds(&self) -> bool {
         self.expected == self.delivered + self.kept

@@ -5,7 +5,7 @@
 //! Layers, from the bottom: [`identity`] and [`template`] (names and rendering), [`scan`] and
 //! [`msrp`] (tokenizers), [`rules`] and [`check`] (judgement), [`ledger`] and [`stats`] (book
 //! keeping), [`world`] (the state machine: no socket, no clock), [`net`] (the driver on
-//! tokio-uring), [`report`] and [`cli`].
+//! tokio-uring), [`workers`] and [`outcome`] (threads, and their sum), [`report`] and [`cli`].
 #![expect(
     clippy::disallowed_methods,
     reason = "a load generator reads clocks and starts its thread; only `net`, `cli` and tests do"
@@ -18,11 +18,13 @@
 pub mod arrivals;
 pub mod behaviour;
 pub mod capture;
+pub mod chaos;
 pub mod check;
 pub mod cli;
 pub mod cpu;
 pub mod curve;
 pub mod forms;
+pub mod gate;
 pub mod host;
 pub mod html;
 pub mod identity;
@@ -32,6 +34,7 @@ mod mould;
 pub mod msrp;
 pub mod mutate;
 pub mod net;
+pub mod outcome;
 pub mod panel;
 pub mod pcap;
 pub mod relay;
@@ -46,6 +49,7 @@ pub mod timeline;
 pub mod tools;
 pub mod unique;
 pub mod validity;
+pub mod workers;
 pub mod world;
 
 pub use cli::cli_main;

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{IsTerminal as _, Read as _, Write};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -47,38 +48,90 @@ pub struct Look {
     pub verdict: &'static str,
 }
 
-/// Looks at `world`; `earlier` is what was counted `span` seconds ago.
-pub fn look(world: &World, earlier: &Counters, span: f64, seconds: f64) -> Look {
-    let counters = &world.counters;
-    let ms = |stage: Stage, quantile: f64| {
-        world.latencies.of(stage).value_at_quantile(quantile) as f64 / 1e6
-    };
-    let lag = ms(Stage::SendLag, 0.99);
+/// What a worker shows of its world.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Glance {
+    /// Events so far.
+    pub counters: Counters,
+    step: Option<Step>,
+    offered: Option<f64>,
+    open: u32,
+    violations: u64,
+    /// Trigger to INVITE: 50 %, 99 %, 99.9 %; send lag: 99 %; milliseconds.
+    quantiles: [f64; 4],
+}
+
+impl Glance {
+    /// Looks at `world`.
+    pub fn new(world: &World) -> Self {
+        let ms = |stage: Stage, quantile: f64| {
+            world.latencies.of(stage).value_at_quantile(quantile) as f64 / 1e6
+        };
+        Self {
+            counters: world.counters,
+            step: Some(world.director.step),
+            offered: world.offered(),
+            open: world.director.open,
+            violations: world.violations.total(),
+            quantiles: [
+                ms(Stage::TriggerToInvite, 0.5),
+                ms(Stage::TriggerToInvite, 0.99),
+                ms(Stage::TriggerToInvite, 0.999),
+                ms(Stage::SendLag, 0.99),
+            ],
+        }
+    }
+}
+
+/// Sums what the workers show; `earlier` is what was counted `span` seconds ago. Quantiles are those of
+/// the worst worker.
+pub fn look(
+    all: &[Glance],
+    setup: &Setup,
+    earlier: &Counters,
+    (span, seconds): (f64, f64),
+) -> (Look, Counters) {
+    let mut counters = Counters::default();
+    let mut quantiles = [0.0f64; 4];
+    for glance in all {
+        counters.add(&glance.counters);
+        for (worst, one) in quantiles.iter_mut().zip(glance.quantiles) {
+            *worst = worst.max(one);
+        }
+    }
+    let violations = all.iter().map(|glance| glance.violations).sum();
     let missed = counters.missed_late + counters.missed_no_user;
-    let verdict = if world.violations.total() > 0 {
+    let [p50_ms, p99_ms, p999_ms, lag_p99_ms] = quantiles;
+    let verdict = if violations > 0 {
         "NOT CONFORMANT"
-    } else if lag > world.setup.lag_bound_ms || missed * 1000 > counters.triggers_due {
+    } else if lag_p99_ms > setup.lag_bound_ms || missed * 1000 > counters.triggers_due {
         "INVALID so far"
     } else {
         "good so far"
     };
-    Look {
+    let offered = all.iter().filter_map(|glance| glance.offered);
+    let look = Look {
         seconds,
-        step: world.director.step.name(),
+        step: all
+            .iter()
+            .filter_map(|glance| glance.step)
+            .min()
+            .map_or("start", Step::name),
         pushes_per_s: (counters.pushes - earlier.pushes) as f64 / span.max(1e-6),
-        offered_per_s: world.offered(),
+        offered_per_s: offered.reduce(|sum, one| sum + one),
         pushes: counters.pushes,
         deposits: counters.deposits_accepted,
         delivered: counters.reports,
-        open: world.director.open,
+        open: all.iter().map(|glance| glance.open).sum(),
         missed,
-        p50_ms: ms(Stage::TriggerToInvite, 0.5),
-        p99_ms: ms(Stage::TriggerToInvite, 0.99),
-        p999_ms: ms(Stage::TriggerToInvite, 0.999),
-        lag_p99_ms: lag,
-        violations: world.violations.total(),
+        p50_ms,
+        p99_ms,
+        p999_ms,
+        lag_p99_ms,
+        violations,
         verdict,
-    }
+    };
+    (look, counters)
 }
 
 impl Look {
@@ -184,6 +237,8 @@ pub struct Panel {
     drawn: usize,
     ndjson: Option<File>,
     keys: bool,
+    /// Seconds of the run and counts of the last look.
+    last: (f64, Counters),
 }
 
 impl Panel {
@@ -207,12 +262,25 @@ impl Panel {
             drawn: 0,
             ndjson,
             keys,
+            last: (0.0, Counters::default()),
         })
     }
 
     /// Whether anybody looks.
     pub fn wanted(&self) -> bool {
         !self.quiet || self.ndjson.is_some()
+    }
+
+    /// Shows what the workers show, when `every` has passed since the last time.
+    pub fn tick(&mut self, all: &[Glance], setup: &Setup, seconds: f64, every: Duration) {
+        let (then, earlier) = self.last;
+        let span = seconds - then;
+        if span < every.as_secs_f64() {
+            return;
+        }
+        let (look, counters) = look(all, setup, &earlier, (span, seconds));
+        self.last = (seconds, counters);
+        self.show(&look, setup);
     }
 
     /// Shows one look.

@@ -8,13 +8,15 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
+use crate::cpu::{self, Usage};
 use crate::curve::{self, Curve, Series};
 use crate::ledger::Balance;
 use crate::net::Mark;
+use crate::outcome::Outcome;
 use crate::scenario::{Check, Setup};
 use crate::stats::{Counters, Stage, parse_latency_objective};
 use crate::validity::{self, Reason};
-use crate::world::{Step, World};
+use crate::world::Step;
 
 /// Exit code: everything as demanded.
 pub const EXIT_OK: i32 = 0;
@@ -67,8 +69,11 @@ pub struct Phase {
     pub engine_switches_per_push: Option<f64>,
     /// CPU of this generator per push, microseconds.
     pub own_us_per_push: f64,
-    /// CPU of this generator over time.
+    /// CPU of this generator over time; above one with several workers.
     pub own_busy: f64,
+    /// CPU of its busiest thread over time.
+    #[serde(default)]
+    pub busiest_worker: f64,
     /// Messages per turn: how well work is batched.
     pub octets_per_turn: f64,
 }
@@ -225,6 +230,12 @@ pub struct Report {
     pub curves: Vec<Curve>,
     /// The measured step over time.
     pub series: Series,
+    /// Most memory this generator had at a time, KiB.
+    #[serde(default)]
+    pub own_peak_kib: u64,
+    /// Most memory the engine had at a time, KiB.
+    #[serde(default)]
+    pub engine_peak_kib: Option<u64>,
     /// All latencies in the interval log format of HdrHistogram.
     pub hlog: String,
     /// Trials of a search.
@@ -234,10 +245,11 @@ pub struct Report {
     pub exit_code: i32,
 }
 
-/// Builds the report of a finished world.
-pub fn build(world: &World, marks: &[Mark]) -> Report {
-    let setup = &world.setup;
-    let balance = world.balance();
+/// Builds the report of a finished run.
+pub fn build(run: &Outcome) -> Report {
+    let marks = &run.marks;
+    let setup = &run.setup;
+    let balance = run.balance;
     let phases: Vec<Phase> = marks
         .windows(2)
         .map(|pair| phase(&pair[0], &pair[1]))
@@ -247,14 +259,14 @@ pub fn build(world: &World, marks: &[Mark]) -> Report {
         .iter()
         .find(|phase| phase.name == headline)
         .map_or(0.0, |phase| phase.seconds);
-    let invalid_reasons = validity::reasons(world, marks, &phases, headline);
-    let objectives = objectives(world, &phases, headline);
+    let invalid_reasons = validity::reasons(run, &phases, headline);
+    let objectives = objectives(run, &phases, headline);
     let mut report = Report {
         schema: 2,
         kind: setup.kind.name().into(),
         transport: setup.transport.param().into(),
         users: setup.users,
-        devices: world.device_count() as u64,
+        devices: run.devices,
         check: match setup.check {
             Check::Full => "full".to_owned(),
             Check::Off => "off".to_owned(),
@@ -262,25 +274,27 @@ pub fn build(world: &World, marks: &[Mark]) -> Report {
         },
         valid: invalid_reasons.is_empty(),
         invalid_reasons,
-        conformant: world.violations.total() == 0,
+        conformant: run.violations.total() == 0,
         ledger_balances: balance.holds()
             && balance.unanswered == 0
-            && world.counters.triggers_stalled == 0
-            && world.director.aborted.is_none(),
+            && run.counters.triggers_stalled == 0
+            && run.aborted.is_none(),
         objectives_met: objectives.iter().all(|objective| objective.met),
-        aborted: world.director.aborted.map(Text::from),
+        aborted: run.aborted.map(Text::from),
         headline: headline.into(),
         phases,
-        latencies: latencies(world),
+        latencies: latencies(run),
         ledger: ledger_row(&balance),
-        broken: broken(world),
-        offenders: offenders(world),
+        broken: broken(run),
+        offenders: offenders(run),
         objectives,
-        refusals: world.director.refusals.clone(),
-        counters: named(&world.counters),
-        curves: curve::curves(&world.latencies),
-        series: curve::series(&world.timeline),
-        hlog: curve::hlog(&curve::histograms(&world.latencies), measured_s),
+        refusals: run.refusals.clone(),
+        counters: named(&run.counters),
+        curves: curve::curves(&run.latencies),
+        series: curve::series(&run.timeline),
+        hlog: curve::hlog(&curve::histograms(&run.latencies), measured_s),
+        own_peak_kib: cpu::peak_kib(std::process::id()).unwrap_or(0),
+        engine_peak_kib: setup.engine_pid.and_then(cpu::peak_kib),
         trials: Vec::new(),
         exit_code: EXIT_OK,
     };
@@ -296,7 +310,12 @@ fn named(counters: &Counters) -> BTreeMap<Text, u64> {
 fn phase(start: &Mark, end: &Mark) -> Phase {
     let counters = end.counters.since(&start.counters);
     let seconds = end.at.saturating_sub(start.at) as f64 / 1e9;
-    let own = end.own.since(&start.own);
+    let own = own_since(start, end);
+    let (own_ns, busiest_ns, wait_share) = (
+        own.iter().map(|usage| usage.run_ns).sum::<u64>(),
+        own.iter().map(|usage| usage.run_ns).max().unwrap_or(0),
+        own.iter().map(Usage::wait_share).fold(0.0, f64::max),
+    );
     let host = end.host.since(&start.host);
     let engine = match (start.engine, end.engine) {
         (Some(start), Some(end)) => Some(end.since(&start)),
@@ -333,21 +352,27 @@ fn phase(start: &Mark, end: &Mark) -> Phase {
         engine_busy: engine.map(|usage| busy(usage.run_ns)),
         engine_system_share: engine.map(|usage| usage.system_share()),
         engine_wait_share: engine.map(|usage| usage.wait_share()),
-        own_wait_share: own.wait_share(),
+        own_wait_share: wait_share,
         host_steal_share: host.steal_share(),
         host_busy: host.busy_share(),
         engine_switches_per_push: engine
             .and_then(|usage| some(usage.switches as f64 / work.max(1) as f64)),
-        own_us_per_push: per(own.run_ns),
-        own_busy: busy(own.run_ns),
+        own_us_per_push: per(own_ns),
+        own_busy: busy(own_ns),
+        busiest_worker: busy(busiest_ns),
         octets_per_turn: counters.bytes_in as f64 / counters.turns.max(1) as f64,
     }
 }
 
-fn objectives(world: &World, phases: &[Phase], headline: &str) -> Vec<ObjectiveRow> {
+/// What each worker's thread used between two marks.
+pub(crate) fn own_since(start: &Mark, end: &Mark) -> Vec<Usage> {
+    let pairs = start.own.iter().zip(&end.own);
+    pairs.map(|(start, end)| end.since(start)).collect()
+}
+
+fn objectives(run: &Outcome, phases: &[Phase], headline: &str) -> Vec<ObjectiveRow> {
     let phase = phases.iter().find(|phase| phase.name == headline);
-    world
-        .setup
+    run.setup
         .objectives
         .iter()
         .map(|objective| {
@@ -361,7 +386,7 @@ fn objectives(world: &World, phases: &[Phase], headline: &str) -> Vec<ObjectiveR
                     phase.and_then(|phase| phase.pushes_per_engine_core_second),
                     true,
                 ),
-                _ => (latency_objective(world, name), false),
+                _ => (latency_objective(run, name), false),
             };
             let met = measured.is_some_and(|value| {
                 if least {
@@ -380,16 +405,16 @@ fn objectives(world: &World, phases: &[Phase], headline: &str) -> Vec<ObjectiveR
         .collect()
 }
 
-fn latency_objective(world: &World, name: &str) -> Option<f64> {
+fn latency_objective(run: &Outcome, name: &str) -> Option<f64> {
     let (quantile, stage) = parse_latency_objective(name)?;
-    let histogram = world.latencies.of(stage);
+    let histogram = run.latencies.of(stage);
     (!histogram.is_empty()).then(|| histogram.value_at_quantile(quantile) as f64 / 1e6)
 }
 
-fn latencies(world: &World) -> Vec<Latency> {
+fn latencies(run: &Outcome) -> Vec<Latency> {
     Stage::all()
         .filter_map(|stage| {
-            let histogram = world.latencies.of(stage);
+            let histogram = run.latencies.of(stage);
             (!histogram.is_empty()).then(|| Latency::new(stage.name(), histogram))
         })
         .collect()
@@ -411,9 +436,8 @@ fn ledger_row(balance: &Balance) -> LedgerRow {
     }
 }
 
-fn broken(world: &World) -> Vec<Broken> {
-    world
-        .violations
+fn broken(run: &Outcome) -> Vec<Broken> {
+    run.violations
         .broken()
         .map(|(rule, count)| Broken {
             rule: rule.id().into(),
@@ -423,9 +447,8 @@ fn broken(world: &World) -> Vec<Broken> {
         .collect()
 }
 
-fn offenders(world: &World) -> Vec<OffenderRow> {
-    world
-        .violations
+fn offenders(run: &Outcome) -> Vec<OffenderRow> {
+    run.violations
         .offenders()
         .iter()
         .map(|offender| OffenderRow {
@@ -563,6 +586,22 @@ impl Report {
             );
         }
         let _ = writeln!(out, "(* measured; in the deposit step a push is a deposit)");
+        let each = |kib: u64| kib * 1024 / self.devices.max(1);
+        let _ = write!(
+            out,
+            "memory   generator {} MiB at most, {} octets a device",
+            self.own_peak_kib >> 10,
+            each(self.own_peak_kib)
+        );
+        if let Some(kib) = self.engine_peak_kib {
+            let _ = write!(
+                out,
+                "; engine {} MiB, {} octets a device",
+                kib >> 10,
+                each(kib)
+            );
+        }
+        out.push('\n');
     }
 
     fn text_latencies(&self, out: &mut String) {
@@ -664,24 +703,24 @@ pub fn headline(setup: &Setup) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::world::World;
 
     /// A report of a run in which nothing happened.
     pub(crate) fn sample() -> Report {
         let text = "engine = \"127.0.0.1:5060\"\nkind = \"signalling\"\nusers = 3\n";
         let options = crate::scenario::Options::parse("test", text).unwrap();
-        let world = World::new(Setup::resolve(options, 1).unwrap());
+        let mut world = World::new(Setup::resolve(options, 1).unwrap());
+        let counters = world.counters;
         let mark = |step, at| Mark {
             step,
             at,
-            counters: world.counters,
-            own: crate::cpu::Usage::default(),
+            counters,
+            own: vec![Usage::default()],
             engine: None,
             host: crate::host::Sample::default(),
         };
-        build(
-            &world,
-            &[mark(Step::Measure, 0), mark(Step::Drain, 1_000_000_000)],
-        )
+        let marks = vec![mark(Step::Measure, 0), mark(Step::Drain, 1_000_000_000)];
+        build(&Outcome::take(&mut world, marks))
     }
 
     #[test]

@@ -12,7 +12,10 @@ use core::fmt;
 pub enum Rule {
     PushA,
     Reg9,
+    Reg2,
+    Reg4,
     Reg5,
+    Rsp28,
     Rsp31,
     PushB,
     PushB1,
@@ -33,6 +36,7 @@ pub enum Rule {
     PushL,
     Push0a,
     Tx8,
+    Nh3,
     Nh4,
     Nh6,
     Ims1,
@@ -56,11 +60,18 @@ pub enum Rule {
     Dlg6,
     Dlg8,
     Tx5,
+    Tx7,
     Tx13,
     St2,
+    St8,
     St9,
+    St13,
+    St14,
+    St15,
     Sub1,
+    Sub7,
     Sub8,
+    Sx1,
     Isc1,
     Int2,
     Imdn4,
@@ -89,9 +100,24 @@ const RULES: &[(Rule, &str, &str)] = &[
         "The GRUU is the one of the identity the message was addressed to",
     ),
     (
+        Rule::Reg2,
+        "REG-2",
+        "A document of an old version changes nothing; after a gap the subscription is refreshed",
+    ),
+    (
+        Rule::Reg4,
+        "REG-4",
+        "No push to a device that was told gone",
+    ),
+    (
         Rule::Reg5,
         "REG-5",
-        "No push to a device that has nothing queued or was told gone",
+        "No push without a reason: nothing queued, nothing new about the device",
+    ),
+    (
+        Rule::Rsp28,
+        "RSP-28",
+        "A next hop that answered 503 gets no INVITE until its Retry-After is over",
     ),
     (
         Rule::Rsp31,
@@ -176,6 +202,11 @@ const RULES: &[(Rule, &str, &str)] = &[
         Rule::Tx8,
         "TX-8",
         "One Via, branch starts z9hG4bK and is unique",
+    ),
+    (
+        Rule::Nh3,
+        "NH-3",
+        "A refused INVITE comes by another hop with a branch of its own and all else as it was",
     ),
     (
         Rule::Nh4,
@@ -269,6 +300,11 @@ const RULES: &[(Rule, &str, &str)] = &[
         "ACK to a refusal: branch, R-URI, Route and CSeq number of the INVITE, To of the response",
     ),
     (
+        Rule::Tx7,
+        "TX-7",
+        "A request that is repeated over datagrams is the same, octet for octet",
+    ),
+    (
         Rule::Tx13,
         "TX-13",
         "CANCEL matches the INVITE: R-URI, branch, Route, To without tag, CSeq number",
@@ -279,16 +315,42 @@ const RULES: &[(Rule, &str, &str)] = &[
         "After 422: same Call-ID and From tag, CSeq plus one, Min-SE and Session-Expires as told",
     ),
     (
+        Rule::St8,
+        "ST-8",
+        "The engine refreshes at half the interval less at most 5 %, when it is the refresher",
+    ),
+    (
         Rule::St9,
         "ST-9",
         "A refresh by UPDATE carries no SDP, Session-Expires and the tagged Contact",
     ),
     (
+        Rule::St13,
+        "ST-13",
+        "A session nobody refreshes is ended at its expiry less the smaller of 32 s and a third",
+    ),
+    (
+        Rule::St14,
+        "ST-14",
+        "A refresh of the phone is answered 200 with an interval not larger and the refresher asked",
+    ),
+    (Rule::St15, "ST-15", "Min-SE in requests and 422 only"),
+    (
         Rule::Sub1,
         "SUB-1",
         "SUBSCRIBE: To = R-URI identity, Event reg, Accept, Expires, Contact, P-Asserted-Identity, Route",
     ),
+    (
+        Rule::Sub7,
+        "SUB-7",
+        "After the end of a subscription the next one comes when its reason allows",
+    ),
     (Rule::Sub8, "SUB-8", "NOTIFY is answered 200"),
+    (
+        Rule::Sx1,
+        "SX-1",
+        "A request that is repeated gets the answer of the first time, octet for octet",
+    ),
     (
         Rule::Isc1,
         "ISC-1",
@@ -427,6 +489,21 @@ impl Violations {
                 what,
                 message,
             });
+        }
+    }
+
+    /// Adds what another worker found; of each rule the first offenders stay.
+    pub fn add(&mut self, other: Self) {
+        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
+            *count += more;
+        }
+        self.total += other.total;
+        for offender in other.offenders {
+            let kept = &mut self.kept[offender.rule as usize];
+            if usize::from(*kept) < OFFENDERS_MAX {
+                *kept += 1;
+                self.offenders.push(offender);
+            }
         }
     }
 

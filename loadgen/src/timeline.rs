@@ -179,6 +179,29 @@ impl Timeline {
         }
     }
 
+    /// Adds another worker's slots: work adds up, time and the engine are the same for all.
+    pub fn add(&mut self, mut other: Self) {
+        while self.width < other.width {
+            self.halve();
+        }
+        while other.width < self.width {
+            other.halve();
+        }
+        if self.slots.len() < other.slots.len() {
+            self.slots.resize_with(other.slots.len(), Slot::default);
+        }
+        for (slot, more) in self.slots.iter_mut().zip(&other.slots) {
+            let engine_ns = slot.counted.engine_ns.max(more.counted.engine_ns);
+            slot.counted.add(&more.counted);
+            slot.counted.engine_ns = engine_ns;
+            slot.covers = slot.covers.max(more.covers);
+            slot.open += more.open;
+            for (cell, more) in slot.heat.iter_mut().zip(more.heat) {
+                *cell = cell.saturating_add(more);
+            }
+        }
+    }
+
     /// Each pair of slots becomes one.
     #[cold]
     fn halve(&mut self) {

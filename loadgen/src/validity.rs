@@ -4,10 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::cpu::Usage;
 use crate::net::Mark;
-use crate::report::{Phase, Text};
+use crate::outcome::Outcome;
+use crate::report::{Phase, Text, own_since};
 use crate::scenario::{Kind, Transport};
 use crate::stats::Stage;
-use crate::world::World;
 
 /// Share of due triggers that must have been sent.
 const SENT_SHARE_MIN: f64 = 0.999;
@@ -32,7 +32,7 @@ pub struct Reason {
 
 /// Everything a judgement looks at.
 struct Case<'a> {
-    world: &'a World,
+    run: &'a Outcome,
     phase: &'a Phase,
     start: &'a Mark,
     end: &'a Mark,
@@ -40,7 +40,7 @@ struct Case<'a> {
 }
 
 /// Judges the step named `headline`.
-pub fn reasons(world: &World, marks: &[Mark], phases: &[Phase], headline: &str) -> Vec<Reason> {
+pub fn reasons(run: &Outcome, phases: &[Phase], headline: &str) -> Vec<Reason> {
     let found = phases.iter().position(|phase| phase.name == headline);
     let Some((index, phase)) = found.and_then(|index| Some((index, phases.get(index)?))) else {
         return vec![Reason {
@@ -50,10 +50,10 @@ pub fn reasons(world: &World, marks: &[Mark], phases: &[Phase], headline: &str) 
         }];
     };
     let mut case = Case {
-        world,
+        run,
         phase,
-        start: &marks[index],
-        end: &marks[index + 1],
+        start: &run.marks[index],
+        end: &run.marks[index + 1],
         reasons: Vec::new(),
     };
     case.judge();
@@ -62,15 +62,17 @@ pub fn reasons(world: &World, marks: &[Mark], phases: &[Phase], headline: &str) 
 
 impl Case<'_> {
     fn judge(&mut self) {
-        let setup = &self.world.setup;
-        if self.phase.pushes == 0 {
+        let setup = &self.run.setup;
+        if setup.kind == Kind::Hold {
+            self.held();
+        } else if self.phase.pushes == 0 {
             self.add(
                 "no-push",
                 "no push completed while measuring".to_owned(),
                 "see whether anything is registered and subscribed, and what the engine's log says",
             );
         }
-        if self.world.director.scaled {
+        if self.run.scaled {
             self.add(
                 "by-hand",
                 "the rate was changed by hand while measuring".to_owned(),
@@ -81,7 +83,8 @@ impl Case<'_> {
             self.schedule();
             self.pressure();
         }
-        if setup.kind != Kind::Full || setup.open_loop() {
+        let is_paced = !matches!(setup.kind, Kind::Full | Kind::Hold) || setup.open_loop();
+        if is_paced {
             self.saturation();
         }
         self.drops();
@@ -95,8 +98,21 @@ impl Case<'_> {
         });
     }
 
+    /// Sessions stayed as long as they were to.
+    fn held(&mut self) {
+        let counters = &self.run.counters;
+        let (held, ended) = (counters.sessions_held, counters.sessions_ended);
+        if held == 0 || ended > 0 {
+            self.add(
+                "not-held",
+                format!("{held} sessions stood at the end, {ended} were ended before"),
+                "raise push.linger_ms and push.max_session_s of the engine above the hold",
+            );
+        }
+    }
+
     fn lag_p99_ms(&self) -> f64 {
-        let lag = self.world.latencies.of(Stage::SendLag);
+        let lag = self.run.latencies.of(Stage::SendLag);
         lag.value_at_quantile(0.99) as f64 / 1e6
     }
 
@@ -120,7 +136,7 @@ impl Case<'_> {
             );
             self.add("sent-share", what, remedy);
         }
-        let (lag, bound) = (self.lag_p99_ms(), self.world.setup.lag_bound_ms);
+        let (lag, bound) = (self.lag_p99_ms(), self.run.setup.lag_bound_ms);
         if lag > bound {
             self.add(
                 "send-lag",
@@ -133,20 +149,22 @@ impl Case<'_> {
     /// Neither side waited much for a CPU. Only for an open loop: CPU time for each push, which a
     /// closed loop is about, does not grow by waiting.
     fn pressure(&mut self) {
-        let bound = self.world.setup.pressure_bound;
-        let own = self.end.own.since(&self.start.own);
+        let bound = self.run.setup.pressure_bound;
         let span = self.end.at.saturating_sub(self.start.at).max(1) as f64;
         let matters =
             |usage: &Usage| usage.wait_share() > bound && usage.wait_ns as f64 / span > WAIT_MIN;
-        if matters(&own) {
+        let own = own_since(self.start, self.end);
+        let worst = own.iter().filter(|usage| matters(usage));
+        if let Some(share) = worst.map(Usage::wait_share).reduce(f64::max) {
             let what = format!(
                 "the generator waited for a CPU {:.0} % of the time it could have run",
-                own.wait_share() * 100.0
+                share * 100.0
             );
             self.add(
                 "generator-waited",
                 what,
-                "give the generator a CPU of its own (--cpu) and stop other work on this host",
+                "give each worker of the generator a CPU of its own (--cpu) and stop other work on \
+                 this host",
             );
         }
         if let (Some(start), Some(end)) = (self.start.engine, self.end.engine) {
@@ -173,22 +191,22 @@ impl Case<'_> {
         }
     }
 
-    /// This generator's thread was not the limit.
+    /// None of this generator's threads was the limit.
     fn saturation(&mut self) {
-        let open = self.world.setup.open_loop();
-        let late = self.lag_p99_ms() > self.world.setup.lag_bound_ms;
+        let open = self.run.setup.open_loop();
+        let late = self.lag_p99_ms() > self.run.setup.lag_bound_ms;
         let engine_busy = self.phase.engine_busy;
         let excused = !open && engine_busy.is_some_and(|busy| busy >= ENGINE_BUSY_MIN);
-        if self.phase.own_busy > OWN_BUSY_MAX && !excused && (late || !open) {
+        if self.phase.busiest_worker > OWN_BUSY_MAX && !excused && (late || !open) {
             let what = format!(
-                "the generator's thread was {:.0} % busy and the engine was not seen to be: the \
+                "the generator's busiest thread was {:.0} % busy and the engine was not seen to be: the \
                  generator was the limit",
-                self.phase.own_busy * 100.0
+                self.phase.busiest_worker * 100.0
             );
             self.add(
                 "generator-busy",
                 what,
-                "use --check sampled:N, a CPU of its own, or name the engine with --engine-pid",
+                "use more --workers, --check sampled:N, a CPU of its own, or name the engine with --engine-pid",
             );
         }
     }
@@ -196,7 +214,7 @@ impl Case<'_> {
     /// The kernel dropped nothing between the two.
     fn drops(&mut self) {
         let host = self.end.host.since(&self.start.host);
-        if self.world.setup.transport == Transport::Udp && host.datagrams_dropped > 0 {
+        if self.run.setup.transport == Transport::Udp && host.datagrams_dropped > 0 {
             let what = format!("the kernel dropped {} datagrams", host.datagrams_dropped);
             self.add(
                 "socket-drops",

@@ -35,6 +35,8 @@ pub fn merge(reports: &[Report]) -> Result<Report, String> {
                 None => sum.phases.push(phase.clone()),
             }
         }
+        sum.own_peak_kib += one.own_peak_kib;
+        sum.engine_peak_kib = sum.engine_peak_kib.max(one.engine_peak_kib);
         add_series(&mut sum, one);
         add_histograms(&mut histograms, curve::read_hlog(&one.hlog)?)?;
     }
@@ -86,6 +88,7 @@ fn add_phase(sum: &mut Phase, one: &Phase) {
     sum.engine_busy = engine_s.map(|spent| spent / seconds);
     sum.own_us_per_push = own_s * 1e6 / work;
     sum.own_busy = own_s / seconds;
+    sum.busiest_worker = sum.busiest_worker.max(one.busiest_worker);
 }
 
 fn add_series(sum: &mut Report, one: &Report) {

@@ -1,10 +1,12 @@
 //! The course of a run: which trigger goes out when, and when a step ends.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::{Call, LINK_BYTES_MAX, World};
 use crate::arrivals::Plan;
 use crate::behaviour::Behaviour;
+use crate::gate::Gate;
 use crate::scenario::{Kind, Late, Setup};
 use crate::stats::Stage;
 
@@ -87,6 +89,12 @@ pub struct Director {
     cut_short: bool,
     progress: (u64, u64),
     settle_from: Option<u64>,
+    /// What this world shares with other workers of the run.
+    pub gate: Option<Arc<Gate>>,
+    /// The step it waits at the gate for.
+    wanted: Option<Step>,
+    /// The factor of the gate that was applied.
+    factor: f64,
 }
 
 impl Director {
@@ -110,6 +118,9 @@ impl Director {
             cut_short: false,
             progress: (0, 0),
             settle_from: None,
+            gate: None,
+            wanted: None,
+            factor: 1.0,
         }
     }
 
@@ -143,10 +154,19 @@ impl World {
     /// Sends what is due and moves on when a step is over. Call after every batch and on a timer.
     pub fn pump(&mut self, now: u64) {
         self.now = now;
+        self.look_at_gate();
         self.pump_later();
+        self.pump_resend();
+        self.pump_faults();
         self.release_stalled();
         match self.director.step {
-            Step::Connect | Step::Done => {}
+            Step::Connect => {
+                // Others were not ready when this one was.
+                if let Some(first) = self.director.wanted {
+                    self.enter(first);
+                }
+            }
+            Step::Done => {}
             Step::Deposit => self.pump_deposits(),
             Step::Register => self.pump_list(),
             Step::Warmup => {
@@ -179,7 +199,9 @@ impl World {
     /// When the next trigger of an open loop is due.
     pub fn next_due(&self) -> Option<u64> {
         let trigger = self.next_trigger();
-        trigger.into_iter().chain(self.next_later()).min()
+        let later = self.next_later().into_iter().chain(self.resend.next());
+        let later = later.chain(self.faults.next());
+        trigger.into_iter().chain(later).min()
     }
 
     fn next_trigger(&self) -> Option<u64> {
@@ -211,8 +233,42 @@ impl World {
         self.director.cut_short = true;
     }
 
-    fn enter(&mut self, step: Step) {
+    /// Waits for the other workers of the run; false while one is not ready for `step`.
+    fn pass_gate(&mut self, step: Step) -> bool {
         let director = &mut self.director;
+        let Some(gate) = director.gate.as_ref().filter(|_| step != Step::Done) else {
+            return true;
+        };
+        if director.wanted != Some(step) {
+            director.wanted = Some(step);
+            gate.arrive(step);
+        }
+        gate.is_open(step)
+    }
+
+    /// What the operator asks of all workers, and whether another one ended early.
+    fn look_at_gate(&mut self) {
+        let Some(gate) = &self.director.gate else {
+            return;
+        };
+        let (factor, aborted) = (gate.factor(), gate.is_aborted());
+        self.director.cut_short |= gate.is_cut_short();
+        if (factor - self.director.factor).abs() > 1e-9 {
+            let more = factor / core::mem::replace(&mut self.director.factor, factor);
+            self.scale(more);
+        }
+        if aborted && self.director.wanted.is_some() {
+            self.director.aborted = Some(self.director.step.name());
+            self.enter(Step::Done);
+        }
+    }
+
+    fn enter(&mut self, step: Step) {
+        if !self.pass_gate(step) {
+            return;
+        }
+        let director = &mut self.director;
+        director.wanted = None;
         director.step = step;
         director.changed = true;
         director.since = self.now;
@@ -284,7 +340,7 @@ impl World {
                 break;
             };
             self.director.cursor += 1;
-            let waiting = self.arm(user, due);
+            let waiting = self.arm(user, due, u8::MAX);
             if !sweep {
                 self.counters.triggers_due += 1;
                 self.counters.triggers_sent += 1;
@@ -297,6 +353,7 @@ impl World {
         if self.director.cursor == total && self.director.open == 0 {
             let next = match self.setup.kind {
                 Kind::Full => Step::Drain,
+                Kind::Hold => Step::Measure,
                 Kind::Signalling | Kind::Steady if sweep => Step::Drain,
                 Kind::Signalling | Kind::Steady => Step::Warmup,
             };
@@ -327,7 +384,7 @@ impl World {
         };
         if self.setup.open_loop() && (measuring || self.paced_warmup()) {
             self.pump_open(end);
-        } else if !self.setup.open_loop() {
+        } else if !self.setup.open_loop() && self.setup.kind != Kind::Hold {
             self.pump_closed(end);
         }
         if self.now >= end {
@@ -403,11 +460,15 @@ impl World {
             Kind::Steady => {
                 self.director.deposits_open += 1;
                 self.send_deposit(user, due);
-                self.arm(user, due);
+                self.arm(user, due, u8::MAX);
                 self.counters.triggers_sent += 1;
             }
-            Kind::Signalling | Kind::Full => {
-                self.arm(user, due);
+            Kind::Signalling | Kind::Full | Kind::Hold => {
+                if self.has_faults() && self.faulty_trigger(user, due) {
+                    self.counters.triggers_sent += 1;
+                    return;
+                }
+                self.arm(user, due, u8::MAX);
                 if self.send_notify(user, b"active;expires=599999") {
                     self.counters.triggers_sent += 1;
                 } else {
@@ -419,15 +480,16 @@ impl World {
         }
     }
 
-    /// Marks the user's devices as waited for; `false` when nothing is queued for them.
-    fn arm(&mut self, user: u32, due: u64) -> bool {
+    /// Marks the user's devices in `mask` as waited for; `false` when nothing is queued for them.
+    pub(crate) fn arm(&mut self, user: u32, due: u64, mask: u8) -> bool {
         let (now, deadline) = (self.now, self.now + seconds(self.setup.drain_s));
         let entry = &mut self.users[user as usize];
         let first = entry.first_device as usize;
         entry.open = 0;
         for number in 0..entry.devices {
             let device = &mut self.devices[first + usize::from(number)];
-            device.pending = self.ledger.oldest_for(&entry.queue, number).is_some();
+            device.pending =
+                mask & (1 << number) != 0 && self.ledger.oldest_for(&entry.queue, number).is_some();
             device.trigger_due = due;
             device.trigger_sent = now;
             entry.open += u8::from(device.pending);
@@ -556,10 +618,15 @@ impl World {
         let waiting = match self.director.step {
             Step::Connect | Step::Done => false,
             Step::Warmup | Step::Measure => self.director.open > 0,
-            Step::Deposit | Step::Register | Step::Drain | Step::Sweep => true,
+            Step::Deposit | Step::Register | Step::Drain | Step::Sweep => {
+                self.director.wanted.is_none()
+            }
         };
         if waiting && still > limit {
             self.director.aborted = Some(self.director.step.name());
+            if let Some(gate) = &self.director.gate {
+                gate.abort();
+            }
             self.enter(Step::Done);
         }
     }

@@ -102,6 +102,8 @@ struct Stored {
 
 struct Push {
     invite: String,
+    /// Its S-CSCF.
+    conn: usize,
     cseq: u32,
     user: String,
     gruu: String,
@@ -121,7 +123,8 @@ struct State {
     address: SocketAddr,
     media: SocketAddr,
     conns: Vec<Conn>,
-    scscf: Option<usize>,
+    /// Connections to S-CSCFs by address: each gets the INVITEs of its users.
+    scscf: BTreeMap<String, usize>,
     shared_media: BTreeMap<SocketAddr, usize>,
     mail: BTreeMap<String, Vec<Stored>>,
     /// GRUUs and S-CSCF of users seen registered.
@@ -146,7 +149,7 @@ impl Default for State {
             address: any,
             media: any,
             conns: Vec::new(),
-            scscf: None,
+            scscf: BTreeMap::new(),
             shared_media: BTreeMap::new(),
             mail: BTreeMap::new(),
             online: BTreeMap::new(),
@@ -326,8 +329,7 @@ impl State {
                     "Expires: 3600;refresher=uac\r\nMin-SE: 3600",
                 );
         }
-        let retry = push.invite.clone();
-        let conn = self.scscf.expect("SUBSCRIBE came first");
+        let (retry, conn) = (push.invite.clone(), push.conn);
         self.put(conn, &format!("{ack}\r\nContent-Length: 0\r\n\r\n"));
         if again {
             self.put(conn, &retry);
@@ -378,13 +380,13 @@ impl State {
     }
 
     fn scscf(&mut self, via: &str) -> usize {
-        if let Some(conn) = self.scscf {
+        let address = between(via, "SIP/2.0/TCP ", ";").to_owned();
+        if let Some(&conn) = self.scscf.get(&address) {
             return conn;
         }
-        let address = between(via, "SIP/2.0/TCP ", ";").to_owned();
-        let stream = TcpStream::connect(address).unwrap();
+        let stream = TcpStream::connect(&address).unwrap();
         let conn = self.add(stream, Kind::Sip);
-        self.scscf = Some(conn);
+        self.scscf.insert(address, conn);
         conn
     }
 
@@ -478,12 +480,13 @@ impl State {
             stored.contribution,
             sdp.len(),
         );
-        let conn = self.scscf.expect("SUBSCRIBE came first");
+        let conn = self.scscf[between(scscf, "sip:", ";")];
         self.put(conn, &text);
         self.sessions
             .insert(format!("k9Qv3tZs1mXb{n:08}"), call_id.clone());
         let push = Push {
             invite: text,
+            conn,
             cseq: 1,
             user: user.to_owned(),
             gruu: gruu.to_owned(),
@@ -520,7 +523,7 @@ impl State {
              Call-ID: {call_id}\r\nCSeq: {cseq} {method}\r\n{extra}Content-Length: 0\r\n\r\n",
             push.from_tag, push.to,
         );
-        let conn = self.scscf.expect("SUBSCRIBE came first");
+        let conn = push.conn;
         self.put(conn, &text);
     }
 

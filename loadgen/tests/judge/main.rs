@@ -16,6 +16,7 @@ mod phones;
 mod relay;
 mod schema;
 mod validity;
+mod workers;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
