@@ -73,7 +73,11 @@ pub(super) async fn outgoing(shared: Rc<Shared>, connect: Connect, waker: Rc<Wak
                     shared.world.borrow_mut().media_ended(connect.link);
                     return;
                 }
-                shared.world.borrow_mut().counters.links_lost += 1;
+                {
+                    let mut world = shared.world.borrow_mut();
+                    world.counters.links_lost += 1;
+                    world.register_again(connect.link);
+                }
             }
             Err(error) => {
                 if connect.protocol == Protocol::Msrp {
