@@ -128,11 +128,13 @@ async fn serve(
     let stream = &stream;
     let read = async {
         read_all(shared, stream, link, protocol).await;
+        *waker.ended.borrow_mut() = true;
         *waker.closing.borrow_mut() = true;
         waker.notify.notify_one();
     };
     tokio::join!(read, write_all(shared, stream, link, waker));
     *waker.closing.borrow_mut() = false;
+    *waker.ended.borrow_mut() = false;
 }
 
 async fn read_all(shared: &Rc<Shared>, stream: &TcpStream, link: LinkId, protocol: Protocol) {
@@ -182,6 +184,9 @@ async fn write_all(shared: &Rc<Shared>, stream: &TcpStream, link: LinkId, waker:
     loop {
         shared.world.borrow_mut().outbox.take(link, &mut spare);
         if spare.is_empty() {
+            if *waker.ended.borrow() {
+                return;
+            }
             if *waker.closing.borrow() {
                 let how = if *waker.reset.borrow() && linger_not(stream).is_ok() {
                     // Our reader ends, and the last close of the socket resets the connection.
