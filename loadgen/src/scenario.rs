@@ -584,6 +584,7 @@ impl Setup {
             .engine
             .ok_or("--engine: missing; give the engine's SIP address, as 127.0.0.1:5060")?;
         let address = |text: &str| text.parse().expect("a constant address");
+        let mixes = Mixes::of(&options)?;
         let setup = Self {
             kind: options.kind.unwrap_or(Kind::Full),
             engine,
@@ -628,36 +629,12 @@ impl Setup {
             drain_s: options.drain_s.unwrap_or(10.0),
             reach_s: options.reach_s.unwrap_or(10.0),
             phone: options.phone.unwrap_or(Phone::Passive),
-            mix: Mix::parse(
-                "mix",
-                &options.mix.unwrap_or_default(),
-                BEHAVIOURS,
-                Behaviour::Answer,
-                options.seed.unwrap_or(1),
-            )?,
-            receivers: Mix::parse(
-                "receivers",
-                &options.receivers.unwrap_or_default(),
-                RECEIVERS,
-                Receiver::Read,
-                options.seed.unwrap_or(1) ^ 0x6d73_7270,
-            )?,
+            mix: mixes.mix,
+            receivers: mixes.receivers,
             next_hops: options.next_hops.unwrap_or(1),
             dead_hops: options.dead_hops.unwrap_or(0),
-            hops: Mix::parse(
-                "hops",
-                &options.hops.unwrap_or_default(),
-                HOPS,
-                Hop::Good,
-                options.seed.unwrap_or(1) ^ 0x686f_7073,
-            )?,
-            registrar: Mix::parse(
-                "registrar",
-                &options.registrar.unwrap_or_default(),
-                REGISTRARS,
-                Registrar::Full,
-                options.seed.unwrap_or(1) ^ 0x7265_6769,
-            )?,
+            hops: mixes.hops,
+            registrar: mixes.registrar,
             ring_ms: options.ring_ms.unwrap_or(200.0),
             late_ms: options.late_ms.unwrap_or(1000.0),
             slow_ms: options.slow_ms.unwrap_or(100.0),
@@ -671,13 +648,7 @@ impl Setup {
             ringing: options.ringing.unwrap_or(false),
             session_timer: options.session_timer.unwrap_or(true),
             session_expires_s: options.session_expires_s.unwrap_or(1800),
-            refreshers: Mix::parse(
-                "refreshers",
-                &options.refreshers.unwrap_or_default(),
-                REFRESHERS,
-                Refresher::Engine,
-                options.seed.unwrap_or(1) ^ 0x7265_6672,
-            )?,
+            refreshers: mixes.refreshers,
             answer_cema: options.answer_cema.unwrap_or(true),
             expect_cema: options.expect_cema.unwrap_or(true),
             sendonly_session_level: options.sendonly_session_level.unwrap_or(false),
@@ -849,6 +820,59 @@ impl Setup {
             return Err(format!("--domain: `{}` is not a host name", self.domain));
         }
         Ok(())
+    }
+}
+
+/// What is drawn by weight.
+struct Mixes {
+    mix: Mix<Behaviour>,
+    receivers: Mix<Receiver>,
+    registrar: Mix<Registrar>,
+    hops: Mix<Hop>,
+    refreshers: Mix<Refresher>,
+}
+
+impl Mixes {
+    fn of(options: &Options) -> Result<Self, String> {
+        let seed = options.seed.unwrap_or(1);
+        let texts = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
+        Ok(Self {
+            mix: Mix::parse(
+                "mix",
+                &texts(&options.mix),
+                BEHAVIOURS,
+                Behaviour::Answer,
+                seed,
+            )?,
+            receivers: Mix::parse(
+                "receivers",
+                &texts(&options.receivers),
+                RECEIVERS,
+                Receiver::Read,
+                seed ^ 0x6d73_7270,
+            )?,
+            registrar: Mix::parse(
+                "registrar",
+                &texts(&options.registrar),
+                REGISTRARS,
+                Registrar::Full,
+                seed ^ 0x7265_6769,
+            )?,
+            hops: Mix::parse(
+                "hops",
+                &texts(&options.hops),
+                HOPS,
+                Hop::Good,
+                seed ^ 0x686f_7073,
+            )?,
+            refreshers: Mix::parse(
+                "refreshers",
+                &texts(&options.refreshers),
+                REFRESHERS,
+                Refresher::Engine,
+                seed ^ 0x7265_6672,
+            )?,
+        })
     }
 }
 

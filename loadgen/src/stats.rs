@@ -194,6 +194,10 @@ counters! {
     chaos_delayed,
     /// REGISTERs sent.
     registers,
+    /// REGISTERs sent again because a connection was lost.
+    registers_again,
+    /// Milliseconds in which this generator stood still, a second or more at a time.
+    stood_still_ms,
     /// NOTIFYs sent.
     notifies,
     /// Triggers that the registrar spoiled.

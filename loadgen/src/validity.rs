@@ -72,6 +72,14 @@ impl Case<'_> {
                 "see whether anything is registered and subscribed, and what the engine's log says",
             );
         }
+        let still = self.end.counters.since(&self.start.counters).stood_still_ms;
+        if still > 0 && setup.open_loop() {
+            self.add(
+                "stood-still",
+                format!("the generator was stopped for {still} ms while measuring"),
+                "stop whatever stops it, and see that the host does not swap",
+            );
+        }
         if self.run.scaled {
             self.add(
                 "by-hand",

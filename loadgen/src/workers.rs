@@ -7,8 +7,8 @@
 
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::arrivals::Arrival;
@@ -110,14 +110,13 @@ pub fn run(setup: Setup) -> Result<Outcome, RunError> {
         }
     }
     let gate = Arc::new(Gate::new(u32::from(count)));
-    let glances = Arc::new(Mutex::new(vec![Glance::default(); usize::from(count)]));
     let (sender, receiver) = mpsc::channel();
     let epoch = Instant::now();
     for (one, listeners) in bound {
         let worker = Worker {
             number: usize::from(one.worker),
             gate: Arc::clone(&gate),
-            glances: panel.wanted().then(|| Arc::clone(&glances)),
+            shows: panel.wanted(),
             sender: sender.clone(),
             epoch,
         };
@@ -127,13 +126,12 @@ pub fn run(setup: Setup) -> Result<Outcome, RunError> {
             .map_err(|error| RunError::Other(format!("cannot start a thread: {error}")))?;
     }
     drop(sender);
-    let watch = || {
+    let watch = |glances: &[Glance]| {
         for key in keys.iter().flat_map(Keys::typed) {
             steer(&gate, key);
         }
         if panel.wanted() {
-            let all = glances.lock().map(|all| all.clone()).unwrap_or_default();
-            panel.tick(&all, &setup, epoch.elapsed().as_secs_f64(), SHOW);
+            panel.tick(glances, &setup, epoch.elapsed().as_secs_f64(), SHOW);
         }
     };
     collect(&receiver, count, watch).map(|mut sum| {
@@ -144,16 +142,18 @@ pub fn run(setup: Setup) -> Result<Outcome, RunError> {
 
 /// Waits for every worker; the first that fails ends the run.
 fn collect(
-    receiver: &Receiver<(usize, Result<Outcome, DriveError>)>,
+    receiver: &Receiver<(usize, Word)>,
     count: u16,
-    mut watch: impl FnMut(),
+    mut watch: impl FnMut(&[Glance]),
 ) -> Result<Outcome, RunError> {
     let mut found: Vec<Option<Outcome>> = (0..count).map(|_| None).collect();
+    let mut glances = vec![Glance::default(); usize::from(count)];
     while found.iter().any(Option::is_none) {
         match receiver.recv_timeout(LOOK) {
-            Ok((number, Ok(outcome))) => found[number] = Some(outcome),
-            Ok((_, Err(error))) => return Err(RunError::Drive(error)),
-            Err(RecvTimeoutError::Timeout) => watch(),
+            Ok((number, Word::Done(outcome))) => found[number] = Some(*outcome),
+            Ok((number, Word::Glance(glance))) => glances[number] = *glance,
+            Ok((_, Word::Failed(error))) => return Err(RunError::Drive(error)),
+            Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => {
                 return Err(RunError::Other(
                     "a thread of the judge ended; is io_uring allowed here (sysctl \
@@ -162,6 +162,7 @@ fn collect(
                 ));
             }
         }
+        watch(&glances);
     }
     found
         .into_iter()
@@ -183,21 +184,40 @@ fn steer(gate: &Gate, key: u8) {
     }
 }
 
+/// What a worker says.
+enum Word {
+    /// How it stands.
+    Glance(Box<Glance>),
+    /// Its part of the run is over.
+    Done(Box<Outcome>),
+    /// It could not run.
+    Failed(DriveError),
+}
+
 /// What a worker's thread has beside its world.
 struct Worker {
     number: usize,
     gate: Arc<Gate>,
-    glances: Option<Arc<Mutex<Vec<Glance>>>>,
-    sender: Sender<(usize, Result<Outcome, DriveError>)>,
+    /// Somebody looks at what it shows.
+    shows: bool,
+    sender: Sender<(usize, Word)>,
     epoch: Instant,
 }
 
 impl Worker {
+    /// Nobody listens when the run has failed elsewhere.
+    fn say(&self, word: Word) {
+        let _ = self.sender.send((self.number, word));
+    }
+
     fn main(self, setup: Setup, listeners: Listeners) {
         pin(setup.cpu.map(|cpu| cpu + self.number));
         tokio_uring::builder().entries(4096).start(async move {
-            let outcome = self.drive(setup, listeners).await;
-            let _ = self.sender.send((self.number, outcome));
+            let word = match self.drive(setup, listeners).await {
+                Ok(outcome) => Word::Done(Box::new(outcome)),
+                Err(error) => Word::Failed(error),
+            };
+            self.say(word);
             // Dropping a ring with operations in flight would wait for them.
             std::future::pending::<()>().await;
         });
@@ -214,14 +234,10 @@ impl Worker {
                 outcome?;
                 break;
             }
-            if let Some(glances) = &self.glances
-                && last.elapsed() >= SHOW
-            {
+            if self.shows && last.elapsed() >= SHOW {
                 last = Instant::now();
                 let glance = driver.world(|world| Glance::new(world));
-                if let Ok(mut all) = glances.lock() {
-                    all[self.number] = glance;
-                }
+                self.say(Word::Glance(Box::new(glance)));
             }
         }
         let marks = driver.marks();

@@ -70,6 +70,8 @@ struct Shared {
 struct Waker {
     notify: Notify,
     closing: RefCell<bool>,
+    /// The peer has ended the connection: the close of our socket is all it takes.
+    ended: RefCell<bool>,
     /// The connection ends with a reset.
     reset: RefCell<bool>,
 }

@@ -73,7 +73,11 @@ pub(super) async fn outgoing(shared: Rc<Shared>, connect: Connect, waker: Rc<Wak
                     shared.world.borrow_mut().media_ended(connect.link);
                     return;
                 }
-                shared.world.borrow_mut().counters.links_lost += 1;
+                {
+                    let mut world = shared.world.borrow_mut();
+                    world.counters.links_lost += 1;
+                    world.register_again(connect.link);
+                }
             }
             Err(error) => {
                 if connect.protocol == Protocol::Msrp {
@@ -124,11 +128,13 @@ async fn serve(
     let stream = &stream;
     let read = async {
         read_all(shared, stream, link, protocol).await;
+        *waker.ended.borrow_mut() = true;
         *waker.closing.borrow_mut() = true;
         waker.notify.notify_one();
     };
     tokio::join!(read, write_all(shared, stream, link, waker));
     *waker.closing.borrow_mut() = false;
+    *waker.ended.borrow_mut() = false;
 }
 
 async fn read_all(shared: &Rc<Shared>, stream: &TcpStream, link: LinkId, protocol: Protocol) {
@@ -178,6 +184,9 @@ async fn write_all(shared: &Rc<Shared>, stream: &TcpStream, link: LinkId, waker:
     loop {
         shared.world.borrow_mut().outbox.take(link, &mut spare);
         if spare.is_empty() {
+            if *waker.ended.borrow() {
+                return;
+            }
             if *waker.closing.borrow() {
                 let how = if *waker.reset.borrow() && linger_not(stream).is_ok() {
                     // Our reader ends, and the last close of the socket resets the connection.

@@ -51,6 +51,8 @@ impl Step {
 const LANES: u32 = 1;
 /// Time a run stays to see late duplicates, nanoseconds.
 const SETTLE: u64 = 300_000_000;
+/// A distance between two looks at the schedule that is no lateness but a standstill, nanoseconds.
+const STILL: u64 = 1_000_000_000;
 /// Final answers to deposits told apart in the report.
 const REFUSALS_MAX: usize = 16;
 
@@ -153,6 +155,7 @@ impl Director {
 impl World {
     /// Sends what is due and moves on when a step is over. Call after every batch and on a timer.
     pub fn pump(&mut self, now: u64) {
+        self.stand_still(now);
         self.now = now;
         self.look_at_gate();
         self.pump_later();
@@ -231,6 +234,32 @@ impl World {
     /// Ends the measured step now.
     pub fn cut_short(&mut self) {
         self.director.cut_short = true;
+    }
+
+    /// Time in which this generator did not run counts against nobody: deadlines move by it. A run in which
+    /// that happened while measuring says so by its send lag.
+    fn stand_still(&mut self, now: u64) {
+        let gap = now.saturating_sub(self.now);
+        if gap < STILL || self.director.step == Step::Connect {
+            return;
+        }
+        self.counters.stood_still_ms += gap / 1_000_000;
+        for (deadline, ..) in &mut self.director.watched {
+            *deadline += gap;
+        }
+        self.director.progress.1 += gap;
+    }
+
+    /// A connection to the engine was lost: REGISTERs that went with it go again on the next.
+    pub(crate) fn register_again(&mut self, link: crate::link::LinkId) {
+        for user in 0..self.setup.users {
+            let entry = &self.users[user as usize];
+            let lost = entry.registered && !entry.register_answered;
+            if lost && self.engine_link(user) == link {
+                self.counters.registers_again += 1;
+                self.send_register(user);
+            }
+        }
     }
 
     /// Waits for the other workers of the run; false while one is not ready for `step`.

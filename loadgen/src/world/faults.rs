@@ -21,6 +21,8 @@ const QUIET: u64 = 100_000_000;
 const REFRESH: u64 = 5_000_000_000;
 /// `retry-after` of a subscription that ends for a while, seconds.
 const RETRY_AFTER: u64 = 1;
+/// Subscription-State of a document that ends nothing.
+const ACTIVE: &[u8] = b"active;expires=599999";
 /// Documents of a storm.
 const STORM: u32 = 8;
 /// After so long without a push the engine may try again by itself, nanoseconds.
@@ -77,15 +79,22 @@ impl World {
                 self.arm(user, due, one);
                 self.show(user, fault, one);
             }
-            Registrar::Storm => {
+            Registrar::Storm
+            | Registrar::Deactivated
+            | Registrar::Giveup
+            | Registrar::Invariant
+            | Registrar::Noresource
+            | Registrar::Probation
+            | Registrar::Rejected
+            | Registrar::Timeout => {
                 self.arm(user, due, all);
                 self.show(user, fault, all);
             }
-            _ if fault.reason().is_some() => {
-                self.arm(user, due, all);
-                self.show(user, fault, all);
-            }
-            _ => {
+            Registrar::Full
+            | Registrar::Gone
+            | Registrar::GruuLess
+            | Registrar::Refresh
+            | Registrar::Stale => {
                 // Nothing may come of it; the trigger follows.
                 self.director.open += 1;
                 self.users[user as usize].hushed_until = self.now + QUIET;
@@ -127,7 +136,6 @@ impl World {
             partial: false,
             contacts: Vec::new(),
         };
-        let mut state = String::from("active;expires=599999");
         match fault {
             Registrar::Partial | Registrar::Gap => {
                 shape.partial = true;
@@ -149,7 +157,7 @@ impl World {
                 }
                 for _ in 1..STORM {
                     shape.contacts = self.contacts(user, mask, Contact::Registered);
-                    self.send_shape(user, state.as_bytes(), &shape);
+                    self.send_shape(user, ACTIVE, &shape);
                 }
             }
             Registrar::Stale => {
@@ -159,7 +167,7 @@ impl World {
                 let bindings = self.bindings(user);
                 self.rebind(user, mask);
                 shape.contacts = self.contacts(user, mask, Contact::Registered);
-                self.send_shape(user, state.as_bytes(), &shape);
+                self.send_shape(user, ACTIVE, &shape);
                 self.users[user as usize].version = kept;
                 self.set_bindings(user, &bindings);
                 return;
@@ -177,18 +185,31 @@ impl World {
                 }
                 shape.contacts = self.contacts(user, mask, Contact::GruuLess);
             }
-            _ => {
-                let reason = fault.reason().unwrap_or("timeout");
-                state = format!("terminated;reason={reason}");
-                if fault.retries_later() {
-                    let _ = write!(state, ";retry-after={RETRY_AFTER}");
-                }
-                shape.contacts = self.contacts(user, mask, Contact::Registered);
-                self.send_shape(user, state.as_bytes(), &shape);
-                return self.ended_by_registrar(user, fault);
-            }
+            Registrar::Full
+            | Registrar::Deactivated
+            | Registrar::Giveup
+            | Registrar::Invariant
+            | Registrar::Noresource
+            | Registrar::Probation
+            | Registrar::Rejected
+            | Registrar::Timeout => return self.end_subscription(user, fault, mask),
         }
+        self.send_shape(user, ACTIVE, &shape);
+    }
+
+    /// The NOTIFY that ends a subscription.
+    fn end_subscription(&mut self, user: u32, fault: Registrar, mask: u8) {
+        let reason = fault.reason().unwrap_or("timeout");
+        let mut state = format!("terminated;reason={reason}");
+        if fault.retries_later() {
+            let _ = write!(state, ";retry-after={RETRY_AFTER}");
+        }
+        let shape = Shape {
+            partial: false,
+            contacts: self.contacts(user, mask, Contact::Registered),
+        };
         self.send_shape(user, state.as_bytes(), &shape);
+        self.ended_by_registrar(user, fault);
     }
 
     /// The subscription is over; the engine begins another one when it may.
@@ -311,7 +332,18 @@ impl World {
                 Registrar::Stale => (Rule::Reg2, "push after a document of an old version"),
                 Registrar::Gone => (Rule::Reg4, "push to a device that was told gone"),
                 Registrar::GruuLess => (Rule::PushA, "push to a device without a GRUU"),
-                _ => (Rule::Reg5, "push after a mere refresh"),
+                Registrar::Refresh
+                | Registrar::Full
+                | Registrar::Gap
+                | Registrar::Partial
+                | Registrar::Storm
+                | Registrar::Deactivated
+                | Registrar::Giveup
+                | Registrar::Invariant
+                | Registrar::Noresource
+                | Registrar::Probation
+                | Registrar::Rejected
+                | Registrar::Timeout => (Rule::Reg5, "push after a mere refresh"),
             }
         } else if !device.pending {
             (Rule::Reg5, "push that no document was a reason for")

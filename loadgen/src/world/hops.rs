@@ -5,9 +5,8 @@
 //! no INVITE until then (RSP-28), and the INVITE comes back by another with a branch of its own and all
 //! else as it was (NH-3). What a lost connection took along may come again, so answers are kept.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
-use super::resend::Keyed;
 use super::{World, put_head};
 use crate::behaviour::{HOPS, Hop, Mix};
 use crate::check::dialog::Dialog;
@@ -27,9 +26,9 @@ const REFUSED_MAX: usize = 100_000;
 #[derive(Debug, Default)]
 pub(super) struct Hops {
     /// INVITEs refused, by branch: their dialogs, for the ACK.
-    refused: HashMap<u64, Dialog, Keyed>,
+    refused: BTreeMap<u64, Dialog>,
     /// INVITEs that no hop passed on yet, by device, and whether they were refused.
-    rerouted: HashMap<u64, (Dialog, bool), Keyed>,
+    rerouted: BTreeMap<u64, (Dialog, bool)>,
     /// By hop: nothing new is due between these times.
     avoided: Vec<(u64, u64)>,
     /// INVITEs so far, of which the draws are.

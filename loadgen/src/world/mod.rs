@@ -121,6 +121,8 @@ pub struct User {
     open: u8,
     /// Counts triggers, to tell a stalled one from its successor.
     trigger: u32,
+    /// The last REGISTER was answered.
+    register_answered: bool,
     /// Third-party REGISTERs sent for it.
     registers: u32,
     /// Triggers drawn from the registrar's mix.

@@ -73,7 +73,10 @@ impl World {
             }
         }
         let named_oldest = oldest.is_some() && push.first_message == oldest.map(u64::from);
-        device.holds = !self.accepting && (named_oldest || !judged);
+        // The INVITE shows that the engine has the message. When phones accept, that counts for tries
+        // nobody waits for, and until their BYE.
+        let counts = !self.accepting || !device.pending;
+        device.holds = counts && (named_oldest || !judged);
         device.excused = false;
         device.behaviour = if retries {
             Behaviour::Answer
@@ -415,6 +418,7 @@ impl World {
             self.counters.strays += 1;
         }
         device.call = Call::Idle;
+        device.holds &= !self.accepting || device.excused;
         self.judge_end(index, message.bytes);
         self.counters.pushes += 1;
         self.reply(link, message, b"200 OK", None, b"");

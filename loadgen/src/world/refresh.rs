@@ -3,9 +3,8 @@
 //! What a phone does is drawn from the seed: it leaves refreshing to the engine, refreshes itself, or
 //! says that it will and does not. Octets are kept only for phones that refresh.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
-use super::resend::Keyed;
 use super::{Call, World, bench, device_key};
 use crate::behaviour::Refresher;
 use crate::check::dialog::phone_tag;
@@ -31,7 +30,7 @@ pub(super) struct Side {
 }
 
 /// Phones that refresh, by device.
-pub(super) type Sides = HashMap<u64, Side, Keyed>;
+pub(super) type Sides = BTreeMap<u64, Side>;
 
 impl World {
     /// Whether sessions are held and their timers judged.

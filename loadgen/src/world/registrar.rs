@@ -11,7 +11,7 @@ use crate::scan::{Header, Message, name_addr, parse_number};
 use crate::stats::Stage;
 
 impl World {
-    fn engine_link(&self, user: u32) -> LinkId {
+    pub(super) fn engine_link(&self, user: u32) -> LinkId {
         self.engine_links[user as usize % self.engine_links.len()]
     }
 
@@ -20,6 +20,7 @@ impl World {
         let link = self.engine_link(user);
         let entry = &mut self.users[user as usize];
         entry.registered = true;
+        entry.register_answered = false;
         entry.registers += 1;
         let cseq = entry.registers;
         self.forms
@@ -293,10 +294,11 @@ impl World {
         }
         let number = digits.get(..8).and_then(read_digits);
         let user = number.map(|number| self.names.read_user(number));
-        if user.is_none_or(|user| user as usize >= self.users.len()) {
+        let Some(entry) = user.and_then(|user| self.users.get_mut(user as usize)) else {
             self.counters.strays += 1;
             return;
-        }
+        };
+        entry.register_answered = true;
         let mut bench = bench(&mut self.violations, message);
         subscribe::register_answer(message, &self.forms.scscf_uri, REGISTRATION_S, &mut bench);
     }

@@ -4,7 +4,7 @@
 
 use core::cmp::Reverse;
 
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
 use super::World;
 use crate::chaos::{Chaos, Fate};
@@ -21,27 +21,6 @@ const DOUBLINGS: usize = 3;
 const LIFE: u64 = 64 * T1;
 /// Answers kept at most; older ones are forgotten earlier.
 const ANSWERS_MAX: usize = 400_000;
-
-/// Keys are hashes already.
-pub(super) type Keyed = core::hash::BuildHasherDefault<Plain>;
-
-/// Takes a hash as it is.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Plain(u64);
-
-impl core::hash::Hasher for Plain {
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("keys are numbers");
-    }
-
-    fn write_u64(&mut self, key: u64) {
-        self.0 = key;
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
 
 /// What waits for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,15 +51,15 @@ struct Pending {
 pub(super) struct Resend {
     slots: Vec<Pending>,
     free: Vec<u32>,
-    keys: HashMap<u64, u32, Keyed>,
+    keys: BTreeMap<u64, u32>,
     /// Due times by interval; each is in order because its interval is the same for all.
     due: [VecDeque<(u64, u32, u32)>; DOUBLINGS + 1],
     /// Those of INVITEs beyond T2.
     long: VecDeque<(u64, u32, u32)>,
-    answers: HashMap<u64, Answer, Keyed>,
+    answers: BTreeMap<u64, Answer>,
     oldest: VecDeque<(u64, u64)>,
     /// Hashes of final answers that came, to compare repeated ones with.
-    seen: HashMap<u64, u64, Keyed>,
+    seen: BTreeMap<u64, u64>,
     seen_order: VecDeque<(u64, u64)>,
     /// The request that is being answered.
     current: Option<(u64, u64)>,
