@@ -49,6 +49,9 @@ use crate::wheel::Wheel;
 pub use options::{ShardOptions, ShardSeed, serves};
 mod options;
 
+/// Pushes looked at in one turn after the loss of a connection to a hop.
+const LOST_SLOTS_PER_TURN: u32 = 4096;
+
 /// One shard of the engine.
 #[derive(Debug)]
 pub struct Shard {
@@ -86,6 +89,8 @@ struct Desk {
     /// When the next user whose NOTIFY was not read asks for full state.
     dirty_at: Timestamp,
     next_tag: u64,
+    /// Slots of pushes that are still to be looked at after the loss of a connection to a hop.
+    lost_slots: u32,
 }
 
 /// Splits a shard into the context of a push and the parts beside it.
@@ -153,12 +158,16 @@ impl Core for Shard {
         if self.post.cleaning_due() <= now && !self.desk.draining {
             self.post.clean(now);
         }
+        self.look_for_lost(now);
         self.run_campaigns(now);
     }
 
     fn next_deadline(&self) -> Option<Timestamp> {
         let wheel = self.wheel.next_deadline().unwrap_or(Timestamp::NEVER);
         let mut earliest = wheel.min(self.desk.hops_at).min(self.server.deadline());
+        if self.desk.lost_slots > 0 {
+            earliest = Timestamp::ZERO;
+        }
         if !self.desk.draining {
             earliest = earliest.min(self.post.cleaning_due());
         }
@@ -246,6 +255,7 @@ impl Shard {
                 documents: (now, 0),
                 dirty_at: now,
                 next_tag: 0,
+                lost_slots: 0,
             },
             probe: Probe::default(),
             env,
@@ -327,6 +337,22 @@ impl Shard {
         self.desk.open = keys;
     }
 
+    /// After the loss of a connection to a hop: pushes of it repeat what may be lost. So many in a turn,
+    /// from the last slot to the first; a loss meanwhile starts again.
+    fn look_for_lost(&mut self, now: Timestamp) {
+        let end = self.desk.lost_slots;
+        let start = end.saturating_sub(LOST_SLOTS_PER_TURN);
+        self.desk.lost_slots = start;
+        for slot in (start..end).rev() {
+            let Some((key, push)) = self.pushes.at_mut(slot) else {
+                continue;
+            };
+            if signalling::trunk_lost(push, &ctx!(self, now)) {
+                self.after_push(now, key, None);
+            }
+        }
+    }
+
     /// The parts of `text` if it is a token of ours. One that names a live push is compared with what
     /// the push keeps; only others cost a MAC.
     fn verify(&self, text: &[u8]) -> Option<TokenParts> {
@@ -387,6 +413,7 @@ impl Shard {
         if self.hops.closed(now, link) {
             self.desk.hops_at = self.hops.deadline(now);
             self.out.closed(link);
+            self.desk.lost_slots = self.pushes.slots();
             return;
         }
         if matches!(kind, Some(LinkKind::MsrpInbound | LinkKind::MsrpOutbound)) {

@@ -88,7 +88,9 @@ pub(super) struct Ledger {
     /// Messages that came whole, over all devices.
     pub(super) receipts_total: u64,
     trails: BTreeMap<String, Trail>,
-    sent: BTreeMap<String, (u64, u32)>,
+    sent: BTreeMap<String, (u64, u32, u32)>,
+    /// SIP connections reset so far: each may have taken a request along.
+    pub(super) sip_resets: u32,
     suspects: VecDeque<(Timestamp, String)>,
 }
 
@@ -213,14 +215,17 @@ impl Ledger {
     }
 
     /// Law: within a dialog each new request has a higher CSeq; a repeated one is the same octets,
-    /// and over TCP there is none but the ACK's.
+    /// and over TCP there is none but the ACK's and that of what a lost connection took along.
     pub(super) fn request(&mut self, now: Timestamp, message: &Sip, reliable: bool) {
         let key = format!("{} {}", message.branch(), message.method);
-        let (print, count) = *self
+        let (print, count, resets) = *self
             .sent
             .entry(key)
-            .and_modify(|(_, count)| *count += 1)
-            .or_insert((message.print, 1));
+            .and_modify(|(_, count, _)| *count += 1)
+            .or_insert((message.print, 1, self.sip_resets));
+        // NH-9: what a lost connection took along goes out again on another one.
+        let may_be_lost = self.sip_resets - resets >= count - 1
+            && matches!(&*message.method, "BYE" | "CANCEL" | "UPDATE");
         if print != message.print {
             self.violation(now, &format!("a repeated {} differs", message.method));
         }
@@ -254,7 +259,7 @@ impl Ledger {
             *last = message.cseq();
         } else if reliable && count > 1 && (method != "BYE" || trail.legs.len() <= 1) {
             // Only a 2xx that no push owns is answered statelessly, BYE included, each time.
-            if method != "BYE" || !trail.is_late(now) {
+            if !may_be_lost && (method != "BYE" || !trail.is_late(now)) {
                 wrong = Some(format!("{method} repeated over a reliable transport"));
             }
         }

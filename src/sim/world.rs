@@ -412,7 +412,10 @@ impl World {
         let conn = open[at];
         self.net.mark(match self.net.conns[conn].kind {
             LinkKind::MsrpInbound | LinkKind::MsrpOutbound => "fault/msrp-reset",
-            LinkKind::SipInbound | LinkKind::SipOutbound | LinkKind::SipUdp => "fault/sip-reset",
+            LinkKind::SipInbound | LinkKind::SipOutbound | LinkKind::SipUdp => {
+                self.ledger.sip_resets += 1;
+                "fault/sip-reset"
+            }
         });
         self.net.note(|| format!("RESET connection {conn}"));
         self.net.reset(conn);

@@ -609,6 +609,30 @@ fn a_lost_trunk_comes_back_and_its_pushes_reach_a_result() {
     assert_ne!(retry.link, trunk);
 }
 
+// Proves: NH-9
+#[test]
+fn a_bye_that_a_lost_trunk_took_along_goes_out_again_by_the_next_one() {
+    let mut bench = Bench::new();
+    let (_, _, send) = bench.sending();
+    bench.take_message(&send);
+    bench.run_s(2);
+    let bye = bench.expect("BYE");
+    let trunk = bench.trunks[&addr(SCSCF)];
+    bench.close(trunk);
+    bench.run_s(1);
+    let again = bench.expect("BYE");
+    assert_ne!(again.link, trunk);
+    assert_eq!(
+        again.text, bye.text,
+        "the same request, to be known as a repeat"
+    );
+    bench.run_s(20);
+    bench.expect_quiet();
+    bench.reply(&again, "200 OK", "");
+    bench.run_s(1);
+    assert_eq!(bench.pushes(), 0);
+}
+
 // Proves: DLG-12, BAD-4
 #[test]
 fn other_methods_are_answered_by_what_they_are() {

@@ -590,6 +590,22 @@ fn owed_options(push: &Push, ctx: &mut Ctx<'_>) -> TransactionOptions {
     options
 }
 
+/// The push's connection to its hop is lost: a CANCEL, BYE or UPDATE without an answer may be lost with it
+/// and goes out again on another one (NH-9). Repeats are the peer's to absorb: branch and CSeq stay.
+///
+/// True when there is something to repeat. An INVITE is not repeated: the hop may have passed it on, and
+/// another hop would make a second call of it; its guard decides.
+pub fn trunk_lost(push: &mut Push, ctx: &Ctx<'_>) -> bool {
+    let is_lost = push
+        .trunk
+        .is_some_and(|trunk| trunk.address.is_none() && ctx.out.lookup(trunk.link).is_none());
+    let Some(other) = push.other.as_mut().filter(|_| is_lost) else {
+        return false;
+    };
+    other.lost_with_stream(ctx.now);
+    true
+}
+
 /// The peer sent BYE: the dialog is over, our INVITE transaction aside.
 pub fn ended_by_peer(push: &mut Push, ctx: &Ctx<'_>) {
     leave(push, ctx);
