@@ -292,6 +292,8 @@ pub struct Push {
     pub bound_by_us: bool,
     sequence: u16,
     invite_branch: u16,
+    /// Characters of filler behind that branch.
+    invite_filler: u8,
     invite_cseq: u32,
     ack_cseq: u32,
     ack_branch: u16,
@@ -397,6 +399,7 @@ impl Push {
         self.bound_by_us = false;
         self.sequence = 0;
         self.invite_branch = 0;
+        self.invite_filler = 0;
         self.invite_cseq = 0;
         self.ack_cseq = 0;
         self.ack_branch = 0;
