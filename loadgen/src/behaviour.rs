@@ -36,13 +36,148 @@ pub enum Behaviour {
 /// What a phone does with a SEND.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Receiver {
+    /// Closes the connection in the middle of a message.
+    Abort,
+    /// Reports in parts that overlap, the last octets first.
+    Partial,
     /// Answers and reports at once.
     #[default]
     Read,
     /// 413: no room.
     Refuse,
+    /// Resets the connection in the middle of a message.
+    Reset,
     /// Answers and reports after a while.
     Slow,
+}
+
+/// Who refreshes a session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Refresher {
+    /// The engine, as it asked.
+    #[default]
+    Engine,
+    /// The phone, which said so.
+    Phone,
+    /// Nobody: the phone said it would.
+    Silent,
+}
+
+/// Names of those who refresh, as in `--refreshers`.
+pub const REFRESHERS: &[(&str, Refresher)] = &[
+    ("engine", Refresher::Engine),
+    ("phone", Refresher::Phone),
+    ("silent", Refresher::Silent),
+];
+
+/// What a next hop does with an INVITE.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Hop {
+    /// 503 with Retry-After.
+    Busy,
+    /// Closes its connection without an answer.
+    Close,
+    /// Passes it on.
+    #[default]
+    Good,
+    /// Passes it on and asks for less (`oc` in Via).
+    Oc,
+}
+
+/// Names of what a hop does, as in `--hops`.
+pub const HOPS: &[(&str, Hop)] = &[
+    ("busy", Hop::Busy),
+    ("close", Hop::Close),
+    ("good", Hop::Good),
+    ("oc", Hop::Oc),
+];
+
+/// What the registrar does with a trigger.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Registrar {
+    /// The subscription ends: deactivated.
+    Deactivated,
+    /// Full state with new bindings.
+    #[default]
+    Full,
+    /// A partial document that leaves out a version.
+    Gap,
+    /// The subscription ends: giveup, for a while.
+    Giveup,
+    /// Contacts that are gone.
+    Gone,
+    /// Contacts without a GRUU.
+    GruuLess,
+    /// The subscription ends: invariant.
+    Invariant,
+    /// The subscription ends: noresource.
+    Noresource,
+    /// A partial document with one device.
+    Partial,
+    /// The subscription ends: probation, for a while.
+    Probation,
+    /// Contacts that were refreshed.
+    Refresh,
+    /// The subscription ends: rejected.
+    Rejected,
+    /// A document of an old version.
+    Stale,
+    /// Many documents that say the same.
+    Storm,
+    /// The subscription ends: timeout.
+    Timeout,
+}
+
+/// Names of what a registrar does, as in `--registrar`.
+pub const REGISTRARS: &[(&str, Registrar)] = &[
+    ("deactivated", Registrar::Deactivated),
+    ("full", Registrar::Full),
+    ("gap", Registrar::Gap),
+    ("giveup", Registrar::Giveup),
+    ("gone", Registrar::Gone),
+    ("gruu-less", Registrar::GruuLess),
+    ("invariant", Registrar::Invariant),
+    ("noresource", Registrar::Noresource),
+    ("partial", Registrar::Partial),
+    ("probation", Registrar::Probation),
+    ("refresh", Registrar::Refresh),
+    ("rejected", Registrar::Rejected),
+    ("stale", Registrar::Stale),
+    ("storm", Registrar::Storm),
+    ("timeout", Registrar::Timeout),
+];
+
+impl Registrar {
+    /// Why the subscription ends, when it does (RFC 6665 section 4.1.3).
+    pub fn reason(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Deactivated => "deactivated",
+            Self::Giveup => "giveup",
+            Self::Invariant => "invariant",
+            Self::Noresource => "noresource",
+            Self::Probation => "probation",
+            Self::Rejected => "rejected",
+            Self::Timeout => "timeout",
+            Self::Full
+            | Self::Gap
+            | Self::Gone
+            | Self::GruuLess
+            | Self::Partial
+            | Self::Refresh
+            | Self::Stale
+            | Self::Storm => return None,
+        })
+    }
+
+    /// Whether the engine may subscribe again after a while only.
+    pub fn retries_later(self) -> bool {
+        matches!(self, Self::Giveup | Self::Probation)
+    }
+
+    /// Whether the engine may subscribe again only after another REGISTER.
+    pub fn waits_for_register(self) -> bool {
+        matches!(self, Self::Invariant | Self::Noresource | Self::Rejected)
+    }
 }
 
 /// Names of behaviours, as in `--mix`.
@@ -63,8 +198,11 @@ pub const BEHAVIOURS: &[(&str, Behaviour)] = &[
 
 /// Names of receivers, as in `--receivers`.
 pub const RECEIVERS: &[(&str, Receiver)] = &[
+    ("abort", Receiver::Abort),
+    ("partial", Receiver::Partial),
     ("read", Receiver::Read),
     ("refuse", Receiver::Refuse),
+    ("reset", Receiver::Reset),
     ("slow", Receiver::Slow),
 ];
 

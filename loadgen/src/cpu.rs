@@ -93,6 +93,13 @@ pub fn read(pid: u32) -> Option<Usage> {
     Some(usage)
 }
 
+/// Most memory a process had at a time (`VmHWM`), KiB.
+pub fn peak_kib(pid: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = text.lines().find(|line| line.starts_with("VmHWM:"))?;
+    line.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,5 +114,6 @@ mod tests {
         assert_ne!(sum, 1);
         let used = read(std::process::id()).unwrap().since(&before);
         assert!(used.run_ns > 0);
+        assert!(peak_kib(std::process::id()).unwrap() > 1000);
     }
 }

@@ -1,5 +1,6 @@
 //! Everything this judge says, as templates: REGISTER, NOTIFY, MESSAGE, the answers of phones.
 
+use crate::behaviour::Refresher;
 use crate::identity::{Names, put_plain};
 use crate::scenario::Setup;
 use crate::template::{Digits, Template};
@@ -45,7 +46,7 @@ pub struct Forms {
     /// By devices and whether the telephone identity is registered too: text before and after the
     /// version.
     documents: Vec<[(Template, Template); 2]>,
-    answers: [Template; 3],
+    answers: [[Template; 2]; 3],
     /// Requests in the dialog of an INVITE of a sender: around the To value.
     in_invite: [Template; 2],
     /// `sip:host:port;transport=..` of the S-CSCF.
@@ -54,6 +55,9 @@ pub struct Forms {
     pub routes: [Vec<u8>; 2],
     via: String,
     host: String,
+    domain: String,
+    /// The services without their last word, as they stand in a feature tag.
+    icsi_prefix: String,
     /// The number that names write for user 0.
     first_user: u32,
 }
@@ -73,16 +77,16 @@ impl Forms {
             filler: filler(),
             register: Template::default(),
             documents: Vec::new(),
-            answers: [
-                Template::default(),
-                Template::default(),
-                Template::default(),
-            ],
+            answers: Default::default(),
             in_invite: [Template::default(), Template::default()],
             scscf_uri: scscf_uri.into_bytes(),
             routes,
             via: format!("Via: SIP/2.0/{transport} {host};branch=z9hG4bK"),
             host,
+            domain: setup.domain.clone(),
+            icsi_prefix: usual_icsi(setup)
+                .trim_end_matches("deferred")
+                .replace(':', "%3A"),
             first_user: setup.first_user,
         };
         forms.register = forms.render_register(setup);
@@ -106,7 +110,8 @@ impl Forms {
             ]);
         }
         for answer in [Answer::Active, Answer::Declined, Answer::Passive] {
-            forms.answers[answer as usize] = forms.render_answer(setup, answer);
+            forms.answers[answer as usize] =
+                ["uac", "uas"].map(|refresher| forms.render_answer(setup, answer, refresher));
         }
         forms
     }
@@ -192,8 +197,15 @@ impl Forms {
     }
 
     /// Appends the From-To part of the answer to an INVITE from Record-Route to the end.
-    pub fn put_answer(&self, answer: Answer, digits: &Digits, out: &mut Vec<u8>) {
-        self.answers[answer as usize].render(digits, out);
+    pub fn put_answer(
+        &self,
+        answer: Answer,
+        refresher: Refresher,
+        digits: &Digits,
+        out: &mut Vec<u8>,
+    ) {
+        let of_phone = usize::from(refresher != Refresher::Engine);
+        self.answers[answer as usize][of_phone].render(digits, out);
     }
 
     /// Appends a NOTIFY with the full state of `user` (f4-05).
@@ -201,6 +213,88 @@ impl Forms {
         let (before, after) =
             &self.documents[usize::from(notify.devices) - 1][usize::from(notify.tel)];
         let digits = self.digits(notify.user).binding(notify.binding);
+        self.put_notify_head(notify, out);
+        let digits_of_version = notify
+            .version
+            .checked_ilog10()
+            .map_or(1, |width| width as usize + 1);
+        put_plain((before.len() + digits_of_version + after.len()) as u64, out);
+        out.extend_from_slice(b"\r\n\r\n");
+        before.render(&digits, out);
+        put_plain(u64::from(notify.version), out);
+        after.render(&digits, out);
+    }
+
+    /// Appends a NOTIFY with a document of another shape.
+    pub fn put_shaped(&self, notify: &Notify<'_>, shape: &Shape, out: &mut Vec<u8>) {
+        let state = if shape.partial { "partial" } else { "full" };
+        let mut text = format!(
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
+             <reginfo xmlns=\"urn:ietf:params:xml:ns:reginfo\" \
+             xmlns:gr=\"urn:ietf:params:xml:ns:gruuinfo\" version=\"{}\" state=\"{state}\">\n",
+            notify.version
+        );
+        let user = self.first_user + notify.user;
+        let domain = &self.domain;
+        let parts = [
+            (format!("sip:+1555{user:07}@{domain}"), "r1", 0),
+            (format!("tel:+1555{user:07}"), "r2", notify.devices),
+        ];
+        for (aor, id, first) in &parts[..1 + usize::from(notify.tel)] {
+            self.shaped(&mut text, shape, (aor, id, *first), user);
+        }
+        text.push_str("</reginfo>\n");
+        self.put_notify_head(notify, out);
+        put_plain(text.len() as u64, out);
+        out.extend_from_slice(b"\r\n\r\n");
+        out.extend_from_slice(text.as_bytes());
+    }
+
+    fn shaped(
+        &self,
+        out: &mut String,
+        shape: &Shape,
+        (aor, id, first): (&str, &str, u8),
+        user: u32,
+    ) {
+        use core::fmt::Write as _;
+        let (domain, prefix) = (&self.domain, &self.icsi_prefix);
+        let phone = if id == "r1" { "" } else { ";user=phone" };
+        let _ = writeln!(
+            out,
+            "  <registration aor=\"{aor}\" id=\"{id}\" state=\"active\">"
+        );
+        for &(device, binding, how) in &shape.contacts {
+            let contact = first + device + 1;
+            let (state, event) = match how {
+                Contact::GruuLess | Contact::Registered => ("active", "registered"),
+                Contact::Refreshed => ("active", "refreshed"),
+                Contact::Unregistered => ("terminated", "unregistered"),
+            };
+            let instance = format!("urn:uuid:00000000-0000-1000-8000-{device:04}{user:08}");
+            let _ = write!(
+                out,
+                "    <contact id=\"c{contact}\" state=\"{state}\" event=\"{event}\" \
+                 duration-registered=\"3\" callid=\"reg-{device}-{user:08}-{binding:08}@198.51.100.7\" \
+                 cseq=\"1\" expires=\"3597\">\n      <uri>sip:+1555{user:07}@198.51.100.7:{port};\
+                 transport=tcp</uri>\n      <unknown-param name=\"+sip.instance\">\"&lt;{instance}&gt;\"\
+                 </unknown-param>\n      <unknown-param name=\"+g.3gpp.icsi-ref\">\
+                 \"{prefix}msg,{prefix}largemsg,{prefix}deferred\"</unknown-param>\n",
+                port = 5060 + u16::from(device),
+            );
+            if how != Contact::GruuLess {
+                let _ = writeln!(
+                    out,
+                    "      <gr:pub-gruu uri=\"sip:+1555{user:07}@{domain}{phone};gr={instance}\"/>"
+                );
+            }
+            out.push_str("    </contact>\n");
+        }
+        out.push_str("  </registration>\n");
+    }
+
+    /// Everything of a NOTIFY up to the value of Content-Length.
+    fn put_notify_head(&self, notify: &Notify<'_>, out: &mut Vec<u8>) {
         out.extend_from_slice(b"NOTIFY ");
         out.extend_from_slice(notify.target);
         out.extend_from_slice(b" SIP/2.0\r\n");
@@ -223,15 +317,6 @@ impl Forms {
         out.extend_from_slice(b">\r\nEvent: reg\r\nSubscription-State: ");
         out.extend_from_slice(notify.state);
         out.extend_from_slice(b"\r\nContent-Type: application/reginfo+xml\r\nContent-Length: ");
-        let digits_of_version = notify
-            .version
-            .checked_ilog10()
-            .map_or(1, |width| width as usize + 1);
-        put_plain((before.len() + digits_of_version + after.len()) as u64, out);
-        out.extend_from_slice(b"\r\n\r\n");
-        before.render(&digits, out);
-        put_plain(u64::from(notify.version), out);
-        after.render(&digits, out);
     }
 
     fn render_register(&self, setup: &Setup) -> Template {
@@ -304,7 +389,7 @@ impl Forms {
         }
     }
 
-    fn render_answer(&self, setup: &Setup, answer: Answer) -> Template {
+    fn render_answer(&self, setup: &Setup, answer: Answer, refresher: &str) -> Template {
         let domain = &setup.domain;
         let msrp = setup.msrp_listen;
         let family = if msrp.is_ipv4() { "IP4" } else { "IP6" };
@@ -327,9 +412,12 @@ impl Forms {
         );
         let length = Template::parse(&sdp).len();
         let timer = if setup.session_timer {
-            "Supported: timer\r\nRequire: timer\r\nSession-Expires: 1800;refresher=uac\r\n"
+            format!(
+                "Supported: timer\r\nRequire: timer\r\nSession-Expires: {};refresher={refresher}\r\n",
+                setup.session_expires_s
+            )
         } else {
-            ""
+            String::new()
         };
         Template::parse(&format!(
             "Record-Route: {}, {}\r\nContact: <sip:+1555{{u}}@phones.{domain}:5060;\
@@ -341,6 +429,28 @@ impl Forms {
             usual_icsi(setup).replace(':', "%3A"),
         ))
     }
+}
+
+/// A document that is not simply full state with new bindings.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    /// Whether it says what changed only.
+    pub partial: bool,
+    /// Devices, their bindings, and what is said of them.
+    pub contacts: Vec<(u8, u32, Contact)>,
+}
+
+/// What a document says of a contact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contact {
+    /// It is there, without a GRUU.
+    GruuLess,
+    /// It was refreshed.
+    Refreshed,
+    /// It is there.
+    Registered,
+    /// It is gone.
+    Unregistered,
 }
 
 /// What goes into a NOTIFY.

@@ -18,6 +18,7 @@
 pub mod arrivals;
 pub mod behaviour;
 pub mod capture;
+pub mod chaos;
 pub mod check;
 pub mod cli;
 pub mod cpu;
@@ -36,6 +37,7 @@ pub mod net;
 pub mod outcome;
 pub mod panel;
 pub mod pcap;
+pub mod relay;
 pub mod report;
 pub mod rules;
 pub mod scan;

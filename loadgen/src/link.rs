@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use crate::chaos::{Chaos, Fate};
+
 /// Number of a connection.
 pub type LinkId = u32;
 
@@ -38,6 +40,8 @@ pub struct Link {
     pub protocol: Protocol,
     /// The other side.
     pub peer: SocketAddr,
+    /// Which next hop took the connection.
+    pub hop: u8,
     /// Device index plus one of a connection that serves one session; zero for shared ones.
     pub device: u32,
     dirty: bool,
@@ -58,9 +62,25 @@ pub struct Outbox {
     pub closes: Vec<LinkId>,
     /// Octets queued in all.
     pub bytes: u64,
+    /// Ends of messages are kept on streams, too.
+    pub ends_kept: bool,
+    /// Connections to reset instead of closing them.
+    pub resets: Vec<LinkId>,
+    /// What chance does with datagrams.
+    pub chaos: Option<Chaos>,
+    /// Datagrams held back: link, nanoseconds, octets.
+    pub held: Vec<(LinkId, u64, Vec<u8>)>,
 }
 
 impl Outbox {
+    /// An outbox whose datagrams are left to chance.
+    pub fn new(chaos: Option<Chaos>) -> Self {
+        Self {
+            chaos,
+            ..Self::default()
+        }
+    }
+
     /// Registers a connection.
     pub fn add(&mut self, protocol: Protocol, peer: SocketAddr) -> LinkId {
         let fresh = || Link {
@@ -68,6 +88,7 @@ impl Outbox {
             ends: Vec::new(),
             protocol,
             peer,
+            hop: 0,
             device: 0,
             dirty: false,
             closed: false,
@@ -115,12 +136,53 @@ impl Outbox {
             link.buffer.clear();
             return;
         }
-        if link.protocol == Protocol::SipDatagram {
+        if link.protocol == Protocol::SipDatagram || self.ends_kept {
             link.ends.push(link.buffer.len() as u32);
         }
         if !link.dirty {
             link.dirty = true;
             self.dirty.push(id);
+        }
+    }
+
+    /// The message that ended last on a datagram link.
+    pub fn last(&self, id: LinkId) -> &[u8] {
+        let link = &self.links[id as usize];
+        match link.ends.as_slice() {
+            [.., before, end] => &link.buffer[*before as usize..*end as usize],
+            [end] => &link.buffer[..*end as usize],
+            [] => &[],
+        }
+    }
+
+    /// Lets chance have its way with the message that ended last on a datagram link.
+    pub fn fate(&mut self, id: LinkId) {
+        let Some(chaos) = &mut self.chaos else {
+            return;
+        };
+        let link = &mut self.links[id as usize];
+        if link.protocol != Protocol::SipDatagram {
+            return;
+        }
+        let start = match link.ends.as_slice() {
+            [.., before, _] => *before as usize,
+            _ => 0,
+        };
+        match chaos.draw() {
+            Fate::Pass => {}
+            Fate::Drop => {
+                link.ends.pop();
+                link.buffer.truncate(start);
+            }
+            Fate::Twice => {
+                link.buffer.extend_from_within(start..);
+                link.ends.push(link.buffer.len() as u32);
+            }
+            Fate::Later(wait) => {
+                link.ends.pop();
+                let bytes = link.buffer.split_off(start);
+                self.held.push((id, wait, bytes));
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-use crate::cpu::Usage;
+use crate::cpu::{self, Usage};
 use crate::curve::{self, Curve, Series};
 use crate::ledger::Balance;
 use crate::net::Mark;
@@ -233,6 +233,12 @@ pub struct Report {
     pub curves: Vec<Curve>,
     /// The measured step over time.
     pub series: Series,
+    /// Most memory this generator had at a time, KiB.
+    #[serde(default)]
+    pub own_peak_kib: u64,
+    /// Most memory the engine had at a time, KiB.
+    #[serde(default)]
+    pub engine_peak_kib: Option<u64>,
     /// All latencies in the interval log format of HdrHistogram.
     pub hlog: String,
     /// Trials of a search.
@@ -291,6 +297,8 @@ pub fn build(run: &Outcome) -> Report {
         curves: curve::curves(&run.latencies),
         series: curve::series(&run.timeline),
         hlog: curve::hlog(&curve::histograms(&run.latencies), measured_s),
+        own_peak_kib: cpu::peak_kib(std::process::id()).unwrap_or(0),
+        engine_peak_kib: setup.engine_pid.and_then(cpu::peak_kib),
         trials: Vec::new(),
         exit_code: EXIT_OK,
     };
@@ -591,6 +599,22 @@ impl Report {
             );
         }
         let _ = writeln!(out, "(* measured; in the deposit step a push is a deposit)");
+        let each = |kib: u64| kib * 1024 / self.devices.max(1);
+        let _ = write!(
+            out,
+            "memory   generator {} MiB at most, {} octets a device",
+            self.own_peak_kib >> 10,
+            each(self.own_peak_kib)
+        );
+        if let Some(kib) = self.engine_peak_kib {
+            let _ = write!(
+                out,
+                "; engine {} MiB, {} octets a device",
+                kib >> 10,
+                each(kib)
+            );
+        }
+        out.push('\n');
     }
 
     fn text_latencies(&self, out: &mut String) {

@@ -7,7 +7,11 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use crate::arrivals::{self, Arrival};
-use crate::behaviour::{BEHAVIOURS, Behaviour, Mix, RECEIVERS, Receiver};
+use crate::behaviour::{
+    BEHAVIOURS, Behaviour, HOPS, Hop, Mix, RECEIVERS, REFRESHERS, REGISTRARS, Receiver, Refresher,
+    Registrar,
+};
+use crate::chaos::Odds;
 use crate::forms::{Answer, BODY_MAX};
 use crate::world::Step;
 
@@ -24,6 +28,9 @@ pub const SHIPPED: &[(&str, &str)] = &[
     ("mix", include_str!("../scenarios/mix.toml")),
     ("fat", include_str!("../scenarios/fat.toml")),
     ("soak", include_str!("../scenarios/soak.toml")),
+    ("chaos", include_str!("../scenarios/chaos.toml")),
+    ("refresh", include_str!("../scenarios/refresh.toml")),
+    ("sessions", include_str!("../scenarios/sessions.toml")),
 ];
 
 /// The course of a run.
@@ -36,6 +43,8 @@ pub enum Kind {
     Signalling,
     /// Registered users; each deposit is pushed at once.
     Steady,
+    /// As full, but sessions stay: the engine lingers, and their timers are judged while they last.
+    Hold,
 }
 
 impl Kind {
@@ -45,6 +54,7 @@ impl Kind {
             Self::Full => "full",
             Self::Signalling => "signalling",
             Self::Steady => "steady",
+            Self::Hold => "hold",
         }
     }
 
@@ -52,7 +62,7 @@ impl Kind {
     pub fn measured(self) -> Step {
         match self {
             Self::Full => Step::Register,
-            Self::Signalling | Self::Steady => Step::Measure,
+            Self::Signalling | Self::Steady | Self::Hold => Step::Measure,
         }
     }
 }
@@ -279,9 +289,26 @@ pub struct Options {
     /// decline, not-acceptable, too-small, unavailable, silent; may repeat [default: answer]
     #[arg(long, value_name = "NAME:WEIGHT", value_delimiter = ',')]
     pub mix: Option<Vec<String>>,
-    /// What phones do with a SEND, NAME:WEIGHT of read, slow, refuse; may repeat [default: read]
+    /// What phones do with a SEND, NAME:WEIGHT of read, slow, partial, refuse, abort, reset;
+    /// may repeat [default: read]
     #[arg(long, value_name = "NAME:WEIGHT", value_delimiter = ',')]
     pub receivers: Option<Vec<String>>,
+    /// Next hops, each on a port of its own: those of worker n follow in steps of --workers. The first is
+    /// the S-CSCF itself [default: 1]
+    #[arg(long, value_name = "N")]
+    pub next_hops: Option<u8>,
+    /// How many of them refuse connections, the last ones [default: 0]
+    #[arg(long, value_name = "N")]
+    pub dead_hops: Option<u8>,
+    /// What a next hop does with an INVITE, NAME:WEIGHT of good, busy, close, oc; may repeat
+    /// [default: good]
+    #[arg(long, value_name = "NAME:WEIGHT", value_delimiter = ',')]
+    pub hops: Option<Vec<String>>,
+    /// What the registrar does with a trigger, NAME:WEIGHT of full, partial, gap, stale, refresh, gone,
+    /// gruu-less, storm, and ends of subscriptions deactivated, probation, giveup, timeout, rejected,
+    /// noresource, invariant; may repeat [default: full]
+    #[arg(long, value_name = "NAME:WEIGHT", value_delimiter = ',')]
+    pub registrar: Option<Vec<String>>,
     /// How long phones that ring ring, and phones that hang up stay, milliseconds [default: 200]
     #[arg(long, value_name = "MS")]
     pub ring_ms: Option<f64>,
@@ -291,6 +318,18 @@ pub struct Options {
     /// How long slow receivers take over a SEND, milliseconds [default: 100]
     #[arg(long, value_name = "MS")]
     pub slow_ms: Option<f64>,
+    /// Share of datagrams lost on purpose, in both directions (UDP) [default: 0]
+    #[arg(long, value_name = "SHARE")]
+    pub loss: Option<f64>,
+    /// Share of datagrams that come twice (UDP) [default: 0]
+    #[arg(long, value_name = "SHARE")]
+    pub duplicate: Option<f64>,
+    /// Share of datagrams that are late and so out of order (UDP) [default: 0]
+    #[arg(long, value_name = "SHARE")]
+    pub delay: Option<f64>,
+    /// Longest such delay, milliseconds [default: 20]
+    #[arg(long, value_name = "MS")]
+    pub delay_ms: Option<f64>,
     /// Send 100 before the 200 [default: true]
     #[arg(long, value_name = "BOOL")]
     pub trying: Option<bool>,
@@ -300,6 +339,13 @@ pub struct Options {
     /// Phones answer with a session timer [default: true]
     #[arg(long, value_name = "BOOL")]
     pub session_timer: Option<bool>,
+    /// Interval phones answer with, seconds [default: 1800]
+    #[arg(long, value_name = "SECONDS")]
+    pub session_expires_s: Option<u32>,
+    /// Who refreshes sessions, NAME:WEIGHT of engine, phone, silent; may repeat; judged in kind hold
+    /// [default: engine]
+    #[arg(long, value_name = "NAME:WEIGHT", value_delimiter = ',')]
+    pub refreshers: Option<Vec<String>>,
     /// Phones answer with msrp-cema [default: true]
     #[arg(long, value_name = "BOOL")]
     pub answer_cema: Option<bool>,
@@ -367,7 +413,7 @@ impl Options {
             workers, connections, domain, icsi, users, devices, tel_share, messages, body_bytes, rate,
             users_in_flight, arrivals, rate_to, steps, sine_period_s, sine_depth, storm_within_s,
             storm_shape, replay, late, late_bound_ms, pressure_bound, deposit_rate, deposits_in_flight, warmup_s, duration_s,
-            drain_s, reach_s, phone, mix, receivers, ring_ms, late_ms, slow_ms, trying, ringing, session_timer, answer_cema, expect_cema,
+            drain_s, reach_s, phone, mix, receivers, registrar, next_hops, dead_hops, hops, ring_ms, late_ms, slow_ms, loss, duplicate, delay, delay_ms, trying, ringing, session_timer, session_expires_s, refreshers, answer_cema, expect_cema,
             sendonly_session_level, check, uniqueness_window, sweep, objective, lag_bound_ms,
             engine_pid, cpu, seed, run_id, json, report_dir, ndjson, quiet);
     }
@@ -514,12 +560,20 @@ pub struct Setup {
     pub phone: Phone,
     pub mix: Mix<Behaviour>,
     pub receivers: Mix<Receiver>,
+    pub registrar: Mix<Registrar>,
+    pub next_hops: u8,
+    pub dead_hops: u8,
+    pub hops: Mix<Hop>,
     pub ring_ms: f64,
     pub late_ms: f64,
     pub slow_ms: f64,
+    /// What becomes of datagrams: `loss`, `duplicate`, `delay`, `delay_ms`.
+    pub chaos: Odds,
     pub trying: bool,
     pub ringing: bool,
     pub session_timer: bool,
+    pub session_expires_s: u32,
+    pub refreshers: Mix<Refresher>,
     pub answer_cema: bool,
     pub expect_cema: bool,
     pub sendonly_session_level: bool,
@@ -616,12 +670,42 @@ impl Setup {
                 Receiver::Read,
                 options.seed.unwrap_or(1) ^ 0x6d73_7270,
             )?,
+            next_hops: options.next_hops.unwrap_or(1),
+            dead_hops: options.dead_hops.unwrap_or(0),
+            hops: Mix::parse(
+                "hops",
+                &options.hops.unwrap_or_default(),
+                HOPS,
+                Hop::Good,
+                options.seed.unwrap_or(1) ^ 0x686f_7073,
+            )?,
+            registrar: Mix::parse(
+                "registrar",
+                &options.registrar.unwrap_or_default(),
+                REGISTRARS,
+                Registrar::Full,
+                options.seed.unwrap_or(1) ^ 0x7265_6769,
+            )?,
             ring_ms: options.ring_ms.unwrap_or(200.0),
             late_ms: options.late_ms.unwrap_or(1000.0),
             slow_ms: options.slow_ms.unwrap_or(100.0),
+            chaos: Odds {
+                loss: options.loss.unwrap_or(0.0),
+                duplicate: options.duplicate.unwrap_or(0.0),
+                delay: options.delay.unwrap_or(0.0),
+                delay_ms: options.delay_ms.unwrap_or(20.0),
+            },
             trying: options.trying.unwrap_or(true),
             ringing: options.ringing.unwrap_or(false),
             session_timer: options.session_timer.unwrap_or(true),
+            session_expires_s: options.session_expires_s.unwrap_or(1800),
+            refreshers: Mix::parse(
+                "refreshers",
+                &options.refreshers.unwrap_or_default(),
+                REFRESHERS,
+                Refresher::Engine,
+                options.seed.unwrap_or(1) ^ 0x7265_6672,
+            )?,
             answer_cema: options.answer_cema.unwrap_or(true),
             expect_cema: options.expect_cema.unwrap_or(true),
             sendonly_session_level: options.sendonly_session_level.unwrap_or(false),
@@ -751,6 +835,30 @@ impl Setup {
             return Err(format!(
                 "--body-bytes: {size} is not within 14 and {BODY_MAX}"
             ));
+        }
+        if !(1..=16).contains(&self.next_hops) || self.dead_hops >= self.next_hops {
+            return Err("--next-hops is within 1 and 16, and more than --dead-hops".into());
+        }
+        if self.transport == Transport::Udp && self.next_hops > 1 {
+            return Err("--next-hops: several are for --transport tcp".into());
+        }
+        if self.session_expires_s < 90 {
+            return Err(format!(
+                "--session-expires-s: {} is less than the 90 s of RFC 4028",
+                self.session_expires_s
+            ));
+        }
+        let odds = &self.chaos;
+        let shares = [odds.loss, odds.duplicate, odds.delay];
+        if shares.iter().any(|share| !(0.0..=1.0).contains(share))
+            || shares.iter().sum::<f64>() > 1.0
+        {
+            return Err("--loss, --duplicate and --delay are shares whose sum is at most 1".into());
+        }
+        if self.transport == Transport::Tcp && shares.iter().any(|&share| share > 0.0) {
+            return Err(
+                "--loss, --duplicate and --delay are about datagrams; add --transport udp".into(),
+            );
         }
         if self.transport == Transport::Udp && self.path_mtu.is_none() {
             return Err(

@@ -178,10 +178,26 @@ counters! {
     notices,
     /// Requests seen again, answered again.
     repeats,
+    /// Requests of ours sent again, over datagrams.
+    requests_resent,
+    /// Final answers of ours to INVITEs sent again, over datagrams.
+    answers_resent,
+    /// Requests and answers given up after 64 * T1.
+    requests_given_up,
+    /// Answers of the engine seen again.
+    answers_again,
+    /// Datagrams dropped on purpose.
+    chaos_dropped,
+    /// Datagrams sent or taken twice on purpose.
+    chaos_doubled,
+    /// Datagrams held back on purpose.
+    chaos_delayed,
     /// REGISTERs sent.
     registers,
     /// NOTIFYs sent.
     notifies,
+    /// Triggers that the registrar spoiled.
+    registrar_faults,
     /// NOTIFYs answered 200.
     notifies_answered,
     /// Messages deposited: MESSAGEs, and INVITEs of large ones.
@@ -208,12 +224,30 @@ counters! {
     refused,
     /// Sessions that phones ended.
     hung_up,
+    /// Refreshes that phones sent.
+    phone_refreshes,
+    /// Sessions that stood at the end of a hold.
+    sessions_held,
+    /// Sessions that the engine ended before, and not for want of a refresh.
+    sessions_ended,
+    /// Sessions that the engine ended for want of a refresh.
+    sessions_expired,
     /// SENDs that phones refused.
     sends_refused,
     /// MSRP SENDs received.
     sends,
     /// MSRP REPORTs sent.
     reports,
+    /// REPORT frames, of which several may be for one message.
+    report_frames,
+    /// MSRP connections that phones broke in the middle of a message.
+    media_broken,
+    /// INVITEs that next hops refused.
+    hop_refusals,
+    /// Connections that next hops closed on an INVITE.
+    hop_closes,
+    /// Answers in which next hops asked for less.
+    hop_wishes,
     /// MSRP connections accepted from the engine.
     msrp_accepted,
     /// MSRP connections opened to the engine.

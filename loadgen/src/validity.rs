@@ -63,7 +63,9 @@ pub fn reasons(run: &Outcome, phases: &[Phase], headline: &str) -> Vec<Reason> {
 impl Case<'_> {
     fn judge(&mut self) {
         let setup = &self.run.setup;
-        if self.phase.pushes == 0 {
+        if setup.kind == Kind::Hold {
+            self.held();
+        } else if self.phase.pushes == 0 {
             self.add(
                 "no-push",
                 "no push completed while measuring".to_owned(),
@@ -81,7 +83,8 @@ impl Case<'_> {
             self.schedule();
             self.pressure();
         }
-        if setup.kind != Kind::Full || setup.open_loop() {
+        let is_paced = !matches!(setup.kind, Kind::Full | Kind::Hold) || setup.open_loop();
+        if is_paced {
             self.saturation();
         }
         self.drops();
@@ -93,6 +96,19 @@ impl Case<'_> {
             what,
             remedy: remedy.into(),
         });
+    }
+
+    /// Sessions stayed as long as they were to.
+    fn held(&mut self) {
+        let counters = &self.run.counters;
+        let (held, ended) = (counters.sessions_held, counters.sessions_ended);
+        if held == 0 || ended > 0 {
+            self.add(
+                "not-held",
+                format!("{held} sessions stood at the end, {ended} were ended before"),
+                "raise push.linger_ms and push.max_session_s of the engine above the hold",
+            );
+        }
     }
 
     fn lag_p99_ms(&self) -> f64 {

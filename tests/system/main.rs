@@ -1,6 +1,7 @@
 //! Black-box tests: real sockets, real threads, real processes.
 
 mod datapath;
+mod judge;
 mod operators;
 mod policy;
 mod program;

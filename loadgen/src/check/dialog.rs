@@ -205,6 +205,17 @@ impl DialogCheck {
 
     /// Judges an ACK to a response other than 2xx.
     pub fn ack_refusal(&self, message: &Message<'_>, dialog: &Dialog, bench: &mut Bench<'_>) {
+        self.ack_refusal_tagged(message, dialog, &phone_tag(dialog.serial), bench);
+    }
+
+    /// Judges an ACK to a response other than 2xx whose To had `tag_of_response`.
+    pub fn ack_refusal_tagged(
+        &self,
+        message: &Message<'_>,
+        dialog: &Dialog,
+        tag_of_response: &[u8],
+        bench: &mut Bench<'_>,
+    ) {
         let branch = via_branch(message, self.transport, bench).unwrap_or(&[]);
         let branch_ok = self.hasher.hash(3, branch) == dialog.branch;
         bench.demand(branch_ok, Rule::Tx5, "branch is not the INVITE's");
@@ -216,7 +227,7 @@ impl DialogCheck {
             && self.hasher.hash(2, from_tag) == dialog.from_tag;
         bench.demand(ids_ok, Rule::Tx5, "Call-ID or From is not the INVITE's");
         let to_tag = message.value(Header::To).and_then(tag);
-        let to_ok = to_tag == Some(phone_tag(dialog.serial).as_slice());
+        let to_ok = to_tag == Some(tag_of_response);
         bench.demand(to_ok, Rule::Tx5, "To is not the response's");
         let route_ok = message.count(Header::Route) > 0;
         bench.demand(route_ok, Rule::Tx5, "ACK without the INVITE's Route");

@@ -59,6 +59,16 @@ pub enum Turn {
     Garbage,
     /// The first push is refused with 422; what it then sends must be good but for the case's text.
     Retry,
+    /// Over datagrams, a BYE that is repeated with other octets.
+    ChangedRepeat,
+    /// Over datagrams, a repeated answer with other octets.
+    ChangedAnswer,
+    /// An INVITE after a 503 that comes too early, or is another than before.
+    Hop(&'static str),
+    /// In a session that stays, a refresh or an end at a wrong time or with a wrong answer.
+    Held(&'static str),
+    /// What must not follow a fault of the registrar, whose name this is.
+    After(&'static str),
     /// Not wrong: an UPDATE in the dialog.
     GoodUpdate,
     /// Not wrong: a CANCEL of the INVITE.
@@ -92,6 +102,32 @@ impl Case {
         }
     }
 
+    /// Whether SIP goes by datagrams.
+    pub fn datagrams(&self) -> bool {
+        matches!(
+            self.fault,
+            Fault::Turn(Turn::ChangedRepeat | Turn::ChangedAnswer)
+        )
+    }
+
+    /// What the registrar does, when it is not simply good.
+    pub fn registrar(&self) -> Option<&'static str> {
+        match self.fault {
+            Fault::Turn(Turn::After(name)) => Some(name),
+            Fault::Turn(_) | Fault::Text { .. } => None,
+        }
+    }
+
+    /// Who refreshes sessions, when they stay.
+    pub fn refresher(&self) -> Option<&'static str> {
+        match self.fault {
+            Fault::Turn(Turn::Held("end-late" | "no-end")) => Some("silent"),
+            Fault::Turn(Turn::Held("role" | "larger" | "min-se")) => Some("phone"),
+            Fault::Turn(Turn::Held(_)) => Some("engine"),
+            Fault::Turn(_) | Fault::Text { .. } => None,
+        }
+    }
+
     /// What the case does, in a few words.
     pub fn about(&self) -> String {
         match self.fault {
@@ -121,6 +157,26 @@ pub static CASES: &[Case] = &[
     ),
     Case::turn(Rule::Reg5, Turn::NothingQueued, false),
     Case::turn(Rule::Rsp31, Turn::SecondInvite, false),
+    Case::turn(Rule::Reg2, Turn::After("stale"), true),
+    Case::turn(Rule::Reg2, Turn::After("gap"), true),
+    Case::turn(Rule::Reg4, Turn::After("gone"), true),
+    Case::turn(Rule::Reg5, Turn::After("refresh"), true),
+    Case::turn(Rule::PushA, Turn::After("gruu-less"), true),
+    Case::turn(Rule::Sub7, Turn::After("rejected"), true),
+    Case::turn(Rule::Sub7, Turn::After("probation"), true),
+    Case::turn(Rule::Rsp28, Turn::Hop("early"), true),
+    Case::turn(Rule::Nh3, Turn::Hop("cseq"), true),
+    Case::turn(Rule::Nh3, Turn::Hop("branch"), true),
+    Case::turn(Rule::St8, Turn::Held("early"), false),
+    Case::turn(Rule::St8, Turn::Held("late"), false),
+    Case::turn(Rule::St8, Turn::Held("never"), false),
+    Case::turn(Rule::St13, Turn::Held("end-late"), false),
+    Case::turn(Rule::St13, Turn::Held("no-end"), false),
+    Case::turn(Rule::St14, Turn::Held("role"), false),
+    Case::turn(Rule::St14, Turn::Held("larger"), false),
+    Case::turn(Rule::St15, Turn::Held("min-se"), false),
+    Case::turn(Rule::Tx7, Turn::ChangedRepeat, false),
+    Case::turn(Rule::Sx1, Turn::ChangedAnswer, false),
     Case::text(
         Rule::PushB,
         Invite,

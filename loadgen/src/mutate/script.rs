@@ -4,7 +4,7 @@ use super::cases::{Case, Fault, Turn};
 use super::text::{ICSI, RUN, answer, cancel, head, in_dialog, invite, reframed, subscribe};
 use crate::ledger::NONE;
 use crate::link::{LinkId, Protocol};
-use crate::scenario::{Kind, Options, Setup};
+use crate::scenario::{Kind, Options, Setup, Transport};
 use crate::world::World;
 
 /// Which message of a push is broken.
@@ -60,20 +60,32 @@ impl Script {
              msrp_listen = \"127.0.0.1:2856\"\n"
         );
         let mut options = Options::parse("self-test", &text).expect("constant options");
+        options.registrar = case.registrar().map(|name| vec![format!("{name}:1")]);
+        let protocol = if case.datagrams() {
+            options.transport = Some(Transport::Udp);
+            options.path_mtu = Some(65_535);
+            Protocol::SipDatagram
+        } else {
+            Protocol::Sip
+        };
         if case.before == Some(Turn::Retry) {
             options.mix = Some(vec!["too-small:1".to_owned()]);
         }
-        options.kind = Some(if case.declined {
+        options.session_expires_s = Some(if case.refresher().is_some() { 90 } else { 1800 });
+        options.refreshers = case.refresher().map(|name| vec![format!("{name}:1")]);
+        options.kind = Some(if case.refresher().is_some() {
+            Kind::Hold
+        } else if case.declined {
             Kind::Signalling
         } else {
             Kind::Full
         });
         let setup = Setup::resolve(options, RUN).expect("constant options");
         let mut world = World::new(setup);
-        world.open_links(Protocol::Sip);
+        world.open_links(protocol);
         let peer = "127.0.0.1:9".parse().expect("a constant address");
         let (sip, msrp) = (
-            world.outbox.add(Protocol::Sip, peer),
+            world.outbox.add(protocol, peer),
             world.outbox.add(Protocol::Msrp, peer),
         );
         Self {
@@ -115,6 +127,12 @@ impl Script {
             Some(broken) => reframed(&broken),
             None => text,
         };
+        let text = if self.case.datagrams() {
+            text.replace("SIP/2.0/TCP", "SIP/2.0/UDP")
+                .replace(":5070;transport=tcp", ":5070;transport=udp")
+        } else {
+            text
+        };
         self.world.handle_sip(self.sip, text.as_bytes());
         self.settle();
     }
@@ -148,6 +166,9 @@ impl Script {
     fn arrive(&mut self) {
         let user = self.user;
         self.world.send_deposit(user, 0);
+        if self.case.registrar().is_some() {
+            self.world.arm(user, 0, u8::MAX);
+        }
         self.settle();
         self.sip(
             Spot::MessageAnswer,
@@ -293,6 +314,40 @@ impl Script {
                 self.push(0);
                 self.sip_in(Spot::Bye, "BYE", 0, "Supported: timer\r\n");
             }
+            Turn::ChangedRepeat => {
+                self.push(0);
+                let whose = (self.serial, self.user, 0);
+                let text = in_dialog("BYE", 2, whose, "Supported: timer\r\n");
+                self.sip(Spot::Bye, text.clone());
+                self.sip(
+                    Spot::Bye,
+                    text.replace("Supported: timer", "Supported: TIMER"),
+                );
+            }
+            Turn::ChangedAnswer => {
+                let branch = format!("n{:08}00000001", self.user);
+                let text = answer("200 OK", &branch, "NOTIFY", "");
+                self.sip(Spot::NotifyAnswer, text);
+                let text = answer("200 OK", &branch, "NOTIFY", "Server: another\r\n");
+                self.sip(Spot::NotifyAnswer, text);
+            }
+            Turn::After(fault) => {
+                // The second time there is an old version.
+                for _ in 0..2 {
+                    self.world.provoke(self.user);
+                    self.settle();
+                }
+                match fault {
+                    "gap" => self.world.pump(6_000_000_000),
+                    "rejected" | "probation" => {
+                        let text = subscribe(self.user);
+                        self.sip(Spot::Subscribe, text);
+                    }
+                    _ => self.invite(0),
+                }
+            }
+            Turn::Hop(how) => self.hop(how),
+            Turn::Held(how) => self.held(how),
             Turn::NothingQueued => {
                 self.push(0);
                 self.invite(0);
@@ -331,6 +386,66 @@ impl Script {
         let text = invite(self.serial, self.user, 0);
         assert!(text.contains(&new), "the identifier is not there: {new}");
         self.sip(Spot::Invite, reframed(&text.replace(&new, &old)));
+    }
+
+    /// A session that stays, and its timers.
+    fn held(&mut self, how: &str) {
+        self.invite(0);
+        self.ack(0);
+        self.send(0, true);
+        let (seconds, update) = match how {
+            "early" => (40.0, true),
+            "late" => (47.0, true),
+            "end-late" => (63.0, false),
+            "never" | "no-end" => (70.0, false),
+            _ => (45.0, false),
+        };
+        self.world.pump((seconds * 1e9) as u64);
+        self.settle();
+        match how {
+            "never" | "no-end" => self.world.finish(),
+            "end-late" => self.sip_in(Spot::Bye, "BYE", 0, "Supported: timer\r\n"),
+            _ if update => {
+                let extra = format!(
+                    "Supported: timer\r\nSession-Expires: 90;refresher=uac\r\n\
+                     Contact: <sip:push@127.0.0.1:5060>;+g.3gpp.icsi-ref=\"{ICSI}\";automata\r\n"
+                );
+                self.sip_in(Spot::Update, "UPDATE", 0, &extra);
+            }
+            _ => {
+                let (expires, more) = match how {
+                    "role" => ("90;refresher=uas", ""),
+                    "larger" => ("1800;refresher=uac", ""),
+                    _ => ("90;refresher=uac", "Min-SE: 90\r\n"),
+                };
+                let (index, serial) = (self.user * 2, self.serial);
+                let branch = format!("u{index:010}{serial:08}00000001");
+                let lines = format!("Require: timer\r\nSession-Expires: {expires}\r\n{more}");
+                let text = answer("200 OK", &branch, "UPDATE", &lines);
+                self.sip(Spot::Update, text);
+            }
+        }
+    }
+
+    /// A next hop answers 503, and the INVITE that follows is not as it must be.
+    fn hop(&mut self, how: &str) {
+        self.world.provoke_hops();
+        self.invite(0);
+        let (n, user) = (self.serial, self.user);
+        match how {
+            "early" => {
+                self.world.pump(500_000_000);
+                self.settle();
+                self.invite(1);
+            }
+            "cseq" => {
+                let again = invite(n, user, 0)
+                    .replacen(&format!("z9hG4bKi{n:08}"), &format!("z9hG4bKr{n:08}"), 1)
+                    .replace("CSeq: 1 INVITE", "CSeq: 2 INVITE");
+                self.sip(Spot::Invite, again);
+            }
+            _ => self.sip(Spot::Invite, invite(n, user, 0)),
+        }
     }
 
     /// Sends the messages that only some pushes have.

@@ -9,7 +9,8 @@ use super::udp::datagram_socket;
 /// Listening sockets, taken before the world is built, so that port 0 works.
 #[derive(Debug)]
 pub struct Listeners {
-    pub(super) sip: Option<std::net::TcpListener>,
+    /// One for each next hop that takes connections, the S-CSCF first.
+    pub(super) sip: Vec<std::net::TcpListener>,
     pub(super) datagram: Option<std::net::UdpSocket>,
     pub(super) msrp: std::net::TcpListener,
 }
@@ -20,14 +21,19 @@ impl Listeners {
         let listen = |name, address: SocketAddr| {
             listener(address).map_err(|error| DriveError::Bind(name, address, error))
         };
-        let (mut sip, mut datagram) = (None, None);
+        let (mut sip, mut datagram) = (Vec::new(), None);
         match setup.transport {
             crate::scenario::Transport::Tcp => {
                 let socket = listen("--scscf-listen", setup.scscf_listen)?;
                 if let Ok(address) = socket.local_addr() {
                     setup.scscf_listen = address;
                 }
-                sip = Some(socket);
+                sip.push(socket);
+                for hop in 1..u16::from(setup.next_hops - setup.dead_hops) {
+                    let mut address = setup.scscf_listen;
+                    address.set_port(address.port() + hop * setup.workers);
+                    sip.push(listen("--next-hops", address)?);
+                }
             }
             crate::scenario::Transport::Udp => {
                 let address = setup.scscf_listen;

@@ -70,6 +70,8 @@ struct Shared {
 struct Waker {
     notify: Notify,
     closing: RefCell<bool>,
+    /// The connection ends with a reset.
+    reset: RefCell<bool>,
 }
 
 /// Handle on a running world.
@@ -99,14 +101,11 @@ impl Driver {
             done: Notify::new(),
             datagrams: Notify::new(),
         });
-        if let Some(socket) = listeners.sip {
-            accept(&shared, TcpListener::from_std(socket), Protocol::Sip);
+        for (hop, socket) in (0..).zip(listeners.sip) {
+            accept(&shared, TcpListener::from_std(socket), Protocol::Sip, hop);
         }
-        accept(
-            &shared,
-            TcpListener::from_std(listeners.msrp),
-            Protocol::Msrp,
-        );
+        let msrp = TcpListener::from_std(listeners.msrp);
+        accept(&shared, msrp, Protocol::Msrp, 0);
         let datagram = listeners.datagram.is_some();
         if let Some(socket) = listeners.datagram {
             let socket = tokio::net::UdpSocket::from_std(socket).expect("inside the runtime");
@@ -226,6 +225,9 @@ fn flush(shared: &Rc<Shared>) {
             let waker = renew(shared, connect.link);
             tokio_uring::spawn(outgoing(Rc::clone(shared), connect, waker));
         }
+    }
+    while let Some(link) = world.outbox.resets.pop() {
+        *shared.waker(link).reset.borrow_mut() = true;
     }
     while let Some(link) = world.outbox.closes.pop() {
         let waker = shared.waker(link);

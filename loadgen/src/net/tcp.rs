@@ -5,6 +5,7 @@
 //! them.
 
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd as _;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ const MSRP_READ: usize = 4 * 1024;
 /// Largest read buffer of an MSRP connection, octets.
 const MSRP_READ_MAX: usize = 256 * 1024;
 
-pub(super) fn accept(shared: &Rc<Shared>, listener: TcpListener, protocol: Protocol) {
+pub(super) fn accept(shared: &Rc<Shared>, listener: TcpListener, protocol: Protocol, hop: u8) {
     let shared = Rc::clone(shared);
     tokio_uring::spawn(async move {
         loop {
@@ -36,7 +37,9 @@ pub(super) fn accept(shared: &Rc<Shared>, listener: TcpListener, protocol: Proto
                     Protocol::Msrp => world.counters.msrp_accepted += 1,
                     Protocol::Sip | Protocol::SipDatagram => world.counters.sip_accepted += 1,
                 }
-                world.outbox.add(protocol, peer)
+                let link = world.outbox.add(protocol, peer);
+                world.outbox.link(link).hop = hop;
+                link
             };
             let waker = renew(&shared, link);
             tokio_uring::spawn(incoming(Rc::clone(&shared), stream, link, protocol, waker));
@@ -176,7 +179,13 @@ async fn write_all(shared: &Rc<Shared>, stream: &TcpStream, link: LinkId, waker:
         shared.world.borrow_mut().outbox.take(link, &mut spare);
         if spare.is_empty() {
             if *waker.closing.borrow() {
-                let _ = stream.shutdown(std::net::Shutdown::Both);
+                let how = if *waker.reset.borrow() && linger_not(stream).is_ok() {
+                    // Our reader ends, and the last close of the socket resets the connection.
+                    std::net::Shutdown::Read
+                } else {
+                    std::net::Shutdown::Both
+                };
+                let _ = stream.shutdown(how);
                 return;
             }
             waker.notify.notified().await;
@@ -190,4 +199,15 @@ async fn write_all(shared: &Rc<Shared>, stream: &TcpStream, link: LinkId, waker:
             return;
         }
     }
+}
+
+/// Makes the close of a connection a reset. The runtime lends no socket, so this goes by a duplicate.
+fn linger_not(stream: &TcpStream) -> std::io::Result<()> {
+    let own = rustix::process::pidfd_open(
+        rustix::process::getpid(),
+        rustix::process::PidfdFlags::empty(),
+    )?;
+    let flags = rustix::process::PidfdGetfdFlags::empty();
+    let socket = rustix::process::pidfd_getfd(&own, stream.as_raw_fd(), flags)?;
+    socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO))
 }

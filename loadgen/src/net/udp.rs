@@ -141,6 +141,7 @@ fn receive_batch(shared: &Rc<Shared>, socket: &UdpSocket, receiver: &mut Receive
     let now = shared.now();
     world.now = now;
     world.counters.turns += 1;
+    // Only an empty receive tells the runtime that nothing is left, so the last one is in vain.
     for _ in 0..CALLS {
         if receiver.receive(socket).is_err() || receiver.filled.is_empty() {
             break;
@@ -152,28 +153,11 @@ fn receive_batch(shared: &Rc<Shared>, socket: &UdpSocket, receiver: &mut Receive
             world.counters.datagrams_in += datagrams.len() as u64;
             world.counters.receives += 1;
             for bytes in datagrams {
-                let _ = world.handle_sip(link, bytes);
-            }
-        }
-        if receiver.filled.len() < RECEIVES {
-            // There is no more, most likely. Only an empty receive tells the runtime so.
-            let mut probe = [0; 1];
-            if socket
-                .try_io(Interest::READABLE, || nothing_left(socket, &mut probe))
-                .is_err()
-            {
-                break;
+                world.handle_datagram(link, bytes);
             }
         }
     }
     world.pump(now);
-}
-
-/// Fails, as the runtime wants it, when nothing waits in the socket.
-fn nothing_left(socket: &UdpSocket, probe: &mut [u8]) -> io::Result<()> {
-    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_PEEK;
-    nix::sys::socket::recv(socket.as_raw_fd(), probe, flags)?;
-    Ok(())
 }
 
 /// A train that may take more: its size, its octets and where its datagrams lie.

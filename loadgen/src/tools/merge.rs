@@ -35,6 +35,8 @@ pub fn merge(reports: &[Report]) -> Result<Report, String> {
                 None => sum.phases.push(phase.clone()),
             }
         }
+        sum.own_peak_kib += one.own_peak_kib;
+        sum.engine_peak_kib = sum.engine_peak_kib.max(one.engine_peak_kib);
         add_series(&mut sum, one);
         add_histograms(&mut histograms, curve::read_hlog(&one.hlog)?)?;
     }

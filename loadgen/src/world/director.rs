@@ -156,6 +156,8 @@ impl World {
         self.now = now;
         self.look_at_gate();
         self.pump_later();
+        self.pump_resend();
+        self.pump_faults();
         self.release_stalled();
         match self.director.step {
             Step::Connect => {
@@ -197,7 +199,9 @@ impl World {
     /// When the next trigger of an open loop is due.
     pub fn next_due(&self) -> Option<u64> {
         let trigger = self.next_trigger();
-        trigger.into_iter().chain(self.next_later()).min()
+        let later = self.next_later().into_iter().chain(self.resend.next());
+        let later = later.chain(self.faults.next());
+        trigger.into_iter().chain(later).min()
     }
 
     fn next_trigger(&self) -> Option<u64> {
@@ -336,7 +340,7 @@ impl World {
                 break;
             };
             self.director.cursor += 1;
-            let waiting = self.arm(user, due);
+            let waiting = self.arm(user, due, u8::MAX);
             if !sweep {
                 self.counters.triggers_due += 1;
                 self.counters.triggers_sent += 1;
@@ -349,6 +353,7 @@ impl World {
         if self.director.cursor == total && self.director.open == 0 {
             let next = match self.setup.kind {
                 Kind::Full => Step::Drain,
+                Kind::Hold => Step::Measure,
                 Kind::Signalling | Kind::Steady if sweep => Step::Drain,
                 Kind::Signalling | Kind::Steady => Step::Warmup,
             };
@@ -379,7 +384,7 @@ impl World {
         };
         if self.setup.open_loop() && (measuring || self.paced_warmup()) {
             self.pump_open(end);
-        } else if !self.setup.open_loop() {
+        } else if !self.setup.open_loop() && self.setup.kind != Kind::Hold {
             self.pump_closed(end);
         }
         if self.now >= end {
@@ -455,11 +460,15 @@ impl World {
             Kind::Steady => {
                 self.director.deposits_open += 1;
                 self.send_deposit(user, due);
-                self.arm(user, due);
+                self.arm(user, due, u8::MAX);
                 self.counters.triggers_sent += 1;
             }
-            Kind::Signalling | Kind::Full => {
-                self.arm(user, due);
+            Kind::Signalling | Kind::Full | Kind::Hold => {
+                if self.has_faults() && self.faulty_trigger(user, due) {
+                    self.counters.triggers_sent += 1;
+                    return;
+                }
+                self.arm(user, due, u8::MAX);
                 if self.send_notify(user, b"active;expires=599999") {
                     self.counters.triggers_sent += 1;
                 } else {
@@ -471,15 +480,16 @@ impl World {
         }
     }
 
-    /// Marks the user's devices as waited for; `false` when nothing is queued for them.
-    fn arm(&mut self, user: u32, due: u64) -> bool {
+    /// Marks the user's devices in `mask` as waited for; `false` when nothing is queued for them.
+    pub(crate) fn arm(&mut self, user: u32, due: u64, mask: u8) -> bool {
         let (now, deadline) = (self.now, self.now + seconds(self.setup.drain_s));
         let entry = &mut self.users[user as usize];
         let first = entry.first_device as usize;
         entry.open = 0;
         for number in 0..entry.devices {
             let device = &mut self.devices[first + usize::from(number)];
-            device.pending = self.ledger.oldest_for(&entry.queue, number).is_some();
+            device.pending =
+                mask & (1 << number) != 0 && self.ledger.oldest_for(&entry.queue, number).is_some();
             device.trigger_due = due;
             device.trigger_sent = now;
             entry.open += u8::from(device.pending);

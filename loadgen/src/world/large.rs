@@ -43,7 +43,7 @@ impl World {
     pub(super) fn send_large(&mut self, user: u32, class: usize, number: u32, sip: LinkId) {
         let out = self.outbox.buffer(sip);
         self.forms.put_invite(class, user, u64::from(number), out);
-        self.outbox.sent(sip);
+        self.request_sent(sip);
         let large = Large {
             user,
             class,
@@ -71,6 +71,10 @@ impl World {
             return;
         }
         let to = message.value(Header::To).unwrap_or(&[]).to_vec();
+        if !self.larges[&number].path.is_empty() {
+            // The 2xx came again: so does its ACK.
+            return self.large_request(number, b"ACK", b"k", &to, b"");
+        }
         if message.status >= 300 {
             self.large_request(number, b"ACK", b"i", &to, b"");
             self.larges.remove(&number);
@@ -121,7 +125,12 @@ impl World {
         let out = self.outbox.buffer(sip);
         self.forms
             .put_in_invite(user, u64::from(number), (method, kind), (target, to), out);
-        self.outbox.sent(sip);
+        if method == b"ACK" {
+            self.outbox.sent(sip);
+            self.outbox.fate(sip);
+        } else {
+            self.request_sent(sip);
+        }
     }
 
     /// The message whose sender's session a frame is for.

@@ -115,12 +115,41 @@ impl World {
             self.respond(link, frame, b"413 No room");
             return;
         }
+        if matches!(receiver, Receiver::Abort | Receiver::Reset) && frame.body.is_some() {
+            return self.break_off(link, index, receiver == Receiver::Reset);
+        }
+        self.reports_in_parts = receiver == Receiver::Partial;
         let before = self.outbox.peek(link).buffer.len();
         self.receive(link, frame, (user, device, index));
         if receiver == Receiver::Slow {
             let bytes = self.outbox.link(link).buffer.split_off(before);
             let ms = self.setup.slow_ms;
             self.later(super::mood::Kind::Media, ms, link, index, bytes);
+        }
+    }
+
+    /// The phone breaks its connection; what it did not get stays with the engine.
+    fn break_off(&mut self, link: LinkId, index: usize, reset: bool) {
+        self.counters.media_broken += 1;
+        let device = &mut self.devices[index];
+        device.excused = true;
+        device.holds = true;
+        if self.outbox.peek(link).device == 0 {
+            // Other sessions of this moment share the connection.
+            self.broken_at = self.now;
+        }
+        if reset {
+            self.outbox.resets.push(link);
+        }
+        self.outbox.closes.push(link);
+    }
+
+    /// Whether a session shared a connection that another phone broke.
+    pub(super) fn excuse_broken(&mut self, index: usize) {
+        let device = &mut self.devices[index];
+        if self.broken_at != 0 && device.answered_at <= self.broken_at {
+            device.excused = true;
+            device.holds = true;
         }
     }
 
@@ -237,13 +266,18 @@ impl World {
             let entry = &self.devices[index];
             let due = match self.setup.kind {
                 Kind::Steady => self.ledger.row(number).map_or(0, |row| row.intended_at),
-                Kind::Full | Kind::Signalling => entry.trigger_due,
+                Kind::Full | Kind::Signalling | Kind::Hold => entry.trigger_due,
             };
             self.latencies
                 .record(Stage::TriggerToDelivered, due, self.now);
         }
         if judged {
             self.judge_message_id(number, frame);
+        }
+        let queue = &self.users[user as usize].queue;
+        if self.holds_sessions() && self.ledger.oldest_for(queue, device).is_none() {
+            // The session stays; who waited for the delivery goes on.
+            self.push_over(user, device, index);
         }
     }
 
@@ -337,8 +371,24 @@ impl World {
 
     /// Appends a success report over all octets (f1-09).
     fn report(&mut self, link: LinkId, frame: &Frame<'_>, total: usize) {
+        let half = total / 2;
+        if self.reports_in_parts && half > 0 {
+            self.report_range(link, frame, (half + 1, total, total));
+            self.report_range(link, frame, (1, (half + 10).min(total), total));
+        } else {
+            self.report_range(link, frame, (1, total, total));
+        }
         self.counters.reports += 1;
-        let number = self.counters.reports;
+    }
+
+    fn report_range(
+        &mut self,
+        link: LinkId,
+        frame: &Frame<'_>,
+        (from, to, total): (usize, usize, usize),
+    ) {
+        self.counters.report_frames += 1;
+        let number = self.counters.report_frames;
         let out = self.outbox.buffer(link);
         out.extend_from_slice(b"MSRP rp");
         put_fixed(number, 12, out);
@@ -348,8 +398,10 @@ impl World {
         out.extend_from_slice(frame.to_path);
         out.extend_from_slice(b"\r\nMessage-ID: ");
         out.extend_from_slice(frame.message_id);
-        out.extend_from_slice(b"\r\nByte-Range: 1-");
-        crate::identity::put_plain(total as u64, out);
+        out.extend_from_slice(b"\r\nByte-Range: ");
+        crate::identity::put_plain(from as u64, out);
+        out.push(b'-');
+        crate::identity::put_plain(to as u64, out);
         out.push(b'/');
         crate::identity::put_plain(total as u64, out);
         out.extend_from_slice(b"\r\nStatus: 000 200 OK\r\n-------rp");

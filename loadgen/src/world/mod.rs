@@ -2,15 +2,20 @@
 //! machine. It gets octets and the time, and appends octets to an outbox; the driver does the rest.
 
 mod director;
+mod faults;
+mod hops;
 mod large;
 mod media;
 mod mood;
 mod phone;
+mod refresh;
 mod registrar;
+mod resend;
 
 use std::net::SocketAddr;
 
-use crate::behaviour::Behaviour;
+use crate::behaviour::{Behaviour, Hop, Refresher, Registrar};
+use crate::chaos::Chaos;
 use crate::check::dialog::{Dialog, DialogCheck};
 use crate::check::invite::{InviteCheck, Policy};
 use crate::check::sdp::DirectionLevel;
@@ -63,10 +68,16 @@ pub struct Device {
     judged: bool,
     /// What the phone does with this push.
     behaviour: Behaviour,
+    /// Who refreshes this session.
+    refresher: Refresher,
+    /// When it was refreshed last.
+    refreshed_at: u64,
     /// The phone cut this session short, so not every message is owed.
     excused: bool,
     /// Pushes so far, as far as what the phone does is drawn from them.
     nth: u32,
+    /// The binding shown last, where a registrar shows devices one by one.
+    binding: u32,
     /// The last INVITE was declined while it named the oldest message: the engine holds it.
     holds: bool,
     /// Intended time of the outstanding trigger.
@@ -110,6 +121,18 @@ pub struct User {
     open: u8,
     /// Counts triggers, to tell a stalled one from its successor.
     trigger: u32,
+    /// Third-party REGISTERs sent for it.
+    registers: u32,
+    /// Triggers drawn from the registrar's mix.
+    faults: u32,
+    /// The last of them.
+    fault: Registrar,
+    /// No push is due before.
+    hushed_until: u64,
+    /// No SUBSCRIBE is due before.
+    unsubscribed_until: u64,
+    /// A refresh of the subscription is due.
+    owes_refresh: bool,
     /// A client that waits for answers would wait for this one.
     lane: bool,
 }
@@ -140,6 +163,18 @@ pub struct World {
     pub now: u64,
     /// Octets that leave later.
     waiting: mood::Waiting,
+    /// What is sent again over datagrams.
+    resend: resend::Resend,
+    /// Dialogs of phones that refresh.
+    sides: refresh::Sides,
+    /// What next hops have done.
+    hops: hops::Hops,
+    /// When a phone last broke a connection that sessions share.
+    broken_at: u64,
+    /// The phone that reports now does so in parts.
+    reports_in_parts: bool,
+    /// What the registrar has in mind.
+    faults: faults::Faults,
     /// The measured step over time.
     pub timeline: Timeline,
     /// The schedule.
@@ -188,11 +223,17 @@ impl World {
             active_paths: vec![None; devices.len()],
             users,
             devices,
-            outbox: Outbox::default(),
+            outbox: outbox(&setup),
             latencies: Latencies::default(),
             counters: Counters::default(),
             now: 0,
             waiting: mood::Waiting::default(),
+            resend: resend::Resend::default(),
+            faults: faults::Faults::default(),
+            sides: refresh::Sides::default(),
+            hops: hops::Hops::default(),
+            broken_at: 0,
+            reports_in_parts: false,
             timeline: Timeline::default(),
             director: Director::new(&setup),
             engine_links: Vec::new(),
@@ -277,9 +318,20 @@ impl World {
 
     fn message(&mut self, link: LinkId, message: &Message<'_>) {
         if message.status != 0 {
-            self.response(message);
+            if !self.remembers() || self.first_answer(message) {
+                self.response(message);
+            }
             return;
         }
+        let kept = self.remembers() && !matches!(message.method, Method::Invite | Method::Ack);
+        if kept && self.answered_before(link, message) {
+            return;
+        }
+        self.request(link, message);
+        self.request_done();
+    }
+
+    fn request(&mut self, link: LinkId, message: &Message<'_>) {
         match message.method {
             Method::Invite => self.invite(link, message),
             Method::Ack => self.ack(link, message),
@@ -321,7 +373,7 @@ impl World {
         put_head(out, message, status, to_tag);
         out.extend_from_slice(tail);
         out.extend_from_slice(b"Content-Length: 0\r\n\r\n");
-        self.outbox.sent(link);
+        self.reply_sent(link);
     }
 
     /// Whether the next push is judged.
@@ -355,6 +407,7 @@ impl World {
 
     /// Closes the books: what should have come and did not.
     pub fn finish(&mut self) {
+        self.judge_held();
         for device in &self.devices {
             if device.call == Call::Answered && device.judged {
                 self.violations
@@ -395,6 +448,16 @@ fn put_head(out: &mut Vec<u8>, message: &Message<'_>, status: &[u8], to_tag: Opt
     out.extend_from_slice(b"\r\nCSeq: ");
     out.extend_from_slice(message.value(Header::CSeq).unwrap_or(&[]));
     out.extend_from_slice(b"\r\n");
+}
+
+/// An outbox for a setup.
+fn outbox(setup: &Setup) -> Outbox {
+    let mut outbox = Outbox::new(Chaos::new(
+        setup.chaos,
+        setup.seed ^ u64::from(setup.worker) << 32,
+    ));
+    outbox.ends_kept = !setup.hops.is_only(Hop::Good);
+    outbox
 }
 
 /// A number for a device that does not depend on how users are shared out.

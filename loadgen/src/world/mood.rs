@@ -35,6 +35,10 @@ pub(super) enum Kind {
     Bye,
     /// MSRP of a slow receiver.
     Media,
+    /// The connection of a session that is over was to be closed by the engine.
+    Close,
+    /// A refresh of the phone is due; its octets are made then.
+    Refresh,
 }
 
 /// What waits, by time.
@@ -59,13 +63,24 @@ impl World {
                 return;
             };
             let device = &mut self.devices[later.index];
+            if later.kind == Kind::Close {
+                if device.media == later.link + 1 && device.dialog.serial == later.serial {
+                    self.close_media(later.index);
+                }
+                continue;
+            }
             let live = device.dialog.serial == later.serial
                 && match later.kind {
                     Kind::Answer => device.call == Call::Ringing,
-                    Kind::Bye => device.call == Call::Confirmed,
+                    Kind::Bye | Kind::Refresh => device.call == Call::Confirmed,
                     Kind::Media => !self.outbox.peek(later.link).closed,
+                    Kind::Close => false,
                 };
             if !live {
+                continue;
+            }
+            if later.kind == Kind::Refresh {
+                self.phone_refresh(later.index);
                 continue;
             }
             if later.kind == Kind::Answer {
@@ -75,7 +90,11 @@ impl World {
             self.outbox
                 .buffer(later.link)
                 .extend_from_slice(&later.bytes);
-            self.outbox.sent(later.link);
+            match later.kind {
+                Kind::Answer => self.final_sent(later.link, later.serial),
+                Kind::Bye => self.request_sent(later.link),
+                Kind::Close | Kind::Media | Kind::Refresh => self.outbox.sent(later.link),
+            }
         }
     }
 
@@ -111,13 +130,18 @@ impl World {
         let device = &mut self.devices[index];
         device.call = Call::Refused;
         device.holds = true;
-        let tag = phone_tag(device.dialog.serial);
-        self.reply(link, message, status, Some(&tag), tail);
+        let serial = device.dialog.serial;
+        let out = self.outbox.buffer(link);
+        put_head(out, message, status, Some(&phone_tag(serial)));
+        out.extend_from_slice(tail);
+        out.extend_from_slice(b"Content-Length: 0\r\n\r\n");
+        self.final_sent(link, serial);
     }
 
     /// ACK to a refusal (TX-5): hop by hop, so all of it is the INVITE's but for the tag of To.
     pub(super) fn ack_refusal(&mut self, message: &Message<'_>, whose: (u32, u8, usize)) {
         let (user, device_number, index) = whose;
+        self.final_acknowledged(self.devices[index].dialog.serial);
         let device = &mut self.devices[index];
         if device.judged {
             let mut bench = bench(&mut self.violations, message);
@@ -169,7 +193,8 @@ impl World {
         let device = &mut self.devices[index];
         device.call = Call::Refused;
         device.holds = true;
-        let tag = phone_tag(device.dialog.serial);
+        let serial = device.dialog.serial;
+        let tag = phone_tag(serial);
         let number = message.cseq().map_or(0, |(number, _)| number);
         let out = self.outbox.buffer(link);
         put_head(out, message, b"487 Request Terminated", Some(&tag));
@@ -178,7 +203,7 @@ impl World {
         out.truncate(end);
         out.extend_from_slice(b"INVITE\r\nContent-Length: 0\r\n\r\n");
         debug_assert!(number > 0, "a CANCEL that was judged has a CSeq");
-        self.outbox.sent(link);
+        self.final_sent(link, serial);
     }
 
     /// A BYE of the phone in the dialog that an INVITE opens.

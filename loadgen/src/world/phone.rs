@@ -1,7 +1,7 @@
 //! Phones: the answering side of a push.
 
 use super::{Call, World, bench, device_key, put_head};
-use crate::behaviour::Behaviour;
+use crate::behaviour::{Behaviour, Refresher};
 use crate::check::dialog::{Dialog, phone_tag};
 use crate::check::invite::{InviteCheck, Push};
 use crate::forms::Answer;
@@ -11,13 +11,20 @@ use crate::rules::Rule;
 use crate::scan::{Header, Message};
 use crate::stats::Stage;
 
+/// How long a phone waits for the engine to close the connection of a session that is over.
+const LEAVE_MS: f64 = 500.0;
+
 impl World {
     /// A push INVITE.
     pub(super) fn invite(&mut self, link: LinkId, message: &Message<'_>) {
         let judged = self.sample();
+        if self.hop_takes(link, message) {
+            return;
+        }
         if let Some(index) = self.repeated(message) {
             return self.answer_again(link, message, index);
         }
+        self.forget_retry(message);
         let retries = self.expects_retry(message);
         let read = if judged {
             self.invites.retry = retries;
@@ -38,16 +45,18 @@ impl World {
         if judged && retries {
             self.judge_retry(message, index, &dialog);
         }
+        if judged && !retries {
+            self.judge_trigger(push.user, index, message.bytes);
+        }
+        let free = self.devices[index].call == Call::Idle || self.is_cut_off(index);
+        let hold = self.holds_sessions();
+        let refresher = self.draw_refresher(push.user, push.device, self.devices[index].nth + 1);
         let user = &self.users[push.user as usize];
         let oldest = self.ledger.oldest_for(&user.queue, push.device);
         let device = &mut self.devices[index];
         if judged {
             let mut bench = bench(&mut self.violations, message);
-            bench.demand(
-                device.call == Call::Idle || retries,
-                Rule::Rsp31,
-                "a second push to one device",
-            );
+            bench.demand(free || retries, Rule::Rsp31, "a second push to one device");
             let wanted = user.registered && oldest.is_some();
             bench.demand(
                 wanted,
@@ -74,6 +83,7 @@ impl World {
                 .mix
                 .draw(device_key(&self.names, push.user, push.device), device.nth)
         };
+        device.refresher = if hold { refresher } else { Refresher::Engine };
         device.dialog = dialog;
         device.call = Call::Answered;
         device.fed = false;
@@ -100,11 +110,12 @@ impl World {
         if answer == Answer::Active {
             self.active_paths[index] = Some(push.path.into());
         }
+        self.session_begins(message, index);
         self.behave(link, message, (push.user, push.device, index), answer);
     }
 
     /// The dialog that an INVITE begins, by the hashes of its identifiers.
-    fn dialog_from(&mut self, push: &Push<'_>) -> Dialog {
+    pub(super) fn dialog_from(&mut self, push: &Push<'_>) -> Dialog {
         let [call_id, from_tag, branch, _, path] = push.hashes.unwrap_or_else(|| {
             let of = |salt, bytes| self.hasher.hash(salt, bytes);
             [
@@ -124,6 +135,23 @@ impl World {
             invite_cseq: push.cseq,
             last_cseq: push.cseq,
             serial: self.next_serial(),
+        }
+    }
+
+    /// Behind bad hops an INVITE after a 422 may be lost, and the next one a new push.
+    fn forget_retry(&mut self, message: &Message<'_>) {
+        if !self.has_bad_hops() {
+            return;
+        }
+        let call_id = message.value(Header::CallId).unwrap_or(&[]);
+        let call_id = self.hasher.hash(1, call_id);
+        if let Some((user, device, _)) = self.names.read_gruu(message.target)
+            && let Some(index) = self.device_index(user, device)
+        {
+            let device = &mut self.devices[index];
+            if device.call == Call::Retry && device.dialog.call_id != call_id {
+                device.call = Call::Idle;
+            }
         }
     }
 
@@ -168,10 +196,12 @@ impl World {
                     self.reply(link, message, b"180 Ringing", Some(&tag), b"");
                     ms = self.setup.ring_ms;
                 }
+                let refresher = self.devices[index].refresher;
                 let mut bytes = Vec::with_capacity(2048);
                 put_head(&mut bytes, message, b"200 OK", Some(&tag));
                 let digits = self.forms.digits(user).device(number).serial(serial);
-                self.forms.put_answer(answer, &digits, &mut bytes);
+                self.forms
+                    .put_answer(answer, refresher, &digits, &mut bytes);
                 self.later(super::mood::Kind::Answer, ms, link, index, bytes);
             }
             Behaviour::Fork => {
@@ -202,7 +232,7 @@ impl World {
 
     /// The device that has this very INVITE in progress: a retransmission.
     fn repeated(&self, message: &Message<'_>) -> Option<usize> {
-        if self.transport != b"UDP" {
+        if !self.remembers() {
             return None;
         }
         let push = InviteCheck::read(&self.names, message)?;
@@ -213,28 +243,17 @@ impl World {
 
     fn answer_again(&mut self, link: LinkId, message: &Message<'_>, index: usize) {
         self.counters.repeats += 1;
-        let Some(push) = InviteCheck::read(&self.names, message) else {
-            return;
-        };
-        let answer = if self.accepting {
-            self.setup.phone.answer(push.device)
-        } else {
-            Answer::Declined
-        };
-        match (
-            self.devices[index].call,
-            self.devices[index].behaviour.refusal(),
-        ) {
-            (Call::Refused, Some((status, tail))) => {
-                let tag = phone_tag(self.devices[index].dialog.serial);
-                self.reply(link, message, status, Some(&tag), tail);
+        let device = &self.devices[index];
+        let serial = device.dialog.serial;
+        match device.call {
+            Call::Ringing if device.behaviour == Behaviour::Ring => {
+                self.reply(link, message, b"180 Ringing", Some(&phone_tag(serial)), b"");
             }
-            (Call::Ringing, _) => self.reply(link, message, b"100 Trying", None, b""),
-            (Call::Answered | Call::Confirmed, _) => {
-                let serial = self.devices[index].dialog.serial;
-                self.answer(link, message, (push.user, push.device), answer, serial);
-            }
-            (Call::Idle | Call::Retry | Call::Refused, _) => {}
+            Call::Ringing => self.reply(link, message, b"100 Trying", None, b""),
+            // The very answer, which is repeated until its ACK anyway.
+            Call::Answered | Call::Refused => self.final_again(serial),
+            // RFC 6026 section 7.1: absorbed.
+            Call::Confirmed | Call::Idle | Call::Retry => {}
         }
     }
 
@@ -259,11 +278,13 @@ impl World {
         if self.setup.ringing {
             self.reply(link, message, b"180 Ringing", Some(&tag), b"");
         }
+        let index = self.device_index(user, device).unwrap_or(0);
+        let refresher = self.devices[index].refresher;
         let out = self.outbox.buffer(link);
         put_head(out, message, b"200 OK", Some(&tag));
         let digits = self.forms.digits(user).device(device).serial(serial);
-        self.forms.put_answer(answer, &digits, out);
-        self.outbox.sent(link);
+        self.forms.put_answer(answer, refresher, &digits, out);
+        self.final_sent(link, serial);
     }
 
     /// The device an in-dialog request is for, by the Contact of our 2xx; complains when it is not.
@@ -288,6 +309,9 @@ impl World {
 
     /// ACK to our 2xx.
     pub(super) fn ack(&mut self, _link: LinkId, message: &Message<'_>) {
+        if self.hop_acknowledged(message) {
+            return;
+        }
         self.counters.acks += 1;
         if let Some((user, number, _)) = self.names.read_gruu(message.target)
             && let Some(index) = self.device_index(user, number)
@@ -302,10 +326,15 @@ impl World {
             self.counters.strays += 1;
             return;
         };
+        let call_id = message.value(Header::CallId).unwrap_or(&[]);
+        let repeated =
+            self.remembers() && self.hasher.hash(1, call_id) == self.devices[index].dialog.call_id;
         let device = &mut self.devices[index];
         if device.judged {
             let mut bench = bench(&mut self.violations, message);
-            if device.call == Call::Idle {
+            if device.call == Call::Idle && repeated {
+                self.counters.repeats += 1;
+            } else if device.call == Call::Idle {
                 bench.fail(Rule::Dlg6, "ACK without a dialog");
             } else {
                 self.dialogs.ack(message, &mut device.dialog, &mut bench);
@@ -315,8 +344,13 @@ impl World {
             return;
         }
         device.call = Call::Confirmed;
+        let (serial, answered_at) = (device.dialog.serial, device.answered_at);
         self.latencies
-            .record(Stage::AnswerToAck, device.answered_at, self.now);
+            .record(Stage::AnswerToAck, answered_at, self.now);
+        self.final_acknowledged(serial);
+        if self.holds_sessions() {
+            self.session_stands(index);
+        }
         if self.active_paths[index].is_some() {
             self.open_media(user, device_number, index);
         }
@@ -335,12 +369,15 @@ impl World {
             );
             return;
         };
+        let unordered = self.is_out_of_order() || self.is_cut_off(index);
+        let remembers = self.remembers();
+        self.excuse_broken(index);
         let device = &mut self.devices[index];
         let same_call = message
             .value(Header::CallId)
             .is_some_and(|call_id| self.hasher.hash(1, call_id) == device.dialog.call_id);
         if device.call == Call::Idle {
-            let repeated = same_call && self.transport == b"UDP";
+            let repeated = same_call && remembers;
             if repeated {
                 self.counters.repeats += 1;
             } else {
@@ -358,7 +395,7 @@ impl World {
         self.counters.byes += 1;
         if device.judged {
             let mut bench = bench(&mut self.violations, message);
-            let confirmed = device.call == Call::Confirmed;
+            let confirmed = device.call == Call::Confirmed || unordered;
             bench.demand(confirmed, Rule::Dlg8, "BYE before the ACK");
             self.dialogs.bye(message, &mut device.dialog, &mut bench);
             let owed = device.owed;
@@ -378,9 +415,10 @@ impl World {
             self.counters.strays += 1;
         }
         device.call = Call::Idle;
+        self.judge_end(index, message.bytes);
         self.counters.pushes += 1;
         self.reply(link, message, b"200 OK", None, b"");
-        self.close_media(index);
+        self.leave_media(index);
         self.push_done(user, device_number, index);
     }
 
@@ -413,13 +451,16 @@ impl World {
         if device.judged {
             let mut bench = bench(&mut self.violations, message);
             self.dialogs.update(message, &mut device.dialog, &mut bench);
+            self.judge_refresh(index, message.bytes);
         }
         let mut tail = b"Contact: <".to_vec();
         tail.extend_from_slice(message.target);
         tail.extend_from_slice(
             b">\r\nAllow: INVITE, ACK, CANCEL, BYE, UPDATE, MESSAGE\r\nSupported: timer\r\n\
-              Require: timer\r\nSession-Expires: 1800;refresher=uac\r\n",
+              Require: timer\r\nSession-Expires: ",
         );
+        crate::identity::put_plain(u64::from(self.setup.session_expires_s), &mut tail);
+        tail.extend_from_slice(b";refresher=uac\r\n");
         self.reply(link, message, b"200 OK", None, &tail);
     }
 
@@ -492,12 +533,23 @@ impl World {
             );
             return;
         };
+        // That of the last session may not be closed yet.
+        self.close_media(index);
         let media = self.outbox.connect(Protocol::Msrp, address);
         self.outbox.link(media).device = index as u32 + 1;
         self.devices[index].media = media + 1;
         self.counters.msrp_opened += 1;
         let serial = self.devices[index].dialog.serial;
         self.bind(media, &path, user, device, serial);
+    }
+
+    /// The session is over: who ended it closes the connection, and the phone only when that takes long.
+    fn leave_media(&mut self, index: usize) {
+        let media = self.devices[index].media;
+        if media != 0 {
+            let kind = super::mood::Kind::Close;
+            self.later(kind, LEAVE_MS, media - 1, index, Vec::new());
+        }
     }
 
     pub(super) fn close_media(&mut self, index: usize) {

@@ -2,7 +2,7 @@
 
 use super::{NO_LINK, World, bench};
 use crate::check::subscribe;
-use crate::forms::{Notify, REGISTRATION_S, put_subscription_tag};
+use crate::forms::{Notify, REGISTRATION_S, Shape, put_subscription_tag};
 use crate::identity::read_digits;
 use crate::ledger::{Deposit, NONE};
 use crate::link::{LinkId, Protocol};
@@ -18,9 +18,13 @@ impl World {
     /// Sends a third-party REGISTER for `user`.
     pub(crate) fn send_register(&mut self, user: u32) {
         let link = self.engine_link(user);
-        self.users[user as usize].registered = true;
-        self.forms.put_register(user, 1, self.outbox.buffer(link));
-        self.outbox.sent(link);
+        let entry = &mut self.users[user as usize];
+        entry.registered = true;
+        entry.registers += 1;
+        let cseq = entry.registers;
+        self.forms
+            .put_register(user, cseq, self.outbox.buffer(link));
+        self.request_sent(link);
         self.counters.registers += 1;
     }
 
@@ -36,19 +40,35 @@ impl World {
         }
         let out = self.outbox.buffer(link);
         self.forms.put_message(class, user, u64::from(number), out);
-        self.outbox.sent(link);
+        self.request_sent(link);
     }
 
     /// Shows every device of `user` with a new binding; nothing without a subscription.
     pub(super) fn send_notify(&mut self, user: u32, state: &[u8]) -> bool {
-        let entry = &mut self.users[user as usize];
-        if entry.subscription.is_empty() {
+        if self.users[user as usize].subscription.is_empty() {
             return false;
         }
+        if self.has_faults() {
+            self.rebind(user, u8::MAX);
+        } else {
+            self.users[user as usize].binding += 1;
+        }
+        self.send_document(user, state, None);
+        true
+    }
+
+    /// Sends a NOTIFY with a document of another shape.
+    pub(super) fn send_shape(&mut self, user: u32, state: &[u8], shape: &Shape) {
+        if !self.users[user as usize].subscription.is_empty() {
+            self.send_document(user, state, Some(shape));
+        }
+    }
+
+    fn send_document(&mut self, user: u32, state: &[u8], shape: Option<&Shape>) {
+        let entry = &mut self.users[user as usize];
         let (contact, rest) = entry.subscription.split_at(usize::from(entry.contact_len));
         let (from, call_id) = rest.split_at(usize::from(entry.from_len));
         entry.notify_cseq += 1;
-        entry.binding += 1;
         entry.notified_at = self.now;
         self.scratch.clear();
         self.names.put_aor(user, &mut self.scratch);
@@ -65,13 +85,15 @@ impl World {
             binding: entry.binding,
             state,
         };
-        self.forms
-            .put_notify(&notify, self.outbox.buffer(entry.notify_link));
+        let out = self.outbox.buffer(entry.notify_link);
+        match shape {
+            None => self.forms.put_notify(&notify, out),
+            Some(shape) => self.forms.put_shaped(&notify, shape, out),
+        }
         entry.version += 1;
         let link = entry.notify_link;
-        self.outbox.sent(link);
+        self.request_sent(link);
         self.counters.notifies += 1;
-        true
     }
 
     /// SUBSCRIBE: answered and followed by a NOTIFY with the full state.
@@ -109,8 +131,16 @@ impl World {
             initial.then_some(tag.as_slice()),
             &tail,
         );
+        self.judge_subscribe(user, initial, message.bytes);
         self.remember_subscription(user, initial, message);
+        if !initial && expires > 0 && self.has_faults() {
+            // Asked to repeat the state, the registrar has no news.
+            return self.show_again(user);
+        }
         self.wave_notify(user, expires);
+        if initial && expires > 0 {
+            self.fault_behind(user);
+        }
     }
 
     fn remember_subscription(&mut self, user: u32, initial: bool, message: &Message<'_>) {
@@ -121,8 +151,8 @@ impl World {
         let link = self.notify_link(contact);
         let entry = &mut self.users[user as usize];
         if initial {
+            // CSeq goes on: with the user it makes the branch.
             entry.version = 0;
-            entry.notify_cseq = 0;
         }
         entry.notify_link = link;
         entry.contact_len = u16::try_from(contact.len()).unwrap_or(0);
@@ -199,6 +229,7 @@ impl World {
             Some(b'r') => self.register_answered(message, &branch[1..]),
             Some(b'n') => self.notify_answered(message, &branch[1..]),
             Some(b'b') => self.phone_bye_answered(message, &branch[1..]),
+            Some(b'u') => self.phone_refresh_answered(message, &branch[1..]),
             _ => self.counters.strays += 1,
         }
     }

@@ -144,6 +144,139 @@ fn judges_the_order_of_requests_in_a_push() {
     assert_eq!(broken(&bed), ["DLG-8"]);
 }
 
+/// A world whose SIP goes by datagrams, with one user of one device.
+fn datagram_bed(more: &str) -> Bed {
+    let text = format!(
+        "kind = \"full\"\nusers = 4\ndevices = \"1\"\ntel_share = 0.0\ntransport = \"udp\"\n\
+         path_mtu = 65535\nengine = \"127.0.0.1:5060\"\nscscf_listen = \"127.0.0.1:5070\"\n{more}"
+    );
+    let setup = Setup::resolve(Options::parse("test", &text).unwrap(), 1).unwrap();
+    let mut world = World::new(setup);
+    world.open_links(Protocol::SipDatagram);
+    let peer = "127.0.0.1:9".parse().unwrap();
+    let link = world.outbox.add(Protocol::SipDatagram, peer);
+    Bed { world, link }
+}
+
+impl Bed {
+    /// Everything that goes to any peer, as text.
+    fn all(&mut self) -> String {
+        let mut all = Vec::new();
+        for link in std::mem::take(&mut self.world.outbox.dirty) {
+            let mut bytes = Vec::new();
+            self.world.outbox.take(link, &mut bytes);
+            all.extend(bytes);
+        }
+        String::from_utf8(all).unwrap()
+    }
+
+    fn at(&mut self, seconds: f64) -> String {
+        self.world.pump((seconds * 1e9) as u64);
+        self.all()
+    }
+}
+
+#[test]
+fn a_request_over_datagrams_is_repeated_until_it_is_answered_and_no_longer_than_timer_f() {
+    let mut bed = datagram_bed("");
+    bed.world.send_register(1);
+    let first = bed.all();
+    assert!(first.starts_with("REGISTER "), "{first}");
+    let mut sent = Vec::new();
+    for step in 1..400 {
+        let seconds = f64::from(step) / 10.0;
+        let again = bed.at(seconds);
+        if !again.is_empty() {
+            assert_eq!(again, first, "the same octets");
+            sent.push(seconds);
+        }
+    }
+    assert_eq!(sent[..5], [0.5, 1.5, 3.5, 7.5, 11.5]);
+    assert!(sent.last().unwrap() < &32.0 && sent.len() == 10, "{sent:?}");
+    assert_eq!(bed.world.counters.requests_given_up, 1);
+
+    let mut bed = datagram_bed("");
+    bed.world.send_register(1);
+    let request = bed.all();
+    bed.at(0.6);
+    let via = request
+        .lines()
+        .find(|line| line.starts_with("Via"))
+        .unwrap();
+    let answer = format!(
+        "SIP/2.0 200 OK\r\n{via}\r\nFrom: <sip:a>;tag=1\r\nTo: <sip:b>;tag=2\r\nCall-ID: c\r\n\
+         CSeq: 1 REGISTER\r\nContact: <sip:127.0.0.1:5070;transport=udp>;expires=600000\r\n\
+         Content-Length: 0\r\n\r\n"
+    );
+    bed.world.handle_datagram(bed.link, answer.as_bytes());
+    bed.world.handle_datagram(bed.link, answer.as_bytes());
+    assert_eq!(bed.world.counters.answers_again, 1);
+    assert_eq!(bed.world.violations.total(), 0);
+    for step in 7..400 {
+        assert_eq!(bed.at(f64::from(step) / 10.0), "");
+    }
+}
+
+// Proves: TX-7, SX-1
+#[test]
+fn a_2xx_over_datagrams_is_repeated_until_its_ack_and_a_repeated_bye_gets_the_same_answer() {
+    let mut bed = datagram_bed("");
+    for user in 0..2 {
+        bed.world.send_deposit(user, 0);
+        bed.world.send_register(user);
+    }
+    bed.all();
+    let udp = |text: String| {
+        text.replace("SIP/2.0/TCP", "SIP/2.0/UDP")
+            .replace(":5070;transport=tcp", ":5070;transport=udp")
+    };
+    let invite = udp(invite(1, 1, 0)).replace(
+        "000000000001\r\nContribution",
+        "000000000001\r\nContribution",
+    );
+    bed.world.handle_datagram(bed.link, invite.as_bytes());
+    let answers = bed.all();
+    let answer = answers[answers.find("SIP/2.0 200").unwrap()..].to_owned();
+    let count = |text: &str| text.matches(answer.as_str()).count();
+    assert_eq!(count(&bed.at(0.51)), 1);
+    assert_eq!(count(&bed.at(1.52)), 1);
+    bed.world.handle_datagram(bed.link, invite.as_bytes());
+    assert_eq!(count(&bed.all()), 1, "the INVITE came again");
+    assert_eq!(bed.world.counters.answers_resent, 2);
+    bed.world
+        .handle_datagram(bed.link, udp(in_dialog("ACK", 1, 1, 1, 0)).as_bytes());
+    for step in 16..400 {
+        assert_eq!(count(&bed.at(f64::from(step) / 10.0)), 0);
+    }
+    let bye = udp(in_dialog("BYE", 2, 1, 1, 0));
+    bed.world.handle_datagram(bed.link, bye.as_bytes());
+    let first = bed.all();
+    bed.world.handle_datagram(bed.link, bye.as_bytes());
+    assert_eq!(bed.all(), first);
+    assert!(first.starts_with("SIP/2.0 200 OK"), "{first}");
+    assert_eq!(bed.world.counters.byes, 1);
+}
+
+#[test]
+fn lost_doubled_and_late_datagrams_are_counted_and_only_those() {
+    let mut bed = datagram_bed("loss = 0.2\nduplicate = 0.2\ndelay = 0.2\ndelay_ms = 5.0\n");
+    for user in 0..400 {
+        bed.world.send_register(user % 4);
+    }
+    let registers = bed.all().matches("REGISTER sip:").count() as u64;
+    bed.at(0.1);
+    let counters = bed.world.counters;
+    let lost = counters.chaos_dropped + counters.chaos_delayed;
+    assert_eq!(registers + lost, 400 + counters.chaos_doubled);
+    for count in [
+        counters.chaos_dropped,
+        counters.chaos_doubled,
+        counters.chaos_delayed,
+    ] {
+        assert!((50..110).contains(&count), "{counters:?}");
+    }
+}
+
 /// CPU time of this thread, nanoseconds: the machine may be shared.
 fn thread_time() -> u128 {
     if std::env::var_os("PUSHES").is_some() {

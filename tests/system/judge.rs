@@ -1,0 +1,189 @@
+//! The judge's scenarios against the real engine, small.
+#![expect(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "the surroundings of these tests are plain blocking threads and must work"
+)]
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::program::{Directory, Engine, any, volley};
+
+/// Ports in a row that nobody listens on just now, below those the kernel gives out.
+fn ports(count: u16) -> u16 {
+    let mut first = 20_000 + u16::try_from(std::process::id() % 8000).unwrap();
+    loop {
+        let free = |port: u16| TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], port))).is_ok();
+        if (first..first + count).all(free) {
+            return first;
+        }
+        first += count;
+    }
+}
+
+/// An engine whose S-CSCFs listen from `first` on, one for each worker; `more` goes to `[push]`.
+fn config(directory: &Directory, first: u16, (workers, hops): (u16, u16), more: &str) -> String {
+    let hop = |port: u16| format!("{{ address = \"127.0.0.1:{port}\", connections = 2 }}");
+    let of = |worker: u16| {
+        let hops = (0..hops).map(|at| hop(first + worker + at * workers));
+        hops.collect::<Vec<_>>().join(", ")
+    };
+    let scscf = |worker: u16| {
+        format!(
+            "{{ names = [\"127.0.0.1:{}\"], next_hops = [{}] }}",
+            first + worker,
+            of(worker)
+        )
+    };
+    let others: Vec<String> = (1..workers).map(scscf).collect();
+    format!(
+        "[node]\ndrain_s = 2\n[sip]\nlisten = \"{}\"\nnext_hops = [{}]\nscscf = [{}]\n\
+         [identity]\npf_uri = \"sip:cpm-pf@home.example\"\ndomains = [\"home.example\"]\n\
+         [push]\n{more}\n[msrp]\nlisten = \"127.0.0.1:0\"\nguard = false\nreuse = true\n\
+         [store]\ndir = \"{}\"\nsegment_mib = 4\n[selection]\ncoalesce_ms = 0\nbackoff_ms = 1000\n\
+         [limits]\nusers_max = 10000\npushes_max = 10000\n",
+        any(),
+        of(0),
+        others.join(", "),
+        directory.store().display()
+    )
+}
+
+/// Runs a scenario; gives the exit code and the report.
+fn judged(
+    directory: &Directory,
+    config: &str,
+    (scenario, first): (&str, u16),
+    more: &[&str],
+) -> (Option<i32>, Value) {
+    let path = directory.0.join("judged.toml");
+    fs::write(&path, config).unwrap();
+    let engine = Engine::start(&path);
+    let report = directory.0.join("report.json");
+    let output = volley()
+        .args(["judge", "run", "--quiet", "--scenario", scenario])
+        .args(["--engine", &engine.sip().to_string()])
+        .args(["--scscf-listen", &format!("127.0.0.1:{first}")])
+        .args(["--msrp-listen", &format!("127.0.0.1:{}", first + 20)])
+        .args(["--json", report.to_str().unwrap()])
+        .args(more)
+        .output()
+        .unwrap();
+    let text = read(&report);
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    let report = serde_json::from_str(&text).unwrap_or(Value::String(words));
+    (output.status.code(), report)
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+fn count(report: &Value, name: &str) -> u64 {
+    report["counters"][name].as_u64().unwrap_or(0)
+}
+
+// Proves: NH-1
+#[test]
+fn the_users_of_each_worker_are_reached_by_their_own_scscf() {
+    let (directory, first) = (Directory::new(), ports(24));
+    let config = config(&directory, first, (3, 1), "linger_ms = 0");
+    let more = ["--workers", "3", "--users", "300"];
+    let (code, report) = judged(&directory, &config, ("full", first), &more);
+    assert_eq!(code, Some(0), "{report:#}");
+    assert_eq!(report["ledger"]["expected"], report["ledger"]["delivered"]);
+    assert_eq!(report["users"], 300);
+    assert_eq!(count(&report, "strays"), 0);
+}
+
+// Proves: NH-3, SUB-7, REG-2, MSRP-22
+#[test]
+fn nothing_is_lost_in_chaos() {
+    let (directory, first) = (Directory::new(), ports(24));
+    let config = config(&directory, first, (1, 3), "linger_ms = 0");
+    let more = ["--users", "120", "--next-hops", "3", "--dead-hops", "1"];
+    let (code, report) = judged(&directory, &config, ("chaos", first), &more);
+    assert_eq!(report["broken"], Value::Array(Vec::new()), "{report:#}");
+    assert_eq!(report["ledger"]["lost"], 0, "{report:#}");
+    assert_eq!(report["ledger"]["duplicated"], 0);
+    // A busy machine may make the generator late; nothing else may be wrong.
+    assert!(code == Some(0) || code == Some(3), "{report:#}");
+    for name in ["registrar_faults", "media_broken", "refused", "hung_up"] {
+        assert!(count(&report, name) > 0, "{name} was not reached");
+    }
+}
+
+// Proves: ST-8, ST-13, ST-14, ST-15
+#[test]
+#[ignore = "the shortest interval is 90 s, so this takes 70 s"]
+fn sessions_are_refreshed_by_whom_and_when_they_should_and_end_when_nobody_does() {
+    let (directory, first) = (Directory::new(), ports(24));
+    let push = "linger_ms = 600000\nmax_session_s = 3600";
+    let config = config(&directory, first, (1, 1), push);
+    let more = ["--users", "60", "--duration-s", "66"];
+    let (_, report) = judged(&directory, &config, ("refresh", first), &more);
+    assert_eq!(report["broken"], Value::Array(Vec::new()), "{report:#}");
+    assert_eq!(report["ledger_balances"], true, "{report:#}");
+    for name in [
+        "updates",
+        "phone_refreshes",
+        "sessions_held",
+        "sessions_expired",
+    ] {
+        assert!(count(&report, name) > 0, "{name} was not reached");
+    }
+}
+
+#[test]
+fn as_many_sessions_as_phones_are_held_and_their_memory_is_told() {
+    let (directory, first) = (Directory::new(), ports(24));
+    let push = "linger_ms = 600000\nmax_session_s = 3600";
+    let config = config(&directory, first, (1, 1), push);
+    let more = ["--users", "400", "--duration-s", "2"];
+    let (code, report) = judged(&directory, &config, ("sessions", first), &more);
+    assert_eq!(code, Some(0), "{report:#}");
+    assert_eq!(count(&report, "sessions_held"), 400);
+    assert!(report["own_peak_kib"].as_u64().unwrap() > 0);
+}
+
+// Proves: TX-7, SX-1
+#[test]
+fn lost_doubled_and_late_datagrams_lose_no_message() {
+    let (directory, first) = (Directory::new(), ports(24));
+    let config = config(&directory, first, (1, 1), "linger_ms = 0")
+        .replace("[sip]\n", "[sip]\ntransport = \"udp\"\npath_mtu = 65535\n");
+    let path = directory.0.join("judged.toml");
+    fs::write(&path, &config).unwrap();
+    let more = [
+        "--users",
+        "200",
+        "--transport",
+        "udp",
+        "--path-mtu",
+        "65535",
+        "--loss",
+        "0.03",
+        "--duplicate",
+        "0.02",
+        "--delay",
+        "0.03",
+        "--drain-s",
+        "40",
+    ];
+    let (code, report) = judged(&directory, &config, ("full", first), &more);
+    assert_eq!(report["broken"], Value::Array(Vec::new()), "{report:#}");
+    assert_eq!(report["ledger"]["expected"], report["ledger"]["delivered"]);
+    assert!(code == Some(0) || code == Some(3), "{report:#}");
+    for name in [
+        "requests_resent",
+        "answers_resent",
+        "repeats",
+        "answers_again",
+    ] {
+        assert!(count(&report, name) > 0, "{name} was not reached");
+    }
+}
