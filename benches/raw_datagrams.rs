@@ -74,7 +74,10 @@ impl Core for Answering {
                 self.waiting.destination = Some(source);
                 self.link = Some(link);
             }
-            Input::Link { event, .. } if event == LinkEvent::Sent => self.busy = false,
+            Input::Link {
+                event: LinkEvent::Sent,
+                ..
+            } => self.busy = false,
             Input::Bytes { .. }
             | Input::ConnectFailed { .. }
             | Input::Drain
@@ -163,7 +166,8 @@ fn client(host: SocketAddr, trains: bool, depth: usize, end: &AtomicBool) {
             .collect();
         let flags = MsgFlags::MSG_DONTWAIT;
         // Made anew: a call leaves in them how much was received.
-        let mut receive = MultiHeaders::preallocate(32, Some(nix::cmsg_space!(i32)));
+        let mut receive =
+            MultiHeaders::<SockaddrStorage>::preallocate(32, Some(nix::cmsg_space!(i32)));
         let Ok(messages) = recvmmsg(fd, &mut receive, slices.iter_mut(), flags, None) else {
             continue;
         };

@@ -38,7 +38,9 @@ fn an_unanswered_invite_is_repeated_over_udp_and_given_up_after_32_s() {
 
 /// The characters behind the token in the branch.
 fn filler(branch: &str) -> String {
-    let token = branch.strip_prefix("z9hG4bK").unwrap();
+    let token = branch
+        .strip_prefix("z9hG4bK")
+        .expect("the cookie begins a branch");
     token.split_at(32).1.to_owned()
 }
 

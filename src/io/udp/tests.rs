@@ -107,11 +107,11 @@ fn deliver(
         stats,
     )
     .unwrap();
-    let expected: usize = bursts.iter().map(Vec::len).sum();
+    let expected = bursts.iter().map(Vec::len).sum::<usize>() as u64;
     for _ in 0..200 {
         driver.turn().unwrap();
         let counters = driver.counters;
-        if (counters.tx_datagrams + counters.datagrams_lost) as usize == expected {
+        if counters.tx_datagrams + counters.datagrams_lost == expected {
             break;
         }
     }
