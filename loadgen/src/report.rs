@@ -190,6 +190,9 @@ pub struct Report {
     pub kind: Text,
     /// Transport of SIP.
     pub transport: Text,
+    /// Over UDP: `trains` or `datagrams`; `none` over TCP.
+    #[serde(default)]
+    pub reply_style: Text,
     /// Users and devices of the world.
     pub users: u32,
     /// Devices of all users.
@@ -265,6 +268,7 @@ pub fn build(run: &Outcome) -> Report {
         schema: 2,
         kind: setup.kind.name().into(),
         transport: setup.transport.param().into(),
+        reply_style: setup.reply_style_name().into(),
         users: setup.users,
         devices: run.devices,
         check: match setup.check {
@@ -508,8 +512,17 @@ impl Report {
         let mut out = String::new();
         let _ = writeln!(
             out,
-            "volley-loadgen: {} over {}, {} users, {} devices, check {}",
-            self.kind, self.transport, self.users, self.devices, self.check
+            "volley-loadgen: {} over {}{}, {} users, {} devices, check {}",
+            self.kind,
+            self.transport,
+            match self.reply_style.as_ref() {
+                "trains" => " in trains",
+                "datagrams" => " one by one",
+                _ => "",
+            },
+            self.users,
+            self.devices,
+            self.check
         );
         let _ = writeln!(out, "VERDICT  {} (exit {})", self.verdict(), self.exit_code);
         for reason in &self.invalid_reasons {

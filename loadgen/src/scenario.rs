@@ -162,6 +162,18 @@ pub enum Late {
     Skip,
 }
 
+/// How datagrams travel between us and the engine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum ReplyStyle {
+    /// Datagrams of one size to one peer leave as one operation (UDP GSO), and what the engine sends so
+    /// is taken in so (UDP GRO).
+    #[default]
+    Trains,
+    /// Each datagram passes the kernel by itself, both ways.
+    Datagrams,
+}
+
 /// Options of `run`, each also a key of a scenario file (with `_` for `-`); the command line wins.
 #[derive(Clone, Debug, Default, Deserialize, clap::Args)]
 #[serde(default, deny_unknown_fields)]
@@ -181,6 +193,9 @@ pub struct Options {
     /// Transport of SIP [default: tcp]
     #[arg(long, value_enum)]
     pub transport: Option<Transport>,
+    /// How answers leave and what comes in over UDP: trains of datagrams or one by one [default: trains]
+    #[arg(long, value_enum)]
+    pub reply_style: Option<ReplyStyle>,
     /// Path MTU over which UDP may carry the INVITE [default: unknown]
     #[arg(long, value_name = "OCTETS")]
     pub path_mtu: Option<usize>,
@@ -394,7 +409,7 @@ macro_rules! take {
 impl Options {
     /// Lays `other` over these options.
     pub fn overlay(&mut self, other: Self) {
-        take!(self, other; kind, engine, scscf_listen, msrp_listen, transport, path_mtu,
+        take!(self, other; kind, engine, scscf_listen, msrp_listen, transport, reply_style, path_mtu,
             workers, connections, domain, icsi, users, devices, tel_share, messages, body_bytes, rate,
             users_in_flight, arrivals, rate_to, steps, sine_period_s, sine_depth, storm_within_s,
             storm_shape, replay, late, late_bound_ms, pressure_bound, deposit_rate, deposits_in_flight, warmup_s, duration_s,
@@ -506,6 +521,8 @@ pub struct Setup {
     pub scscf_listen: SocketAddr,
     pub msrp_listen: SocketAddr,
     pub transport: Transport,
+    /// Datagrams in trains or one by one.
+    pub reply_style: ReplyStyle,
     pub path_mtu: Option<usize>,
     pub workers: u16,
     /// Which worker this is the setup of.
@@ -578,6 +595,16 @@ pub struct Setup {
 }
 
 impl Setup {
+    /// As in reports.
+    #[must_use]
+    pub const fn reply_style_name(&self) -> &'static str {
+        match (self.transport, self.reply_style) {
+            (Transport::Tcp, _) => "none",
+            (Transport::Udp, ReplyStyle::Trains) => "trains",
+            (Transport::Udp, ReplyStyle::Datagrams) => "datagrams",
+        }
+    }
+
     /// Resolves options; the error names the option and a remedy.
     pub fn resolve(options: Options, run_id: u32) -> Result<Self, String> {
         let engine = options
@@ -595,6 +622,7 @@ impl Setup {
                 .msrp_listen
                 .unwrap_or_else(|| address("127.0.0.1:12855")),
             transport: options.transport.unwrap_or(Transport::Tcp),
+            reply_style: options.reply_style.unwrap_or_default(),
             path_mtu: options.path_mtu,
             workers: options.workers.unwrap_or(1),
             worker: 0,

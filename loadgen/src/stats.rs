@@ -264,6 +264,10 @@ counters! {
     bytes_in,
     /// Octets queued for sending.
     bytes_out,
+    /// Datagrams received.
+    datagrams_in,
+    /// Receives that brought them: fewer where they came in trains.
+    receives,
     /// Turns: receive batches handled.
     turns,
     /// Messages that fit no state.

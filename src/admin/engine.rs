@@ -10,7 +10,7 @@ use crate::admin::options::{journal_options, shard_options};
 use crate::base::surface::Location;
 use crate::base::time::Timestamp;
 use crate::config::Config;
-use crate::config::file::Transport;
+use crate::config::file::{Trains, Transport};
 use crate::io::clock::Clock;
 use crate::io::driver::DriverOptions;
 use crate::io::host::{Host, HostConfig, HostError, ShardFactory};
@@ -281,6 +281,7 @@ fn host_config(config: &Config) -> HostConfig {
         }),
         msrp: config.msrp.listen,
         driver: DriverOptions {
+            trains: config.sip.udp_trains == Trains::Auto,
             drain_limit: std::time::Duration::from_secs(config.node.drain_s),
             ..DriverOptions::default()
         },

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::base::wall::ClockOptions;
 use crate::config::Config;
 use crate::config::dialects::Dialects;
-use crate::config::file::{Goal as GoalKey, Grouping, Gruu, OnDamage, Scscf, Transport};
+use crate::config::file::{Goal as GoalKey, Grouping, Gruu, OnDamage, Scscf, Trains, Transport};
 use crate::config::policy::{base_policy, known_icsis};
 use crate::io::listen::ShardAddresses;
 use crate::io::store::{DamagePolicy, JournalOptions};
@@ -150,6 +150,7 @@ fn profile(config: &Config, addresses: &ShardAddresses) -> Profile {
     );
     let domain = config.identity.domains.first().cloned().unwrap_or_default();
     Profile {
+        datagram_max: datagram_max(config, hop),
         contact_uri: format!("sip:push@{sent_by};transport={transport}"),
         sent_by,
         transport: transport.to_ascii_uppercase(),
@@ -172,6 +173,15 @@ fn profile(config: &Config, addresses: &ShardAddresses) -> Profile {
         response_source: config.sip.response_source.clone().unwrap_or_default(),
         ..Profile::default()
     }
+}
+
+/// The largest datagram that travels in a train; 0 when none does.
+fn datagram_max(config: &Config, hop: SocketAddr) -> u16 {
+    const HEADERS: (u16, u16) = (20 + 8, 40 + 8);
+    let trains = config.sip.transport == Transport::Udp && config.sip.udp_trains == Trains::Auto;
+    let headers = if hop.is_ipv6() { HEADERS.1 } else { HEADERS.0 };
+    let mtu = config.sip.path_mtu.filter(|_| trains).unwrap_or(0);
+    mtu.saturating_sub(headers)
 }
 
 fn msrp_host(config: &Config, listen: SocketAddr) -> IpAddr {

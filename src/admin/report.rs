@@ -169,6 +169,7 @@ pub fn ready_json(engine: &Engine, places: &Places) -> serde_json::Value {
     let took = engine.recovered.iter().map(|found| found.took).max();
     json!({ "ready": {
         "shards": shards,
+        "udp_trains": { "sent": engine.host.trains().sends, "joined": engine.host.trains().joins },
         "recovered_messages": messages,
         "recovered_from_checkpoint": saved,
         "recovered_records": records,
@@ -190,7 +191,8 @@ pub fn ready(engine: &Engine, places: &Places) -> String {
             let _ = write!(text, " (own {own})");
         }
         if let Some(sip) = addresses.sip_udp {
-            let _ = write!(text, " sip/udp {sip}");
+            let trains = engine.host.trains().text();
+            let _ = write!(text, " sip/udp {sip} ({trains})");
         }
         let _ = write!(text, " msrp {};", addresses.msrp);
     }

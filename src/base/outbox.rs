@@ -4,6 +4,11 @@
 //! A link has at most one buffer at the driver ([`Outbox::poll_transmit`] until
 //! [`Outbox::sent`]) and one that fills here; both are bounded by [`Outbox::backlog`] checks of the
 //! writers. Buffers circulate, so a warm link allocates nothing.
+//!
+//! Datagrams of one buffer go out in any order, for the driver sorts them by size into trains. What
+//! must not overtake another message to the same destination is sent by [`Outbox::send_last`]: a
+//! destination has two queues, and the second leaves only when the first is empty. So an ACK precedes
+//! the BYE of its dialog, and an INVITE its CANCEL, also within a turn.
 
 use core::net::SocketAddr;
 use std::collections::VecDeque;
@@ -39,12 +44,25 @@ pub struct Destination {
     pub address: Option<SocketAddr>,
 }
 
-/// One datagram destination's queue of a socket.
+/// Datagrams that wait, in one buffer.
+#[derive(Debug, Default)]
+struct Lane {
+    bytes: Vec<u8>,
+    cuts: Vec<u32>,
+}
+
+/// One datagram destination's queues of a socket.
 #[derive(Debug, Default)]
 struct Train {
     destination: Option<SocketAddr>,
-    bytes: Vec<u8>,
-    cuts: Vec<u32>,
+    first: Lane,
+    last: Lane,
+}
+
+impl Train {
+    const fn waiting(&self) -> usize {
+        self.first.bytes.len() + self.last.bytes.len()
+    }
 }
 
 /// What the core knows of one link.
@@ -109,12 +127,7 @@ impl Link {
     }
 
     fn waiting(&self) -> usize {
-        self.tx.len()
-            + self
-                .trains
-                .iter()
-                .map(|train| train.bytes.len())
-                .sum::<usize>()
+        self.tx.len() + self.trains.iter().map(Train::waiting).sum::<usize>()
     }
 }
 
@@ -224,13 +237,27 @@ impl Outbox {
 
     /// Lets `encode` append one message for `to`. False, and nothing sent, when the link is gone or
     /// its backlog is full.
+    #[inline]
     pub fn send(&mut self, to: Destination, encode: impl FnOnce(&mut Vec<u8>)) -> bool {
+        self.send_in(to, false, encode)
+    }
+
+    /// The same for a message that must not overtake what waits for the destination already: a request
+    /// within a dialog, a CANCEL. Streams keep every order anyway.
+    #[inline]
+    pub fn send_last(&mut self, to: Destination, encode: impl FnOnce(&mut Vec<u8>)) -> bool {
+        self.send_in(to, true, encode)
+    }
+
+    #[inline]
+    fn send_in(&mut self, to: Destination, last: bool, encode: impl FnOnce(&mut Vec<u8>)) -> bool {
         if to.shard != self.shard {
             let mut bytes = Vec::with_capacity(2048);
             encode(&mut bytes);
             let body = MeshBody::Send {
                 link: to.link,
                 destination: to.address,
+                last,
                 bytes,
             };
             return self.send_mesh(MeshFrame {
@@ -249,9 +276,14 @@ impl Outbox {
         match to.address {
             Some(address) if link.kind == LinkKind::SipUdp => {
                 let train = train_of(&mut link.trains, address);
-                encode(&mut train.bytes);
-                train.cuts.push(
-                    u32::try_from(train.bytes.len()).expect("the backlog is bounded below 4 GiB"),
+                let lane = if last {
+                    &mut train.last
+                } else {
+                    &mut train.first
+                };
+                encode(&mut lane.bytes);
+                lane.cuts.push(
+                    u32::try_from(lane.bytes.len()).expect("the backlog is bounded below 4 GiB"),
                 );
             }
             _ => {
@@ -409,7 +441,7 @@ fn train_of(trains: &mut Vec<Train>, address: SocketAddr) -> &mut Train {
     let found = trains
         .iter()
         .position(|train| train.destination == Some(address))
-        .or_else(|| trains.iter().position(|train| train.bytes.is_empty()));
+        .or_else(|| trains.iter().position(|train| train.waiting() == 0));
     let at = found.unwrap_or_else(|| {
         trains.push(Train::default());
         trains.len() - 1
@@ -422,11 +454,15 @@ fn take_train(link: &mut Link, buffer: &mut TxBuf) -> bool {
     for step in 0..link.trains.len() {
         let at = (link.next_train + step) % link.trains.len();
         let train = &mut link.trains[at];
-        if train.bytes.is_empty() {
+        let lane = if !train.first.bytes.is_empty() {
+            &mut train.first
+        } else if !train.last.bytes.is_empty() {
+            &mut train.last
+        } else {
             continue;
-        }
-        core::mem::swap(&mut train.bytes, &mut buffer.bytes);
-        core::mem::swap(&mut train.cuts, &mut buffer.cuts);
+        };
+        core::mem::swap(&mut lane.bytes, &mut buffer.bytes);
+        core::mem::swap(&mut lane.cuts, &mut buffer.cuts);
         buffer.destination = train.destination;
         link.next_train = at + 1;
         return true;
@@ -453,6 +489,35 @@ mod tests {
             link,
             address: None,
         }
+    }
+
+    #[test]
+    fn a_message_sent_last_leaves_behind_what_waits_for_its_destination() {
+        let mut outbox = Outbox::new(0);
+        let to = open(&mut outbox, LinkKind::SipUdp);
+        let at = |port| Destination {
+            address: Some(SocketAddr::from(([192, 0, 2, 1], port))),
+            ..to
+        };
+        let next = |outbox: &mut Outbox| {
+            let mut buffer = TxBuf::default();
+            outbox.poll_transmit(&mut buffer)?;
+            outbox.sent(to.link);
+            let port = buffer.destination.unwrap().port();
+            Some((port, String::from_utf8(buffer.bytes).unwrap()))
+        };
+        assert!(outbox.send_last(at(1), |out| out.extend_from_slice(b"bye1 ")));
+        assert!(outbox.send(at(1), |out| out.extend_from_slice(b"ack2 ")));
+        assert!(outbox.send(at(2), |out| out.extend_from_slice(b"other ")));
+        assert!(outbox.send_last(at(1), |out| out.extend_from_slice(b"bye2 ")));
+        assert_eq!(outbox.backlog(to.link), 21);
+        assert_eq!(next(&mut outbox), Some((1, "ack2 ".into())));
+        // What comes between two polls goes before the last ones, too.
+        assert!(outbox.send(at(1), |out| out.extend_from_slice(b"ack3 ")));
+        assert_eq!(next(&mut outbox), Some((2, "other ".into())));
+        assert_eq!(next(&mut outbox), Some((1, "ack3 ".into())));
+        assert_eq!(next(&mut outbox), Some((1, "bye1 bye2 ".into())));
+        assert_eq!(next(&mut outbox), None);
     }
 
     #[test]

@@ -114,7 +114,8 @@ pub enum Input<'a> {
 pub struct TxBuf {
     /// What to send.
     pub bytes: Vec<u8>,
-    /// For a datagram socket: where each datagram ends, ascending; the last equals `bytes.len()`.
+    /// For a datagram socket: where each datagram ends, ascending; the last equals `bytes.len()`. The
+    /// driver may send them in any order; two buffers for one destination keep theirs.
     pub cuts: Vec<u32>,
     /// For a datagram socket: the destination of all datagrams in this buffer.
     pub destination: Option<SocketAddr>,
@@ -258,6 +259,8 @@ pub enum MeshBody {
         link: LinkId,
         /// For a datagram socket, the destination.
         destination: Option<SocketAddr>,
+        /// It must not overtake what already waits for the destination.
+        last: bool,
         /// What to send.
         bytes: Vec<u8>,
     },

@@ -19,6 +19,10 @@ use crate::base::slab::Key;
 
 /// Characters of a token's text.
 pub const TOKEN_LEN: usize = 32;
+/// Most characters of filler behind a token, see [`without_filler`].
+pub const FILLER_MAX: usize = 63;
+/// What filler is made of; no character of a token.
+pub const FILLER: [u8; FILLER_MAX] = [b'0'; FILLER_MAX];
 /// Values of the sequence field; it wraps.
 pub const SEQUENCE_MODULUS: u16 = 1 << 14;
 
@@ -232,6 +236,47 @@ impl Minter {
     }
 }
 
+/// The token in front of filler, or `text` itself. Filler lengthens a token so that requests of
+/// about the same size get the same size and travel together; it says nothing.
+#[inline]
+#[must_use]
+pub fn without_filler(text: &[u8]) -> &[u8] {
+    match text.split_at_checked(TOKEN_LEN) {
+        Some((token, filler))
+            if filler.len() <= FILLER_MAX && filler.iter().all(|&octet| octet == FILLER[0]) =>
+        {
+            token
+        }
+        Some(_) | None => text,
+    }
+}
+
+/// A token with filler behind it.
+#[derive(Clone, Copy, Debug)]
+pub struct FilledToken {
+    text: [u8; TOKEN_LEN + FILLER_MAX],
+    len: usize,
+}
+
+impl FilledToken {
+    /// `token` with `filler` characters, at most [`FILLER_MAX`].
+    #[must_use]
+    pub fn new(token: Token, filler: u8) -> Self {
+        let mut text = [FILLER[0]; TOKEN_LEN + FILLER_MAX];
+        if let Some(start) = text.first_chunk_mut() {
+            *start = token.0;
+        }
+        let len = TOKEN_LEN + usize::from(filler).min(FILLER_MAX);
+        Self { text, len }
+    }
+
+    /// The text as bytes, all ASCII alphanumeric.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.text[..self.len]
+    }
+}
+
 /// The shard named by `text` without checking its MAC: for forwarding mis-steered messages only.
 #[must_use]
 pub fn peek_shard(text: &[u8]) -> Option<u8> {
@@ -392,6 +437,31 @@ mod tests {
         }
         assert_eq!(minter.verify(b"short"), None);
         assert_eq!(minter.verify(&[b'!'; 32]), None);
+    }
+
+    #[test]
+    fn filler_behind_a_token_is_passed_over_and_nothing_else_is() {
+        let minter = Minter::new([6; 16]);
+        let want = parts(TokenKind::PushBranch, 5, 1);
+        let token = minter.mint(want);
+        for filler in 0..=u8::try_from(FILLER_MAX).unwrap() {
+            let filled = FilledToken::new(token, filler);
+            assert_eq!(filled.as_bytes().len(), TOKEN_LEN + usize::from(filler));
+            let read = without_filler(filled.as_bytes());
+            assert_eq!(minter.verify(read), Some(want), "{filler}");
+            // Not as a whole: where no filler is expected it is no token.
+            assert_eq!(minter.verify(filled.as_bytes()).is_some(), filler == 0);
+        }
+        let mut long = token.0.to_vec();
+        long.resize(TOKEN_LEN + FILLER_MAX + 1, FILLER[0]);
+        assert_eq!(without_filler(&long).len(), long.len(), "too much");
+        for end in [&b"1"[..], b"a", b"00-", b"000000001", b"O"] {
+            let text = [&token.0[..], end].concat();
+            assert_eq!(without_filler(&text), text);
+        }
+        assert_eq!(without_filler(b"0000"), b"0000");
+        // No token ends in what could be filler.
+        assert_eq!(take_half(u64::from_le_bytes(*b"aaaaaaa0")), None);
     }
 
     #[test]

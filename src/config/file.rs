@@ -93,6 +93,17 @@ pub enum Transport {
     Udp,
 }
 
+/// Trains of datagrams.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Trains {
+    /// Where the kernel can, found by trying at the start.
+    #[default]
+    Auto,
+    /// One datagram at a time, and requests are as long as they are.
+    Off,
+}
+
 /// One entry of `sip.next_hops`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -149,6 +160,9 @@ pub struct Sip {
     pub advertise: Option<String>,
     /// Path MTU towards the core, octets; required for UDP.
     pub path_mtu: Option<u16>,
+    /// Datagrams of about one size travel together (UDP GSO and GRO).
+    #[serde(default)]
+    pub udp_trains: Trains,
     /// Addresses that may talk to us; empty trusts every address.
     #[serde(default)]
     pub trusted_peers: Vec<IpAddr>,

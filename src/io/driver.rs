@@ -37,8 +37,9 @@ use super::names::{Answers, Asker};
 use super::park::{Parker, breathe};
 use super::ring::{Completion, DATAGRAM_GROUP, Kind, SLOTS_MAX, STREAM_GROUP, Token};
 use super::stats::{Counters, DriverStats};
-use super::sys::{DATAGRAM_HEADROOM, RawRing, Run};
+use super::sys::{DATAGRAM_HEADROOM, RawRing};
 use super::tcp::Sources;
+use super::trains::{Refusals, Sorter};
 
 pub use super::stores::{NullStore, StoreDriver};
 
@@ -80,7 +81,8 @@ pub struct DriverOptions {
     pub stream_buffer_bytes: u32,
     /// Receive buffers of datagram sockets; a power of two, at most 32,768. Each has 64 KiB.
     pub datagram_buffers: u16,
-    /// Send equal-sized datagrams as trains (UDP GSO) where the kernel can.
+    /// Send equal-sized datagrams as trains (UDP GSO) and take joined ones in (UDP GRO); a host tries
+    /// first whether the kernel can.
     pub trains: bool,
     /// Limit for connecting a stream.
     pub connect_limit: Duration,
@@ -146,7 +148,8 @@ pub(super) struct Driver<C, S> {
     deferred: VecDeque<Completion>,
     scratch: Vec<Completion>,
     pub(super) due: Vec<u32>,
-    pub(super) runs: Vec<Run>,
+    pub(super) sorter: Sorter,
+    pub(super) refusals: Refusals,
     /// Datagram sockets that may take a further buffer although one is in flight.
     pub(super) sent_datagrams: Vec<LinkId>,
     pub(super) sends_in_flight: u32,
@@ -174,7 +177,7 @@ pub(super) struct Driver<C, S> {
 
 /// What a turn achieved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Progress {
+pub(super) enum Progress {
     Idle,
     Some,
 }
@@ -215,7 +218,8 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             deferred: VecDeque::new(),
             scratch: Vec::with_capacity(REAP_BATCH),
             due: Vec::new(),
-            runs: Vec::new(),
+            sorter: Sorter::default(),
+            refusals: Refusals::default(),
             sent_datagrams: Vec::new(),
             sends_in_flight: 0,
             trains_in_flight: 0,
@@ -302,7 +306,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         Ok(())
     }
 
-    fn turn(&mut self) -> io::Result<Progress> {
+    pub(super) fn turn(&mut self) -> io::Result<Progress> {
         let mut progress = Progress::Idle;
         self.counters.turns += 1;
         // No progress by itself: the kernel's flag may be stale, see `rest`.

@@ -26,6 +26,7 @@ use super::pin::Pinning;
 use super::ring;
 use super::stats::{Counters, DriverStats};
 use super::sys::RawRing;
+use super::trains::{self, TrainSupport};
 
 /// Far away: the datapath makes room for other tasks by itself, see `park::breathe`.
 const PREEMPT_TIMER: Duration = Duration::from_secs(3600);
@@ -183,6 +184,7 @@ pub struct Host {
     stats: Vec<Arc<DriverStats>>,
     shared: Arc<Shared>,
     threads: Vec<ExecutorJoinHandle<Result<(), HostError>>>,
+    trains: TrainSupport,
 }
 
 impl Host {
@@ -213,6 +215,11 @@ impl Host {
             stats: Vec::new(),
             shared,
             threads: Vec::new(),
+            trains: if config.sip_udp.is_some() && config.driver.trains {
+                trains::probe()
+            } else {
+                TrainSupport::default()
+            },
         };
         match host.spawn(config, Arc::new(factory), sockets) {
             Ok(()) => Ok(host),
@@ -240,7 +247,10 @@ impl Host {
             let job = Job {
                 factory: Arc::clone(&factory),
                 sockets,
-                options: config.driver,
+                options: DriverOptions {
+                    trains: self.trains.sends,
+                    ..config.driver
+                },
                 shared: Arc::clone(&self.shared),
                 names,
                 stats,
@@ -276,6 +286,12 @@ impl Host {
     #[must_use]
     pub fn addresses(&self) -> &[ShardAddresses] {
         &self.addresses
+    }
+
+    /// How datagrams travel: what the options allow and this kernel can.
+    #[must_use]
+    pub const fn trains(&self) -> TrainSupport {
+        self.trains
     }
 
     /// Counters of each shard's driver; they may be kept beyond the host's life.

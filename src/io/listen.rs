@@ -7,8 +7,6 @@ use std::os::fd::OwnedFd;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::sys;
-
 /// Pending connections of a listener before the kernel drops new ones (it caps at `somaxconn`).
 const BACKLOG: i32 = 4096;
 /// Tries to find one ephemeral port free for both TCP and UDP.
@@ -264,8 +262,7 @@ fn datagram(address: SocketAddr, sharing: Sharing) -> Result<DatagramSocket, Bin
         let _ = socket.set_send_buffer_size(DATAGRAM_SOCKET_BYTES);
         socket.bind(&address.into())?;
         let address = local(&socket)?;
-        let fd: OwnedFd = socket.into();
-        let _ = sys::enable_gro(std::os::fd::AsFd::as_fd(&fd));
+        let fd = socket.into();
         Ok(DatagramSocket { fd, address })
     };
     bind().map_err(|error| BindError {

@@ -134,6 +134,7 @@ mod tests {
                     generation: 0,
                 },
                 destination: None,
+                last: false,
                 bytes: Vec::new(),
             },
         }

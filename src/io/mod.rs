@@ -16,6 +16,7 @@ mod names;
 pub mod pin;
 pub mod stats;
 pub mod store;
+pub mod trains;
 
 mod bufs;
 mod links;

@@ -61,6 +61,18 @@ counters! {
     rx_datagrams,
     /// Datagrams sent.
     tx_datagrams,
+    /// Trains sent: operations with more than one datagram (UDP GSO).
+    tx_trains,
+    /// Datagrams sent in trains.
+    tx_train_datagrams,
+    /// Trains sent that were as long as a train may be: 16 datagrams.
+    tx_trains_full,
+    /// Times a peer was found to take no trains and got datagrams one by one for a minute.
+    train_fallbacks,
+    /// Receives in which the kernel had joined datagrams (UDP GRO).
+    rx_trains,
+    /// Datagrams received in trains.
+    rx_train_datagrams,
     /// Datagrams cut off by the kernel and dropped, or whose sending failed.
     datagrams_lost,
     /// Buffers taken from the core for sending.

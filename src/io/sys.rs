@@ -22,6 +22,7 @@ use socket2::SockAddr;
 use crate::base::surface::TxBuf;
 
 use super::ring::{Completion, Kind, Token};
+use super::trains::{Part, Run};
 
 /// Alignment of a ring of provided buffers.
 const PAGE: usize = 4096;
@@ -62,17 +63,6 @@ pub fn cut_power(directory: &std::path::Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A part of a datagram buffer sent by one operation.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Run {
-    /// First octet.
-    pub start: u32,
-    /// One past the last octet.
-    pub end: u32,
-    /// Length of each datagram but the last, or 0 for a single datagram.
-    pub segment: u16,
-}
-
 /// Memory of one stream's operation: a connect or a send, never both.
 #[derive(Default)]
 enum Lent {
@@ -91,7 +81,6 @@ enum Lent {
 
 struct Block {
     header: libc::msghdr,
-    part: libc::iovec,
     control: [u64; CONTROL_WORDS],
     run: Run,
 }
@@ -99,6 +88,8 @@ struct Block {
 /// Datagrams of one buffer on their way. Blocks are boxed: the kernel keeps their addresses.
 struct Train {
     tx: TxBuf,
+    /// Where each datagram lies in `tx`, those of a run together. Fixed while one is on its way.
+    parts: Vec<libc::iovec>,
     socket: u32,
     address: Box<SockAddr>,
     #[expect(clippy::vec_box, reason = "a growing vector must not move them")]
@@ -303,17 +294,17 @@ impl RawRing {
         self.push(entry, token);
     }
 
-    /// Sends `runs` of `tx` to `address`, one operation each. The train's number.
+    /// Sends the `runs` of `parts` of `tx` to `address`, one operation each. The train's number.
     pub(super) fn send_train(
         &mut self,
         socket: BorrowedFd<'_>,
         slot: u32,
         tx: TxBuf,
         address: SockAddr,
-        runs: &[Run],
+        (parts, runs): (&[Part], &[Run]),
     ) -> u32 {
         let mut train = self.spare_trains.pop().unwrap_or_else(Train::new);
-        train.tx = tx;
+        train.load(tx, parts);
         *train.address = address;
         train.socket = slot;
         let free = self.kept.trains.iter().position(Option::is_none);
@@ -349,9 +340,9 @@ impl RawRing {
         (train.blocks[number as usize].run, train.socket)
     }
 
-    /// Where each datagram of train `index` ends.
-    pub(super) fn train_cuts(&mut self, index: u32) -> &[u32] {
-        &self.train(index).tx.cuts
+    /// Where train `index` goes.
+    pub(super) fn train_destination(&mut self, index: u32) -> Option<core::net::SocketAddr> {
+        self.train(index).tx.destination
     }
 
     /// One completion of train `index` was handled; the buffer if it was the last.
@@ -551,6 +542,7 @@ impl Train {
         let nowhere = core::net::SocketAddr::from(([0, 0, 0, 0], 0));
         Box::new(Self {
             tx: TxBuf::default(),
+            parts: Vec::new(),
             socket: 0,
             address: Box::new(nowhere.into()),
             blocks: Vec::new(),
@@ -558,6 +550,20 @@ impl Train {
             outstanding: 0,
             unhandled: 0,
         })
+    }
+
+    /// Takes a buffer whose datagrams lie at `parts`.
+    fn load(&mut self, tx: TxBuf, parts: &[Part]) {
+        assert!(self.outstanding == 0, "the kernel reads the parts");
+        self.tx = tx;
+        self.parts.clear();
+        for part in parts {
+            let bytes = &self.tx.bytes[part.start as usize..part.end as usize];
+            self.parts.push(libc::iovec {
+                iov_base: bytes.as_ptr().cast_mut().cast(),
+                iov_len: bytes.len(),
+            });
+        }
     }
 
     /// Fills the next block for `run` and returns its number.
@@ -568,17 +574,13 @@ impl Train {
             // SAFETY: all-zero is a valid block: null pointers with zero lengths, and integers.
             self.blocks.push(Box::new(unsafe { core::mem::zeroed() }));
         }
-        let bytes = &self.tx.bytes[run.start as usize..run.end as usize];
+        let parts = &mut self.parts[run.first as usize..][..run.count as usize];
         let block = &mut *self.blocks[number];
         block.run = run;
-        block.part = libc::iovec {
-            iov_base: bytes.as_ptr().cast_mut().cast(),
-            iov_len: bytes.len(),
-        };
         block.header.msg_name = self.address.as_ptr().cast_mut().cast();
         block.header.msg_namelen = self.address.len();
-        block.header.msg_iov = &raw mut block.part;
-        block.header.msg_iovlen = 1;
+        block.header.msg_iov = parts.as_mut_ptr();
+        block.header.msg_iovlen = parts.len();
         if run.segment == 0 {
             block.header.msg_control = core::ptr::null_mut();
             block.header.msg_controllen = 0;
@@ -727,21 +729,36 @@ pub(super) fn enable_gro(socket: BorrowedFd<'_>) -> bool {
     switch_on(socket, libc::SOL_UDP, libc::UDP_GRO)
 }
 
+/// Lets the kernel cut what is sent on `socket` into datagrams of `segment` octets. False where it
+/// cannot.
+pub(super) fn set_segment(socket: BorrowedFd<'_>, segment: u16) -> bool {
+    set_int(socket, libc::SOL_UDP, libc::UDP_SEGMENT, segment.into())
+}
+
 /// Lets a bind to port 0 leave the choice of the port to the connect, where it is by four-tuple.
 pub(super) fn defer_port(socket: BorrowedFd<'_>) -> bool {
     switch_on(socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT)
 }
 
 fn switch_on(socket: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int) -> bool {
-    let on: libc::c_int = 1;
-    let len = libc::socklen_t::try_from(size_of_val(&on)).expect("four octets");
-    // SAFETY: both options take an int, and the pointer leads to one.
+    set_int(socket, level, option, 1)
+}
+
+/// Sets a socket option that takes an int. False where the kernel refuses.
+pub(super) fn set_int(
+    socket: BorrowedFd<'_>,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> bool {
+    let len = libc::socklen_t::try_from(size_of_val(&value)).expect("four octets");
+    // SAFETY: every option set here takes an int, and the pointer leads to one.
     let outcome = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
             level,
             option,
-            (&raw const on).cast(),
+            (&raw const value).cast(),
             len,
         )
     };

@@ -106,6 +106,7 @@ impl Forms {
         let with_route = |set: &SetOptions| Templates::compile(&set.applied_to(profile));
         let stream = (profile.transport == "UDP").then(|| Profile {
             transport: "TCP".to_owned(),
+            datagram_max: 0,
             contact_uri: profile
                 .contact_uri
                 .replace("transport=udp", "transport=tcp"),

@@ -47,7 +47,7 @@ use crate::sip::dialog::Dialog;
 use crate::sip::session_timer::{InitialMinSe, Refresh, SessionTimer};
 use crate::sip::template::Templates;
 use crate::sip::transaction::client_invite::{ClientInvite, ClientInviteState};
-use crate::sip::transaction::client_non_invite::ClientNonInvite;
+use crate::sip::transaction::client_non_invite::{ClientNonInvite, ClientNonInviteState};
 use crate::store::op::{Hints, MediaLimit, NOTICE_NUMBERS};
 use crate::wheel::TimerId;
 use dialect::{Dialect, Forms};
@@ -292,6 +292,8 @@ pub struct Push {
     pub bound_by_us: bool,
     sequence: u16,
     invite_branch: u16,
+    /// Characters of filler behind that branch.
+    invite_filler: u8,
     invite_cseq: u32,
     ack_cseq: u32,
     ack_branch: u16,
@@ -397,6 +399,7 @@ impl Push {
         self.bound_by_us = false;
         self.sequence = 0;
         self.invite_branch = 0;
+        self.invite_filler = 0;
         self.invite_cseq = 0;
         self.ack_cseq = 0;
         self.ack_branch = 0;
@@ -523,14 +526,21 @@ impl Push {
     /// `true` once nothing of the push is left and its slot can be freed.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        // An accepted INVITE leaves nothing to wait for: a late 2xx is answered without state.
+        // An accepted INVITE leaves nothing to wait for: a late 2xx is answered without state. Nor does
+        // an answered BYE, whose Timer K only keeps repeats of the answer off: they name a slot of
+        // another generation. Five seconds of ended pushes would be what the caches hold instead of
+        // running ones.
         let invite_over = self
             .invite
             .as_ref()
             .is_none_or(|invite| invite.state() == ClientInviteState::Accepted);
+        let other_over = self
+            .other
+            .as_ref()
+            .is_none_or(|other| other.state() == ClientNonInviteState::Completed);
         self.state == PushState::Ending
             && invite_over
-            && self.other.is_none()
+            && other_over
             && self
                 .negotiation
                 .as_ref()

@@ -345,6 +345,7 @@ impl Shard {
             MeshBody::Send {
                 link,
                 destination,
+                last,
                 bytes,
             } => {
                 let to = Destination {
@@ -352,7 +353,13 @@ impl Shard {
                     link: *link,
                     address: *destination,
                 };
-                if !self.out.send(to, |out| out.extend_from_slice(bytes)) {
+                let copy = |out: &mut Vec<u8>| out.extend_from_slice(bytes);
+                let sent = if *last {
+                    self.out.send_last(to, copy)
+                } else {
+                    self.out.send(to, copy)
+                };
+                if !sent {
                     self.probe.output_dropped_total += 1;
                 }
             }

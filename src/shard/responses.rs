@@ -3,7 +3,7 @@
 use crate::base::outbox::Destination;
 use crate::base::slab::Key;
 use crate::base::time::Timestamp;
-use crate::base::token::{SEQUENCE_MODULUS, TokenKind, TokenParts};
+use crate::base::token::{SEQUENCE_MODULUS, TokenKind, TokenParts, without_filler};
 use crate::push::Ctx;
 use crate::push::signalling::{self, StrayDialog};
 use crate::shard::{Shard, ctx};
@@ -54,7 +54,7 @@ impl Shard {
     /// The token in the top Via's branch, if one of our shards made it.
     pub(super) fn token_of(&self, message: &Message<'_>) -> Option<TokenParts> {
         let branch = message.via_top().ok()?.branch?;
-        self.verify(branch.strip_prefix(MAGIC)?)
+        self.verify(without_filler(branch.strip_prefix(MAGIC)?))
     }
 
     /// The Via is ours alone and the Call-ID is that of the branch's owner.

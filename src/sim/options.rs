@@ -248,6 +248,8 @@ impl Options {
             profile: Profile {
                 contact_uri: format!("sip:push@{sent_by};transport={lower}"),
                 transport: upper.into(),
+                // Our INVITE is larger there; the others fill their size classes.
+                datagram_max: if reliable { 0 } else { 1472 },
                 route: format!("<sip:{};lr>", hop_address(0)),
                 originating_route: format!("<sip:{};lr;orig>", hop_address(0)),
                 call_id_host: ENGINE.to_string(),

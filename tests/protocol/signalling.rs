@@ -36,6 +36,75 @@ fn an_unanswered_invite_is_repeated_over_udp_and_given_up_after_32_s() {
     assert_ne!(retry.call_id(), first.call_id());
 }
 
+/// The characters behind the token in the branch.
+fn filler(branch: &str) -> String {
+    let token = branch
+        .strip_prefix("z9hG4bK")
+        .expect("the cookie begins a branch");
+    token.split_at(32).1.to_owned()
+}
+
+// Proves: TX-5, TX-13, DLG-3
+#[test]
+fn requests_in_datagrams_fill_their_size_class_and_what_repeats_a_branch_repeats_the_filler() {
+    let mut fillers = std::collections::BTreeSet::new();
+    for refused in [false, true] {
+        let mut bench = Bench::udp();
+        let (invite, _) = bench.invited();
+        // Larger than the path takes with filler, or a whole class.
+        let len = invite.text.len();
+        assert!(len % 64 == 0 || len.next_multiple_of(64) > 1472, "{len}");
+        assert_eq!(len % 64 == 0, !filler(invite.branch()).is_empty());
+        if refused {
+            let busy = response(&invite, "486 Busy Here", "b", "", "");
+            bench.datagram(addr(SCSCF), busy.as_bytes());
+            assert_eq!(bench.expect("ACK").branch(), invite.branch());
+        } else {
+            bench.reply(&invite, "180 Ringing", "");
+            bench.run_ms(60_100);
+            let cancel = bench.expect("CANCEL");
+            assert_eq!(cancel.branch(), invite.branch());
+        }
+        fillers.insert(filler(invite.branch()));
+    }
+    let mut bench = Bench::udp();
+    let (invite, _) = bench.invited();
+    let ack = bench.accept(&invite, &Answer::active());
+    assert_eq!(ack.text.len() % 64, 0);
+    assert_ne!(ack.branch(), invite.branch());
+    // Nobody connects for the message, so the session ends.
+    let bye = loop {
+        bench.run_s(1);
+        if let Some(bye) = bench.take_sip().pop() {
+            break bye;
+        }
+    };
+    assert_eq!((bye.what(), bye.text.len() % 64), ("BYE", 0));
+    fillers.extend([filler(ack.branch()), filler(bye.branch())]);
+    // The answer names the branch with its filler and is taken; another text behind the token is none
+    // of ours.
+    let forged = bench.counter("responses_forged_total");
+    let odd = response(&bye, "200 OK", "peer", "", "").replacen(
+        bye.branch(),
+        &format!("{}x", bye.branch()),
+        1,
+    );
+    bench.datagram(addr(SCSCF), odd.as_bytes());
+    assert_eq!(bench.counter("responses_forged_total"), forged + 1);
+    assert_eq!(bench.pushes(), 1, "still waits");
+    bench.reply(&bye, "200 OK", "");
+    assert_eq!(bench.pushes(), 0);
+    assert!(
+        fillers.iter().any(|filler| !filler.is_empty()),
+        "{fillers:?}"
+    );
+    assert!(
+        fillers
+            .iter()
+            .all(|filler| filler.bytes().all(|c| c == b'0'))
+    );
+}
+
 // Proves: TX-4
 #[test]
 fn a_provisional_response_stops_the_repeats() {

@@ -163,6 +163,7 @@ impl Echo {
                 body: MeshBody::Send {
                     link: *link,
                     destination: None,
+                    last: false,
                     bytes: bytes.clone(),
                 },
             }),
@@ -562,6 +563,76 @@ fn echoes_datagrams_of_all_sizes_and_in_bursts() {
         }
     }
     running.stop();
+}
+
+/// Sends `sizes` as one train and gives back what the engine echoes, each receive by itself.
+fn echo_of_train(running: &Running, segment: usize, last: usize, joined: bool) -> Vec<Vec<u8>> {
+    const FULL: usize = 15;
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
+        .connect(running.host.addresses()[0].sip_udp.unwrap())
+        .unwrap();
+    let size = i32::try_from(segment).unwrap();
+    nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::UdpGsoSegment, &size).unwrap();
+    if joined {
+        nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::UdpGroSegment, &true)
+            .unwrap();
+    }
+    let sent = pattern(7, FULL * segment + last);
+    assert_eq!(socket.send(&sent).unwrap(), sent.len());
+    let mut got = Vec::new();
+    let mut octets = 0;
+    let mut buffer = vec![0; 65_536];
+    while octets < sent.len() {
+        let len = receive(&socket, &mut buffer);
+        octets += len;
+        got.push(buffer[..len].to_vec());
+    }
+    // The order of datagrams of one size is kept, and the shorter one was the last anyway.
+    assert!(got.concat() == sent);
+    got
+}
+
+#[test]
+fn a_train_comes_in_as_its_datagrams_and_their_answers_leave_as_one() {
+    let running = Running::start(1, Manner::Echo);
+    assert!(running.host.trains().sends && running.host.trains().joins);
+    // Asked for one by one, each datagram has its size: the train was cut, and where it must be.
+    let singles = echo_of_train(&running, 900, 333, false);
+    let sizes: Vec<usize> = singles.iter().map(Vec::len).collect();
+    assert_eq!(sizes, [&[900; 15][..], &[333]].concat());
+    // Asked for joined, the answers come as the one train they left as.
+    let joined = echo_of_train(&running, 640, 640, true);
+    assert_eq!(joined.len(), 1, "one operation");
+    running.host.stop_handle().stop();
+    let stats = running.host.stats().to_vec();
+    running.host.join().unwrap();
+    let counters = stats[0].read();
+    assert_eq!(counters.rx_datagrams, 32);
+    assert_eq!((counters.rx_trains, counters.rx_train_datagrams), (2, 32));
+    assert_eq!(counters.tx_datagrams, 32);
+    assert_eq!((counters.tx_trains, counters.tx_train_datagrams), (2, 32));
+    assert_eq!(counters.tx_trains_full, 2);
+    assert_eq!((counters.train_fallbacks, counters.datagrams_lost), (0, 0));
+}
+
+#[test]
+fn without_trains_datagrams_travel_one_by_one() {
+    let options = DriverOptions {
+        trains: false,
+        ..DriverOptions::default()
+    };
+    let running = Running::start_with(1, Manner::Echo, options, None);
+    assert!(!running.host.trains().sends);
+    let joined = echo_of_train(&running, 640, 100, true);
+    assert_eq!(joined.len(), 16);
+    running.host.stop_handle().stop();
+    let stats = running.host.stats().to_vec();
+    running.host.join().unwrap();
+    let counters = stats[0].read();
+    assert_eq!((counters.rx_datagrams, counters.rx_trains), (16, 0));
+    assert_eq!((counters.tx_datagrams, counters.tx_trains), (16, 0));
 }
 
 #[test]

@@ -37,7 +37,7 @@ impl Listeners {
             }
             crate::scenario::Transport::Udp => {
                 let address = setup.scscf_listen;
-                let socket = datagram_socket(address)
+                let socket = datagram_socket(address, setup.reply_style)
                     .map_err(|error| DriveError::Bind("--scscf-listen", address, error))?;
                 if let Ok(address) = socket.local_addr() {
                     setup.scscf_listen = address;

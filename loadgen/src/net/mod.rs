@@ -111,7 +111,8 @@ impl Driver {
         let datagram = listeners.datagram.is_some();
         if let Some(socket) = listeners.datagram {
             let socket = tokio::net::UdpSocket::from_std(socket).expect("inside the runtime");
-            datagrams(&shared, Rc::new(socket));
+            let style = shared.world.borrow().setup.reply_style;
+            datagrams(&shared, Rc::new(socket), style);
         }
         {
             let mut world = shared.world.borrow_mut();

@@ -6,7 +6,7 @@ use super::{Finding, Host, Plan, Setting, Severity};
 
 type Check = fn(&Host, &Plan) -> Finding;
 
-pub(super) const ALL: [Check; 22] = [
+pub(super) const ALL: [Check; 23] = [
     kernel,
     ring,
     memlock,
@@ -24,6 +24,7 @@ pub(super) const ALL: [Check; 22] = [
     huge_pages,
     numa,
     datagram_buffers,
+    datagram_trains,
     stream_buffers,
     backlog,
     ports,
@@ -592,6 +593,29 @@ fn datagram_buffers(host: &Host, plan: &Plan) -> Finding {
     let mut found = read;
     found.settings.extend(write.settings);
     found
+}
+
+fn datagram_trains(host: &Host, plan: &Plan) -> Finding {
+    const ID: &str = "datagram-trains";
+    const WHY: &str = "datagrams that pass the kernel in trains cost a fraction of single ones";
+    let Some(trains) = host.trains else {
+        return fine(ID, WHY, "not tried");
+    };
+    let found = fine(
+        ID,
+        WHY,
+        format!("over the loopback datagrams travel {}", trains.text()),
+    );
+    if trains.sends && trains.joins {
+        return found;
+    }
+    let severity = if plan.datagrams {
+        Severity::Warning
+    } else {
+        Severity::Advice
+    };
+    let remedy = "run Linux 5.0 or newer; sandboxes with a network stack of their own cannot do it";
+    found.wants(severity, "UDP_SEGMENT and UDP_GRO", remedy)
 }
 
 fn stream_buffers(host: &Host, _: &Plan) -> Finding {

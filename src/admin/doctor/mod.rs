@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use crate::io::trains::TrainSupport;
+
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
@@ -82,6 +84,8 @@ pub struct Host {
     limits: ProcessLimits,
     /// What the kernel said when a ring was tried: nothing when it works.
     ring: Result<(), String>,
+    /// What the kernel does with trains of datagrams; `None`: not tried.
+    trains: Option<TrainSupport>,
 }
 
 impl Severity {
@@ -125,7 +129,9 @@ impl Host {
             nofile: getrlimit(Resource::Nofile).current,
         };
         let ring = crate::io::host::probe().map_err(|error| error.to_string());
-        Self::at(Path::new("/"), limits, ring)
+        let mut host = Self::at(Path::new("/"), limits, ring);
+        host.trains = Some(crate::io::trains::probe());
+        host
     }
 
     /// A host whose files are below `root`.
@@ -135,6 +141,7 @@ impl Host {
             root: root.to_owned(),
             limits,
             ring,
+            trains: None,
         }
     }
 

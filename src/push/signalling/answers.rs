@@ -4,7 +4,7 @@ use crate::base::outbox::Destination;
 use crate::base::slab::Key;
 use crate::base::time::Timestamp;
 use crate::base::token::{SEQUENCE_MODULUS, TokenKind};
-use crate::push::signalling::transmit::{self, Names};
+use crate::push::signalling::transmit::{self, Names, Place};
 use crate::push::signalling::{FORKS_MAX, bye, offers, reason, release_hop, ways};
 use crate::push::{Ctx, Outcome, Push, PushState, delivery};
 use crate::sdp;
@@ -122,7 +122,7 @@ fn no_dialog(
         push,
         ctx,
         message.header(HeaderName::To).unwrap_or_default(),
-        sequence,
+        (sequence, 0),
     );
     ctx.probe.acks_sent_total += 1;
     if error == DialogError::NoContact {
@@ -147,7 +147,9 @@ fn bye_without_target(push: &mut Push, ctx: &mut Ctx<'_>, message: &Message<'_>)
         reason: reason::ANSWER.as_bytes(),
         ..names.in_dialog(push, push.invite_cseq + 1)
     };
-    transmit::transmit(push, ctx, |templates, out| templates.bye(&fields, out));
+    transmit::transmit(push, ctx, Place::Last, |templates, out| {
+        templates.bye(&fields, out);
+    });
     ctx.probe.byes_sent_total += 1;
     push.state = PushState::Ending;
     push.guard = Timestamp::NEVER;
@@ -246,13 +248,15 @@ pub fn end_stray_2xx(ctx: &mut Ctx<'_>, message: &Message<'_>, stray: &StrayDial
             msrp_session: b"",
             from_uri: b"",
         };
-        ctx.out
-            .send(stray.trunk, |out| env.forms.common.ack(&fields, out));
+        ctx.out.send(stray.trunk, |out| {
+            env.forms.common.ack(&fields, out);
+        });
         ctx.probe.acks_sent_total += 1;
         fields.branch = bye.as_bytes();
         fields.cseq = cseq.number.wrapping_add(1);
-        ctx.out
-            .send(stray.trunk, |out| env.forms.common.bye(&fields, out));
+        ctx.out.send_last(stray.trunk, |out| {
+            env.forms.common.bye(&fields, out);
+        });
         ctx.probe.byes_sent_total += 1;
     }
     ctx.post.scratch_dialog = dialog;

@@ -1,7 +1,7 @@
 //! Encoding of a push's requests, each from the state alone, so that a repeat has the same octets.
 
 use crate::base::outbox::Destination;
-use crate::base::token::{Token, TokenKind};
+use crate::base::token::{FilledToken, Token, TokenKind};
 use crate::push::hops::{Offer, Way};
 use crate::push::signalling::reason;
 use crate::push::{Ctx, OtherRequest, Push};
@@ -29,11 +29,21 @@ pub(super) fn way_out(push: &Push, ctx: &mut Ctx<'_>) -> Destination {
         .map_or(trunk, |(_, other)| other)
 }
 
+/// Whether a request may overtake another of this turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// An INVITE, an ACK.
+    Any,
+    /// What comes after them in a dialog, and CANCEL.
+    Last,
+}
+
 /// Appends one request to the push's trunk. What a full or lost link does not take is dropped and
 /// counted: its transaction repeats it or runs out.
 pub(super) fn transmit(
     push: &Push,
     ctx: &mut Ctx<'_>,
+    place: Place,
     encode: impl FnOnce(&Templates, &mut Vec<u8>),
 ) {
     if push.detained {
@@ -42,7 +52,12 @@ pub(super) fn transmit(
     let trunk = way_out(push, ctx);
     let forms = &ctx.env.dialect(push).forms;
     let templates = forms.of(push.set, trunk.address.is_none());
-    if !ctx.out.send(trunk, |out| encode(templates, out)) {
+    let encode = |out: &mut Vec<u8>| encode(templates, out);
+    let sent = match place {
+        Place::Any => ctx.out.send(trunk, encode),
+        Place::Last => ctx.out.send_last(trunk, encode),
+    };
+    if !sent {
         ctx.probe.output_dropped_total += 1;
     }
 }
@@ -92,7 +107,7 @@ impl Names {
     }
 }
 
-pub(super) fn invite(push: &Push, ctx: &mut Ctx<'_>) {
+pub(super) fn invite(push: &mut Push, ctx: &mut Ctx<'_>) {
     let names = Names::new(push, ctx, push.invite_branch);
     let icid = push.token(ctx.env, TokenKind::ChargingId, 0);
     let msrp = msrp_session(push, ctx);
@@ -117,10 +132,14 @@ pub(super) fn invite(push: &Push, ctx: &mut Ctx<'_>) {
         extra_headers: push.target.lines(),
         from_uri: push.target.from_uri(),
     };
-    transmit(push, ctx, |templates, out| templates.invite(&fields, out));
+    let mut filler = push.invite_filler;
+    transmit(push, ctx, Place::Any, |templates, out| {
+        filler = templates.invite(&fields, out);
+    });
+    push.invite_filler = filler;
 }
 
-pub(super) fn reinvite(push: &Push, ctx: &mut Ctx<'_>) {
+pub(super) fn reinvite(push: &mut Push, ctx: &mut Ctx<'_>) {
     let names = Names::new(push, ctx, push.invite_branch);
     let msrp = msrp_session(push, ctx);
     let mut fields = names.in_dialog(push, push.invite_cseq);
@@ -137,9 +156,11 @@ pub(super) fn reinvite(push: &Push, ctx: &mut Ctx<'_>) {
         fields.sdp_version = session.version();
         without_cema = session.without_cema;
     }
-    transmit(push, ctx, |templates, out| {
-        encode_reinvite(templates, &fields, without_cema, out);
+    let mut filler = push.invite_filler;
+    transmit(push, ctx, Place::Last, |templates, out| {
+        filler = encode_reinvite(templates, &fields, without_cema, out);
     });
+    push.invite_filler = filler;
 }
 
 fn encode_reinvite(
@@ -147,11 +168,11 @@ fn encode_reinvite(
     fields: &DialogFields<'_>,
     without_cema: bool,
     out: &mut Vec<u8>,
-) {
+) -> u8 {
     if without_cema {
-        templates.reinvite_without_cema(fields, out);
+        templates.reinvite_without_cema(fields, out)
     } else {
-        templates.reinvite(fields, out);
+        templates.reinvite(fields, out)
     }
 }
 
@@ -186,22 +207,35 @@ pub(super) fn ack(push: &Push, ctx: &mut Ctx<'_>, cseq: u32, branch: u16) {
     let names = Names::new(push, ctx, branch);
     let fields = names.in_dialog(push, cseq);
     ctx.probe.acks_sent_total += 1;
-    transmit(push, ctx, |templates, out| templates.ack(&fields, out));
+    transmit(push, ctx, Place::Any, |templates, out| {
+        templates.ack(&fields, out);
+    });
 }
 
 /// ACK to a failure: the INVITE's own branch, Request-URI and route (RFC 3261 section 17.1.1.3).
 pub(super) fn failure_ack(push: &Push, ctx: &mut Ctx<'_>, to_value: &[u8]) {
-    failure_ack_with(push, ctx, to_value, push.invite_branch);
+    failure_ack_with(
+        push,
+        ctx,
+        to_value,
+        (push.invite_branch, push.invite_filler),
+    );
 }
 
-/// The same with another branch, for an answer that makes no dialog.
-pub(super) fn failure_ack_with(push: &Push, ctx: &mut Ctx<'_>, to_value: &[u8], sequence: u16) {
+/// The same with another branch, its sequence and filler: for an answer that makes no dialog.
+pub(super) fn failure_ack_with(
+    push: &Push,
+    ctx: &mut Ctx<'_>,
+    to_value: &[u8],
+    (sequence, filler): (u16, u8),
+) {
     let names = Names::new(push, ctx, sequence);
+    let branch = FilledToken::new(names.branch, filler);
     let dialog = push.has_dialog().then_some(&push.dialog);
     let fields = AckFields {
         request_uri: dialog
             .map_or_else(|| push.target.request_uri(), |dialog| dialog.request_uri()),
-        branch: names.branch.as_bytes(),
+        branch: branch.as_bytes(),
         route_lines: dialog.map(|dialog| dialog.route_lines()),
         from_tag: names.tag.as_bytes(),
         to_value,
@@ -209,8 +243,8 @@ pub(super) fn failure_ack_with(push: &Push, ctx: &mut Ctx<'_>, to_value: &[u8], 
         cseq: push.invite_cseq,
         from_uri: push.target.from_uri(),
     };
-    transmit(push, ctx, |templates, out| {
-        templates.ack_failure(&fields, out)
+    transmit(push, ctx, Place::Any, |templates, out| {
+        templates.ack_failure(&fields, out);
     });
 }
 
@@ -220,9 +254,10 @@ pub(super) fn other(push: &Push, ctx: &mut Ctx<'_>) {
         OtherRequest::None => {}
         OtherRequest::Cancel => {
             let names = Names::new(push, ctx, push.invite_branch);
+            let branch = FilledToken::new(names.branch, push.invite_filler);
             let fields = CancelFields {
                 request_uri: push.target.request_uri(),
-                branch: names.branch.as_bytes(),
+                branch: branch.as_bytes(),
                 from_tag: names.tag.as_bytes(),
                 to_uri: push.target.to_uri(),
                 call_id: names.call_id.as_bytes(),
@@ -230,19 +265,25 @@ pub(super) fn other(push: &Push, ctx: &mut Ctx<'_>) {
                 reason: reason::NO_ANSWER.as_bytes(),
                 from_uri: push.target.from_uri(),
             };
-            transmit(push, ctx, |templates, out| templates.cancel(&fields, out));
+            transmit(push, ctx, Place::Last, |templates, out| {
+                templates.cancel(&fields, out);
+            });
         }
         OtherRequest::Bye => {
             let names = Names::new(push, ctx, push.other_branch);
             let mut fields = names.in_dialog(push, push.other_cseq);
             fields.reason = push.bye_reason.as_bytes();
-            transmit(push, ctx, |templates, out| templates.bye(&fields, out));
+            transmit(push, ctx, Place::Last, |templates, out| {
+                templates.bye(&fields, out);
+            });
         }
         OtherRequest::Update => {
             let names = Names::new(push, ctx, push.other_branch);
             let mut fields = names.in_dialog(push, push.other_cseq);
             put_refresh(push, &mut fields);
-            transmit(push, ctx, |templates, out| templates.update(&fields, out));
+            transmit(push, ctx, Place::Last, |templates, out| {
+                templates.update(&fields, out);
+            });
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Via (RFC 3261 section 20.42, RFC 3581, RFC 7339).
 
 use crate::base::span::Span;
+use crate::base::token::{FILLER, TOKEN_LEN};
 use crate::sip::header::params::{Params, next_param};
 use crate::sip::parser::{ParseError, ParseErrorKind};
 use crate::sip::scan::{
@@ -129,8 +130,11 @@ impl ViaSpans {
         }
         let branch = at + BRANCH.len();
         let rest = bytes.get(branch..)?;
-        // Ours are 32 letters and digits behind the magic cookie.
-        let ours = MAGIC_LEN + 32;
+        // Ours are 32 letters and digits behind the magic cookie, over datagrams often with filler.
+        let mut ours = MAGIC_LEN + TOKEN_LEN;
+        if rest.get(ours) == Some(&FILLER[0]) {
+            ours += long_run::<PARAM_VALUE>(&rest[ours..]);
+        }
         let len = match rest.get(ours) {
             Some(b';' | b'\r')
                 if starts_with_token(&rest[MAGIC_LEN..]) && rest.starts_with(b"z9hG4bK") =>

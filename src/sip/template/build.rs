@@ -192,6 +192,9 @@ impl<'p> Builder<'p> {
             " SIP/2.0\r\nVia: SIP/2.0/{transport} {sent_by};branch=z9hG4bK"
         ));
         b.hole(Slot::Branch);
+        if profile.datagram_max > 0 {
+            b.hole(Slot::Filler);
+        }
         if profile.rport {
             b.text(";rport");
         }

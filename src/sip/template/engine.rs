@@ -22,6 +22,7 @@ pub(super) enum Slot {
     Expires,
     ExtraAcceptContact,
     ExtraHeaders,
+    Filler,
     FromTag,
     FromUri,
     Icid,
@@ -221,6 +222,25 @@ impl Program {
                     len += 1;
                 }
             }
+        }
+        len
+    }
+
+    /// Octets of the message.
+    #[inline]
+    pub(super) fn message_len(&self, values: &Values<'_>) -> usize {
+        // What the fast program knows in advance it has as text.
+        let pieces = if self.fits_fast(values) {
+            &self.fast
+        } else {
+            &self.general
+        };
+        let mut len = 0;
+        for piece in pieces {
+            if piece.when.is_some_and(|slot| values.at(slot).is_empty()) {
+                continue;
+            }
+            len += piece.text.len() + piece.hole.map_or(0, |slot| values.at(slot).len());
         }
         len
     }

@@ -22,6 +22,7 @@ use engine::{PARTS_MAX, Program, Slot, Text, Values};
 
 pub use profile::{Level, Profile, ProfileError, ProfileProblem, VALUE_BYTES_MAX};
 
+use crate::base::token::{FILLER, FILLER_MAX};
 use crate::sip::message::Refresher;
 
 /// The values of an initial INVITE (PUSH-0a to PUSH-l).
@@ -106,7 +107,7 @@ pub struct DialogFields<'a> {
 pub struct AckFields<'a> {
     /// The INVITE's Request-URI.
     pub request_uri: &'a [u8],
-    /// The INVITE's branch.
+    /// The INVITE's branch, with its filler.
     pub branch: &'a [u8],
     /// `None` for the initial INVITE (the profile's Route); within a dialog the INVITE's
     /// `Route: <...>` lines, possibly empty.
@@ -128,7 +129,7 @@ pub struct AckFields<'a> {
 pub struct CancelFields<'a> {
     /// The INVITE's Request-URI.
     pub request_uri: &'a [u8],
-    /// The INVITE's branch.
+    /// The INVITE's branch, with its filler.
     pub branch: &'a [u8],
     /// Our tag.
     pub from_tag: &'a [u8],
@@ -286,6 +287,14 @@ impl Numbers {
     }
 }
 
+/// Requests that travel in trains have a multiple of this many octets.
+pub const SIZE_CLASS: usize = 64;
+
+const _: () = assert!(
+    SIZE_CLASS == FILLER_MAX + 1,
+    "filler reaches the next class"
+);
+
 /// Every request of one profile, compiled.
 #[derive(Clone, Debug)]
 pub struct Templates {
@@ -306,6 +315,8 @@ pub struct Templates {
     /// The profile's session interval, seconds, and its header value; most INVITEs ask for it.
     usual_interval_s: Option<u32>,
     usual_session_expires: Text,
+    /// See [`Profile::datagram_max`].
+    datagram_max: usize,
 }
 
 impl Templates {
@@ -348,7 +359,30 @@ impl Templates {
             update: program(build::update(profile)),
             usual_interval_s: profile.session_expires_s,
             usual_session_expires,
+            datagram_max: profile.datagram_max.into(),
         })
+    }
+
+    /// Appends a message, lengthened to its size class. How much filler its branch got.
+    #[inline]
+    fn put(&self, program: &Program, values: &mut Values<'_>, out: &mut Vec<u8>) -> u8 {
+        let filler = if self.datagram_max == 0 {
+            &[]
+        } else {
+            self.filler(program, values)
+        };
+        values.set(Slot::Filler, filler);
+        program.encode(values, out);
+        u8::try_from(filler.len()).expect("below a size class")
+    }
+
+    fn filler(&self, program: &Program, values: &Values<'_>) -> &'static [u8] {
+        let len = program.message_len(values);
+        let class = len.next_multiple_of(SIZE_CLASS);
+        if class > self.datagram_max {
+            return &[];
+        }
+        &FILLER[..class - len]
     }
 
     /// Whether an initial INVITE demands its features of the client: `require` or `explicit`.
@@ -364,11 +398,12 @@ impl Templates {
         }
     }
 
-    /// Appends an initial INVITE.
-    pub fn invite(&self, f: &InviteFields<'_>, out: &mut Vec<u8>) {
+    /// Appends an initial INVITE. How much filler its branch got: ACK to a failure and CANCEL need the
+    /// same.
+    pub fn invite(&self, f: &InviteFields<'_>, out: &mut Vec<u8>) -> u8 {
         let mut numbers = Numbers::new();
-        self.invite_program(f)
-            .encode(&self.invite_values(f, &mut numbers), out);
+        let mut values = self.invite_values(f, &mut numbers);
+        self.put(self.invite_program(f), &mut values, out)
     }
 
     /// The same message as parts for a vectored write. The parts refer to `self`, the fields'
@@ -380,8 +415,12 @@ impl Templates {
         parts: &mut Parts<'a>,
     ) {
         scratch.0 = Numbers::new();
-        let values = self.invite_values(f, &mut scratch.0);
-        parts.len = self.invite_program(f).parts(&values, &mut parts.parts);
+        let mut values = self.invite_values(f, &mut scratch.0);
+        let program = self.invite_program(f);
+        if self.datagram_max > 0 {
+            values.set(Slot::Filler, self.filler(program, &values));
+        }
+        parts.len = program.parts(&values, &mut parts.parts);
     }
 
     #[inline]
@@ -428,28 +467,29 @@ impl Templates {
 
     /// Appends a re-INVITE with the offer of the dialog: byte-identical while `sdp_session`,
     /// `sdp_version` and `msrp_session` are the INVITE's (ST-9).
-    pub fn reinvite(&self, f: &DialogFields<'_>, out: &mut Vec<u8>) {
-        encode_offer(&self.reinvite, f, out);
+    /// How much filler its branch got: the ACK to a failure needs the same.
+    pub fn reinvite(&self, f: &DialogFields<'_>, out: &mut Vec<u8>) -> u8 {
+        self.encode_offer(&self.reinvite, f, out)
     }
 
     /// The same without `a=msrp-cema` (SDP-16).
-    pub fn reinvite_without_cema(&self, f: &DialogFields<'_>, out: &mut Vec<u8>) {
-        encode_offer(&self.reinvite_without_cema, f, out);
+    pub fn reinvite_without_cema(&self, f: &DialogFields<'_>, out: &mut Vec<u8>) -> u8 {
+        self.encode_offer(&self.reinvite_without_cema, f, out)
     }
 
     /// Appends an UPDATE without body.
     pub fn update(&self, f: &DialogFields<'_>, out: &mut Vec<u8>) {
-        encode_in_dialog(&self.update, f, &mut Numbers::new(), out);
+        self.encode_in_dialog(&self.update, f, &mut Numbers::new(), out);
     }
 
     /// Appends a BYE.
     pub fn bye(&self, f: &DialogFields<'_>, out: &mut Vec<u8>) {
-        encode_in_dialog(&self.bye, f, &mut Numbers::new(), out);
+        self.encode_in_dialog(&self.bye, f, &mut Numbers::new(), out);
     }
 
     /// Appends an ACK to a 2xx (DLG-3).
     pub fn ack(&self, f: &DialogFields<'_>, out: &mut Vec<u8>) {
-        encode_in_dialog(&self.ack, f, &mut Numbers::new(), out);
+        self.encode_in_dialog(&self.ack, f, &mut Numbers::new(), out);
     }
 
     /// Appends an ACK to a non-2xx (TX-5).
@@ -507,7 +547,7 @@ impl Templates {
             .set(Slot::Cseq, cseq.as_bytes())
             .set(Slot::Expires, expires.as_bytes())
             .set(Slot::Icid, f.icid);
-        program.encode(&values, out);
+        self.put(program, &mut values, out);
     }
 
     /// Appends a MESSAGE on a user's behalf, along the originating route (IMS-1).
@@ -530,7 +570,46 @@ impl Templates {
             .set(Slot::ContentType, f.content_type)
             .set(Slot::ContentLength, length.as_bytes())
             .set(Slot::Body, f.body);
-        self.message.encode(&values, out);
+        self.put(&self.message, &mut values, out);
+    }
+
+    fn encode_offer(&self, program: &Program, f: &DialogFields<'_>, out: &mut Vec<u8>) -> u8 {
+        let mut numbers = Numbers::new();
+        push_origin(&mut numbers.origin, f.sdp_session, f.sdp_version);
+        let length = program.body_len(&[numbers.origin.as_bytes(), f.msrp_session]);
+        numbers.content_length.push_number(length);
+        self.encode_in_dialog(program, f, &mut numbers, out)
+    }
+
+    fn encode_in_dialog(
+        &self,
+        program: &Program,
+        f: &DialogFields<'_>,
+        numbers: &mut Numbers,
+        out: &mut Vec<u8>,
+    ) -> u8 {
+        numbers.cseq.push_number(u64::from(f.cseq));
+        if let Some((seconds, refresher)) = f.session_expires {
+            push_session_expires(&mut numbers.session_expires, seconds, refresher);
+        }
+        push_optional(&mut numbers.min_se, f.min_se);
+        let mut values = Values::new();
+        values
+            .set(Slot::RequestUri, f.request_uri)
+            .set(Slot::Branch, f.branch)
+            .set(Slot::RouteLines, f.route_lines)
+            .set(Slot::FromTag, f.from_tag)
+            .set(Slot::FromUri, f.from_uri)
+            .set(Slot::To, f.to_value)
+            .set(Slot::CallId, f.call_id)
+            .set(Slot::Cseq, numbers.cseq.as_bytes())
+            .set(Slot::SessionExpires, numbers.session_expires.as_bytes())
+            .set(Slot::MinSe, numbers.min_se.as_bytes())
+            .set(Slot::Reason, f.reason)
+            .set(Slot::ContentLength, numbers.content_length.as_bytes())
+            .set(Slot::Origin, numbers.origin.as_bytes())
+            .set(Slot::MsrpSession, f.msrp_session);
+        self.put(program, &mut values, out)
     }
 
     /// Appends an OPTIONS outside any dialog.
@@ -544,46 +623,8 @@ impl Templates {
             .set(Slot::To, f.to_uri)
             .set(Slot::CallId, f.call_id)
             .set(Slot::Cseq, cseq.as_bytes());
-        self.options.encode(&values, out);
+        self.put(&self.options, &mut values, out);
     }
-}
-
-fn encode_offer(program: &Program, f: &DialogFields<'_>, out: &mut Vec<u8>) {
-    let mut numbers = Numbers::new();
-    push_origin(&mut numbers.origin, f.sdp_session, f.sdp_version);
-    let length = program.body_len(&[numbers.origin.as_bytes(), f.msrp_session]);
-    numbers.content_length.push_number(length);
-    encode_in_dialog(program, f, &mut numbers, out);
-}
-
-fn encode_in_dialog(
-    program: &Program,
-    f: &DialogFields<'_>,
-    numbers: &mut Numbers,
-    out: &mut Vec<u8>,
-) {
-    numbers.cseq.push_number(u64::from(f.cseq));
-    if let Some((seconds, refresher)) = f.session_expires {
-        push_session_expires(&mut numbers.session_expires, seconds, refresher);
-    }
-    push_optional(&mut numbers.min_se, f.min_se);
-    let mut values = Values::new();
-    values
-        .set(Slot::RequestUri, f.request_uri)
-        .set(Slot::Branch, f.branch)
-        .set(Slot::RouteLines, f.route_lines)
-        .set(Slot::FromTag, f.from_tag)
-        .set(Slot::FromUri, f.from_uri)
-        .set(Slot::To, f.to_value)
-        .set(Slot::CallId, f.call_id)
-        .set(Slot::Cseq, numbers.cseq.as_bytes())
-        .set(Slot::SessionExpires, numbers.session_expires.as_bytes())
-        .set(Slot::MinSe, numbers.min_se.as_bytes())
-        .set(Slot::Reason, f.reason)
-        .set(Slot::ContentLength, numbers.content_length.as_bytes())
-        .set(Slot::Origin, numbers.origin.as_bytes())
-        .set(Slot::MsrpSession, f.msrp_session);
-    program.encode(&values, out);
 }
 
 #[inline]

@@ -25,6 +25,10 @@ pub struct Profile {
     pub sent_by: String,
     /// Transport token of the Via, `TCP`, `TLS` or `UDP`.
     pub transport: String,
+    /// Where requests travel in trains of datagrams: the largest datagram that the path takes whole,
+    /// octets. Requests are then lengthened to a multiple of [`super::SIZE_CLASS`] by filler behind
+    /// the branch, as far as that leaves them below it. 0: requests are as long as they are.
+    pub datagram_max: u16,
     /// Whole Route value of requests towards the user, `<sip:...;lr>`, without `orig` (IMS-1).
     pub route: String,
     /// Whole Route value of requests on a user's behalf, with `orig` (IMS-1).
@@ -104,6 +108,7 @@ impl Default for Profile {
             response_source: String::new(),
             sent_by: "pf1.ims.example.net:5060".into(),
             transport: "TCP".into(),
+            datagram_max: 0,
             route: "<sip:scscf1.ims.example.net:5060;transport=tcp;lr>".into(),
             originating_route: "<sip:scscf1.ims.example.net:5060;transport=tcp;lr;orig>".into(),
             pf_uri: "sip:cpm-pf@ims.example.net".into(),

@@ -329,6 +329,79 @@ fn refreshes_equal_the_worked_flows_and_repeat_the_offer() {
     assert!(text.contains("\r\nSession-Expires: 90;refresher=uas\r\nMin-SE: 120\r\n"));
 }
 
+#[test]
+fn requests_over_datagrams_fill_their_size_class_behind_the_branch() {
+    let plain = templates();
+    let filled = compile(|profile| profile.datagram_max = 1600).unwrap();
+    let mut filler_seen = [false; SIZE_CLASS];
+    // URIs of all lengths, so that each remainder comes up.
+    for more in 0..SIZE_CLASS {
+        let uri = [USER, &vec![b'x'; more][..]].concat();
+        let invite = InviteFields {
+            request_uri: &uri,
+            ..invite_tokens()
+        };
+        let bye = DialogFields {
+            request_uri: &uri,
+            branch: b"abcdefghijklmnopqrstuvwxyz234567",
+            from_tag: b"bcdefghijklmnopqrstuvwxyz234567a",
+            to_value: USER,
+            call_id: b"cdefghijklmnopqrstuvwxyz234567ab",
+            cseq: 2,
+            route_lines: ROUTES,
+            ..DialogFields::default()
+        };
+        let all = |templates: &Templates| {
+            let mut outs: [Vec<u8>; 4] = Default::default();
+            let fillers = [
+                templates.invite(&invite, &mut outs[0]),
+                templates.reinvite(&bye, &mut outs[1]),
+            ];
+            templates.bye(&bye, &mut outs[2]);
+            templates.ack(&bye, &mut outs[3]);
+            (outs, fillers)
+        };
+        let (short, none) = all(&plain);
+        let (long, fillers) = all(&filled);
+        assert_eq!(none, [0, 0]);
+        for (short, long) in short.iter().zip(&long) {
+            assert_eq!(long.len() % SIZE_CLASS, 0);
+            let filler = long.len() - short.len();
+            assert!(filler < SIZE_CLASS);
+            filler_seen[filler] = true;
+            let at = memchr::memmem::find(short, b";branch=").unwrap() + 8 + 7 + 32;
+            assert_bytes(
+                &[&short[..at], &FILLER[..filler], &short[at..]].concat(),
+                long,
+            );
+        }
+        assert_eq!(usize::from(fillers[0]), long[0].len() - short[0].len());
+        assert_eq!(usize::from(fillers[1]), long[1].len() - short[1].len());
+        let mut scratch = Scratch::new();
+        let mut parts = Parts::new();
+        filled.invite_vectored(&invite, &mut scratch, &mut parts);
+        assert_bytes(&parts.as_slices().concat(), &long[0]);
+    }
+    assert!(
+        filler_seen.iter().all(|&seen| seen),
+        "every remainder came up"
+    );
+}
+
+#[test]
+fn filler_never_makes_a_datagram_too_large_for_the_path() {
+    let mut plain = Vec::new();
+    templates().invite(&invite_tokens(), &mut plain);
+    let class = plain.len().next_multiple_of(SIZE_CLASS);
+    assert!(class > plain.len(), "the case needs filler");
+    for (max, want) in [(class, class), (class - 1, plain.len())] {
+        let templates = compile(|profile| profile.datagram_max = max as u16).unwrap();
+        let mut out = Vec::new();
+        templates.invite(&invite_tokens(), &mut out);
+        assert_eq!(out.len(), want);
+    }
+}
+
 // Proves: TX-5
 #[test]
 fn acks_to_failures_equal_the_worked_flows() {

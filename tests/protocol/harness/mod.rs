@@ -105,6 +105,7 @@ pub(crate) fn udp_options() -> ShardOptions {
     let mut options = options();
     options.hops = vec![hop(SCSCF, HopTransport::Udp)];
     options.profile.transport = "UDP".into();
+    options.profile.datagram_max = 1472;
     options.subscribe.transaction.reliable = false;
     options.push.transaction.reliable = false;
     options

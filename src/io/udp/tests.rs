@@ -1,0 +1,179 @@
+use std::collections::VecDeque;
+use std::net::UdpSocket;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use crate::base::surface::{LinkCommand, MeshFrame, StoreBatch, Transmit};
+use crate::base::time::Timestamp;
+use crate::io::driver::{DriverOptions, NullStore, Shared};
+use crate::io::listen::Plan;
+use crate::io::mesh::Mesh;
+use crate::io::names::{self, Answers};
+use crate::io::stats::DriverStats;
+
+use super::*;
+
+/// Sends each of its bursts, as datagrams of these sizes, to one peer.
+struct Bursts {
+    link: Option<LinkId>,
+    peer: SocketAddr,
+    left: VecDeque<Vec<u32>>,
+}
+
+impl Core for Bursts {
+    fn handle(&mut self, _now: Timestamp, input: Input<'_>) {
+        if let Input::Link { link, .. } = input {
+            self.link = Some(link);
+        }
+    }
+
+    fn advance(&mut self, _now: Timestamp) {}
+
+    fn next_deadline(&self) -> Option<Timestamp> {
+        None
+    }
+
+    fn poll_transmit(&mut self, buffer: &mut TxBuf) -> Option<Transmit> {
+        let link = self.link?;
+        for size in self.left.pop_front()? {
+            let start = buffer.bytes.len();
+            let octet = u8::try_from(buffer.cuts.len()).unwrap();
+            buffer.bytes.resize(start + size as usize, octet);
+            buffer.cuts.push(u32::try_from(buffer.bytes.len()).unwrap());
+        }
+        buffer.destination = Some(self.peer);
+        Some(Transmit { link })
+    }
+
+    fn poll_store(&mut self, _batch: &mut StoreBatch) -> bool {
+        false
+    }
+
+    fn poll_mesh(&mut self) -> Option<MeshFrame> {
+        None
+    }
+
+    fn poll_link(&mut self) -> Option<LinkCommand> {
+        None
+    }
+
+    fn room(&self) -> bool {
+        true
+    }
+
+    fn is_drained(&self) -> bool {
+        self.left.is_empty()
+    }
+}
+
+/// What arrives of `bursts` as (octets, first octet), and the driver's counters.
+fn deliver(
+    bursts: &[Vec<u32>],
+    spoil: impl FnOnce(&DatagramSocket),
+) -> (Vec<(usize, u8)>, crate::io::stats::Counters) {
+    let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+    peer.set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let plan = Plan {
+        shards: 1,
+        sip_tcp: None,
+        sip_udp: Some(any),
+        shard_port_base: None,
+        msrp: any,
+    };
+    let sockets = plan.bind().unwrap().remove(0);
+    spoil(&sockets.sip_udp[0]);
+    let shared = Arc::new(Shared {
+        mesh: Mesh::new(1).unwrap(),
+        answers: Answers::new(1),
+        stop: AtomicBool::new(false),
+    });
+    let asker = names::start(&shared, 1).unwrap().remove(0);
+    let core = Bursts {
+        link: None,
+        peer: peer.local_addr().unwrap(),
+        left: bursts.iter().cloned().collect(),
+    };
+    let stats = Arc::new(DriverStats::default());
+    let options = DriverOptions::default();
+    let mut driver = Driver::new(
+        core,
+        NullStore::default(),
+        sockets,
+        options,
+        (shared, asker),
+        stats,
+    )
+    .unwrap();
+    let expected = bursts.iter().map(Vec::len).sum::<usize>() as u64;
+    for _ in 0..200 {
+        driver.turn().unwrap();
+        let counters = driver.counters;
+        if counters.tx_datagrams + counters.datagrams_lost == expected {
+            break;
+        }
+    }
+    let mut got = Vec::new();
+    let mut buffer = [0; 2048];
+    for _ in 0..driver.counters.tx_datagrams {
+        let len = peer.recv(&mut buffer).unwrap();
+        assert!(buffer[..len].iter().all(|&octet| octet == buffer[0]));
+        got.push((len, buffer[0]));
+    }
+    assert_eq!(driver.trains_in_flight, 0, "every buffer came back");
+    (got, driver.counters)
+}
+
+#[test]
+fn each_size_of_a_buffer_leaves_as_a_train_of_its_own() {
+    let (mut got, counters) = deliver(&[vec![500, 300, 500, 300, 500, 200]], |_| {});
+    got.sort_unstable();
+    assert_eq!(
+        got,
+        [(200, 5), (300, 1), (300, 3), (500, 0), (500, 2), (500, 4)]
+    );
+    assert_eq!((counters.tx_trains, counters.tx_train_datagrams), (2, 6));
+    assert_eq!(counters.train_fallbacks, 0);
+}
+
+#[test]
+fn a_path_that_takes_no_trains_gets_their_datagrams_one_by_one_and_is_remembered() {
+    // The kernel makes no trains where it may not compute checksums.
+    let spoil = |socket: &DatagramSocket| {
+        let (level, option) = (libc::SOL_SOCKET, libc::SO_NO_CHECK);
+        assert!(sys::set_int(socket.fd.as_fd(), level, option, 1));
+    };
+    let bursts = [vec![500, 300, 500, 300, 400], vec![500; 4]];
+    let (mut got, counters) = deliver(&bursts, spoil);
+    got.sort_unstable();
+    let sizes: Vec<usize> = got.iter().map(|&(len, _)| len).collect();
+    assert_eq!(sizes, [300, 300, 400, 500, 500, 500, 500, 500, 500]);
+    assert_eq!((counters.tx_trains, counters.datagrams_lost), (0, 0));
+    assert_eq!(counters.train_fallbacks, 1, "told once");
+}
+
+#[test]
+fn reads_addresses_as_the_kernel_writes_them() {
+    for text in ["192.0.2.7:5060", "[2001:db8::1]:5062"] {
+        let expected: SocketAddr = text.parse().unwrap();
+        let mut bytes = Vec::new();
+        match expected {
+            SocketAddr::V4(v4) => {
+                bytes.extend(u16::try_from(libc::AF_INET).unwrap().to_ne_bytes());
+                bytes.extend(v4.port().to_be_bytes());
+                bytes.extend(v4.ip().octets());
+            }
+            SocketAddr::V6(v6) => {
+                bytes.extend(u16::try_from(libc::AF_INET6).unwrap().to_ne_bytes());
+                bytes.extend(v6.port().to_be_bytes());
+                bytes.extend([0; 4]);
+                bytes.extend(v6.ip().octets());
+                bytes.extend([0; 4]);
+            }
+        }
+        assert_eq!(address(&bytes), Some(expected));
+        assert_eq!(address(&bytes[..7]), None);
+    }
+}
