@@ -96,6 +96,8 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         json: std::path::PathBuf,
     },
+    /// Stand between peers and make the network between them bad
+    Relay(crate::relay::Relay),
     /// Test the rules: one broken message for each, and exactly that rule must trip
     Mutate {
         /// Show every broken message and what the judge said
@@ -157,6 +159,7 @@ pub fn cli_main(args: Vec<OsString>) -> i32 {
             .and_then(|rows| compared(&rows, ab.tolerance, &ab.figure)),
         Command::Search(search) => searched(&search),
         Command::Merge { files, json } => merged(&files, &json),
+        Command::Relay(relay) => relayed(&relay),
     };
     match outcome {
         Ok(code) => code,
@@ -247,6 +250,17 @@ fn searched(search: &Search) -> Result<i32, String> {
     }
     let met = found.relevant_lower_bound.is_some();
     Ok(if met { EXIT_OK } else { report::EXIT_OBJECTIVE })
+}
+
+fn relayed(relay: &crate::relay::Relay) -> Result<i32, String> {
+    let done = relay.run()?;
+    if relay.json {
+        let text = serde_json::to_string(&done).map_err(|error| error.to_string())?;
+        print(&format!("{text}\n"));
+    } else {
+        print(&format!("{done}\n"));
+    }
+    Ok(EXIT_OK)
 }
 
 fn merged(files: &[String], json: &Path) -> Result<i32, String> {

@@ -37,6 +37,7 @@ pub mod net;
 pub mod outcome;
 pub mod panel;
 pub mod pcap;
+pub mod relay;
 pub mod report;
 pub mod rules;
 pub mod scan;

@@ -6,14 +6,14 @@ use crate::base::surface::Location;
 use crate::io::store::Recovery;
 use crate::store::checkpoint::{self, Item};
 use crate::store::index::Fate;
-use crate::store::op::{DepositFlags, Ledger, MarkKind};
+use crate::store::op::{Deposit, DepositFlags, Ledger, MarkKind};
 use crate::store::record::{self, Record};
 
 /// A pending message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Held {
-    /// It lies in parts, whose places its deposit lists.
-    pub in_parts: bool,
+    /// Places of the parts it lies in, of a message that does; a look at a checkpoint has none.
+    pub parts: Vec<Location>,
     /// Where its deposit lies.
     pub at: Location,
     /// When it expires, seconds since 1970.
@@ -50,6 +50,11 @@ pub struct Replay {
 /// Draws how far a look has come.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress(pub fn(u32));
+
+fn places(deposit: &Deposit<'_>) -> Vec<Location> {
+    let parts = deposit.parts();
+    parts.map_or_else(Vec::new, |list| list.places().collect())
+}
 
 fn owner(canonical: &[u8]) -> u64 {
     use core::hash::Hasher;
@@ -162,7 +167,7 @@ impl Recovery for Replay {
                                 }
                             });
                         let held = Held {
-                            in_parts: entry.flags.contains(DepositFlags::LARGE_MODE),
+                            parts: Vec::new(),
                             at: entry.location,
                             expires_s: entry.expires_s,
                             bytes: entry.bytes,
@@ -194,11 +199,12 @@ impl Recovery for Replay {
                     // to another place.
                     self.ledger.deposited += u64::from(self.saved && !is_copy);
                     held.at = at;
+                    held.parts = places(&deposit);
                     return;
                 }
                 self.ledger.deposited += u64::from(!(self.saved && is_copy));
                 let held = Held {
-                    in_parts: deposit.parts().is_some(),
+                    parts: places(&deposit),
                     at,
                     expires_s: u32::try_from(deposit.expires.as_secs()).unwrap_or(u32::MAX),
                     bytes: u32::try_from(deposit.body_bytes()).unwrap_or(u32::MAX),

@@ -1,5 +1,6 @@
 //! `volley store`: for stores that no engine serves.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
@@ -15,7 +16,8 @@ use volley::io::store::{
     DamagePolicy, JournalOptions, Recovery, Rewriter, Survey, View, block_on, survey,
 };
 use volley::store::index::Fate;
-use volley::store::op::{Deposit, DepositFlags, Mark};
+use volley::store::op::{Deposit, DepositFlags, Mark, Part};
+use volley::store::parts::{HEAD_BYTES_MAX, Manifest, PART_BYTES, PARTS_MAX, write_manifest};
 use volley::store::record::{self, Record};
 
 use super::{complain, print};
@@ -24,6 +26,8 @@ use super::{complain, print};
 const DAMAGED: u8 = 3;
 /// Messages that are read and written again together.
 const GROUP: usize = 512;
+/// Parts of a large message that are read and written again together: half a mebibyte.
+const PARTS_GROUP: usize = 8;
 
 /// Arguments of `store`.
 #[derive(Debug, clap::Args)]
@@ -49,7 +53,7 @@ enum Verb {
     Stats,
     /// Read every record, check every sum, compare the checkpoint, balance the books.
     Verify,
-    /// Pending messages as JSON lines on standard output.
+    /// Pending messages as JSON lines on standard output; of a large one first its parts.
     Export,
     /// Add messages from JSON lines, as `export` writes them; those that are there already are
     /// passed over.
@@ -305,23 +309,37 @@ struct Exporter {
 
 impl Recovery for Exporter {
     fn record(&mut self, at: Location, payload: &[u8]) {
-        let Ok(Record::Deposit(deposit)) = record::decode(payload) else {
-            return;
-        };
-        let Some(held) = self.replay.held.get(&deposit.number) else {
-            return;
-        };
-        if held.at != at || self.failed.is_some() {
+        if self.failed.is_some() {
             return;
         }
-        let line = to_json(&deposit, &held.devices);
-        self.failed = writeln!(self.out, "{line}").err();
+        let line = match record::decode(payload) {
+            Ok(Record::Deposit(deposit)) => {
+                let held = self.replay.held.get(&deposit.number);
+                held.filter(|held| held.at == at)
+                    .map(|held| to_json(&deposit, &held.devices))
+            }
+            // Parts lie before the deposit that lists them, so their lines come first.
+            Ok(Record::Part(part)) => {
+                let held = self.replay.held.get(&part.number);
+                let place = held.and_then(|held| held.parts.get(part.index as usize));
+                place.filter(|place| **place == at).map(|_| {
+                    json!({
+                        "part_of": part.number,
+                        "index": part.index,
+                        "bytes": text(part.bytes),
+                    })
+                })
+            }
+            Ok(Record::Mark(_)) | Err(_) => None,
+        };
+        if let Some(line) = line {
+            self.failed = writeln!(self.out, "{line}").err();
+        }
     }
 }
 
 fn export(place: &Path, shard: u32) -> Outcome {
     let (replay, first) = look(place, shard, View::Records)?;
-    refuse_parts(place, &replay)?;
     let directory = place.to_owned();
     let failed = block_on(async move {
         let mut exporter = Exporter {
@@ -339,19 +357,6 @@ fn export(place: &Path, shard: u32) -> Outcome {
         Some(error) => Err(format!("standard output: {error}")),
         None => Ok(first.recovered.damaged_places == 0),
     }
-}
-
-/// Messages in parts are not written anew yet: their deposits list places that would change.
-fn refuse_parts(place: &Path, replay: &Replay) -> Result<(), String> {
-    let count = replay.held.values().filter(|held| held.in_parts).count();
-    if count == 0 {
-        return Ok(());
-    }
-    Err(format!(
-        "{} holds {count} large messages in parts, which this command cannot take along; run the \
-         engine until they are delivered or expired",
-        place.display()
-    ))
 }
 
 /// Text as it is, anything else in hexadecimal.
@@ -384,7 +389,7 @@ fn to_json(deposit: &Deposit<'_>, devices: &[(u64, Fate)]) -> Value {
         let fits = devices.iter().filter(|(_, fate)| *fate == wanted);
         fits.map(|(device, _)| format!("{device:016x}")).collect()
     };
-    json!({
+    let mut line = json!({
         "number": deposit.number,
         "user": text(deposit.user),
         "identity": text(deposit.identity),
@@ -400,32 +405,77 @@ fn to_json(deposit: &Deposit<'_>, devices: &[(u64, Fate)]) -> Value {
         "in_reply_to": text(deposit.in_reply_to),
         "target_instance": format!("{:016x}", deposit.target_instance),
         "content_type": text(deposit.content_type),
-        "cpim": text(deposit.cpim),
         "delivered_to": list(Fate::Delivered),
         "refused_by": list(Fate::Refused),
-    })
+    });
+    match deposit.parts() {
+        None => line["cpim"] = text(deposit.cpim),
+        Some(list) => {
+            line["parts"] = json!(list.places().count());
+            line["total"] = json!(list.total);
+            line["head"] = text(list.head);
+        }
+    }
+    line
 }
 
-/// Payloads of one exported message: the deposit, then its marks.
-fn from_json(line: &str) -> Option<(u64, Vec<Vec<u8>>)> {
-    let value: Value = serde_json::from_str(line).ok()?;
+/// Parts that were imported and whose message has not come yet, by its number: 12 octets each.
+type Waiting = BTreeMap<u64, Vec<Location>>;
+
+/// A line of an exported part: the number of its message, its index, its record.
+fn part_from(value: &Value) -> Option<(u64, u32, Vec<u8>)> {
+    let number = value.get("part_of")?.as_u64()?;
+    let index = u32::try_from(value.get("index")?.as_u64()?).ok()?;
+    let octets = bytes(value.get("bytes")?)?;
+    if octets.is_empty() || octets.len() > PART_BYTES || index as usize >= PARTS_MAX {
+        return None;
+    }
+    let part = Part {
+        number,
+        index,
+        bytes: &octets,
+    };
+    let mut out = Vec::with_capacity(octets.len() + 64);
+    record::encode_part(&part, &mut out);
+    Some((number, index, out))
+}
+
+/// What an exported message has in place of a body when it lies in parts, which are here at `places`.
+fn list_from(value: &Value, places: &[Location]) -> Option<Vec<u8>> {
+    let (total, head) = (value.get("total")?.as_u64()?, bytes(value.get("head")?)?);
+    if head.len() > HEAD_BYTES_MAX || value.get("parts")?.as_u64()? != places.len() as u64 {
+        return None;
+    }
+    let mut out = Vec::new();
+    write_manifest(total, &head, places, &mut out);
+    Manifest::read(&out).is_some().then_some(out)
+}
+
+/// Payloads of one exported message: the deposit, then its marks. Its parts, if it has any, lie at
+/// `places`.
+fn from_json(value: &Value, places: &[Location]) -> Option<(u64, Vec<Vec<u8>>)> {
     let field = |name: &str| bytes(value.get(name)?);
     let number = |name: &str| value.get(name)?.as_u64();
     let key = |value: &Value| u64::from_str_radix(value.as_str()?, 16).ok();
     let user = field("user")?;
-    let (identity, sender, cpim) = (field("identity")?, field("sender")?, field("cpim")?);
+    let (identity, sender) = (field("identity")?, field("sender")?);
     let (message_id, conversation) = (field("imdn_message_id")?, field("conversation_id")?);
     let (contribution, in_reply_to) = (field("contribution_id")?, field("in_reply_to")?);
     let content_type = field("content_type")?;
     let (related_icid, lines) = (field("related_icid")?, field("lines")?);
+    let flags = DepositFlags::from_bits(u8::try_from(number("flags")?).ok()?)?;
+    let cpim = if flags.contains(DepositFlags::LARGE_MODE) {
+        list_from(value, places)?
+    } else {
+        field("cpim")?
+    };
     let deposit = Deposit {
         user: &user,
         identity: &identity,
         number: number("number")?,
         received: UnixMillis(number("received_ms")?),
         expires: UnixMillis(number("expires_ms")?),
-        flags: DepositFlags::from_bits(u8::try_from(number("flags")?).ok()?)
-            .filter(|flags| !flags.contains(DepositFlags::LARGE_MODE))?,
+        flags,
         sender: &sender,
         imdn_message_id: &message_id,
         conversation_id: &conversation,
@@ -489,22 +539,37 @@ async fn import(
     let opened = Rewriter::open(place, &options(shard), &mut replay).await;
     let mut writer = opened.map_err(|error| error.to_string())?;
     let (mut added, mut present) = (0, 0);
+    let mut waiting = Waiting::new();
     for (index, line) in lines.lines().enumerate() {
         let line = line.map_err(|error| format!("{name}: {error}"))?;
         if line.trim().is_empty() {
             continue;
         }
-        let Some((number, payloads)) = from_json(&line) else {
-            return Err(format!(
+        let refused = || {
+            format!(
                 "{name}:{}: not a message as `volley store export` writes it; what came before is \
                  imported",
                 index + 1
-            ));
+            )
         };
-        if replay.held.insert(number, Default::default()).is_some() {
+        let value: Value = serde_json::from_str(&line).map_err(|_| refused())?;
+        if value.get("part_of").is_some() {
+            let part = part_from(&value).ok_or_else(refused)?;
+            if !replay.held.contains_key(&part.0) {
+                let taken = import_part(&mut writer, part, &mut waiting).await?;
+                taken.then_some(()).ok_or_else(refused)?;
+            }
+            continue;
+        }
+        let number = value.get("number").and_then(Value::as_u64);
+        let number = number.ok_or_else(refused)?;
+        if replay.held.contains_key(&number) {
             present += 1;
             continue;
         }
+        let places = waiting.remove(&number).unwrap_or_default();
+        let (number, payloads) = from_json(&value, &places).ok_or_else(refused)?;
+        replay.held.insert(number, Default::default());
         added += 1;
         for payload in payloads {
             let appended = writer.append(&payload).await;
@@ -514,6 +579,63 @@ async fn import(
     let finished = writer.finish(None).await;
     finished.map_err(|error| error.to_string())?;
     Ok((added, present))
+}
+
+/// Writes one part; false when it is not the next one of its message.
+async fn import_part(
+    writer: &mut Rewriter,
+    (number, index, payload): (u64, u32, Vec<u8>),
+    waiting: &mut Waiting,
+) -> Result<bool, String> {
+    let places = waiting.entry(number).or_default();
+    if places.len() != index as usize {
+        return Ok(false);
+    }
+    let at = writer.append_placed(&[payload]).await;
+    places.extend(at.map_err(|error| error.to_string())?);
+    Ok(true)
+}
+
+/// Writes the parts of a message anew, some at a time; where they lie now.
+async fn move_parts(writer: &mut Rewriter, parts: &[Location]) -> Result<Vec<Location>, String> {
+    let mut places = Vec::with_capacity(parts.len());
+    for group in parts.chunks(PARTS_GROUP) {
+        let found = writer.read(group).await;
+        let found = found.map_err(|error| error.to_string())?;
+        let mut payloads = Vec::with_capacity(group.len());
+        for (payload, at) in found.into_iter().zip(group) {
+            payloads.push(payload.ok_or_else(|| unreadable(*at))?);
+        }
+        let moved = writer.append_placed(&payloads).await;
+        places.append(&mut moved.map_err(|error| error.to_string())?);
+    }
+    Ok(places)
+}
+
+fn unreadable(at: Location) -> String {
+    format!(
+        "a message in segment {} at octet {} cannot be read; run `volley store verify`",
+        at.segment, at.offset
+    )
+}
+
+/// The deposit in `payload` as a copy; with its parts at `places`, if it lies in parts.
+fn copy_of(payload: &[u8], places: &[Location]) -> Option<Vec<u8>> {
+    let Ok(Record::Deposit(deposit)) = record::decode(payload) else {
+        return None;
+    };
+    let mut copy = payload.to_vec();
+    if let Some(list) = deposit.parts() {
+        let mut body = Vec::new();
+        write_manifest(list.total, list.head, places, &mut body);
+        let moved = Deposit {
+            cpim: &body,
+            ..deposit
+        };
+        copy.clear();
+        record::encode_deposit(&moved, &mut copy).ok()?;
+    }
+    record::mark_copy(&mut copy).then_some(copy)
 }
 
 async fn compact(place: &Path, shard: u32) -> Result<u64, String> {
@@ -529,7 +651,6 @@ async fn compact(place: &Path, shard: u32) -> Result<u64, String> {
             replay.unreadable
         ));
     }
-    refuse_parts(place, &replay)?;
     let border = writer.border();
     let mut pending: Vec<_> = replay.held.values().collect();
     pending.sort_by_key(|held| (held.at.segment, held.at.offset));
@@ -537,14 +658,9 @@ async fn compact(place: &Path, shard: u32) -> Result<u64, String> {
         let places: Vec<Location> = group.iter().map(|held| held.at).collect();
         let found = writer.read(&places).await.map_err(said)?;
         for (held, payload) in group.iter().zip(found) {
-            let payload = payload.ok_or_else(|| {
-                format!(
-                    "a message in segment {} at octet {} cannot be read; run `volley store verify`",
-                    held.at.segment, held.at.offset
-                )
-            })?;
-            let mut copy = payload.clone();
-            record::mark_copy(&mut copy);
+            let payload = payload.ok_or_else(|| unreadable(held.at))?;
+            let places = move_parts(&mut writer, &held.parts).await?;
+            let copy = copy_of(&payload, &places).ok_or_else(|| unreadable(held.at))?;
             writer.append(&copy).await.map_err(said)?;
             let Ok(Record::Deposit(deposit)) = record::decode(&payload) else {
                 continue;

@@ -362,7 +362,10 @@ impl Campaigns {
         let moment = Moment {
             now: parts.ctx.now,
             wall: parts.ctx.wall,
-            tokens: parts.ctx.hops.invite_room(parts.ctx.now, parts.state.set),
+            tokens: parts
+                .ctx
+                .hops
+                .invite_room(parts.ctx.out, parts.ctx.now, parts.state.set),
         };
         let mailbox = parts.ctx.post.mailbox_ref(key.slot);
         weigh(

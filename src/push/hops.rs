@@ -97,6 +97,9 @@ pub struct RoutingOptions {
 
 /// Longest wait between two attempts to connect a trunk.
 const RECONNECT_MAX: Duration = Duration::from_secs(30);
+/// Octets that may wait for a trunk before new requests leave it alone. What is owed in dialogs that are
+/// there has the rest of the link's room (OVL-7).
+pub const TRUNK_BACKLOG_MAX: usize = 1024 * 1024;
 /// First wait after a trunk was lost.
 const RECONNECT_MIN: Duration = Duration::from_millis(100);
 /// Unanswered INVITEs in a row after which a hop counts as silent.
@@ -186,6 +189,12 @@ impl Hop {
         self.trunks.iter().find_map(|trunk| trunk.link)
     }
 
+    /// A trunk is up on which not too much waits.
+    fn has_room(&self, out: &Outbox) -> bool {
+        let mut links = self.trunks.iter().filter_map(|trunk| trunk.link);
+        links.any(|link| has_room(out, link))
+    }
+
     /// How the hop is reached.
     #[must_use]
     pub const fn transport(&self) -> HopTransport {
@@ -249,30 +258,41 @@ impl Hops {
 
     /// Where a request of a user of `set` may go now: the first hop that is up, not avoided and, for a
     /// new request, takes it. The hop's index is needed to account for an INVITE.
-    pub fn pick(&mut self, now: Timestamp, set: u8, offer: Offer) -> Option<(u16, Destination)> {
-        self.pick_untried(now, set, offer, 0)
+    pub fn pick(
+        &mut self,
+        out: &Outbox,
+        now: Timestamp,
+        set: u8,
+        offer: Offer,
+    ) -> Option<(u16, Destination)> {
+        self.pick_untried(out, now, set, (offer, 0))
     }
 
     /// As [`Self::pick`], leaving out the hops whose bits are set in `tried` (NH-3).
     pub fn pick_untried(
         &mut self,
+        out: &Outbox,
         now: Timestamp,
         set: u8,
-        offer: Offer,
-        tried: u64,
+        (offer, tried): (Offer, u64),
     ) -> Option<(u16, Destination)> {
         let mut at = 0;
         while let Some(hop) = self.hops.get(at) {
             let end = hop.group_end;
             if hop.options.set == set {
                 let chosen = if end == at + 1 {
-                    self.takes(now, at, offer, tried).then_some(at)
+                    self.takes(out, now, at, (offer, tried)).then_some(at)
                 } else {
-                    self.pick_by_weight(now, (at, end), offer, tried)
+                    self.pick_by_weight(out, now, (at, end), (offer, tried))
                 };
                 if let Some(chosen) = chosen {
                     let index = u16::try_from(chosen).expect("fewer hops than 2^16");
-                    return self.destination(index).map(|to| (index, to));
+                    let roomy = offer != Offer::Owed;
+                    let to = match roomy {
+                        true => self.roomy_destination(out, index),
+                        false => self.destination(index),
+                    };
+                    return to.map(|to| (index, to));
                 }
             }
             at = end;
@@ -284,18 +304,18 @@ impl Hops {
     /// behind its share.
     fn pick_by_weight(
         &mut self,
+        out: &Outbox,
         now: Timestamp,
         (start, end): (usize, usize),
-        offer: Offer,
-        mut tried: u64,
+        (offer, mut tried): (Offer, u64),
     ) -> Option<usize> {
         for _ in start..end {
-            let able = |hops: &Self, at: &usize| hops.is_able(now, *at, offer, tried);
+            let able = |hops: &Self, at: &usize| hops.is_able(out, now, *at, (offer, tried));
             let behind = |hop: &Hop| hop.credit + i64::from(hop.options.weight);
             let best = (start..end)
                 .filter(|at| able(self, at))
                 .max_by_key(|&at| (behind(&self.hops[at]), usize::MAX - at))?;
-            if !self.takes(now, best, offer, tried) {
+            if !self.takes(out, now, best, (offer, tried)) {
                 tried |= hop_bit(u16::try_from(best).unwrap_or(u16::MAX));
                 continue;
             }
@@ -314,23 +334,48 @@ impl Hops {
     }
 
     /// Whether hop `at` could get the request, what it asks for aside.
-    fn is_able(&self, now: Timestamp, at: usize, offer: Offer, tried: u64) -> bool {
+    fn is_able(
+        &self,
+        out: &Outbox,
+        now: Timestamp,
+        at: usize,
+        (offer, tried): (Offer, u64),
+    ) -> bool {
         let hop = &self.hops[at];
         let is_full = hop.invites_inflight >= hop.options.invite_inflight_max;
         tried & hop_bit(u16::try_from(at).unwrap_or(u16::MAX)) == 0
             && hop.is_open(now)
             && !(matches!(offer, Offer::Invite | Offer::Priority) && is_full)
-            && hop.trunk().is_some()
+            && match offer {
+                Offer::Owed => hop.trunk().is_some(),
+                Offer::Invite | Offer::Priority | Offer::New => hop.has_room(out),
+            }
     }
 
     /// Whether hop `at` gets the request; counts it against what the hop asks for.
-    fn takes(&mut self, now: Timestamp, at: usize, offer: Offer, tried: u64) -> bool {
+    fn takes(
+        &mut self,
+        out: &Outbox,
+        now: Timestamp,
+        at: usize,
+        (offer, tried): (Offer, u64),
+    ) -> bool {
         let is_exempt = matches!(offer, Offer::Owed | Offer::Priority);
-        self.is_able(now, at, offer, tried) && (is_exempt || self.hops[at].throttle.admit(now))
+        self.is_able(out, now, at, (offer, tried))
+            && (is_exempt || self.hops[at].throttle.admit(now))
     }
 
     /// The next trunk of hop `index`, if it has one.
     pub fn destination(&mut self, index: u16) -> Option<Destination> {
+        self.next_trunk(index, |_| true)
+    }
+
+    /// The next trunk of hop `index` that new requests may use.
+    fn roomy_destination(&mut self, out: &Outbox, index: u16) -> Option<Destination> {
+        self.next_trunk(index, |link| has_room(out, link))
+    }
+
+    fn next_trunk(&mut self, index: u16, is_fit: impl Fn(LinkId) -> bool) -> Option<Destination> {
         let shard = self.shard;
         let hop = self.hops.get_mut(usize::from(index))?;
         let address = match hop.options.transport {
@@ -340,7 +385,9 @@ impl Hops {
         let count = hop.trunks.len();
         for step in 0..count {
             let at = (hop.next + step) % count;
-            if let Some(link) = hop.trunks[at].link {
+            if let Some(link) = hop.trunks[at].link
+                && is_fit(link)
+            {
                 hop.next = at + 1;
                 return Some(Destination {
                     shard,
@@ -354,9 +401,9 @@ impl Hops {
 
     /// Whether any hop of `set` can take a request now.
     #[must_use]
-    pub fn is_up(&self, now: Timestamp, set: u8) -> bool {
+    pub fn is_up(&self, out: &Outbox, now: Timestamp, set: u8) -> bool {
         self.of_set(set)
-            .any(|hop| hop.is_open(now) && hop.trunk().is_some())
+            .any(|hop| hop.is_open(now) && hop.has_room(out))
     }
 
     fn of_set(&self, set: u8) -> impl Iterator<Item = &Hop> {
@@ -365,9 +412,9 @@ impl Hops {
 
     /// INVITEs that may be started now, over all hops of `set` that are up.
     #[must_use]
-    pub fn invite_room(&self, now: Timestamp, set: u8) -> u32 {
+    pub fn invite_room(&self, out: &Outbox, now: Timestamp, set: u8) -> u32 {
         self.of_set(set)
-            .filter(|hop| hop.is_open(now) && hop.trunk().is_some())
+            .filter(|hop| hop.is_open(now) && hop.has_room(out))
             .map(|hop| {
                 hop.options
                     .invite_inflight_max
@@ -684,6 +731,12 @@ pub fn hop_bit(index: u16) -> u64 {
 }
 
 const TRUNK_TOKEN: u64 = 1 << 63;
+
+/// Whether new requests may use the trunk `link`.
+#[must_use]
+pub fn has_room(out: &Outbox, link: LinkId) -> bool {
+    out.backlog(link) < TRUNK_BACKLOG_MAX
+}
 
 /// `true` if a connect token belongs to a trunk rather than to a push.
 #[must_use]

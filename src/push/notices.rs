@@ -199,7 +199,7 @@ fn refused(notice: &mut Notice, now: Timestamp) -> bool {
 /// A new transaction; without a next hop, one more wait.
 fn send(notice: &mut Notice, ctx: &mut Ctx<'_>, key: Key) {
     notice.tries += 1;
-    let Some((_, trunk)) = ctx.hops.pick(ctx.now, COMMON_SET, Offer::New) else {
+    let Some((_, trunk)) = ctx.hops.pick(ctx.out, ctx.now, COMMON_SET, Offer::New) else {
         notice.transaction = None;
         notice.retry_at = ctx.now + RETRY_MIN;
         return;

@@ -420,7 +420,7 @@ fn request_uri(contact: &[u8]) -> &[u8] {
 impl Shard {
     /// BYE as the callee: the route set is as recorded, From and To change places.
     pub(super) fn send_large_bye(&mut self, now: Timestamp, key: Key, reason: &str) {
-        let picked = self.hops.pick(now, COMMON_SET, Offer::Owed);
+        let picked = self.hops.pick(&self.out, now, COMMON_SET, Offer::Owed);
         let intake = self.post.intakes.lookup_mut(key).expect("a live session");
         let way_back = intake.way_back.expect("an INVITE came from somewhere");
         let to = picked.map_or(way_back, |(_, to)| to);

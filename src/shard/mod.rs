@@ -284,7 +284,7 @@ impl Shard {
         let moment = Moment {
             now,
             wall: self.desk.wall.at(now),
-            tokens: self.hops.invite_room(now, entry.extra.set),
+            tokens: self.hops.invite_room(&self.out, now, entry.extra.set),
         };
         let user = &entry.user;
         let mailbox = self.post.mailbox_ref(key.slot);
@@ -402,9 +402,21 @@ impl Shard {
             }
             LinkEvent::Sent => {
                 self.out.sent(link);
+                self.trunk_drained(link);
                 self.link_drained(now, link);
             }
             LinkEvent::Closed => self.handle_closed(now, link),
+        }
+    }
+
+    /// A trunk wrote: users who wait for room may go on.
+    fn trunk_drained(&mut self, link: LinkId) {
+        let is_trunk = self
+            .out
+            .lookup(link)
+            .is_some_and(|state| matches!(state.kind, LinkKind::SipOutbound | LinkKind::SipUdp));
+        if is_trunk && hops::has_room(&self.out, link) {
+            self.campaigns.hop_room();
         }
     }
 

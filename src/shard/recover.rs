@@ -206,7 +206,11 @@ impl Shard {
                         self.post.parts.insert(deposit.number, places);
                     }
                 } else if let Some(old) = mailbox.relocate(deposit.number, location) {
-                    // Written again to free the segment it lay in.
+                    // Written again to free the segment it lay in. Its parts may have moved, too.
+                    if let Some(list) = deposit.parts() {
+                        let places = list.places().collect();
+                        self.post.parts.insert(deposit.number, places);
+                    }
                     self.post.segments.deposit(location);
                     self.post.segments.mark(location, Some(old));
                     self.post.segments.dead(old);

@@ -95,7 +95,7 @@ impl Shard {
             entry.extra.set = set;
         }
         let wanted = expires > 0 && !knows && (has_mail || self.options.subscribe_always);
-        if wanted && !self.hops.is_up(now, entry.extra.set) {
+        if wanted && !self.hops.is_up(&self.out, now, entry.extra.set) {
             entry.extra.subscribe_at = now + NO_HOP_RETRY;
         } else if wanted {
             // It may cross the 480 to a SUBSCRIBE sent before: that answer is out of date then.
@@ -114,7 +114,7 @@ impl Shard {
         let Some(entry) = self.registry.entry_mut(user) else {
             return;
         };
-        if !self.hops.is_up(now, entry.extra.set) {
+        if !self.hops.is_up(&self.out, now, entry.extra.set) {
             entry.extra.subscribe_at = now + NO_HOP_RETRY;
             return;
         }
@@ -202,7 +202,7 @@ impl Shard {
             Way::Own | Way::Waiting | Way::Refused => None,
         };
         let picked = routed.or_else(|| {
-            let picked = self.hops.pick(now, set, Offer::New);
+            let picked = self.hops.pick(&self.out, now, set, Offer::New);
             picked.map(|(_, trunk)| trunk)
         });
         let Some(trunk) = picked else {

@@ -27,6 +27,9 @@ const WALL_MS: u64 = 1_795_000_000_000;
 /// How far a clock that jumps goes ahead, milliseconds: longer than any message lives.
 const JUMP_MS: u64 = 400 * 86_400_000;
 
+/// What is said of a deposit whose parts are not all on the disk.
+const PARTLESS: &str = "a large message is stored before its parts";
+
 /// Records that one commit makes durable.
 #[derive(Debug, Default)]
 struct Commit {
@@ -47,6 +50,16 @@ pub(super) struct Disk {
     failed: bool,
     /// Too full for more than marks, and the engine knows.
     full: bool,
+}
+
+impl Disk {
+    /// Segments with anything in them.
+    pub(super) fn held_segments(&self) -> usize {
+        self.segments
+            .values()
+            .filter(|records| !records.is_empty())
+            .count()
+    }
 }
 
 /// One shard with its links.
@@ -180,6 +193,9 @@ impl World {
             return;
         }
         self.net.mark("fault/crash");
+        if self.senders.is_sending() {
+            self.net.mark("fault/crash-in-large");
+        }
         self.net.note(|| "CRASH".into());
         for shard in 0..self.shards() {
             let now = self.net.now;
@@ -201,6 +217,9 @@ impl World {
             let seat = &mut self.seats[usize::from(shard)];
             for (_, location, payload) in records.into_iter().take(kept) {
                 self.ledger.durable(now, &payload);
+                if !has_its_parts(&seat.disk, &payload) {
+                    self.ledger.violation(now, PARTLESS);
+                }
                 if is_copy(&payload) {
                     self.net.mark("engine/segment-cleaned");
                 }
@@ -401,6 +420,9 @@ impl World {
                 let state = &mut self.net.conns[conn];
                 if core::mem::replace(&mut state.engine_gone, true) {
                     return;
+                }
+                if state.kind == LinkKind::SipOutbound && state.link.is_some() {
+                    self.ledger.trunks_lost += 1;
                 }
                 if let Some(link) = state.link {
                     let seat = &mut self.seats[usize::from(shard)];
@@ -691,9 +713,9 @@ impl World {
         for &(ticket, len) in &batch.appends {
             let payload = batch.bytes[at..at + len as usize].to_vec();
             at += len as usize;
-            if disk.full && is_deposit(&payload) {
+            if disk.full && is_body(&payload) {
                 self.ledger
-                    .violation(now, "a deposit is taken although the disk is full");
+                    .violation(now, "a body is taken although the disk is full");
             }
             if disk.full {
                 self.net.mark("fault/mark-on-full-disk");
@@ -749,6 +771,9 @@ impl World {
         let unanswered = disk.failed;
         for (ticket, location, payload) in commit.appends {
             self.ledger.durable(now, &payload);
+            if !has_its_parts(disk, &payload) {
+                self.ledger.violation(now, PARTLESS);
+            }
             if is_copy(&payload) {
                 self.net.mark("engine/segment-cleaned");
             }
@@ -801,9 +826,34 @@ fn is_copy(payload: &[u8]) -> bool {
         if deposit.flags.contains(DepositFlags::COPY))
 }
 
-/// Whether a record is a deposit.
-fn is_deposit(payload: &[u8]) -> bool {
-    matches!(record::decode(payload), Ok(record::Record::Deposit(_)))
+/// Whether a record is one that a full disk has no room for: a body, or a part of one. The list that
+/// makes parts a message is written all the same, since they are there.
+fn is_body(payload: &[u8]) -> bool {
+    match record::decode(payload) {
+        Ok(record::Record::Deposit(deposit)) => deposit.parts().is_none(),
+        Ok(record::Record::Part(_)) => true,
+        Ok(record::Record::Mark(_)) | Err(_) => false,
+    }
+}
+
+/// Law: a deposit in parts is durable after all of its parts.
+fn has_its_parts(disk: &Disk, payload: &[u8]) -> bool {
+    let Ok(record::Record::Deposit(deposit)) = record::decode(payload) else {
+        return true;
+    };
+    let Some(list) = deposit.parts() else {
+        return true;
+    };
+    let mut places = list.places().enumerate();
+    places.all(|(index, place)| {
+        let records = disk.segments.get(&place.segment);
+        let mut records = records.into_iter().flatten();
+        let found = records.find(|(at, _)| *at == place);
+        found.is_some_and(|(_, payload)| {
+            matches!(record::decode(payload), Ok(record::Record::Part(part))
+                if part.number == deposit.number && part.index as usize == index)
+        })
+    })
 }
 
 /// The number in the mark that a deposit's record carries, if it is one.

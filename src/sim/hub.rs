@@ -27,6 +27,8 @@ pub(super) enum Purpose {
     Bye,
     /// A message.
     Deposit(usize),
+    /// A session for a large message.
+    Invite(usize),
     /// A document of a subscription.
     Notify(usize),
     /// Third-party REGISTER for a user.
@@ -167,6 +169,36 @@ impl World {
         self.transmit_transaction(&branch);
     }
 
+    /// Sends a request that has no transaction of its own.
+    pub(super) fn core_send(
+        &mut self,
+        (method, uri): (&str, &str),
+        shard: u8,
+        branch: &str,
+        text: &str,
+    ) {
+        let protocol = if self.is_tcp() { "TCP" } else { "UDP" };
+        let hop = hop_address(0);
+        let bytes = format!(
+            "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/{protocol} {hop};branch={branch}\r\n\
+             Max-Forwards: 70\r\n{text}"
+        )
+        .into_bytes();
+        self.net
+            .note(|| format!("< {method} {uri} {branch} to {shard}"));
+        if !self.is_tcp() {
+            return self.net.datagram_to_shard(shard, hop, &bytes, None);
+        }
+        if let Some(conn) = self.hub_conn(shard) {
+            self.net.stream_to_engine(conn, &bytes, None);
+        }
+    }
+
+    /// The branch of the last request.
+    pub(super) fn last_branch(&self) -> String {
+        format!("z9hG4bKcore{}", self.hub.next)
+    }
+
     fn transmit_transaction(&mut self, branch: &str) {
         let Some(transaction) = self.hub.transactions.get(branch) else {
             return;
@@ -246,6 +278,7 @@ impl World {
                     self.net.after(again, Timer::Deposit(letter));
                 }
             }
+            Purpose::Invite(sender) => self.sender_answered(sender, status, None),
             Purpose::Notify(at) => self.notified(at, status, again),
             Purpose::Tell(user) => {
                 if status != 200 {
@@ -262,7 +295,14 @@ impl World {
             if let Some(transaction) = self.hub.transactions.remove(branch) {
                 let (purpose, status) = (transaction.purpose, message.status);
                 self.net.note(|| format!("answer {status} to {purpose:?}"));
-                self.answered(purpose, status);
+                match purpose {
+                    Purpose::Invite(sender) => self.sender_answered(sender, status, Some(message)),
+                    Purpose::Bye | Purpose::Deposit(_) | Purpose::Notify(_) | Purpose::Tell(_) => {
+                        self.answered(purpose, status)
+                    }
+                }
+            } else if message.method == "INVITE" {
+                self.sender_repeated(message);
             }
             return;
         }
@@ -278,6 +318,7 @@ impl World {
             "INVITE" => return self.invite(way, message),
             "ACK" => return self.ack(message),
             "CANCEL" => self.cancel(way, message),
+            "BYE" if self.sender_got_bye(message) => message.answer(200, "", "", ""),
             "BYE" => self.bye(message),
             "UPDATE" => self.update(message),
             "SUBSCRIBE" => self.subscribe(message),
@@ -572,6 +613,9 @@ impl World {
             return;
         }
         letter.tries += 1;
+        if letter.is_large {
+            return self.deposit_large(at, false);
+        }
         let aor = self.users[letter.user].aor.clone();
         let body = format!(
             "From: <sip:+15550177@ims.example.net>\r\nTo: <{aor}>\r\n\

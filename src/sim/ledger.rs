@@ -37,6 +37,8 @@ pub(super) struct Letter {
     pub(super) tries: u32,
     pub(super) durable_at: Option<Timestamp>,
     pub(super) acked: bool,
+    /// It is sent by INVITE and MSRP.
+    pub(super) is_large: bool,
     pub(super) message_id: String,
     /// The user's devices.
     pub(super) phones: Vec<usize>,
@@ -89,8 +91,8 @@ pub(super) struct Ledger {
     pub(super) receipts_total: u64,
     trails: BTreeMap<String, Trail>,
     sent: BTreeMap<String, (u64, u32, u32)>,
-    /// SIP connections reset so far: each may have taken a request along.
-    pub(super) sip_resets: u32,
+    /// Connections to the core of whose loss the engine knows: each may have taken a request along.
+    pub(super) trunks_lost: u32,
     suspects: VecDeque<(Timestamp, String)>,
 }
 
@@ -218,14 +220,14 @@ impl Ledger {
     /// and over TCP there is none but the ACK's and that of what a lost connection took along.
     pub(super) fn request(&mut self, now: Timestamp, message: &Sip, reliable: bool) {
         let key = format!("{} {}", message.branch(), message.method);
-        let (print, count, resets) = *self
+        let (print, count, before) = *self
             .sent
             .entry(key)
             .and_modify(|(_, count, _)| *count += 1)
-            .or_insert((message.print, 1, self.sip_resets));
+            .or_insert((message.print, 1, self.trunks_lost));
         // NH-9: what a lost connection took along goes out again on another one.
-        let may_be_lost = self.sip_resets - resets >= count - 1
-            && matches!(&*message.method, "BYE" | "CANCEL" | "UPDATE");
+        let may_be_lost = self.trunks_lost - before >= count - 1
+            && matches!(&*message.method, "INVITE" | "BYE" | "CANCEL" | "UPDATE");
         if print != message.print {
             self.violation(now, &format!("a repeated {} differs", message.method));
         }

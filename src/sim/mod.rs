@@ -5,6 +5,7 @@
 //! World -- host    the process: 1..=8 shards, links, store double, crash and restart
 //!       -- net     virtual time; datagrams lost, doubled, reordered; streams cut and reset
 //!       -- hub     S-CSCF, registrar and notifier, senders of MESSAGE
+//!       -- sender  senders of large messages, by INVITE and MSRP
 //!       -- phone   devices: SIP and MSRP
 //!       -- ledger  the laws that must hold, whatever happened
 //! shrink          a failing run made small
@@ -21,6 +22,7 @@ mod ledger;
 mod net;
 mod options;
 mod phone;
+mod sender;
 mod shrink;
 mod text;
 mod world;

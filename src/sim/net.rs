@@ -120,6 +120,10 @@ pub(super) enum Timer {
     ),
     Reset,
     Restart,
+    /// A message that is stored is sent again, if the process `.1` still runs.
+    SendAgain(usize, u32),
+    /// Whether session `.0` of a sender still moves.
+    Sender(usize),
     Tell(usize),
     Transaction(String),
     Unregister(usize),

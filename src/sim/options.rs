@@ -128,6 +128,8 @@ pub struct Options {
     pub unsettled_max: usize,
     /// Changes of the rules of selection during the safety phase.
     pub orders: usize,
+    /// Messages that come by INVITE and MSRP.
+    pub large: Ratio,
 }
 
 impl Options {
@@ -170,6 +172,7 @@ impl Options {
             segment_bytes: 64 * 1024,
             unsettled_max: 1024,
             orders: 0,
+            large: Ratio::ZERO,
         }
     }
 
@@ -221,6 +224,7 @@ impl Options {
             full_disks: size(pick(&[0, 0, 2])),
             clock_jumps: size(pick(&[0, 0, 1])),
             orders: size(pick(&[0, 0, 2, 5])),
+            large: ratio(pick(&[0, 0, 400])),
         }
     }
 

@@ -12,6 +12,7 @@ type Step = fn(&mut Options);
 
 /// Faults off first, then fewer of everything, then the set-up nearest to the usual one.
 const STEPS: &[(&str, Step)] = &[
+    ("large messages", |o| o.large = Ratio::ZERO),
     ("crashes", |o| o.crashes = 0),
     ("clock jumps", |o| o.clock_jumps = 0),
     ("resets", |o| o.resets = 0),

@@ -18,6 +18,7 @@ use crate::sim::ledger::{Ledger, Letter};
 use crate::sim::net::{Event, Net, Timer};
 use crate::sim::options::{Options, Transport};
 use crate::sim::phone::{Call, Phone, PhoneId};
+use crate::sim::sender::{Senders, sender_address};
 use crate::sim::text::{FNV, Sip, fnv};
 
 /// Longest time after the faults until nothing moves any more.
@@ -63,6 +64,7 @@ pub struct World {
     pub(super) calls: Vec<Call>,
     pub(super) call_ids: BTreeMap<String, usize>,
     pub(super) sessions: BTreeMap<String, usize>,
+    pub(super) senders: Senders,
     pub(super) ledger: Ledger,
     pub(super) dice: Jitter,
     /// The wall clock is wrong.
@@ -87,6 +89,7 @@ impl World {
             calls: Vec::new(),
             call_ids: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            senders: Senders::new(options.seed),
             ledger: Ledger::default(),
             dice: Jitter::new(options.seed ^ 0x776f_726b),
             clock_jumped: false,
@@ -132,7 +135,10 @@ impl World {
         for _ in 0..self.options.messages {
             let user = self.dice.below(self.users.len() as u64);
             let size = [30, 900, 5000, 14_000][usize::try_from(self.dice.below(4)).expect("small")];
-            let letter = self.write_letter(usize::try_from(user).expect("few"), size);
+            let large = self.senders.draw(self.options.large);
+            let user = usize::try_from(user).expect("few");
+            let letter = self.write_letter(user, large.unwrap_or(size));
+            self.ledger.letters[letter].is_large = large.is_some();
             let wait = Duration::from_millis(self.dice.below(safety));
             self.net.after(wait, Timer::Deposit(letter));
         }
@@ -301,6 +307,21 @@ impl World {
         if !drained {
             self.ledger.violation(now, "a drain does not end");
         }
+        self.check_segments();
+    }
+
+    /// Law: a store in which nothing is pending has given back every segment but the newest.
+    fn check_segments(&mut self) {
+        let now = self.net.now;
+        for (shard, seat) in self.seats.iter().enumerate() {
+            let core = seat.core.as_ref();
+            let is_empty = core.is_some_and(|core| core.population().messages == 0);
+            let held = seat.disk.held_segments();
+            if is_empty && held > 1 {
+                let what = format!("shard {shard} keeps {held} segments for nothing");
+                self.ledger.violation(now, &what);
+            }
+        }
     }
 
     fn report(self) -> Report {
@@ -342,7 +363,11 @@ impl World {
         match event {
             Event::Timer(timer) => self.timer(timer),
             Event::ToHub { way, message } => self.hub_message(way, &message),
-            Event::ToPhone { conn, frame } => self.phone_frame(conn, &frame),
+            Event::ToPhone { conn, frame } => {
+                if !self.sender_frame(conn, &frame) {
+                    self.phone_frame(conn, &frame);
+                }
+            }
             Event::PeerClosed { conn } => {
                 let state = &mut self.net.conns[conn];
                 if core::mem::replace(&mut state.peer_gone, true) {
@@ -350,7 +375,10 @@ impl World {
                 }
                 match state.kind {
                     LinkKind::SipInbound | LinkKind::SipOutbound => self.hub_closed(conn),
-                    LinkKind::MsrpInbound | LinkKind::MsrpOutbound => self.phone_closed(conn),
+                    LinkKind::MsrpInbound | LinkKind::MsrpOutbound => {
+                        self.phone_closed(conn);
+                        self.sender_closed(conn);
+                    }
                     LinkKind::SipUdp => {}
                 }
             }
@@ -392,6 +420,8 @@ impl World {
                     self.boot();
                 }
             }
+            Timer::SendAgain(letter, epoch) => self.send_again(letter, epoch),
+            Timer::Sender(number) => self.sender_due(number),
             Timer::Tell(user) => self.tell_registration(user),
             Timer::Transaction(branch) => self.transaction_due(&branch),
             Timer::Unregister(phone) => self.unregister_phone(phone),
@@ -412,10 +442,7 @@ impl World {
         let conn = open[at];
         self.net.mark(match self.net.conns[conn].kind {
             LinkKind::MsrpInbound | LinkKind::MsrpOutbound => "fault/msrp-reset",
-            LinkKind::SipInbound | LinkKind::SipOutbound | LinkKind::SipUdp => {
-                self.ledger.sip_resets += 1;
-                "fault/sip-reset"
-            }
+            LinkKind::SipInbound | LinkKind::SipOutbound | LinkKind::SipUdp => "fault/sip-reset",
         });
         self.net.note(|| format!("RESET connection {conn}"));
         self.net.reset(conn);
@@ -443,6 +470,7 @@ impl World {
     pub(super) fn accepts(&self, kind: LinkKind, address: SocketAddr) -> bool {
         match kind {
             LinkKind::SipOutbound => true,
+            LinkKind::MsrpOutbound if address == sender_address() => true,
             LinkKind::MsrpOutbound => {
                 let mut here = self.phones.iter().filter(|phone| phone.address == address);
                 here.any(|phone| self.net.healed || phone.refuses_until <= self.net.now)
@@ -550,6 +578,7 @@ impl World {
         let (least, most) = self.pending_bounds();
         pushes == 0
             && self.hub.is_quiet()
+            && self.senders.is_quiet()
             && (least..=most).contains(&messages)
             && self.ledger.letters.iter().all(|letter| letter.acked)
             && self

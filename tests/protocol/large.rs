@@ -379,9 +379,15 @@ fn an_abandoned_message_is_not_delivered_and_gives_its_parts_back() {
         assert_eq!(bench.messages(), 0, "{how}");
         assert_eq!(bench.shard.population().users, 0, "{how}: nothing is kept");
         assert_eq!(bench.counter("large_abandoned_total"), 1, "{how}");
+        // A message of another user in the next segment: nothing holds the first any more.
+        bench.segment = 2;
+        let other = bench.deposit_text("sip:+15550101@ims.example.net", "text", "");
+        bench.sip_in(&other);
+        bench.expect_some("202");
+        assert_eq!(bench.given_back, [1], "{how}");
         let records = bench.records.clone();
         let fresh = Bench::restarted(options.clone(), &records, 2);
-        assert_eq!(fresh.messages(), 0, "{how}: nor after a restart");
+        assert_eq!(fresh.messages(), 1, "{how}: nor after a restart");
     }
 }
 
@@ -429,9 +435,15 @@ fn what_is_too_large_or_of_another_type_or_out_of_order_is_refused() {
     assert_eq!(bench.take_msrp()[0].what, "415");
     let answer = sender.chunk(&mut bench, "M4", "100-119/1000", &head[..20], '+');
     assert_eq!(answer.what, "400", "a gap");
+    sender.chunk(&mut bench, "M8", "1-20/1000", &head[..20], '+');
+    let answer = sender.chunk(&mut bench, "M8", "22-41/1000", &head[21..41], '+');
+    assert_eq!(answer.what, "400", "a gap of one octet");
+    let (end, more) = (head.len(), head.len() + 50);
+    let answer = sender.chunk(&mut bench, "M9", &format!("1-{end}/{more}"), &head, '$');
+    assert_eq!(answer.what, "400", "an end before the end");
     let answer = sender.chunk(&mut bench, "M5", "1-20/20", &head[..20], '$');
     assert_eq!(answer.what, "400", "no CPIM");
-    // A session that was refused five messages still takes one.
+    // A session that was refused its messages still takes one.
     sender.send(&mut bench, "M6", &head);
     bench.expect_msrp("REPORT");
     assert_eq!(bench.messages(), 1);
@@ -505,6 +517,56 @@ fn a_repeat_is_reported_and_kept_once() {
     }
     assert_eq!(bench.messages(), 1);
     assert_eq!(bench.counter("deposits_duplicate_total"), 1);
+}
+
+// Proves: INT-13
+#[test]
+fn a_repeat_is_not_reported_before_the_first_is_durable() {
+    let mut bench = Bench::with(roomy());
+    let text = letter("big1", 70_000);
+    let mut sender = start(&mut bench);
+    bench.durable = false;
+    sender.send(&mut bench, "M1", &text);
+    let mut again = start(&mut bench);
+    again.send(&mut bench, "M1", &text);
+    assert!(bench.take_msrp().is_empty(), "nothing is reported yet");
+    bench.durable = true;
+    bench.release();
+    bench.release();
+    let reports = bench.take_msrp();
+    assert_eq!(
+        reports.len(),
+        1,
+        "of the first only: the second was not sure"
+    );
+    assert_eq!(bench.messages(), 1);
+}
+
+// Proves: INT-13, DLV-3
+#[test]
+fn octets_that_come_again_are_taken_once() {
+    let mut bench = Bench::with(roomy());
+    let mut sender = start(&mut bench);
+    let text = letter("big1", 90_000);
+    let total = text.len();
+    // Each chunk begins some octets before the end of the one before.
+    let mut at = 0;
+    while at < total {
+        let (start, end) = (at.saturating_sub(at / 100 % 50), (at + 8000).min(total));
+        let flag = if end == total { '$' } else { '+' };
+        let range = format!("{}-{end}/{total}", start + 1);
+        let answer = sender.chunk(&mut bench, "M1", &range, &text[start..end], flag);
+        assert_eq!(answer.what, "200");
+        at = end;
+    }
+    bench.expect_msrp("REPORT");
+    sender.bye(&mut bench);
+    bench.subscribed(&[Contact::of(PHONE_A)]);
+    let invite = bench.expect("INVITE");
+    bench.bound(&invite, &Answer::active());
+    let got = take_all(&mut bench);
+    let content = text.split_once("\r\n\r\n").expect("a CPIM").1;
+    assert!(got.ends_with(content), "each octet once");
 }
 
 // Proves: INT-13, SX-4

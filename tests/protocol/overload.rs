@@ -1,8 +1,8 @@
 //! Next hops that ask for less, or say nothing at all (RFC 7339).
 
-use crate::harness::script::{Contact, PHONE_A, response};
+use crate::harness::script::{Answer, Contact, PHONE_A, message, response};
 use crate::harness::text::Sip;
-use crate::harness::{Bench, options};
+use crate::harness::{Bench, SCSCF, addr, options};
 
 /// A bench that may push to many devices at once, and `n` contacts.
 fn crowd(n: usize) -> (Bench, Vec<Contact>) {
@@ -43,6 +43,42 @@ fn twenty_after(oc: &str) -> Bench {
     bench.run_ms(300);
     bench.notify(&mut notifier, "full", &contacts);
     bench
+}
+
+// Proves: OVL-4, OVL-7
+#[test]
+fn a_trunk_whose_peer_does_not_read_gets_no_new_invite_and_loses_nothing_owed() {
+    let (mut bench, contacts) = crowd(2);
+    bench.deposit("hello");
+    let mut notifier = bench.subscribed(&contacts[..1]);
+    let first = bench.expect("INVITE");
+    let trunk = bench.trunks[&addr(SCSCF)];
+    bench.stick(trunk);
+    for n in 0..6000 {
+        bench.sip_in(&message(
+            &format!(
+                "OPTIONS sip:push@192.0.2.10:5060 SIP/2.0\nVia: SIP/2.0/TCP 192.0.2.20:5060;branch=z9hG4bK{n}\n\
+                 Max-Forwards: 70\nFrom: <sip:x@y>;tag=1\nTo: <sip:push@192.0.2.10:5060>\nCall-ID: {n}\n\
+                 CSeq: 1 OPTIONS\n"
+            ),
+            "",
+        ));
+    }
+    bench.notify(&mut notifier, "full", &contacts);
+    bench.run_s(1);
+    assert_eq!(
+        bench.counter("invites_sent_total"),
+        1,
+        "one more would have to wait"
+    );
+    assert_eq!(bench.counter("pushes_failed_total"), 0);
+    bench.send_200(&first, &Answer::active());
+    bench.unstick(trunk);
+    let sent = bench.take_sip();
+    let count = |what: &str| sent.iter().filter(|message| message.what() == what).count();
+    assert_eq!(count("ACK"), 1, "it is owed, whatever waits");
+    assert_eq!(count("INVITE"), 1, "there is room again");
+    assert_eq!(bench.counter("output_dropped_total"), 0);
 }
 
 // Proves: OVL-1, OVL-2, OVL-3, OVL-4
@@ -108,7 +144,7 @@ fn requests_in_a_dialog_are_never_held_back() {
         "180 Ringing",
         ";oc=100;oc-algo=\"loss\";oc-validity=60000;oc-seq=1.1",
     );
-    let mut answer = crate::harness::script::Answer::active();
+    let mut answer = Answer::active();
     answer.sdp = answer.sdp.replace("m=message 2855", "m=message 0");
     bench.accept(&invite, &answer);
     bench.expect("BYE");

@@ -1,7 +1,5 @@
 //! Transactions and dialogs of a push, and the framing of what carries them.
 
-use std::time::Duration;
-
 use crate::harness::script::{
     Answer, Contact, PHONE_A, PHONE_B, PHONE_PATH, USER, message, response, sdp,
 };
@@ -596,17 +594,33 @@ fn strangers_get_no_answer() {
 
 // Proves: NH-9
 #[test]
-fn a_lost_trunk_comes_back_and_its_pushes_reach_a_result() {
+fn an_invite_that_a_lost_trunk_took_along_goes_out_again_to_the_same_hop() {
     let mut bench = Bench::new();
     let (invite, _) = bench.invited();
     let trunk = bench.trunks[&addr(SCSCF)];
     bench.close(trunk);
     bench.run_s(1);
-    assert_ne!(bench.trunks[&addr(SCSCF)], trunk, "connected again");
-    bench.run(Duration::from_secs(120));
-    let retry = bench.expect("INVITE");
-    assert_ne!(retry.call_id(), invite.call_id());
-    assert_ne!(retry.link, trunk);
+    let again = bench.expect("INVITE");
+    assert_ne!(again.link, trunk, "connected again");
+    assert_eq!(again.text, invite.text, "to be known as a repeat");
+    bench.run_s(10);
+    bench.expect_quiet();
+    bench.accept(&again, &Answer::active());
+    assert_eq!(bench.pushes(), 1);
+}
+
+// Proves: NH-9
+#[test]
+fn an_invite_with_an_answer_is_not_repeated_after_the_loss_of_its_trunk() {
+    let mut bench = Bench::new();
+    let (mut invite, _) = bench.invited();
+    bench.reply(&invite, "100 Trying", "");
+    bench.close(bench.trunks[&addr(SCSCF)]);
+    bench.run_s(10);
+    bench.expect_quiet();
+    // The answer comes by a connection of the hop's own.
+    invite.link = bench.open(LinkKind::SipInbound, addr(SCSCF));
+    bench.accept(&invite, &Answer::active());
 }
 
 // Proves: NH-9

@@ -1,7 +1,7 @@
 //! The store's promises, kept by the real binary, and its tools.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Output, Stdio};
@@ -9,7 +9,7 @@ use std::process::{Output, Stdio};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::program::{Directory, Engine, accepted, any, deposit, volley, words};
+use crate::program::{Directory, Engine, PATIENCE, accepted, any, deposit, volley, words};
 
 /// `volley store ..` with a JSON result.
 fn store(verb: &[&str], dir: &Path) -> (Option<i32>, Value) {
@@ -109,6 +109,193 @@ fn a_store_is_told_about_verified_copied_and_compacted_and_a_live_one_is_refused
         assert_eq!(output.status.code(), Some(1), "{verb}: {said}");
         assert!(said.contains("is locked by process"), "{verb}: {said}");
     }
+    engine.signal(Signal::TERM);
+    assert_eq!(engine.end(), Some(0));
+}
+
+/// Reads until `text` came; all that came.
+fn until(stream: &mut TcpStream, text: &[u8]) -> Vec<u8> {
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let mut all = Vec::new();
+    let mut part = [0; 16_384];
+    while !all.windows(text.len()).any(|at| at == text) {
+        let len = stream.read(&mut part).expect("it answers");
+        assert!(len > 0, "the engine closed: {}", all.escape_ascii());
+        all.extend_from_slice(&part[..len]);
+    }
+    all
+}
+
+/// A large message by INVITE and MSRP, with `content`, until the engine reports that it is stored.
+fn deposit_large(sip: &mut TcpStream, number: u32, content: &[u8]) {
+    let user = format!("sip:+1555900{number:04}@home.example");
+    let same = format!(
+        "Via: SIP/2.0/TCP 127.0.0.1:5060;branch=z9hG4bKl{number}\r\nMax-Forwards: 66\r\n\
+         From: <sip:+15550177@home.example>;tag=l{number}\r\nCall-ID: l{number}\r\n"
+    );
+    let sdp = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n\
+               m=message 2855 TCP/MSRP *\r\na=path:msrp://127.0.0.1:2855/s;tcp\r\n\
+               a=accept-types:message/cpim\r\na=setup:active\r\na=sendonly\r\n";
+    let invite = format!(
+        "INVITE {user} SIP/2.0\r\n{same}To: <{user}>\r\nCSeq: 1 INVITE\r\n\
+         Contact: <sip:s@127.0.0.1:5060>\r\n\
+         P-Asserted-Identity: <sip:+15550177@home.example>\r\n\
+         P-Asserted-Service: urn:urn-7:3gpp-service.ims.icsi.oma.cpm.largemsg\r\n\
+         Conversation-ID: c{number}\r\nContribution-ID: d{number}\r\n\
+         Content-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{sdp}",
+        sdp.len()
+    );
+    sip.write_all(invite.as_bytes()).expect("the engine reads");
+    let answer = String::from_utf8(until(sip, b"a=path:")).expect("text");
+    let rest = String::from_utf8(until_line(sip, &answer)).expect("text");
+    let answer = answer + &rest;
+    let line = |start: &str| {
+        let found = answer
+            .split("\r\n")
+            .find_map(|line| line.strip_prefix(start));
+        found.expect("it is in the answer").to_owned()
+    };
+    let (path, to) = (line("a=path:"), line("To: "));
+    let target = path
+        .strip_prefix("msrp://")
+        .and_then(|rest| rest.split('/').next());
+    let ack = format!(
+        "ACK sip:s@127.0.0.1 SIP/2.0\r\n{same}To: {to}\r\nCSeq: 1 ACK\r\nContent-Length: 0\r\n\r\n"
+    );
+    sip.write_all(ack.as_bytes()).expect("the engine reads");
+    let mut media = TcpStream::connect(target.expect("an address")).expect("it listens");
+    let mut body = format!(
+        "From: <sip:+15550177@home.example>\r\nTo: <{user}>\r\n\
+         DateTime: 2026-11-22T05:58:01Z\r\nNS: imdn <urn:ietf:params:imdn>\r\n\
+         imdn.Message-ID: large{number}\r\n\r\nContent-Type: application/octet-stream\r\n\r\n"
+    )
+    .into_bytes();
+    body.extend_from_slice(content);
+    let total = body.len();
+    let mut start = 1;
+    for piece in body.chunks(20_000) {
+        let end = start + piece.len() - 1;
+        let flag = if end == total { '$' } else { '+' };
+        let head = format!(
+            "MSRP tid{start:08} SEND\r\nTo-Path: {path}\r\n\
+             From-Path: msrp://127.0.0.1:2855/s;tcp\r\nMessage-ID: m{number}\r\n\
+             Success-Report: yes\r\nByte-Range: {start}-{end}/{total}\r\n\
+             Content-Type: message/cpim\r\n\r\n"
+        );
+        media.write_all(head.as_bytes()).expect("the engine reads");
+        media.write_all(piece).expect("the engine reads");
+        let end_line = format!("\r\n-------tid{start:08}{flag}\r\n");
+        media
+            .write_all(end_line.as_bytes())
+            .expect("the engine reads");
+        start = end + 1;
+    }
+    until(&mut media, b" REPORT\r\n");
+}
+
+/// The rest of the last, perhaps unfinished line.
+fn until_line(stream: &mut TcpStream, so_far: &str) -> Vec<u8> {
+    let last = so_far.rsplit("a=path:").next().expect("it was waited for");
+    if last.contains('\n') {
+        return Vec::new();
+    }
+    until(stream, b"\n")
+}
+
+fn exported(dir: &Path) -> String {
+    let output = volley()
+        .args(["store", "export", "--dir"])
+        .arg(dir)
+        .output()
+        .expect("the program starts");
+    assert_eq!(output.status.code(), Some(0), "{}", words(&output));
+    String::from_utf8(output.stdout).expect("JSON lines")
+}
+
+#[test]
+fn large_messages_are_exported_imported_and_compacted_with_their_parts() {
+    let directory = Directory::new();
+    let dir = directory.store();
+    let config = directory.config(&dir, any());
+    let mut engine = Engine::start(&config);
+    let mut stream = TcpStream::connect(engine.sip()).expect("the engine listens");
+    // Text, octets of every value, and less than a part; small ones between them.
+    let letters = (b'a'..=b'z').chain(b'0'..=b'6');
+    let text: Vec<u8> = letters.cycle().step_by(7).take(200_000).collect();
+    let octets: Vec<u8> = (0..=u8::MAX).cycle().step_by(3).take(150_000).collect();
+    for (number, content) in [(1, &text[..]), (2, &octets[..]), (3, &text[..1000])] {
+        deposit_large(&mut stream, number, content);
+        stream
+            .write_all(&deposit(number))
+            .expect("the engine reads");
+        assert_eq!(accepted(&mut stream, 1), 1);
+    }
+    engine.signal(Signal::TERM);
+    assert_eq!(engine.end(), Some(0));
+    let lines = exported(&dir);
+    let parts = lines.lines().filter(|line| line.contains("\"part_of\":"));
+    assert_eq!(
+        (lines.lines().count(), parts.count()),
+        (6 + 4 + 3 + 1, 4 + 3 + 1)
+    );
+    let file = directory.0.join("export.jsonl");
+    fs::write(&file, &lines).expect("room");
+    let path = file.to_str().expect("text");
+    // A copy says the same, and so does what is left of it after it was written anew.
+    let copy = directory.0.join("copy");
+    let (code, import) = store(&["import", path], &copy);
+    assert_eq!(
+        (code, &import["imported"]),
+        (Some(0), &Value::from(6)),
+        "{import}"
+    );
+    assert_eq!(exported(&copy), lines);
+    let (code, again) = store(&["import", path], &copy);
+    assert_eq!(
+        (code, &again["already_there"]),
+        (Some(0), &Value::from(6)),
+        "{again}"
+    );
+    for _ in 0..2 {
+        let (code, compact) = store(&["compact"], &copy);
+        assert_eq!(
+            (code, &compact["messages"]),
+            (Some(0), &Value::from(6)),
+            "{compact}"
+        );
+        assert_eq!(store(&["verify"], &copy).0, Some(0));
+        let sorted = |text: &str| {
+            let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+            lines.sort();
+            lines
+        };
+        assert_eq!(sorted(&exported(&copy)), sorted(&lines));
+    }
+    // A message whose parts are not all there is refused, and so is a part out of its order.
+    for wrong in [1, 2] {
+        let cut: Vec<&str> = lines
+            .lines()
+            .enumerate()
+            .filter_map(|(at, line)| (at != wrong).then_some(line))
+            .collect();
+        fs::write(&file, cut.join("\n")).expect("room");
+        let broken = directory.0.join(format!("broken{wrong}"));
+        let output = volley()
+            .args(["store", "import", path, "--dir"])
+            .arg(&broken)
+            .output()
+            .expect("the program starts");
+        assert_eq!(output.status.code(), Some(1));
+        assert!(
+            words(&output).contains("not a message"),
+            "{}",
+            words(&output)
+        );
+    }
+    // An engine serves the copy: it has all of it.
+    let config = directory.config(&copy, any());
+    let mut engine = Engine::start(&config);
+    assert_eq!(engine.recovered(), 6);
     engine.signal(Signal::TERM);
     assert_eq!(engine.end(), Some(0));
 }

@@ -13,6 +13,7 @@
 mod blaster;
 mod engine;
 mod phones;
+mod relay;
 mod schema;
 mod validity;
 mod workers;

@@ -112,6 +112,9 @@ pub struct Rewriter {
     ticket: u64,
     acknowledged: u64,
     first: Option<u32>,
+    /// Where records lie that were appended since their places were last wanted.
+    placed: Vec<Location>,
+    wants_places: bool,
 }
 
 impl Rewriter {
@@ -139,6 +142,8 @@ impl Rewriter {
             ticket: 0,
             acknowledged: 0,
             first: None,
+            placed: Vec::new(),
+            wants_places: false,
         })
     }
 
@@ -155,6 +160,24 @@ impl Rewriter {
             self.submit().await?;
         }
         Ok(())
+    }
+
+    /// Appends records and waits until they are durable; their places, in order.
+    ///
+    /// # Errors
+    /// [`JournalError::Stopped`] when the store cannot be written.
+    pub async fn append_placed(
+        &mut self,
+        payloads: &[Vec<u8>],
+    ) -> Result<Vec<Location>, JournalError> {
+        self.settle().await?;
+        self.wants_places = true;
+        for payload in payloads {
+            self.append(payload).await?;
+        }
+        self.settle().await?;
+        self.wants_places = false;
+        Ok(core::mem::take(&mut self.placed))
     }
 
     /// Reads records back; one that cannot be read is `None`.
@@ -238,6 +261,9 @@ impl Rewriter {
             for &(ticket, at) in &self.done.stored {
                 self.acknowledged = ticket.0;
                 self.first.get_or_insert(at.segment);
+                if self.wants_places {
+                    self.placed.push(at);
+                }
             }
             for &(token, from, to) in &self.done.loaded {
                 let place = usize::try_from(token).ok().and_then(|at| found.get_mut(at));

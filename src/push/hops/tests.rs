@@ -48,18 +48,26 @@ fn connected() -> Hops {
 fn trunks_are_used_in_turn_and_full_hops_are_passed_over() {
     let mut hops = connected();
     let now = Timestamp::ZERO;
-    let (first, a) = hops.pick(now, COMMON_SET, Offer::Invite).unwrap();
-    let (_, b) = hops.pick(now, COMMON_SET, Offer::Invite).unwrap();
+    let (first, a) = hops
+        .pick(&Outbox::new(0), now, COMMON_SET, Offer::Invite)
+        .unwrap();
+    let (_, b) = hops
+        .pick(&Outbox::new(0), now, COMMON_SET, Offer::Invite)
+        .unwrap();
     assert_ne!(a.link, b.link);
     hops.invite_started(first);
     hops.invite_started(first);
     assert_eq!(
-        hops.pick(now, COMMON_SET, Offer::Invite).unwrap().0,
+        hops.pick(&Outbox::new(0), now, COMMON_SET, Offer::Invite)
+            .unwrap()
+            .0,
         1,
         "hop 0 has no room for an INVITE"
     );
     assert_eq!(
-        hops.pick(now, COMMON_SET, Offer::Owed).unwrap().0,
+        hops.pick(&Outbox::new(0), now, COMMON_SET, Offer::Owed)
+            .unwrap()
+            .0,
         0,
         "other requests still go there"
     );
@@ -72,12 +80,22 @@ fn an_avoided_hop_gets_nothing_until_its_time() {
     hops.avoid(0, until);
     hops.avoid(0, Timestamp::from_millis(10));
     assert_eq!(
-        hops.pick(Timestamp::from_millis(7999), COMMON_SET, Offer::Invite)
-            .unwrap()
-            .0,
+        hops.pick(
+            &Outbox::new(0),
+            Timestamp::from_millis(7999),
+            COMMON_SET,
+            Offer::Invite
+        )
+        .unwrap()
+        .0,
         1
     );
-    assert_eq!(hops.pick(until, COMMON_SET, Offer::Invite).unwrap().0, 0);
+    assert_eq!(
+        hops.pick(&Outbox::new(0), until, COMMON_SET, Offer::Invite)
+            .unwrap()
+            .0,
+        0
+    );
 }
 
 #[test]
@@ -158,14 +176,18 @@ fn weights_are_shares_and_a_hop_that_is_down_leaves_its_share_to_the_others() {
     }
     let mut counts = [0; 3];
     for _ in 0..80 {
-        let (at, _) = hops.pick(Timestamp::ZERO, COMMON_SET, Offer::Owed).unwrap();
+        let (at, _) = hops
+            .pick(&Outbox::new(0), Timestamp::ZERO, COMMON_SET, Offer::Owed)
+            .unwrap();
         counts[usize::from(at)] += 1;
     }
     assert_eq!(counts, [10, 20, 50]);
     hops.avoid(2, Timestamp::from_millis(9000));
     let mut counts = [0; 3];
     for _ in 0..30 {
-        let (at, _) = hops.pick(Timestamp::ZERO, COMMON_SET, Offer::Owed).unwrap();
+        let (at, _) = hops
+            .pick(&Outbox::new(0), Timestamp::ZERO, COMMON_SET, Offer::Owed)
+            .unwrap();
         counts[usize::from(at)] += 1;
     }
     assert!(
@@ -175,11 +197,17 @@ fn weights_are_shares_and_a_hop_that_is_down_leaves_its_share_to_the_others() {
     // All failed before: nobody is left.
     let tried = hop_bit(0) | hop_bit(1) | hop_bit(2);
     assert!(
-        hops.pick_untried(Timestamp::ZERO, COMMON_SET, Offer::Owed, tried)
-            .is_none()
+        hops.pick_untried(
+            &Outbox::new(0),
+            Timestamp::ZERO,
+            COMMON_SET,
+            (Offer::Owed, tried)
+        )
+        .is_none()
     );
     assert!(
-        hops.pick(Timestamp::ZERO, 7, Offer::Owed).is_none(),
+        hops.pick(&Outbox::new(0), Timestamp::ZERO, 7, Offer::Owed)
+            .is_none(),
         "no such set"
     );
 }

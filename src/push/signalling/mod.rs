@@ -53,7 +53,7 @@ mod reason {
 ///
 /// `Some(NoHop)` when no hop can take it; the push is over then.
 pub fn start(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<Outcome> {
-    let Some((hop, trunk)) = ctx.hops.pick(ctx.now, push.set, offer_of(push)) else {
+    let Some((hop, trunk)) = ctx.hops.pick(ctx.out, ctx.now, push.set, offer_of(push)) else {
         push.state = PushState::Ending;
         push.guard = Timestamp::NEVER;
         return Some(Outcome::NoHop);
@@ -83,10 +83,12 @@ fn take_hop(push: &mut Push, ctx: &mut Ctx<'_>, hop: u16, trunk: Destination) {
 /// The hop failed, not the client: the same request once more by the next hop of the list, as a new
 /// transaction with the same Call-ID, tag and CSeq (NH-3). False when no other hop is up.
 fn try_next_hop(push: &mut Push, ctx: &mut Ctx<'_>) -> bool {
-    let Some((hop, trunk)) =
-        ctx.hops
-            .pick_untried(ctx.now, push.set, offer_of(push), push.tried_hops)
-    else {
+    let Some((hop, trunk)) = ctx.hops.pick_untried(
+        ctx.out,
+        ctx.now,
+        push.set,
+        (offer_of(push), push.tried_hops),
+    ) else {
         return false;
     };
     release_hop(push, ctx);
@@ -455,6 +457,11 @@ fn invite_timeout(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<Outcome> {
     let invite = push.invite.as_mut().expect("checked by the caller");
     match invite.handle_timeout(ctx.now) {
         InviteAction::Retransmit => {
+            if leaves_by_stream(push, ctx)
+                && let Some(invite) = &mut push.invite
+            {
+                invite.delivered_to_stream();
+            }
             ctx.probe.retransmissions_total += 1;
             if push.has_dialog() {
                 transmit::reinvite(push, ctx)
@@ -510,12 +517,10 @@ fn other_timeout(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<Outcome> {
         .handle_timeout(ctx.now);
     match action {
         NonInviteAction::Retransmit => {
-            let way = transmit::way_out(push, ctx);
-            if way.address.is_none() && ctx.out.is_writable(way.link) {
-                // It found no connection before (NH-9).
-                if let Some(other) = &mut push.other {
-                    other.delivered_to_stream();
-                }
+            if leaves_by_stream(push, ctx)
+                && let Some(other) = &mut push.other
+            {
+                other.delivered_to_stream();
             }
             ctx.probe.retransmissions_total += 1;
             transmit::other(push, ctx);
@@ -585,25 +590,33 @@ fn transaction_options(push: &Push, ctx: &Ctx<'_>) -> TransactionOptions {
 /// that the phone learns of them when one is back (NH-9).
 fn owed_options(push: &Push, ctx: &mut Ctx<'_>) -> TransactionOptions {
     let mut options = ctx.env.options.transaction;
-    let way = transmit::way_out(push, ctx);
-    options.reliable = way.address.is_none() && ctx.out.is_writable(way.link);
+    options.reliable = leaves_by_stream(push, ctx);
     options
 }
 
-/// The push's connection to its hop is lost: a CANCEL, BYE or UPDATE without an answer may be lost with it
-/// and goes out again on another one (NH-9). Repeats are the peer's to absorb: branch and CSeq stay.
-///
-/// True when there is something to repeat. An INVITE is not repeated: the hop may have passed it on, and
-/// another hop would make a second call of it; its guard decides.
+/// The push's connection to its hop is lost: what has no answer yet may be lost with it and goes out again
+/// on another one (NH-9). Branch and CSeq stay, so that whoever has it already knows it. True when there is
+/// something to repeat.
 pub fn trunk_lost(push: &mut Push, ctx: &Ctx<'_>) -> bool {
     let is_lost = push
         .trunk
         .is_some_and(|trunk| trunk.address.is_none() && ctx.out.lookup(trunk.link).is_none());
-    let Some(other) = push.other.as_mut().filter(|_| is_lost) else {
+    if !is_lost {
         return false;
-    };
-    other.lost_with_stream(ctx.now);
-    true
+    }
+    if let Some(invite) = &mut push.invite {
+        invite.lost_with_stream(ctx.now);
+    }
+    if let Some(other) = &mut push.other {
+        other.lost_with_stream(ctx.now);
+    }
+    push.invite.is_some() || push.other.is_some()
+}
+
+/// Whether a repeat that leaves now goes into a stream, which needs no further one.
+fn leaves_by_stream(push: &Push, ctx: &mut Ctx<'_>) -> bool {
+    let way = transmit::way_out(push, ctx);
+    way.address.is_none() && ctx.out.is_writable(way.link)
 }
 
 /// The peer sent BYE: the dialog is over, our INVITE transaction aside.

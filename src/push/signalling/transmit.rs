@@ -7,20 +7,25 @@ use crate::push::signalling::reason;
 use crate::push::{Ctx, OtherRequest, Push};
 use crate::sip::template::{AckFields, CancelFields, DialogFields, InviteFields, Templates};
 
-/// The trunk of the push; another one when its connection is gone (NH-9).
+/// The trunk of the push; another one when its connection is gone (NH-9): of the same hop outside a
+/// dialog, inside one of any hop on its way.
 pub(super) fn way_out(push: &Push, ctx: &mut Ctx<'_>) -> Destination {
     let trunk = push.trunk.expect("a push that sends has its trunk");
     if ctx.out.lookup(trunk.link).is_some() {
         return trunk;
     }
-    if push.has_dialog()
-        && let Way::Hop(hop) = ctx.hops.way(ctx.now, push.dialog.next_hop_uri())
+    // A repeat goes to the hop that may know the request; another one would make a second call of it.
+    if !push.has_dialog() {
+        let same = push.used_hop.and_then(|hop| ctx.hops.destination(hop));
+        return same.unwrap_or(trunk);
+    }
+    if let Way::Hop(hop) = ctx.hops.way(ctx.now, push.dialog.next_hop_uri())
         && let Some(other) = ctx.hops.destination(hop)
     {
         return other;
     }
     ctx.hops
-        .pick(ctx.now, push.set, Offer::Owed)
+        .pick(ctx.out, ctx.now, push.set, Offer::Owed)
         .map_or(trunk, |(_, other)| other)
 }
 

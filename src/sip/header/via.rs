@@ -216,6 +216,8 @@ impl ViaSpans {
     fn read_protocol(&mut self, cursor: &mut Cursor<'_>) -> Result<(), usize> {
         if cursor.rest().starts_with(b"SIP/2.0/") {
             cursor.pos += 8;
+            // RFC 3261 section 25.1: SLASH takes white space on both sides.
+            cursor.skip_lws();
         } else {
             let name = cursor.run(TOKEN);
             if !name.slice(cursor.bytes).eq_ignore_ascii_case(b"SIP") {
@@ -341,6 +343,8 @@ mod tests {
         assert_eq!(via.branch, Some(&b"z9hG4bK9"[..]));
         assert_eq!(via.rport, Some(None));
         assert_eq!(via.received, Some(&b"::1"[..]));
+        let via = Via::parse(b"SIP/2.0/ TCP h;branch=z9hG4bKx").unwrap();
+        assert_eq!((via.transport, via.host), (&b"TCP"[..], &b"h"[..]));
         let oc = b"SIP/2.0/TCP h;branch=z9hG4bKx;oc=0;oc-algo=\"loss,rate\";oc-validity=0;rport=9";
         let via = Via::parse(oc).unwrap();
         assert_eq!(via.params.find(b"oc"), Some(&b"0"[..]));
@@ -350,10 +354,11 @@ mod tests {
 
     #[test]
     fn refuses_what_cannot_route_an_answer() {
-        let bad: [&[u8]; 14] = [
+        let bad: [&[u8]; 15] = [
             b"",
             b"SIP/2.0/UDP",
             b"SIP/2.0/ host",
+            b"SIP/2.0/ ",
             b"SIP/3.0/UDP host",
             b"HTTP/2.0/UDP host",
             b"SIP/2.0/UDP ;branch=x",

@@ -112,6 +112,22 @@ impl ClientInvite {
         machine
     }
 
+    /// The stream it went into was lost before any answer, and with it perhaps the INVITE: it is repeated
+    /// from now on like over datagrams, until [`ClientInvite::delivered_to_stream`] or an answer.
+    pub fn lost_with_stream(&mut self, now: Timestamp) {
+        if self.state == ClientInviteState::Calling && self.reliable {
+            self.reliable = false;
+            self.repeat_at = now;
+        }
+        self.check();
+    }
+
+    /// The INVITE has left over a stream after all: it is not repeated any more.
+    pub const fn delivered_to_stream(&mut self) {
+        self.reliable = true;
+        self.repeat_at = Timestamp::NEVER;
+    }
+
     /// Where it is.
     #[must_use]
     pub const fn state(&self) -> ClientInviteState {

@@ -183,6 +183,8 @@ struct FakeLink {
     open: bool,
     /// The engine wants nothing read.
     held: bool,
+    /// The peer reads nothing: what was given for it is not sent.
+    stuck: bool,
     /// What the engine sent and the test has not read as a message yet.
     unread: Vec<u8>,
 }
@@ -212,6 +214,10 @@ pub(crate) struct Bench {
     /// Slots of closed links are used again, as a driver does.
     pub(crate) reuse_links: bool,
     held: StoreDone,
+    /// The segment that is written to.
+    pub(crate) segment: u32,
+    /// Segments that the engine gave back.
+    pub(crate) given_back: Vec<u32>,
     places: BTreeMap<u32, usize>,
     next_offset: u32,
     pub(crate) udp: Option<LinkId>,
@@ -276,6 +282,8 @@ impl Bench {
             reuse_links: false,
             held: StoreDone::default(),
             places: BTreeMap::new(),
+            segment: 1,
+            given_back: Vec::new(),
             next_offset: 0,
             udp: None,
             trunks: BTreeMap::new(),
@@ -306,6 +314,7 @@ impl Bench {
             peer,
             open: true,
             held: false,
+            stuck: false,
             unread: Vec::new(),
         };
         if let Some(slot) = self.free.pop() {
@@ -343,6 +352,19 @@ impl Bench {
         self.shard.handle(self.now, Input::Link { link, event });
         self.pump();
         link
+    }
+
+    /// The peer of a link reads nothing more.
+    pub(crate) fn stick(&mut self, link: LinkId) {
+        self.links[link.slot as usize].stuck = true;
+    }
+
+    /// It reads again.
+    pub(crate) fn unstick(&mut self, link: LinkId) {
+        self.links[link.slot as usize].stuck = false;
+        let event = LinkEvent::Sent;
+        self.shard.handle(self.now, Input::Link { link, event });
+        self.pump();
     }
 
     /// The peer closes a link.
@@ -495,6 +517,9 @@ impl Bench {
             }
             fake.unread.drain(..used);
         }
+        if self.links[sent.link.slot as usize].stuck {
+            return;
+        }
         let event = LinkEvent::Sent;
         let link = sent.link;
         self.shard.handle(self.now, Input::Link { link, event });
@@ -509,7 +534,7 @@ impl Bench {
         let mut at = 0;
         for (ticket, len) in batch.appends.drain(..) {
             let location = Location {
-                segment: 1,
+                segment: self.segment,
                 offset: self.next_offset,
                 len,
             };
@@ -528,7 +553,7 @@ impl Bench {
             self.held.loaded.push((token, start, end));
         }
         batch.bytes.clear();
-        batch.dead_segments.clear();
+        self.given_back.append(&mut batch.dead_segments);
         self.batch = batch;
         if self.durable {
             self.hand_over();
