@@ -12,7 +12,10 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use serde_json::Value;
 
-use crate::program::{Directory, Engine, any, volley};
+use crate::program::{Directory, Engine, volley};
+
+/// Where the engine listens, from the first port of a test on: datagrams and streams on one port.
+const ENGINE: u16 = 26;
 
 /// Ports in a row that nobody listens on just now, below those the kernel gives out; no two tests of a
 /// process get the same.
@@ -45,12 +48,12 @@ fn config(directory: &Directory, first: u16, (workers, hops): (u16, u16), more: 
     };
     let others: Vec<String> = (1..workers).map(scscf).collect();
     format!(
-        "[node]\ndrain_s = 2\n[sip]\nlisten = \"{}\"\nnext_hops = [{}]\nscscf = [{}]\n\
+        "[node]\ndrain_s = 2\n[sip]\nlisten = \"127.0.0.1:{}\"\nnext_hops = [{}]\nscscf = [{}]\n\
          [identity]\npf_uri = \"sip:cpm-pf@home.example\"\ndomains = [\"home.example\"]\n\
          [push]\n{more}\n[msrp]\nlisten = \"127.0.0.1:0\"\nguard = false\nreuse = true\n\
          [store]\ndir = \"{}\"\nsegment_mib = 4\n[selection]\ncoalesce_ms = 0\nbackoff_ms = 1000\n\
          [limits]\nusers_max = 10000\npushes_max = 10000\n",
-        any(),
+        first + ENGINE,
         of(0),
         others.join(", "),
         directory.store().display()
@@ -66,11 +69,11 @@ fn judged(
 ) -> (Option<i32>, Value) {
     let path = directory.0.join("judged.toml");
     fs::write(&path, config).unwrap();
-    let engine = Engine::start(&path);
+    let _engine = Engine::start(&path);
     let report = directory.0.join("report.json");
     let output = volley()
         .args(["judge", "run", "--quiet", "--scenario", scenario])
-        .args(["--engine", &engine.sip().to_string()])
+        .args(["--engine", &format!("127.0.0.1:{}", first + ENGINE)])
         .args(["--scscf-listen", &format!("127.0.0.1:{first}")])
         .args(["--msrp-listen", &format!("127.0.0.1:{}", first + 20)])
         .args(["--json", report.to_str().unwrap()])
@@ -94,7 +97,7 @@ fn count(report: &Value, name: &str) -> u64 {
 // Proves: NH-1
 #[test]
 fn the_users_of_each_worker_are_reached_by_their_own_scscf() {
-    let (directory, first) = (Directory::new(), ports(24));
+    let (directory, first) = (Directory::new(), ports(30));
     let config = config(&directory, first, (3, 1), "linger_ms = 0");
     let more = ["--workers", "3", "--users", "300"];
     let (code, report) = judged(&directory, &config, ("full", first), &more);
@@ -107,7 +110,7 @@ fn the_users_of_each_worker_are_reached_by_their_own_scscf() {
 // Proves: NH-3, SUB-7, REG-2, MSRP-22
 #[test]
 fn nothing_is_lost_in_chaos() {
-    let (directory, first) = (Directory::new(), ports(24));
+    let (directory, first) = (Directory::new(), ports(30));
     let config = config(&directory, first, (1, 3), "linger_ms = 0");
     let more = ["--users", "120", "--next-hops", "3", "--dead-hops", "1"];
     let (code, report) = judged(&directory, &config, ("chaos", first), &more);
@@ -125,7 +128,7 @@ fn nothing_is_lost_in_chaos() {
 #[test]
 #[ignore = "the shortest interval is 90 s, so this takes 70 s"]
 fn sessions_are_refreshed_by_whom_and_when_they_should_and_end_when_nobody_does() {
-    let (directory, first) = (Directory::new(), ports(24));
+    let (directory, first) = (Directory::new(), ports(30));
     let push = "linger_ms = 600000\nmax_session_s = 3600";
     let config = config(&directory, first, (1, 1), push);
     let more = ["--users", "60", "--duration-s", "66"];
@@ -144,7 +147,7 @@ fn sessions_are_refreshed_by_whom_and_when_they_should_and_end_when_nobody_does(
 
 #[test]
 fn as_many_sessions_as_phones_are_held_and_their_memory_is_told() {
-    let (directory, first) = (Directory::new(), ports(24));
+    let (directory, first) = (Directory::new(), ports(30));
     let push = "linger_ms = 600000\nmax_session_s = 3600";
     let config = config(&directory, first, (1, 1), push);
     let more = ["--users", "400", "--duration-s", "2"];
@@ -157,7 +160,7 @@ fn as_many_sessions_as_phones_are_held_and_their_memory_is_told() {
 // Proves: TX-7, SX-1
 #[test]
 fn lost_doubled_and_late_datagrams_lose_no_message() {
-    let (directory, first) = (Directory::new(), ports(24));
+    let (directory, first) = (Directory::new(), ports(30));
     let config = config(&directory, first, (1, 1), "linger_ms = 0")
         .replace("[sip]\n", "[sip]\ntransport = \"udp\"\npath_mtu = 65535\n");
     let path = directory.0.join("judged.toml");
