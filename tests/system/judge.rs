@@ -1,6 +1,5 @@
 //! The judge's scenarios against the real engine, small.
 #![expect(
-    clippy::disallowed_methods,
     clippy::unwrap_used,
     reason = "the surroundings of these tests are plain blocking threads and must work"
 )]
