@@ -359,13 +359,14 @@ impl Campaigns {
 
     fn evaluate(&mut self, parts: &mut Parts<'_, '_>, key: Key) {
         self.rule(parts.user);
+        let ctx = &parts.ctx;
         let moment = Moment {
-            now: parts.ctx.now,
-            wall: parts.ctx.wall,
-            tokens: parts
-                .ctx
+            now: ctx.now,
+            wall: ctx.wall,
+            tokens: ctx
                 .hops
-                .invite_room(parts.ctx.out, parts.ctx.now, parts.state.set),
+                .invite_room(ctx.out, ctx.now, parts.state.set)
+                .min(ctx.post.load_room()),
         };
         let mailbox = parts.ctx.post.mailbox_ref(key.slot);
         weigh(

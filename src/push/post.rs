@@ -6,7 +6,7 @@
 
 use core::net::SocketAddr;
 use core::time::Duration;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use crate::base::map::{Map, MapKeys, new_map};
 use crate::base::outbox::Destination;
@@ -29,6 +29,13 @@ mod clean;
 const READS_MAX: u8 = 5;
 /// Records whose tries are counted.
 const UNREADABLE_KEPT_MAX: usize = 64;
+/// Most pushes that wait for records at a time.
+pub const LOADING_MAX: usize = 4096;
+/// Sorts before every key.
+const FIRST_KEY: Key = Key {
+    slot: 0,
+    generation: 0,
+};
 
 /// Options of a shard's messages.
 #[derive(Clone, Debug)]
@@ -193,7 +200,7 @@ pub struct Post {
     batch: StoreBatch,
     after: VecDeque<(StoreTicket, After)>,
     spare: Vec<Vec<u8>>,
-    waiters: Vec<(u64, Key)>,
+    waiters: BTreeSet<(u64, Key)>,
     /// Records that could not be read, and how often that was tried.
     unreadable: VecDeque<(u64, u8)>,
     /// Messages whose end their senders are to be told, and the places of their deposits.
@@ -229,7 +236,7 @@ impl Post {
             batch: StoreBatch::default(),
             after: VecDeque::with_capacity(1024),
             spare: Vec::new(),
-            waiters: Vec::new(),
+            waiters: BTreeSet::new(),
             unreadable: VecDeque::new(),
             owed: VecDeque::new(),
             reading: Vec::new(),
@@ -488,17 +495,24 @@ impl Post {
 
     /// Asks for message `number`'s record on behalf of a push.
     pub fn load(&mut self, number: u64, location: Location, push: Key) {
-        if !self.waiters.iter().any(|&(waiting, _)| waiting == number) {
+        if self.waiter(number).is_none() {
             self.batch.reads.push((number, location));
         }
-        self.waiters.push((number, push));
+        self.waiters.insert((number, push));
     }
 
     /// A push that waits for `number`, which goes on waiting.
     #[must_use]
     pub fn waiter(&self, number: u64) -> Option<Key> {
-        let found = self.waiters.iter().find(|&&(at, _)| at == number);
-        found.map(|&(_, push)| push)
+        let next = self.waiters.range((number, FIRST_KEY)..).next();
+        next.filter(|&&(at, _)| at == number).map(|&(_, push)| push)
+    }
+
+    /// Pushes that may still begin to wait for records, which the store must bring while they have the
+    /// patience: with more, most would end unsent and begin again.
+    #[must_use]
+    pub fn load_room(&self) -> u32 {
+        u32::try_from(LOADING_MAX.saturating_sub(self.waiters.len())).unwrap_or(u32::MAX)
     }
 
     /// Asks for the record of `number` again for those who wait; always true.
@@ -532,11 +546,9 @@ impl Post {
 
     /// The next push that waits for `number`.
     pub fn take_waiter(&mut self, number: u64) -> Option<Key> {
-        let at = self
-            .waiters
-            .iter()
-            .position(|&(waiting, _)| waiting == number)?;
-        Some(self.waiters.swap_remove(at).1)
+        let push = self.waiter(number)?;
+        self.waiters.remove(&(number, push));
+        Some(push)
     }
 
     /// Moves the work of this turn into `batch`.
@@ -789,6 +801,39 @@ mod tests {
 
     fn cache(bytes_max: usize) -> Cache {
         Cache::new(bytes_max, MapKeys([1, 2, 3, 4]))
+    }
+
+    #[test]
+    fn as_many_pushes_wait_for_records_as_there_is_room_for_and_each_is_told_once() {
+        let keys = MapKeys([1, 2, 3, 4]);
+        let mut post = Post::new(&PostOptions::default(), keys, UnixMillis(0));
+        let at = Location {
+            segment: 1,
+            offset: 4096,
+            len: 300,
+        };
+        let key = |slot| Key {
+            slot,
+            generation: 3,
+        };
+        // Two devices for each message: one read.
+        for slot in 0..4000 {
+            post.load(u64::from(slot / 2), at, key(slot));
+        }
+        assert_eq!(post.batch.reads.len(), 2000);
+        assert_eq!(post.load_room(), 96);
+        for slot in 4000..4200 {
+            post.load(u64::from(slot), at, key(slot));
+        }
+        assert_eq!(post.load_room(), 0, "never below nothing");
+        assert_eq!(post.waiter(7), Some(key(14)), "who goes on waiting");
+        let told: Vec<_> = std::iter::from_fn(|| post.take_waiter(7)).collect();
+        assert_eq!(told, [key(14), key(15)]);
+        assert_eq!((post.waiter(7), post.waiter(8)), (None, Some(key(16))));
+        for number in 0..4200 {
+            while post.take_waiter(number).is_some() {}
+        }
+        assert_eq!(post.load_room() as usize, LOADING_MAX);
     }
 
     #[test]

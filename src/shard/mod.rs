@@ -284,7 +284,10 @@ impl Shard {
         let moment = Moment {
             now,
             wall: self.desk.wall.at(now),
-            tokens: self.hops.invite_room(&self.out, now, entry.extra.set),
+            tokens: self
+                .hops
+                .invite_room(&self.out, now, entry.extra.set)
+                .min(self.post.load_room()),
         };
         let user = &entry.user;
         let mailbox = self.post.mailbox_ref(key.slot);

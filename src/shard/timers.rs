@@ -340,6 +340,9 @@ impl Shard {
             }
             self.read_for_notice(now, number);
         }
+        if !done.loaded.is_empty() && self.post.load_room() > 0 {
+            self.campaigns.hop_room();
+        }
     }
 
     /// A record is durable at `location`, or its store has failed.
