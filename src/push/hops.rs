@@ -99,7 +99,7 @@ pub struct RoutingOptions {
 const RECONNECT_MAX: Duration = Duration::from_secs(30);
 /// Octets that may wait for a trunk before new requests leave it alone. What is owed in dialogs that are
 /// there has the rest of the link's room (OVL-7).
-pub const TRUNK_BACKLOG_MAX: usize = 1024 * 1024;
+const TRUNK_BACKLOG_MAX: usize = 1024 * 1024;
 /// First wait after a trunk was lost.
 const RECONNECT_MIN: Duration = Duration::from_millis(100);
 /// Unanswered INVITEs in a row after which a hop counts as silent.

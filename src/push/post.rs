@@ -30,7 +30,7 @@ const READS_MAX: u8 = 5;
 /// Records whose tries are counted.
 const UNREADABLE_KEPT_MAX: usize = 64;
 /// Most pushes that wait for records at a time.
-pub const LOADING_MAX: usize = 4096;
+const LOADING_MAX: usize = 4096;
 /// Sorts before every key.
 const FIRST_KEY: Key = Key {
     slot: 0,

@@ -49,8 +49,8 @@ use crate::wheel::Wheel;
 pub use options::{ShardOptions, ShardSeed, serves};
 mod options;
 
-/// Pushes looked at in one turn after the loss of a connection to a hop.
-const LOST_SLOTS_PER_TURN: u32 = 4096;
+/// Pushes looked at in one turn after a connection to a hop was lost or made.
+const SLOTS_PER_TURN: u32 = 4096;
 
 /// One shard of the engine.
 #[derive(Debug)]
@@ -89,8 +89,8 @@ struct Desk {
     /// When the next user whose NOTIFY was not read asks for full state.
     dirty_at: Timestamp,
     next_tag: u64,
-    /// Slots of pushes that are still to be looked at after the loss of a connection to a hop.
-    lost_slots: u32,
+    /// Slots of pushes that are still to be looked at after a connection to a hop was lost or made.
+    unseen_slots: u32,
 }
 
 /// Splits a shard into the context of a push and the parts beside it.
@@ -158,14 +158,14 @@ impl Core for Shard {
         if self.post.cleaning_due() <= now && !self.desk.draining {
             self.post.clean(now);
         }
-        self.look_for_lost(now);
+        self.follow_trunks(now);
         self.run_campaigns(now);
     }
 
     fn next_deadline(&self) -> Option<Timestamp> {
         let wheel = self.wheel.next_deadline().unwrap_or(Timestamp::NEVER);
         let mut earliest = wheel.min(self.desk.hops_at).min(self.server.deadline());
-        if self.desk.lost_slots > 0 {
+        if self.desk.unseen_slots > 0 {
             earliest = Timestamp::ZERO;
         }
         if !self.desk.draining {
@@ -255,7 +255,7 @@ impl Shard {
                 documents: (now, 0),
                 dirty_at: now,
                 next_tag: 0,
-                lost_slots: 0,
+                unseen_slots: 0,
             },
             probe: Probe::default(),
             env,
@@ -340,18 +340,20 @@ impl Shard {
         self.desk.open = keys;
     }
 
-    /// After the loss of a connection to a hop: pushes of it repeat what may be lost. So many in a turn,
-    /// from the last slot to the first; a loss meanwhile starts again.
-    fn look_for_lost(&mut self, now: Timestamp) {
-        let end = self.desk.lost_slots;
-        let start = end.saturating_sub(LOST_SLOTS_PER_TURN);
-        self.desk.lost_slots = start;
+    /// After the loss of a connection to a hop pushes repeat what may be lost with it, and when one is there
+    /// again what found none, before anything new leaves. So many in a turn, from the last slot to the first;
+    /// a change meanwhile starts again.
+    fn follow_trunks(&mut self, now: Timestamp) {
+        let end = self.desk.unseen_slots;
+        let start = end.saturating_sub(SLOTS_PER_TURN);
+        self.desk.unseen_slots = start;
         for slot in (start..end).rev() {
             let Some((key, push)) = self.pushes.at_mut(slot) else {
                 continue;
             };
-            if signalling::trunk_lost(push, &ctx!(self, now)) {
-                self.after_push(now, key, None);
+            if signalling::is_stranded(push, &self.out) {
+                let outcome = signalling::repeat_stranded(push, &mut ctx!(self, now));
+                self.after_push(now, key, outcome);
             }
         }
     }
@@ -397,6 +399,7 @@ impl Shard {
                 }
                 if hops::is_trunk_token(token) {
                     self.hops.connected(token, link);
+                    self.desk.unseen_slots = self.pushes.slots();
                     self.desk.hops_at = self.hops.deadline(now);
                     self.campaigns.hop_room();
                 } else {
@@ -428,7 +431,7 @@ impl Shard {
         if self.hops.closed(now, link) {
             self.desk.hops_at = self.hops.deadline(now);
             self.out.closed(link);
-            self.desk.lost_slots = self.pushes.slots();
+            self.desk.unseen_slots = self.pushes.slots();
             return;
         }
         if matches!(kind, Some(LinkKind::MsrpInbound | LinkKind::MsrpOutbound)) {

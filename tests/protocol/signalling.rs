@@ -3,6 +3,7 @@
 use crate::harness::script::{
     Answer, Contact, PHONE_A, PHONE_B, PHONE_PATH, USER, message, response, sdp,
 };
+use crate::harness::text::Sip;
 use crate::harness::{Bench, SCSCF, addr};
 use volley::base::surface::{Input, LinkKind};
 
@@ -714,6 +715,29 @@ fn a_bye_that_a_lost_trunk_took_along_goes_out_again_by_the_next_one() {
     bench.reply(&again, "200 OK", "");
     bench.run_s(1);
     assert_eq!(bench.pushes(), 0);
+}
+
+// Proves: NH-9
+#[test]
+fn a_bye_that_found_no_connection_leaves_before_what_is_new_when_one_is_back() {
+    let mut bench = Bench::new();
+    let (_, _, send) = bench.sending();
+    bench.take_message(&send);
+    bench.refused.push(addr(SCSCF));
+    bench.close(bench.trunks[&addr(SCSCF)]);
+    // The linger ends, the BYE finds nobody; mail comes by a connection of the core's own.
+    bench.run_s(3);
+    bench.expect_quiet();
+    let inbound = bench.open(LinkKind::SipInbound, addr(SCSCF));
+    let message = bench.deposit_text(USER, "more", "");
+    bench.feed(inbound, message.as_bytes());
+    bench.expect_some("202");
+    bench.refused.clear();
+    bench.run_s(40);
+    let sent = bench.take_sip();
+    let order: Vec<_> = sent.iter().map(Sip::what).take(2).collect();
+    assert_eq!(order, ["BYE", "INVITE"]);
+    assert_eq!(sent[0].at, sent[1].at, "neither waits for the other");
 }
 
 // Proves: DLG-12, BAD-4

@@ -11,7 +11,7 @@ mod ways;
 
 use core::time::Duration;
 
-use crate::base::outbox::Destination;
+use crate::base::outbox::{Destination, Outbox};
 use crate::base::time::Timestamp;
 use crate::push::hops::{Offer, hop_bit};
 use crate::push::{Ctx, OtherRequest, Outcome, Push, PushState, guard_after};
@@ -330,7 +330,7 @@ pub fn bye(push: &mut Push, ctx: &mut Ctx<'_>, reason: &'static str) {
         session.bye_due = true;
         return leave(push, ctx);
     }
-    let options = owed_options(push, ctx);
+    let options = transaction_options(push, ctx);
     push.other_branch = push.next_sequence();
     push.other_cseq = push.dialog.next_cseq();
     push.other_request = OtherRequest::Bye;
@@ -367,7 +367,7 @@ pub fn bye_media(push: &mut Push, ctx: &mut Ctx<'_>) {
 }
 
 fn cancel(push: &mut Push, ctx: &mut Ctx<'_>) {
-    let options = owed_options(push, ctx);
+    let options = transaction_options(push, ctx);
     push.other_request = OtherRequest::Cancel;
     push.other = Some(ClientNonInvite::start(ctx.now, &options));
     ctx.probe.cancels_sent_total += 1;
@@ -580,43 +580,45 @@ fn guard_fired(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<Outcome> {
     }
 }
 
-fn transaction_options(push: &Push, ctx: &Ctx<'_>) -> TransactionOptions {
-    let mut options = ctx.env.options.transaction;
-    options.reliable = push.trunk.is_some_and(|trunk| trunk.address.is_none());
-    options
-}
-
-/// For CANCEL and BYE: while no connection to the hops is up they are repeated like over datagrams, so
-/// that the phone learns of them when one is back (NH-9).
-fn owed_options(push: &Push, ctx: &mut Ctx<'_>) -> TransactionOptions {
+/// The options of a transaction whose request leaves now. While no connection takes it, it is repeated like
+/// over datagrams, so that the phone learns of it when one is back (NH-9).
+fn transaction_options(push: &mut Push, ctx: &mut Ctx<'_>) -> TransactionOptions {
     let mut options = ctx.env.options.transaction;
     options.reliable = leaves_by_stream(push, ctx);
     options
 }
 
-/// The push's connection to its hop is lost: what has no answer yet may be lost with it and goes out again
-/// on another one (NH-9). Branch and CSeq stay, so that whoever has it already knows it. True when there is
-/// something to repeat.
-pub fn trunk_lost(push: &mut Push, ctx: &Ctx<'_>) -> bool {
-    let is_lost = push
-        .trunk
-        .is_some_and(|trunk| trunk.address.is_none() && ctx.out.lookup(trunk.link).is_none());
-    if !is_lost {
-        return false;
-    }
+/// Whether something of the push has no answer yet and may be lost with its connection to the hop.
+#[must_use]
+pub fn is_stranded(push: &Push, out: &Outbox) -> bool {
+    let waits = push.invite.is_some() || push.other.is_some();
+    waits
+        && push
+            .trunk
+            .is_some_and(|trunk| trunk.address.is_none() && out.lookup(trunk.link).is_none())
+}
+
+/// Sends what a stranded push waits for on another connection (NH-9), now and until one takes it. Branch and
+/// CSeq stay, so that whoever has it already knows it. An INVITE with a provisional answer is the hop's, which
+/// answers on a connection of its own.
+pub fn repeat_stranded(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<Outcome> {
     if let Some(invite) = &mut push.invite {
         invite.lost_with_stream(ctx.now);
     }
     if let Some(other) = &mut push.other {
         other.lost_with_stream(ctx.now);
     }
-    push.invite.is_some() || push.other.is_some()
+    handle_timeout(push, ctx)
 }
 
-/// Whether a repeat that leaves now goes into a stream, which needs no further one.
-fn leaves_by_stream(push: &Push, ctx: &mut Ctx<'_>) -> bool {
+/// Whether what leaves now goes into a stream, which needs no repeat. The push stays with that stream.
+fn leaves_by_stream(push: &mut Push, ctx: &mut Ctx<'_>) -> bool {
     let way = transmit::way_out(push, ctx);
-    way.address.is_none() && ctx.out.is_writable(way.link)
+    let is_taken = way.address.is_none() && ctx.out.is_writable(way.link);
+    if is_taken {
+        push.trunk = Some(way);
+    }
+    is_taken
 }
 
 /// The peer sent BYE: the dialog is over, our INVITE transaction aside.

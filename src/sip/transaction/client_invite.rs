@@ -113,9 +113,9 @@ impl ClientInvite {
     }
 
     /// The stream it went into was lost before any answer, and with it perhaps the INVITE: it is repeated
-    /// from now on like over datagrams, until [`ClientInvite::delivered_to_stream`] or an answer.
+    /// now, and from then on like over datagrams, until [`ClientInvite::delivered_to_stream`] or an answer.
     pub fn lost_with_stream(&mut self, now: Timestamp) {
-        if self.state == ClientInviteState::Calling && self.reliable {
+        if self.state == ClientInviteState::Calling {
             self.reliable = false;
             self.repeat_at = now;
         }

@@ -86,16 +86,16 @@ impl ClientNonInvite {
         self.repeat_at = Timestamp::NEVER;
     }
 
-    /// The stream it went into was lost, and with it perhaps the request: it is repeated from now on like
-    /// over datagrams, until [`ClientNonInvite::delivered_to_stream`].
+    /// The stream it went into was lost, and with it perhaps the request: it is repeated now, and from then
+    /// on like over datagrams, until [`ClientNonInvite::delivered_to_stream`].
     pub fn lost_with_stream(&mut self, now: Timestamp) {
         use ClientNonInviteState::{Completed, Proceeding, Terminated, Trying};
         match self.state {
-            Trying | Proceeding if self.reliable => {
+            Trying | Proceeding => {
                 self.reliable = false;
                 self.repeat_at = now;
             }
-            Trying | Proceeding | Completed | Terminated => {}
+            Completed | Terminated => {}
         }
         self.check();
     }
