@@ -7,22 +7,28 @@ use crate::push::signalling::reason;
 use crate::push::{Ctx, OtherRequest, Push};
 use crate::sip::template::{AckFields, CancelFields, DialogFields, InviteFields, Templates};
 
-/// The trunk of the push; another one when its connection is gone (NH-9): of the same hop outside a
-/// dialog, inside one of any hop on its way.
+/// The trunk of the push; when its connection is gone another one (NH-9): of the hop the dialog's route
+/// names, else of the hop that had the INVITE, whatever that asks for. Only what a dialog owes goes to any
+/// other hop; outside of one that would make a second call.
 pub(super) fn way_out(push: &Push, ctx: &mut Ctx<'_>) -> Destination {
     let trunk = push.trunk.expect("a push that sends has its trunk");
     if ctx.out.lookup(trunk.link).is_some() {
         return trunk;
     }
-    // A repeat goes to the hop that may know the request; another one would make a second call of it.
-    if !push.has_dialog() {
-        let same = push.used_hop.and_then(|hop| ctx.hops.destination(hop));
-        return same.unwrap_or(trunk);
-    }
-    if let Way::Hop(hop) = ctx.hops.way(ctx.now, push.dialog.next_hop_uri())
+    let named = match push.has_dialog() {
+        true => ctx.hops.way(ctx.now, push.dialog.next_hop_uri()),
+        false => Way::Own,
+    };
+    if let Way::Hop(hop) = named
         && let Some(other) = ctx.hops.destination(hop)
     {
         return other;
+    }
+    if let Some(other) = push.used_hop.and_then(|hop| ctx.hops.destination(hop)) {
+        return other;
+    }
+    if !push.has_dialog() {
+        return trunk;
     }
     ctx.hops
         .pick(ctx.out, ctx.now, push.set, Offer::Owed)
