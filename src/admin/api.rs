@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use crate::admin::engine::Engine;
 use crate::admin::http::{self, Request, Response};
+use crate::admin::inquiry::Inquiry;
 use crate::admin::metrics;
 use crate::admin::report::Board;
 use crate::base::time::Timestamp;
@@ -28,6 +29,9 @@ use crate::io::stats::DriverStats;
 
 /// Longest path of a Unix socket, with its final zero.
 const SOCKET_PATH_BYTES_MAX: usize = 108;
+/// What there is to ask.
+const PATHS: &str = "there are GET /status, /shards, /metrics, /health, /user, /sessions, /timers, /mem \
+                     and POST /push, /drain";
 /// Name of the socket in the store's directory, unless the configuration names another.
 const SOCKET_NAME: &str = "admin.sock";
 
@@ -40,6 +44,7 @@ pub struct Desk {
     stop: StopHandle,
     drain_asked: AtomicBool,
     begun: Timestamp,
+    inquiry: Inquiry,
 }
 
 /// Where the interface was opened. No socket: its default path is longer than a socket's may be.
@@ -71,9 +76,9 @@ pub fn socket_path(config: &Config) -> PathBuf {
 }
 
 impl Desk {
-    /// The desk of a running engine.
+    /// The desk of an engine that runs with `config`.
     #[must_use]
-    pub fn new(engine: &Engine) -> Self {
+    pub fn new(engine: &Engine, config: &Config) -> Self {
         Self {
             board: Mutex::new(Board::new(engine.host.addresses().len())),
             drivers: engine.host.stats().to_vec(),
@@ -81,6 +86,7 @@ impl Desk {
             stop: engine.host.stop_handle(),
             drain_asked: AtomicBool::new(false),
             begun: Clock.now(),
+            inquiry: Inquiry::new(engine, config),
         }
     }
 
@@ -156,10 +162,11 @@ impl Desk {
             (_, "/metrics" | "/health" | "/status" | "/shards" | "/drain") => {
                 Response::error(405, "GET, and POST for /drain")
             }
-            _ => Response::error(
-                404,
-                "there are GET /status, /shards, /metrics, /health and POST /drain",
-            ),
+            _ => {
+                let late = || self.with_board(|board| board.total().timer_lateness);
+                let answer = self.inquiry.answer(request, late);
+                answer.unwrap_or_else(|| Response::error(404, PATHS))
+            }
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
 
+use crate::admin::ask::{Line, Questions};
 use crate::admin::options::{journal_options, shard_options};
 use crate::base::surface::Location;
 use crate::base::time::Timestamp;
@@ -82,6 +83,7 @@ struct Factory {
     config: Config,
     rules: Arc<RuleBook>,
     orders: Orders,
+    questions: Questions,
     identifier_key: [u8; 16],
     snapshots: Snapshots,
     recovered: Arc<ArrayQueue<Recovered>>,
@@ -138,10 +140,14 @@ impl ShardFactory for Factory {
         Ok((shard, journal))
     }
 
-    fn observe(&self, shard: u8, core: &mut Shard, _now: Timestamp) {
+    fn attend(&self, shard: u8, core: &mut Shard, now: Timestamp) -> bool {
         while let Some(order) = self.orders.take(shard) {
             core.operate(&order);
         }
+        self.questions.attend(shard, core, now)
+    }
+
+    fn observe(&self, shard: u8, core: &mut Shard, _now: Timestamp) {
         let snapshot = Snapshot {
             probe: core.probe().clone(),
             population: core.population(),
@@ -220,6 +226,7 @@ pub struct Engine {
     /// What each shard found in its store.
     pub recovered: Vec<Recovered>,
     orders: Orders,
+    questions: Questions,
     rules: Arc<RuleBook>,
 }
 
@@ -234,6 +241,7 @@ impl Engine {
         let snapshots = Snapshots::new(config.node.shards);
         let recovered = Arc::new(ArrayQueue::new(config.node.shards));
         let orders = Orders::new(config.node.shards);
+        let questions = Questions::new(config.node.shards);
         // The edition that a shard has before is the book's of its options.
         let mut rules = rules;
         rules.follow(&RuleBook::default());
@@ -242,6 +250,7 @@ impl Engine {
             config: config.clone(),
             rules: Arc::clone(&rules),
             orders: orders.clone(),
+            questions: questions.clone(),
             identifier_key,
             snapshots: snapshots.clone(),
             recovered: Arc::clone(&recovered),
@@ -253,17 +262,27 @@ impl Engine {
             snapshots,
             recovered: found,
             orders,
+            questions,
             rules,
         })
     }
 
-    /// Puts other rules in force, in each shard within about a second. Users with mail are decided on
-    /// anew.
+    /// Puts other rules in force, in each shard between two turns. Users with mail are decided on anew.
     pub fn adopt(&mut self, rules: RuleBook) {
         let mut rules = rules;
         rules.follow(&self.rules);
         self.rules = Arc::new(rules);
         self.orders.give(&Order::Rules(Arc::clone(&self.rules)));
+        let knocker = self.host.knocker();
+        for addresses in self.host.addresses() {
+            knocker.knock(addresses.shard);
+        }
+    }
+
+    /// A line to the shards, for questions.
+    #[must_use]
+    pub fn line(&self) -> Line {
+        Line::new(self.questions.clone(), self.host.knocker())
     }
 }
 

@@ -50,6 +50,16 @@ impl Response {
         Self::with_status(200, body)
     }
 
+    /// 200 with text.
+    #[must_use]
+    pub const fn text(body: String) -> Self {
+        Self {
+            status: 200,
+            content_type: "text/plain; charset=utf-8",
+            body,
+        }
+    }
+
     /// An error as JSON: what is wrong and what to do about it.
     #[must_use]
     pub fn error(status: u16, what: &str) -> Self {
@@ -185,6 +195,7 @@ const fn reason(status: u16) -> &'static str {
         408 => "Request Timeout",
         431 => "Request Header Fields Too Large",
         503 => "Service Unavailable",
+        504 => "Gateway Timeout",
         _ => "Bad Request",
     }
 }

@@ -98,7 +98,7 @@ const LEDGER: [Gauge; 5] = [
 /// Histograms of a shard.
 type Stage = (&'static str, &'static str, fn(&Probe) -> &Histogram);
 
-const STAGES: [Stage; 2] = [
+const STAGES: [Stage; 3] = [
     (
         "push_answer_seconds",
         "From an INVITE to the 2xx that answered it.",
@@ -108,6 +108,11 @@ const STAGES: [Stage; 2] = [
         "push_delivery_seconds",
         "From an INVITE to each delivery in its session.",
         |probe| &probe.delivery_time,
+    ),
+    (
+        "timer_lateness_seconds",
+        "How long after its tick a timer fired.",
+        |probe| &probe.timer_lateness,
     ),
 ];
 

@@ -1,10 +1,13 @@
 //! Layer 6: puts the engine together from its configuration, and tells the operator how it is.
 
+pub mod answers;
 pub mod api;
+pub mod ask;
 pub mod doctor;
 pub mod engine;
 pub mod explain;
 pub mod http;
+pub mod inquiry;
 pub mod inspect;
 pub mod metrics;
 pub mod options;

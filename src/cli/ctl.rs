@@ -11,10 +11,14 @@ use serde_json::Value;
 
 use super::{USAGE, complain, print};
 
-/// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long an answer may take: more than an engine takes to say that a shard does not answer.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// The engine answered that it is not well.
 const UNWELL: u8 = 3;
+/// The engine does not know whom it was asked about.
+const UNKNOWN: u8 = 4;
+/// A shard did not answer in time.
+const SILENT: u8 = 5;
 
 /// Where the engine answers.
 #[derive(Debug, clap::Args)]
@@ -56,6 +60,107 @@ enum Question {
     Health,
     /// Stop as with SIGTERM: no new pushes, running ones may finish.
     Drain,
+    /// Everything about one user: registration, devices, queue, pushes, and what would be decided now.
+    #[command(
+        after_help = "Examples:\n  volley ctl --config volley.toml user sip:+15551234@home.example\n  \
+                      volley ctl --config volley.toml user tel:+15551234 --json\n\
+                      Identities are shown in clear: the socket is its owner's only (mode 0600)."
+    )]
+    User {
+        /// Public identity: a sip: URI, or tel: with a + number.
+        uri: String,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Decide for one user now, and push to the devices that are selected.
+    #[command(
+        after_help = "Examples:\n  volley ctl --config volley.toml push tel:+15551234 --dry-run   who \
+                      would get one, and why not\n  volley ctl --config volley.toml push tel:+15551234\n\
+                      What a device's past forbids (backoff, quarantine) stays forbidden."
+    )]
+    Push {
+        /// Public identity: a sip: URI, or tel: with a + number.
+        uri: String,
+        /// Only say what would be decided.
+        #[arg(long)]
+        dry_run: bool,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Established sessions: device, Call-ID, state, refresher, age, octets.
+    #[command(
+        after_help = "Examples:\n  volley ctl --config volley.toml sessions --limit 100\n  \
+                      volley ctl --config volley.toml sessions --user tel:+15551234"
+    )]
+    Sessions {
+        /// Only this user's; pushes whose session is not yet there, too.
+        #[arg(long, value_name = "URI")]
+        user: Option<String>,
+        /// Most rows.
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        limit: usize,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Armed timers by kind: how many, overdue, the next; and how late timers fired.
+    Timers {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Octets held in memory, by component and per session.
+    Mem {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+impl Question {
+    /// Method and path of the request.
+    fn request(&self) -> (&'static str, String) {
+        let form = |json: bool| if json { "json" } else { "text" };
+        match self {
+            Self::Status { .. } => ("GET", "/status".to_owned()),
+            Self::Shards { .. } => ("GET", "/shards".to_owned()),
+            Self::Metrics => ("GET", "/metrics".to_owned()),
+            Self::Health => ("GET", "/health".to_owned()),
+            Self::Drain => ("POST", "/drain".to_owned()),
+            Self::User { uri, json } => {
+                let id = escaped(uri);
+                ("GET", format!("/user?id={id}&format={}", form(*json)))
+            }
+            Self::Push { uri, dry_run, json } => {
+                let id = escaped(uri);
+                let dry = if *dry_run { "&dry_run=1" } else { "" };
+                ("POST", format!("/push?id={id}{dry}&format={}", form(*json)))
+            }
+            Self::Sessions { user, limit, json } => {
+                let user = user.as_ref().map(|user| format!("&user={}", escaped(user)));
+                let user = user.unwrap_or_default();
+                let form = form(*json);
+                ("GET", format!("/sessions?limit={limit}{user}&format={form}"))
+            }
+            Self::Timers { json } => ("GET", format!("/timers?format={}", form(*json))),
+            Self::Mem { json } => ("GET", format!("/mem?format={}", form(*json))),
+        }
+    }
+}
+
+/// A value as it stands in a query.
+fn escaped(value: &str) -> String {
+    let mut text = String::with_capacity(value.len());
+    for byte in value.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            text.push(char::from(byte));
+        } else {
+            text.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    text
 }
 
 /// Arguments of `top`.
@@ -99,14 +204,8 @@ impl Ctl {
             Ok(socket) => socket,
             Err(code) => return code,
         };
-        let (method, path) = match self.question {
-            Question::Status { .. } => ("GET", "/status"),
-            Question::Shards { .. } => ("GET", "/shards"),
-            Question::Metrics => ("GET", "/metrics"),
-            Question::Health => ("GET", "/health"),
-            Question::Drain => ("POST", "/drain"),
-        };
-        let (status, body) = match ask(&socket, method, path) {
+        let (method, path) = self.question.request();
+        let (status, body) = match ask(&socket, method, &path) {
             Ok(answer) => answer,
             Err(error) => {
                 complain(&error);
@@ -118,10 +217,29 @@ impl Ctl {
             (Question::Shards { json: false }, Ok(value)) => shards_text(&value),
             _ => body,
         };
-        print(&text);
+        if (200..300).contains(&status) {
+            print(&text);
+            return ExitCode::SUCCESS;
+        }
+        self.refused(status, &text)
+    }
+}
+
+impl Ctl {
+    /// The engine has an answer that is none: shown as a sentence, but for the old questions, whose
+    /// whole answer was always shown.
+    fn refused(&self, status: u16, body: &str) -> ExitCode {
+        let json = serde_json::from_str::<Value>(body).unwrap_or_default();
+        match (&self.question, json.get("error").and_then(Value::as_str)) {
+            (Question::Health | Question::Status { .. } | Question::Shards { .. }, _)
+            | (_, None) => print(body),
+            (_, Some(error)) => complain(error),
+        }
         match status {
-            200..300 => ExitCode::SUCCESS,
+            400 => ExitCode::from(USAGE),
+            404 => ExitCode::from(UNKNOWN),
             503 => ExitCode::from(UNWELL),
+            504 => ExitCode::from(SILENT),
             _ => ExitCode::FAILURE,
         }
     }

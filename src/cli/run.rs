@@ -84,7 +84,7 @@ impl Run {
                 return ExitCode::FAILURE;
             }
         }
-        let desk = Arc::new(Desk::new(&engine));
+        let desk = Arc::new(Desk::new(&engine, &config));
         let places = match desk.open(&config) {
             Ok(places) => places,
             Err(error) => {

@@ -123,6 +123,17 @@ pub(super) struct Shared {
     pub mesh: Mesh,
     pub answers: Answers,
     pub stop: AtomicBool,
+    /// Somebody outside wants a word with the shard of this place.
+    pub asked: Vec<AtomicBool>,
+}
+
+/// Why a driver shows its core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Occasion {
+    /// Somebody asked for it.
+    Asked,
+    /// About a second has passed.
+    Tick,
 }
 
 /// A listener of the driver.
@@ -265,10 +276,11 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
     }
 
     /// Runs until the core has drained after a stop, or the drain took too long. `observe` sees
-    /// the core about once a second and at the end.
+    /// the core between two turns, about once a second and at the end, and when it was asked for; true
+    /// asks again.
     pub(super) async fn run(
         mut self,
-        mut observe: impl FnMut(&mut C, Timestamp),
+        mut observe: impl FnMut(&mut C, Timestamp, Occasion) -> bool,
     ) -> io::Result<()> {
         let wake = self
             .shared
@@ -280,9 +292,16 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         let waker = poll_fn(|context| Poll::Ready(context.waker().clone())).await;
         self.store.set_waker(waker);
         loop {
-            let progress = self.turn()?;
+            let mut progress = self.turn()?;
             if self.wall_due {
-                observe(&mut self.core, self.now);
+                observe(&mut self.core, self.now, Occasion::Tick);
+            }
+            if self.take_asked() {
+                // What an order leads to leaves with the next turn.
+                progress = Progress::Some;
+                if observe(&mut self.core, self.now, Occasion::Asked) {
+                    self.shared.asked[self.shard].store(true, Ordering::Relaxed);
+                }
             }
             if self.is_finished() {
                 break;
@@ -298,7 +317,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             }
         }
         self.tear_down()?;
-        observe(&mut self.core, self.now);
+        observe(&mut self.core, self.now, Occasion::Tick);
         self.publish();
         self.shared.mesh.wake(self.shard).force();
         parker.finish().await;
@@ -444,6 +463,13 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             self.core.handle(self.now, Input::Stored(&self.done));
         }
         true
+    }
+
+    /// Whether somebody asked since the last turn: one relaxed load when nobody did.
+    #[inline]
+    fn take_asked(&self) -> bool {
+        let asked = &self.shared.asked[self.shard];
+        asked.load(Ordering::Relaxed) && asked.swap(false, Ordering::Acquire)
     }
 
     fn check_stop(&mut self) -> bool {
@@ -632,7 +658,8 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         let stop = self.drain_until.is_none() && self.shared.stop.load(Ordering::Acquire);
         let frames = !self.shared.mesh.is_empty_for(self.shard)
             || !self.shared.answers.is_empty_for(self.shard);
-        if !self.ring.has_completions() && !stop && !frames {
+        let asked = self.shared.asked[self.shard].load(Ordering::Relaxed);
+        if !self.ring.has_completions() && !stop && !frames && !asked {
             self.counters.parks += 1;
             parker.park(deadline.since(self.clock.now())).await;
         }

@@ -12,6 +12,8 @@ macro_rules! probe {
             pub answer_time: Histogram,
             /// From an INVITE to each delivery in its session.
             pub delivery_time: Histogram,
+            /// How long after its tick a timer fired.
+            pub timer_lateness: Histogram,
         }
 
         impl Probe {
@@ -30,6 +32,7 @@ macro_rules! probe {
                 $(self.$name += other.$name;)+
                 self.answer_time.merge(&other.answer_time);
                 self.delivery_time.merge(&other.delivery_time);
+                self.timer_lateness.merge(&other.timer_lateness);
             }
         }
     };

@@ -10,6 +10,7 @@ mod intake;
 mod large;
 mod large_media;
 mod notices;
+pub mod questions;
 pub mod recover;
 mod registered;
 mod requests;
@@ -46,7 +47,7 @@ use crate::sip::transaction::server::ServerTable;
 use crate::store::op::Ledger;
 use crate::wheel::Wheel;
 
-pub use options::{ShardOptions, ShardSeed, serves};
+pub use options::{ShardOptions, ShardSeed, owner, serves};
 mod options;
 
 /// Pushes looked at in one turn after a connection to a hop was lost or made.

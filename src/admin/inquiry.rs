@@ -1,0 +1,207 @@
+//! The part of the operators' interface that asks shards: one user, sessions, timers, memory.
+
+use crate::admin::answers::{self, Names, Shown};
+use crate::admin::ask::{AskError, Line};
+use crate::admin::engine::Engine;
+use crate::admin::http::{Request, Response};
+use crate::admin::options::{dialect_names, registry_options};
+use crate::config::Config;
+use crate::io::clock::Clock;
+use crate::io::driver::DriverOptions;
+use crate::metrics::histogram::Histogram;
+use crate::push::inspect::escaped;
+use crate::shard::questions::{Answer, Question};
+
+/// Rows of sessions that are shown without a limit in the question.
+const SESSIONS_SHOWN: usize = 20;
+/// Most rows of one answer.
+const SESSIONS_SHOWN_MAX: usize = 100_000;
+
+/// What it takes to ask.
+#[derive(Debug)]
+pub struct Inquiry {
+    line: Line,
+    names: Names,
+    /// Octets of the drivers' receive buffers.
+    buffers: u64,
+}
+
+/// The values of a query, decoded.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Query(Vec<(String, String)>);
+
+impl Query {
+    /// Reads what follows the question mark of a request.
+    pub(super) fn of(request: &Request) -> Self {
+        let pairs = request.query.split('&').filter(|pair| !pair.is_empty());
+        let pairs = pairs.map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (decoded(name), decoded(value))
+        });
+        Self(pairs.collect())
+    }
+
+    pub(super) fn value(&self, name: &str) -> Option<&str> {
+        let found = self.0.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    /// Whether the answer is to be text, or JSON as without a word about it.
+    pub(super) fn wants_text(&self) -> bool {
+        self.value("format") == Some("text")
+    }
+}
+
+/// Percent escapes decoded; what is none stays.
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, more)) = rest.split_first() {
+        let escape = more
+            .get(..2)
+            .filter(|_| first == b'%')
+            .and_then(|digits| core::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        bytes.push(escape.unwrap_or(first));
+        rest = if escape.is_some() { &more[2..] } else { more };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+impl Inquiry {
+    /// Asks the shards of `engine`, which runs with `config`.
+    #[must_use]
+    pub fn new(engine: &Engine, config: &Config) -> Self {
+        let options = registry_options(config);
+        let icsis = options.accepted_icsi.iter().map(|icsi| escaped(icsi));
+        let driver = DriverOptions::default();
+        let streams = u64::from(driver.stream_buffers) * u64::from(driver.stream_buffer_bytes);
+        let datagrams = u64::from(driver.datagram_buffers) * 64 * 1024;
+        Self {
+            line: engine.line(),
+            names: Names {
+                icsis: icsis.collect(),
+                dialects: dialect_names(config),
+            },
+            buffers: (streams + datagrams) * config.node.shards as u64,
+        }
+    }
+
+    /// The answer to a request that is for shards; `None` for another one. `late` says how late timers
+    /// fired so far.
+    pub(super) fn answer(
+        &self,
+        request: &Request,
+        late: impl FnOnce() -> Histogram,
+    ) -> Option<Response> {
+        let query = Query::of(request);
+        let shown = match (request.method.as_str(), request.path.as_str()) {
+            ("GET", "/user") => self.user(&query),
+            ("POST", "/push") => self.push(&query),
+            ("GET", "/sessions") => self.sessions(&query),
+            ("GET", "/timers") => self
+                .line
+                .timers()
+                .map(|timers| answers::timers(&timers, &late())),
+            ("GET", "/mem") => self
+                .line
+                .memory()
+                .map(|memory| answers::memory(&memory, self.buffers)),
+            (_, "/user" | "/push" | "/sessions" | "/timers" | "/mem") => {
+                return Some(Response::error(405, "GET, and POST for /push"));
+            }
+            _ => return None,
+        };
+        Some(match shown {
+            Ok(shown) => respond(&query, &shown),
+            Err(error) => Response::error(status_of(error), &error.to_string()),
+        })
+    }
+
+    fn user(&self, query: &Query) -> Result<Shown, AskError> {
+        let id = query.value("id").unwrap_or_default();
+        let (shard, answer) = self.line.ask_about(id, Question::User)?;
+        match answer {
+            Answer::User(details) => Ok(self.names.user(shard, &details)),
+            other => Err(unfit(shard, &other)),
+        }
+    }
+
+    fn push(&self, query: &Query) -> Result<Shown, AskError> {
+        let id = query.value("id").unwrap_or_default();
+        if query.value("dry_run").is_some() {
+            let (shard, answer) = self.line.ask_about(id, Question::User)?;
+            return match answer {
+                Answer::User(details) => Ok(self.names.dry_run(&details)),
+                other => Err(unfit(shard, &other)),
+            };
+        }
+        let (shard, answer) = self.line.ask_about(id, Question::Push)?;
+        match answer {
+            Answer::Pushed(pushed) => Ok(self.names.pushed(Clock.wall(), &pushed)),
+            other => Err(unfit(shard, &other)),
+        }
+    }
+
+    fn sessions(&self, query: &Query) -> Result<Shown, AskError> {
+        let limit = query.value("limit").and_then(|limit| limit.parse().ok());
+        let limit = limit.unwrap_or(SESSIONS_SHOWN).min(SESSIONS_SHOWN_MAX);
+        let Some(id) = query.value("user") else {
+            let (rows, more) = self.line.sessions(limit)?;
+            return Ok(answers::sessions(&rows, more));
+        };
+        let of = |user| Question::Sessions {
+            user: Some(user),
+            from: 0,
+            limit,
+        };
+        let (shard, answer) = self.line.ask_about(id, of)?;
+        match answer {
+            Answer::Sessions(rows, more) => Ok(answers::sessions(&rows, more.is_some())),
+            other => Err(unfit(shard, &other)),
+        }
+    }
+}
+
+/// An answer in the form that was asked for.
+pub(super) fn respond(query: &Query, shown: &Shown) -> Response {
+    if query.wants_text() {
+        Response::text(shown.text.clone())
+    } else {
+        Response::json(&shown.json)
+    }
+}
+
+/// A shard answered another question than it was asked.
+fn unfit(shard: u8, answer: &Answer) -> AskError {
+    debug_assert!(false, "shard {shard} answered {answer:?}");
+    AskError::Gone { shard }
+}
+
+const fn status_of(error: AskError) -> u16 {
+    match error {
+        AskError::BadIdentity => 400,
+        AskError::Unknown => 404,
+        AskError::Busy { .. } | AskError::Gone { .. } => 503,
+        AskError::Late { .. } | AskError::Long { .. } => 504,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_is_decoded_and_what_is_no_escape_stays() {
+        let request = Request {
+            method: "GET".to_owned(),
+            path: "/user".to_owned(),
+            query: "id=sip%3A%2b1555%40h&x=100%&y=%zz&format=text".to_owned(),
+        };
+        let query = Query::of(&request);
+        assert_eq!(query.value("id"), Some("sip:+1555@h"));
+        assert_eq!(query.value("x"), Some("100%"));
+        assert_eq!(query.value("y"), Some("%zz"));
+        assert!(query.wants_text() && query.value("z").is_none());
+    }
+}
