@@ -85,7 +85,11 @@ impl Names {
             let _ = writeln!(text, "  {}", push_words(push, report));
         }
         for device in &report.devices {
-            let _ = writeln!(text, "contact       {}: {}", device.instance, device.contact);
+            let _ = writeln!(
+                text,
+                "contact       {}: {}",
+                device.instance, device.contact
+            );
         }
         text.push_str(&explanation.text());
         let mut json = explanation.json();
@@ -119,7 +123,10 @@ impl Names {
         let mut json = explanation.json();
         json["dry_run"] = json!(true);
         Shown {
-            text: format!("{}nothing was sent: this was a dry run\n", explanation.text()),
+            text: format!(
+                "{}nothing was sent: this was a dry run\n",
+                explanation.text()
+            ),
             json,
         }
     }
@@ -341,11 +348,13 @@ fn message_line(message: &MessageReport, report: &UserReport) -> String {
         "  {} {} octets, age {}, expires {}{}",
         message.number,
         message.bytes,
-        message
-            .age
-            .map_or_else(|| "on disk only".to_owned(), span),
+        message.age.map_or_else(|| "on disk only".to_owned(), span),
         time_text(message.expires),
-        if message.durable { "" } else { ", not yet durable" }
+        if message.durable {
+            ""
+        } else {
+            ", not yet durable"
+        }
     );
     for &(key, fate) in &message.fates {
         let _ = write!(line, ", {} {}", device_words(key, report), fate_word(fate));

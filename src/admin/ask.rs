@@ -88,7 +88,7 @@ impl fmt::Display for AskError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BadIdentity => {
-                f.write_str("this is no public identity; give a sip: URI, or tel: with a + number")
+                f.write_str("this is no public identity; give a sip: URI, a tel: URI or a number that starts with +")
             }
             Self::Busy { shard } => {
                 write!(f, "shard {shard} has {QUESTIONS_MAX} questions to answer; ask again")
@@ -112,6 +112,16 @@ impl fmt::Display for AskError {
 }
 
 impl std::error::Error for AskError {}
+
+/// A URI, also for who writes a number or an address as this interface shows them.
+fn written(identity: &str) -> String {
+    let scheme = match identity {
+        _ if identity.contains(':') => "",
+        _ if identity.starts_with('+') => "tel:",
+        _ => "sip:",
+    };
+    format!("{scheme}{identity}")
+}
 
 /// Asks the shards of a running engine.
 #[derive(Clone, Debug)]
@@ -166,6 +176,7 @@ impl Line {
         identity: &str,
         question: impl Fn(Vec<u8>) -> Question,
     ) -> Result<(u8, Answer), AskError> {
+        let identity = &written(identity);
         let mut canonical = Vec::new();
         uri::canonical_identity(identity.as_bytes(), &mut canonical)
             .map_err(|_| AskError::BadIdentity)?;

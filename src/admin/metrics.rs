@@ -111,7 +111,7 @@ const STAGES: [Stage; 3] = [
     ),
     (
         "timer_lateness_seconds",
-        "How long after its tick a timer fired.",
+        "How long after its moment the timer of a push fired; a tick of that is rounding.",
         |probe| &probe.timer_lateness,
     ),
 ];

@@ -142,7 +142,10 @@ impl Question {
                 let user = user.as_ref().map(|user| format!("&user={}", escaped(user)));
                 let user = user.unwrap_or_default();
                 let form = form(*json);
-                ("GET", format!("/sessions?limit={limit}{user}&format={form}"))
+                (
+                    "GET",
+                    format!("/sessions?limit={limit}{user}&format={form}"),
+                )
             }
             Self::Timers { json } => ("GET", format!("/timers?format={}", form(*json))),
             Self::Mem { json } => ("GET", format!("/mem?format={}", form(*json))),

@@ -12,7 +12,7 @@ macro_rules! probe {
             pub answer_time: Histogram,
             /// From an INVITE to each delivery in its session.
             pub delivery_time: Histogram,
-            /// How long after its tick a timer fired.
+            /// How long after its moment the timer of a push fired; a tick of that is rounding.
             pub timer_lateness: Histogram,
         }
 

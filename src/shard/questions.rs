@@ -447,13 +447,7 @@ impl Shard {
         devices.filter_map(|device| device.pushing)
     }
 
-    fn tell_sessions(
-        &self,
-        now: Timestamp,
-        only: Option<Key>,
-        from: u32,
-        limit: usize,
-    ) -> Answer {
+    fn tell_sessions(&self, now: Timestamp, only: Option<Key>, from: u32, limit: usize) -> Answer {
         if let Some(user) = only {
             let mut rows = self.pushes_of(now, user);
             rows.truncate(limit);
@@ -542,7 +536,9 @@ impl Shard {
     fn measure_tables(&self, memory: &mut Memory) {
         let (users, identities) = Registry::memory(&self.registry);
         let queues = self.post.mailboxes.capacity() * size_of::<crate::store::index::Mailbox>();
-        memory.push_slots.add(self.pushes.len(), self.pushes.memory());
+        memory
+            .push_slots
+            .add(self.pushes.len(), self.pushes.memory());
         memory.users.add(self.registry.len(), users);
         memory.identities.add(0, identities);
         memory.queues.add(self.post.pending(), queues);

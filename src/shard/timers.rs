@@ -98,8 +98,6 @@ impl Shard {
                 break;
             };
             self.probe.timers_fired_total += 1;
-            let late = now.since(self.wheel.firing());
-            self.probe.timer_lateness.record(late);
             let (kind, key) = parts_of(timer);
             match kind {
                 KIND_PUSH => self.push_timer(now, key),
@@ -117,7 +115,9 @@ impl Shard {
         let Some(push) = self.pushes.lookup_mut(key) else {
             return;
         };
-        push.armed = None;
+        if let Some((_, at)) = push.armed.take() {
+            self.probe.timer_lateness.record(now.since(at));
+        }
         if push.deadline() > now {
             cover_push(&mut self.wheel, push, key);
             return;

@@ -301,12 +301,6 @@ impl Wheel {
             .map(|node| (node.key, self.time_of(node.tick())))
     }
 
-    /// The tick that fires now, as a moment: what [`Wheel::pop_due`] gave last was due then.
-    #[must_use]
-    pub fn firing(&self) -> Timestamp {
-        self.time_of(self.current)
-    }
-
     /// Octets of memory in use; the pool's untouched part is none.
     #[must_use]
     pub fn memory(&self) -> usize {

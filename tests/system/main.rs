@@ -5,4 +5,5 @@ mod judge;
 mod operators;
 mod policy;
 mod program;
+mod questions;
 mod store;
