@@ -30,7 +30,7 @@ use crate::io::stats::DriverStats;
 /// Longest path of a Unix socket, with its final zero.
 const SOCKET_PATH_BYTES_MAX: usize = 108;
 /// What there is to ask.
-const PATHS: &str = "there are GET /status, /shards, /metrics, /health, /user, /sessions, /timers, /mem \
+const PATHS: &str = "there are GET /status, /shards, /metrics, /health, /user, /sessions, /timers, /mem, /trace \
                      and POST /push, /drain";
 /// Name of the socket in the store's directory, unless the configuration names another.
 const SOCKET_NAME: &str = "admin.sock";
@@ -176,7 +176,9 @@ impl Desk {
         Response {
             status: 200,
             content_type: metrics::CONTENT_TYPE,
-            body: self.with_board(|board| metrics::render(board.shards(), &drivers, version)),
+            body: self
+                .with_board(|board| metrics::render(board.shards(), &drivers, version))
+                .into_bytes(),
         }
     }
 

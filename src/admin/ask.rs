@@ -8,12 +8,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, Sender, bounded};
+use crossbeam::channel::{Sender, bounded};
 use crossbeam::queue::ArrayQueue;
 
 use crate::base::time::Timestamp;
 use crate::io::clock::Clock;
 use crate::io::host::Knocker;
+use crate::io::recorder::{Recorder, events};
 use crate::shard::questions::{Answer, Memory, Question, SessionReport, Timers};
 use crate::shard::{Shard, owner};
 use crate::sip::uri;
@@ -26,9 +27,22 @@ pub const ANSWER_MAX: Duration = Duration::from_secs(2);
 const PAGES_MAX: Duration = Duration::from_secs(20);
 
 #[derive(Debug)]
-struct Asked {
-    question: Question,
-    answer: Sender<Answer>,
+enum Asked {
+    /// Of the shard.
+    Core(Question, Sender<Answer>),
+    /// Of its flight recorder: the oldest chunk from this number on.
+    Recorded(u64, Sender<Option<Chunk>>),
+}
+
+/// A chunk of a flight recorder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// Its number.
+    pub number: u64,
+    /// The clock of its shard when it was copied.
+    pub now: Timestamp,
+    /// Its octets; see [`events`](crate::io::recorder::events).
+    pub bytes: Vec<u8>,
 }
 
 /// The queues. The shards hold one end of it, who asks the other.
@@ -44,12 +58,27 @@ impl Questions {
     }
 
     /// Lets `core` answer the oldest question to `shard`; true when more wait.
-    pub fn attend(&self, shard: u8, core: &mut Shard, now: Timestamp) -> bool {
+    pub fn attend(
+        &self,
+        shard: u8,
+        (core, recorder): (&mut Shard, &Recorder),
+        now: Timestamp,
+    ) -> bool {
         let queue = &self.0[usize::from(shard)];
-        if let Some(asked) = queue.pop() {
-            let answer = core.ask(now, &asked.question);
-            // Who asked may have gone meanwhile.
-            let _ = asked.answer.try_send(answer);
+        // Who asked may have gone meanwhile.
+        match queue.pop() {
+            Some(Asked::Core(question, answer)) => {
+                let _ = answer.try_send(core.ask(now, &question));
+            }
+            Some(Asked::Recorded(from, answer)) => {
+                let chunk = recorder.read(from).map(|(number, bytes)| Chunk {
+                    number,
+                    now,
+                    bytes: bytes.to_vec(),
+                });
+                let _ = answer.try_send(chunk);
+            }
+            None => {}
         }
         !queue.is_empty()
     }
@@ -80,6 +109,8 @@ pub enum AskError {
         /// The shard.
         shard: u8,
     },
+    /// Nothing is recorded.
+    Off,
     /// No shard knows the user.
     Unknown,
 }
@@ -103,6 +134,9 @@ impl fmt::Display for AskError {
                 f,
                 "shard {shard} holds more than can be looked through in {} s; narrow the question",
                 PAGES_MAX.as_secs()
+            ),
+            Self::Off => f.write_str(
+                "there is no flight recorder: set instruments.flight_recorder and start again",
             ),
             Self::Unknown => f.write_str(
                 "nobody of that identity is known: no message waits, and no registration was told",
@@ -141,16 +175,24 @@ impl Line {
         u8::try_from(self.questions.0.len() - 1).expect("at most 256 shards")
     }
 
-    fn put(&self, shard: u8, question: Question) -> Result<Receiver<Answer>, AskError> {
+    fn put<T>(
+        &self,
+        shard: u8,
+        asked: impl FnOnce(Sender<T>) -> Asked,
+    ) -> Result<T, AskError> {
+        use crossbeam::channel::RecvTimeoutError;
         let (sender, receiver) = bounded(1);
-        let asked = Asked {
-            question,
-            answer: sender,
-        };
         let queue = &self.questions.0[usize::from(shard)];
-        queue.push(asked).map_err(|_| AskError::Busy { shard })?;
+        queue
+            .push(asked(sender))
+            .map_err(|_| AskError::Busy { shard })?;
         self.knocker.knock(shard);
-        Ok(receiver)
+        receiver
+            .recv_timeout(ANSWER_MAX)
+            .map_err(|error| match error {
+                RecvTimeoutError::Timeout => AskError::Late { shard },
+                RecvTimeoutError::Disconnected => AskError::Gone { shard },
+            })
     }
 
     /// Asks one shard.
@@ -158,12 +200,30 @@ impl Line {
     /// # Errors
     /// When it is busy, or does not answer in time.
     pub fn ask(&self, shard: u8, question: Question) -> Result<Answer, AskError> {
-        use crossbeam::channel::RecvTimeoutError;
-        let answer = self.put(shard, question)?.recv_timeout(ANSWER_MAX);
-        answer.map_err(|error| match error {
-            RecvTimeoutError::Timeout => AskError::Late { shard },
-            RecvTimeoutError::Disconnected => AskError::Gone { shard },
-        })
+        self.put(shard, |answer| Asked::Core(question, answer))
+    }
+
+    /// What the flight recorder of each shard has, oldest first; nothing of a shard that records nothing.
+    ///
+    /// # Errors
+    /// As [`Line::ask`].
+    pub fn recorded(&self) -> Result<Vec<(u8, Chunk)>, AskError> {
+        let mut chunks = Vec::new();
+        for shard in 0..=self.shards() {
+            let mut from = 0;
+            let mut began = None;
+            while let Some(chunk) = self.put(shard, |answer| Asked::Recorded(from, answer))? {
+                let now = *began.get_or_insert(chunk.now);
+                from = chunk.number + 1;
+                // What is recorded while this walks is of another time.
+                let enough = events(&chunk.bytes).any(|(event, _)| event.at > now);
+                chunks.push((shard, chunk));
+                if enough {
+                    break;
+                }
+            }
+        }
+        Ok(chunks)
     }
 
     /// Asks about a user: first the shard that owns the identity, then the others, since only the user's

@@ -16,6 +16,7 @@ use crate::io::clock::Clock;
 use crate::io::driver::DriverOptions;
 use crate::io::host::{Host, HostConfig, HostError, ShardFactory};
 use crate::io::listen::ShardAddresses;
+use crate::io::recorder::Recorder;
 use crate::io::store::{Journal, Recovery};
 use crate::metrics::probe::Probe;
 use crate::selection::rules::RuleBook;
@@ -140,11 +141,17 @@ impl ShardFactory for Factory {
         Ok((shard, journal))
     }
 
-    fn attend(&self, shard: u8, core: &mut Shard, now: Timestamp) -> bool {
+    fn attend(
+        &self,
+        shard: u8,
+        core: &mut Shard,
+        recorder: &Recorder,
+        now: Timestamp,
+    ) -> bool {
         while let Some(order) = self.orders.take(shard) {
             core.operate(&order);
         }
-        self.questions.attend(shard, core, now)
+        self.questions.attend(shard, (core, recorder), now)
     }
 
     fn observe(&self, shard: u8, core: &mut Shard, _now: Timestamp) {
@@ -302,6 +309,8 @@ fn host_config(config: &Config) -> HostConfig {
         driver: DriverOptions {
             trains: config.sip.udp_trains == Trains::Auto,
             drain_limit: std::time::Duration::from_secs(config.node.drain_s),
+            recorder_bytes: config.instruments.flight_recorder.octets(),
+            recorder_bodies: config.instruments.msrp_bodies,
             ..DriverOptions::default()
         },
     }

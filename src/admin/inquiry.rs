@@ -1,13 +1,17 @@
 //! The part of the operators' interface that asks shards: one user, sessions, timers, memory.
 
+use std::time::Duration;
+
 use crate::admin::answers::{self, Names, Shown};
 use crate::admin::ask::{AskError, Line};
 use crate::admin::engine::Engine;
 use crate::admin::http::{Request, Response};
 use crate::admin::options::{dialect_names, registry_options};
+use crate::admin::trace::{self, Filter};
 use crate::config::Config;
 use crate::io::clock::Clock;
 use crate::io::driver::DriverOptions;
+use crate::io::listen::ShardAddresses;
 use crate::metrics::histogram::Histogram;
 use crate::push::inspect::escaped;
 use crate::shard::questions::{Answer, Question};
@@ -22,8 +26,10 @@ const SESSIONS_SHOWN_MAX: usize = 100_000;
 pub struct Inquiry {
     line: Line,
     names: Names,
-    /// Octets of the drivers' receive buffers.
+    /// Octets of the drivers' buffers.
     buffers: u64,
+    records: bool,
+    addresses: Vec<ShardAddresses>,
 }
 
 /// The values of a query, decoded.
@@ -76,6 +82,7 @@ impl Inquiry {
         let icsis = options.accepted_icsi.iter().map(|icsi| escaped(icsi));
         let driver = DriverOptions::default();
         let streams = u64::from(driver.stream_buffers) * u64::from(driver.stream_buffer_bytes);
+        let recorder = config.instruments.flight_recorder.0;
         let datagrams = u64::from(driver.datagram_buffers) * 64 * 1024;
         Self {
             line: engine.line(),
@@ -83,7 +90,9 @@ impl Inquiry {
                 icsis: icsis.collect(),
                 dialects: dialect_names(config),
             },
-            buffers: (streams + datagrams) * config.node.shards as u64,
+            buffers: (streams + datagrams + recorder) * config.node.shards as u64,
+            records: recorder > 0,
+            addresses: engine.host.addresses().to_vec(),
         }
     }
 
@@ -99,6 +108,12 @@ impl Inquiry {
             ("GET", "/user") => self.user(&query),
             ("POST", "/push") => self.push(&query),
             ("GET", "/sessions") => self.sessions(&query),
+            ("GET", "/trace") => {
+                return Some(match self.trace(&filter_of(&query)) {
+                    Ok(file) => Response::capture(file),
+                    Err(error) => Response::error(status_of(error), &error.to_string()),
+                });
+            }
             ("GET", "/timers") => self
                 .line
                 .timers()
@@ -107,7 +122,7 @@ impl Inquiry {
                 .line
                 .memory()
                 .map(|memory| answers::memory(&memory, self.buffers)),
-            (_, "/user" | "/push" | "/sessions" | "/timers" | "/mem") => {
+            (_, "/user" | "/push" | "/sessions" | "/timers" | "/mem" | "/trace") => {
                 return Some(Response::error(405, "GET, and POST for /push"));
             }
             _ => return None,
@@ -116,6 +131,20 @@ impl Inquiry {
             Ok(shown) => respond(&query, &shown),
             Err(error) => Response::error(status_of(error), &error.to_string()),
         })
+    }
+
+    /// What the flight recorders have, as a capture file.
+    ///
+    /// # Errors
+    /// When a shard does not answer; [`AskError::Off`] when none records.
+    pub fn trace(&self, filter: &Filter) -> Result<Vec<u8>, AskError> {
+        if !self.records {
+            return Err(AskError::Off);
+        }
+        let chunks = self.line.recorded()?;
+        let seen = trace::messages(&chunks, filter);
+        let clock = (Clock.now(), Clock.wall());
+        Ok(trace::pcap(&seen, &self.addresses, clock))
     }
 
     fn user(&self, query: &Query) -> Result<Shown, AskError> {
@@ -163,6 +192,14 @@ impl Inquiry {
     }
 }
 
+fn filter_of(query: &Query) -> Filter {
+    let last = query.value("last_ms").and_then(|last| last.parse().ok());
+    Filter {
+        user: query.value("user").map(str::to_owned),
+        last: last.map(Duration::from_millis),
+    }
+}
+
 /// An answer in the form that was asked for.
 pub(super) fn respond(query: &Query, shown: &Shown) -> Response {
     if query.wants_text() {
@@ -182,6 +219,7 @@ const fn status_of(error: AskError) -> u16 {
     match error {
         AskError::BadIdentity => 400,
         AskError::Unknown => 404,
+        AskError::Off => 409,
         AskError::Busy { .. } | AskError::Gone { .. } => 503,
         AskError::Late { .. } | AskError::Long { .. } => 504,
     }

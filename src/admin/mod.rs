@@ -12,3 +12,4 @@ pub mod inspect;
 pub mod metrics;
 pub mod options;
 pub mod report;
+pub mod trace;

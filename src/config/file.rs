@@ -13,6 +13,9 @@ use crate::push::hops::SETS_MAX;
 use crate::push::large::LARGE_BYTES_MAX;
 use crate::registry::features::ICSIS_MAX;
 
+/// Largest flight recorder of a shard.
+const RECORDER_BYTES_MAX: u64 = 1 << 30;
+
 /// The whole file. Every section and key has a default except the addresses of the SIP core.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -45,6 +48,9 @@ pub struct Config {
     /// What operators look at.
     #[serde(default)]
     pub admin: Admin,
+    /// What support engineers look at.
+    #[serde(default)]
+    pub instruments: Instruments,
     /// Handset dialects beside the built-in ones.
     #[serde(default)]
     pub dialect: Vec<Dialect>,
@@ -80,6 +86,98 @@ pub struct Admin {
     pub socket: Option<PathBuf>,
     /// Address of the metrics endpoint; none without it.
     pub metrics: Option<SocketAddr>,
+}
+
+/// `[instruments]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Instruments {
+    /// Octets of each shard's flight recorder; 0 is none.
+    pub flight_recorder: Size,
+    /// The recorder keeps bodies of MSRP, too: what people say to each other.
+    pub msrp_bodies: bool,
+    /// Longest time from a trigger to its INVITE, milliseconds; one that takes longer is a reason to dump
+    /// the recorders. 0 is none.
+    pub objective_trigger_to_invite_ms: u64,
+    /// Where recorders are dumped to on SIGUSR2, and when an objective is missed; nowhere without it. A
+    /// relative path is taken from the directory of the configuration file.
+    pub dump_dir: Option<PathBuf>,
+    /// What is logged: `error`, `warn`, `info` or `debug`.
+    pub log_level: Level,
+    /// Identities stand in logs as they are, and not as short digests.
+    pub log_identities: bool,
+}
+
+impl Default for Instruments {
+    fn default() -> Self {
+        Self {
+            flight_recorder: Size(4 << 20),
+            msrp_bodies: false,
+            objective_trigger_to_invite_ms: 0,
+            dump_dir: None,
+            log_level: Level::Info,
+            log_identities: false,
+        }
+    }
+}
+
+/// How much is logged: each level with those before it.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// Something does not work.
+    Error,
+    /// Something may not work for long.
+    Warn,
+    /// What an operator wants to know of a healthy engine.
+    #[default]
+    Info,
+    /// What whoever looks for a fault wants to know.
+    Debug,
+}
+
+/// Octets, written as `"4 MiB"`, `"512 KiB"`, `"1 GiB"` or a bare number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size(pub u64);
+
+impl Size {
+    /// The octets.
+    #[must_use]
+    pub fn octets(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+
+    fn read(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let end = text.find(|c: char| !c.is_ascii_digit());
+        let (number, unit) = text.split_at(end.unwrap_or(text.len()));
+        let shift = match unit.trim() {
+            "" | "B" => 0,
+            "KiB" => 10,
+            "MiB" => 20,
+            "GiB" => 30,
+            _ => return None,
+        };
+        let number: u64 = number.parse().ok()?;
+        number.checked_mul(1 << shift).map(Self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Number(u64),
+            Text(String),
+        }
+        let size = match Written::deserialize(deserializer) {
+            Ok(Written::Number(number)) => Some(Self(number)),
+            Ok(Written::Text(text)) => Self::read(&text),
+            Err(_) => None,
+        };
+        size.ok_or_else(|| serde::de::Error::custom("no size: write \"4 MiB\", \"512 KiB\" or 0"))
+    }
 }
 
 /// Transport towards the SIP core.
@@ -624,6 +722,13 @@ impl Config {
                  (RFC 3261 section 18.1.1)"
                     .to_owned(),
                 "set sip.path_mtu to the path MTU towards the core, or use transport = \"tcp\"",
+            );
+        }
+        if self.instruments.flight_recorder.0 > RECORDER_BYTES_MAX {
+            return problem(
+                "instruments.flight_recorder",
+                format!("{} octets are too many", self.instruments.flight_recorder.0),
+                "use at most \"1 GiB\" for each shard",
             );
         }
         self.check_services()?;

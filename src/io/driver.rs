@@ -35,6 +35,7 @@ use super::listen::ShardSockets;
 use super::mesh::Mesh;
 use super::names::{Answers, Asker};
 use super::park::{Parker, breathe};
+use super::recorder::Recorder;
 use super::ring::{Completion, DATAGRAM_GROUP, Kind, SLOTS_MAX, STREAM_GROUP, Token};
 use super::stats::{Counters, DriverStats};
 use super::sys::{DATAGRAM_HEADROOM, RawRing};
@@ -96,6 +97,10 @@ pub struct DriverOptions {
     pub drain_limit: Duration,
     /// How long to wait in the ring before parking in the executor.
     pub wait_before_park: Duration,
+    /// Octets of the flight recorder; 0 is none.
+    pub recorder_bytes: usize,
+    /// It keeps bodies of MSRP, too.
+    pub recorder_bodies: bool,
 }
 
 impl Default for DriverOptions {
@@ -113,6 +118,8 @@ impl Default for DriverOptions {
             linger_limit: Duration::from_secs(2),
             drain_limit: Duration::from_secs(10),
             wait_before_park: Duration::from_micros(50),
+            recorder_bytes: 0,
+            recorder_bodies: false,
         }
     }
 }
@@ -155,6 +162,7 @@ pub(super) struct Driver<C, S> {
     pub(super) now: Timestamp,
     pub(super) counters: Counters,
     pub(super) pool: TxPool,
+    pub(super) recorder: Recorder,
     /// Received buffers the core had no room for, in order.
     deferred: VecDeque<Completion>,
     scratch: Vec<Completion>,
@@ -226,6 +234,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             now: clock.now(),
             counters: Counters::default(),
             pool: TxPool::default(),
+            recorder: Recorder::new(options.recorder_bytes, options.recorder_bodies),
             deferred: VecDeque::new(),
             scratch: Vec::with_capacity(REAP_BATCH),
             due: Vec::new(),
@@ -280,7 +289,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
     /// asks again.
     pub(super) async fn run(
         mut self,
-        mut observe: impl FnMut(&mut C, Timestamp, Occasion) -> bool,
+        mut observe: impl FnMut(&mut C, &Recorder, Timestamp, Occasion) -> bool,
     ) -> io::Result<()> {
         let wake = self
             .shared
@@ -294,12 +303,12 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         loop {
             let mut progress = self.turn()?;
             if self.wall_due {
-                observe(&mut self.core, self.now, Occasion::Tick);
+                observe(&mut self.core, &self.recorder, self.now, Occasion::Tick);
             }
             if self.take_asked() {
                 // What an order leads to leaves with the next turn.
                 progress = Progress::Some;
-                if observe(&mut self.core, self.now, Occasion::Asked) {
+                if observe(&mut self.core, &self.recorder, self.now, Occasion::Asked) {
                     self.shared.asked[self.shard].store(true, Ordering::Relaxed);
                 }
             }
@@ -317,7 +326,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             }
         }
         self.tear_down()?;
-        observe(&mut self.core, self.now, Occasion::Tick);
+        observe(&mut self.core, &self.recorder, self.now, Occasion::Tick);
         self.publish();
         self.shared.mesh.wake(self.shard).force();
         parker.finish().await;

@@ -23,6 +23,7 @@ use super::listen::{BindError, Plan, ShardAddresses, ShardSockets};
 use super::mesh::Mesh;
 use super::names::{self, Answers, Asker};
 use super::pin::Pinning;
+use super::recorder::Recorder;
 use super::ring;
 use super::stats::{Counters, DriverStats};
 use super::sys::RawRing;
@@ -75,8 +76,14 @@ pub trait ShardFactory: Send + Sync + 'static {
 
     /// Somebody knocked: the place to answer questions, between two turns and with little work. True
     /// when more wait.
-    fn attend(&self, shard: u8, core: &mut Self::Core, now: Timestamp) -> bool {
-        let _ = (shard, core, now);
+    fn attend(
+        &self,
+        shard: u8,
+        core: &mut Self::Core,
+        recorder: &Recorder,
+        now: Timestamp,
+    ) -> bool {
+        let _ = (shard, core, recorder, now);
         false
     }
 }
@@ -416,8 +423,8 @@ impl<F: ShardFactory> Job<F> {
         drop(self.ready);
         let factory = self.factory;
         driver
-            .run(|core, now, occasion| match occasion {
-                Occasion::Asked => factory.attend(shard, core, now),
+            .run(|core, recorder, now, occasion| match occasion {
+                Occasion::Asked => factory.attend(shard, core, recorder, now),
                 Occasion::Tick => {
                     factory.observe(shard, core, now);
                     false
