@@ -175,11 +175,7 @@ impl Line {
         u8::try_from(self.questions.0.len() - 1).expect("at most 256 shards")
     }
 
-    fn put<T>(
-        &self,
-        shard: u8,
-        asked: impl FnOnce(Sender<T>) -> Asked,
-    ) -> Result<T, AskError> {
+    fn put<T>(&self, shard: u8, asked: impl FnOnce(Sender<T>) -> Asked) -> Result<T, AskError> {
         use crossbeam::channel::RecvTimeoutError;
         let (sender, receiver) = bounded(1);
         let queue = &self.questions.0[usize::from(shard)];

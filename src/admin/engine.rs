@@ -1,6 +1,7 @@
 //! A running engine: shards with their journals, made from the configuration.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ use crate::io::store::{Journal, Recovery};
 use crate::metrics::probe::Probe;
 use crate::selection::rules::RuleBook;
 use crate::shard::recover::Recovered;
-use crate::shard::{Order, Population, Shard, ShardSeed};
+use crate::shard::{Order, Population, Shard, ShardSeed, Tuning};
 use crate::sip::template::ProfileError;
 
 /// What a shard shows once a second.
@@ -31,6 +32,8 @@ pub struct Snapshot {
     pub probe: Probe,
     /// How much it holds.
     pub population: Population,
+    /// Next hops, and whether they are reached.
+    pub hops: Vec<(SocketAddr, bool)>,
 }
 
 /// The last snapshot of each shard, newest wins. Single producer, any reader.
@@ -141,13 +144,7 @@ impl ShardFactory for Factory {
         Ok((shard, journal))
     }
 
-    fn attend(
-        &self,
-        shard: u8,
-        core: &mut Shard,
-        recorder: &Recorder,
-        now: Timestamp,
-    ) -> bool {
+    fn attend(&self, shard: u8, core: &mut Shard, recorder: &Recorder, now: Timestamp) -> bool {
         while let Some(order) = self.orders.take(shard) {
             core.operate(&order);
         }
@@ -158,6 +155,7 @@ impl ShardFactory for Factory {
         let snapshot = Snapshot {
             probe: core.probe().clone(),
             population: core.population(),
+            hops: core.hops_reached().collect(),
         };
         self.snapshots.publish(shard, snapshot);
     }
@@ -276,10 +274,25 @@ impl Engine {
 
     /// Puts other rules in force, in each shard between two turns. Users with mail are decided on anew.
     pub fn adopt(&mut self, rules: RuleBook) {
+        let rules = self.follow(rules);
+        self.order(&Order::Rules(rules));
+    }
+
+    /// Puts other rules and other options in force, in each shard both at once.
+    pub fn retune(&mut self, rules: RuleBook, tuning: Tuning) {
+        let rules = self.follow(rules);
+        self.order(&Order::Reload { rules, tuning });
+    }
+
+    fn follow(&mut self, rules: RuleBook) -> Arc<RuleBook> {
         let mut rules = rules;
         rules.follow(&self.rules);
         self.rules = Arc::new(rules);
-        self.orders.give(&Order::Rules(Arc::clone(&self.rules)));
+        Arc::clone(&self.rules)
+    }
+
+    fn order(&self, order: &Order) {
+        self.orders.give(order);
         let knocker = self.host.knocker();
         for addresses in self.host.addresses() {
             knocker.knock(addresses.shard);

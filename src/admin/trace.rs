@@ -68,7 +68,12 @@ pub fn messages(chunks: &[(u8, Chunk)], filter: &Filter) -> Vec<Seen> {
             });
             continue;
         }
-        let link = (shard, event.link.slot, event.link.generation, event.outgoing);
+        let link = (
+            shard,
+            event.link.slot,
+            event.link.generation,
+            event.outgoing,
+        );
         let stream = streams.entry(link).or_default();
         if stream.len() + octets.len() > PARTIAL_MAX {
             stream.clear();
@@ -118,7 +123,10 @@ fn take_message(stream: &mut Vec<u8>) -> Option<Vec<u8>> {
 
 /// Whether a SIP message may begin here; what is cut off is given the benefit.
 fn begins_message(bytes: &[u8]) -> bool {
-    let line = bytes.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    let line = bytes
+        .split(|&byte| byte == b'\n')
+        .next()
+        .unwrap_or_default();
     let whole = line.len() < bytes.len();
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let starts = line.first().is_some_and(u8::is_ascii_uppercase);
@@ -389,12 +397,17 @@ mod tests {
         let other = message("b", "+15552", "a=path:msrp://10.0.0.1:9/s2;tcp\r\n");
         recorder.record(&sip(1), format!("{mine}{other}").as_bytes());
         let answer = "SIP/2.0 200 OK\r\ni: a\r\nl: 0\r\n\r\n";
-        recorder.record(&event(LinkKind::SipOutbound, 11, 1, false), answer.as_bytes());
-        let frame = |id| {
-            format!("MSRP t1 SEND\r\nTo-Path: msrp://10.0.0.1:9/{id};tcp\r\n-------t1$\r\n")
-        };
+        recorder.record(
+            &event(LinkKind::SipOutbound, 11, 1, false),
+            answer.as_bytes(),
+        );
+        let frame =
+            |id| format!("MSRP t1 SEND\r\nTo-Path: msrp://10.0.0.1:9/{id};tcp\r\n-------t1$\r\n");
         let frames = format!("{}{}", frame("s1"), frame("s2"));
-        recorder.record(&event(LinkKind::MsrpInbound, 12, 2, false), frames.as_bytes());
+        recorder.record(
+            &event(LinkKind::MsrpInbound, 12, 2, false),
+            frames.as_bytes(),
+        );
         let filter = Filter {
             user: Some("tel:+15551".to_owned()),
             last: None,

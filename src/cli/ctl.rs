@@ -111,6 +111,47 @@ enum Question {
         #[arg(long)]
         json: bool,
     },
+    /// Write what the flight recorders have as a capture file, for Wireshark or `volley-loadgen check`.
+    #[command(
+        after_help = "Examples:\n  volley ctl --config volley.toml trace --pcap all.pcap\n  \
+                      volley ctl --config volley.toml trace tel:+15551234 --pcap one.pcap --last 5s\n\
+                      The file has whole SIP messages, those with texts included, and is its owner's only \
+                      (mode 0600)."
+    )]
+    Trace {
+        /// Only what is about this user: a sip: or tel: URI, or a number.
+        user: Option<String>,
+        /// File to write; one that is there is replaced.
+        #[arg(long, value_name = "FILE")]
+        pcap: PathBuf,
+        /// Only the last seconds: 5s, 500ms, 2m.
+        #[arg(long, value_name = "TIME", value_parser = milliseconds_of)]
+        last: Option<u64>,
+    },
+    /// Change what the engine logs, until it stops or is told otherwise.
+    #[command(
+        after_help = "Examples:\n  volley ctl --config volley.toml log debug\n  \
+                      volley ctl --config volley.toml log warn --module figures"
+    )]
+    Log {
+        /// error, warn, info or debug.
+        level: String,
+        /// Only of this module: figures, admin::watch, glommio.
+        #[arg(long, value_name = "M")]
+        module: Option<String>,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Read the configuration and the policy again, as on SIGHUP. Names what needs a restart.
+    #[command(after_help = "Example:\n  volley ctl --config volley.toml reload\n\
+                      A mistake in a file changes nothing; file, line, key and remedy are named, and the \
+                      exit code is 2.")]
+    Reload {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Octets held in memory, by component and per session.
     Mem {
         /// As JSON.
@@ -147,8 +188,61 @@ impl Question {
                     format!("/sessions?limit={limit}{user}&format={form}"),
                 )
             }
+            Self::Trace { user, last, .. } => {
+                let user = user.as_ref().map(|user| format!("&user={}", escaped(user)));
+                let last = last.map(|last| format!("&last_ms={last}"));
+                let (user, last) = (user.unwrap_or_default(), last.unwrap_or_default());
+                ("GET", format!("/trace?{user}{last}"))
+            }
+            Self::Log {
+                level,
+                module,
+                json,
+            } => {
+                let module = module.as_ref().map(|m| format!("&module={}", escaped(m)));
+                let (module, form) = (module.unwrap_or_default(), form(*json));
+                let level = escaped(level);
+                ("POST", format!("/log?level={level}{module}&format={form}"))
+            }
+            Self::Reload { json } => ("POST", format!("/reload?format={}", form(*json))),
             Self::Timers { json } => ("GET", format!("/timers?format={}", form(*json))),
             Self::Mem { json } => ("GET", format!("/mem?format={}", form(*json))),
+        }
+    }
+}
+
+/// Milliseconds of a time with its unit.
+fn milliseconds_of(text: &str) -> Result<u64, String> {
+    let end = text.find(|c: char| !c.is_ascii_digit());
+    let (number, unit) = text.split_at(end.unwrap_or(text.len()));
+    let factor = match unit {
+        "ms" => 1,
+        "s" | "" => 1000,
+        "m" => 60_000,
+        _ => return Err("write 5s, 500ms or 2m".to_owned()),
+    };
+    let number: u64 = number.parse().map_err(|_| "no number".to_owned())?;
+    number
+        .checked_mul(factor)
+        .ok_or_else(|| "far too long".to_owned())
+}
+
+/// Writes a capture for its owner only.
+fn save(path: &Path, bytes: &[u8]) -> ExitCode {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    match options
+        .open(path)
+        .and_then(|mut file| file.write_all(bytes))
+    {
+        Ok(()) => {
+            print(&format!("{}: {} octets\n", path.display(), bytes.len()));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            complain(&format!("{}: cannot be written: {error}", path.display()));
+            ExitCode::FAILURE
         }
     }
 }
@@ -180,7 +274,12 @@ pub(super) struct Top {
 }
 
 /// An answer: status and body.
-type Answer = (u16, String);
+type Answer = (u16, Vec<u8>);
+
+/// What octets say.
+fn text_of(body: &[u8]) -> String {
+    String::from_utf8_lossy(body).into_owned()
+}
 
 impl Place {
     fn socket(&self) -> Result<PathBuf, ExitCode> {
@@ -215,6 +314,10 @@ impl Ctl {
                 return ExitCode::FAILURE;
             }
         };
+        if let (Question::Trace { pcap, .. }, 200) = (&self.question, status) {
+            return save(pcap, &body);
+        }
+        let body = text_of(&body);
         let text = match (&self.question, serde_json::from_str::<Value>(&body)) {
             (Question::Status { json: false }, Ok(value)) => status_text(&value),
             (Question::Shards { json: false }, Ok(value)) => shards_text(&value),
@@ -263,7 +366,7 @@ impl Top {
         let mut looks = 0;
         loop {
             let status = match ask(&socket, "GET", "/status").and_then(|(_, body)| {
-                serde_json::from_str::<Value>(&body).map_err(|error| error.to_string())
+                serde_json::from_slice::<Value>(&body).map_err(|error| error.to_string())
             }) {
                 Ok(status) => status,
                 Err(error) => {
@@ -273,7 +376,7 @@ impl Top {
             };
             let shards = ask(&socket, "GET", "/shards")
                 .ok()
-                .and_then(|(_, body)| serde_json::from_str::<Value>(&body).ok())
+                .and_then(|(_, body)| serde_json::from_slice::<Value>(&body).ok())
                 .unwrap_or_default();
             let mut text = String::new();
             if redraws {
@@ -306,10 +409,10 @@ fn ask(socket: &Path, method: &str, path: &str) -> Result<Answer, String> {
     stream.write_all(request.as_bytes()).map_err(fail)?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).map_err(fail)?;
-    let text = String::from_utf8_lossy(&bytes);
-    let parsed = text.split_once("\r\n\r\n").and_then(|(head, body)| {
-        let status = head.split(' ').nth(1)?.parse().ok()?;
-        Some((status, body.to_owned()))
+    let parsed = memchr::memmem::find(&bytes, b"\r\n\r\n").and_then(|end| {
+        let (head, body) = bytes.split_at(end);
+        let status = text_of(head).split(' ').nth(1)?.parse().ok()?;
+        Some((status, body[4..].to_vec()))
     });
     parsed.ok_or_else(|| format!("{}: what answers there is no engine", socket.display()))
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::base::limits;
 use crate::config::error::Problem;
@@ -17,7 +17,7 @@ use crate::registry::features::ICSIS_MAX;
 const RECORDER_BYTES_MAX: u64 = 1 << 30;
 
 /// The whole file. Every section and key has a default except the addresses of the SIP core.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Threads and placement.
@@ -57,7 +57,7 @@ pub struct Config {
 }
 
 /// `[node]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Node {
     /// Shards, one thread each.
@@ -79,7 +79,7 @@ impl Default for Node {
 }
 
 /// `[admin]`
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Admin {
     /// Unix socket for `volley ctl`; default: `admin.sock` in the store's directory.
@@ -89,7 +89,7 @@ pub struct Admin {
 }
 
 /// `[instruments]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Instruments {
     /// Octets of each shard's flight recorder; 0 is none.
@@ -122,7 +122,7 @@ impl Default for Instruments {
 }
 
 /// How much is logged: each level with those before it.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// Something does not work.
@@ -137,7 +137,7 @@ pub enum Level {
 }
 
 /// Octets, written as `"4 MiB"`, `"512 KiB"`, `"1 GiB"` or a bare number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Size(pub u64);
 
 impl Size {
@@ -181,7 +181,7 @@ impl<'de> Deserialize<'de> for Size {
 }
 
 /// Transport towards the SIP core.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Transport {
     /// The default: our INVITE is longer than 1300 octets (RFC 3261 section 18.1.1).
@@ -192,7 +192,7 @@ pub enum Transport {
 }
 
 /// Trains of datagrams.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Trains {
     /// Where the kernel can, found by trying at the start.
@@ -203,7 +203,7 @@ pub enum Trains {
 }
 
 /// One entry of `sip.next_hops`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct NextHop {
     /// Where it listens.
@@ -226,7 +226,7 @@ const fn default_weight() -> u16 {
 }
 
 /// One entry of `sip.scscf`: an S-CSCF whose users are reached by hops of its own.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scscf {
     /// `host` or `host:port` by which it names itself in third-party REGISTERs.
@@ -246,7 +246,7 @@ const fn default_inflight() -> u32 {
 }
 
 /// `[sip]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sip {
     /// The well-known address; shard ports follow it.
@@ -310,7 +310,7 @@ const fn default_t1() -> u64 {
 }
 
 /// `[identity]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Identity {
     /// Our URI in IMDN-Record-Route headers; default: none is added.
@@ -347,7 +347,7 @@ fn default_release() -> String {
 }
 
 /// `push.grouping`
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Grouping {
     /// One session for each conversation, one after the other.
@@ -360,7 +360,7 @@ pub enum Grouping {
 }
 
 /// `push.goal`
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Goal {
     /// One device has it.
@@ -373,7 +373,7 @@ pub enum Goal {
 }
 
 /// `dialect.setup`
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OfferSetup {
     /// We connect.
@@ -384,7 +384,7 @@ pub enum OfferSetup {
 
 /// `[[dialect]]`: pushes to some handsets look otherwise. A name that is built in changes that one; keys
 /// that are absent are as in `like`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Dialect {
     /// Its name.
@@ -427,7 +427,7 @@ pub struct Dialect {
 }
 
 /// `[push]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Push {
     /// Session-Expires, seconds; 0 asks for no session timer.
@@ -479,7 +479,7 @@ impl Default for Push {
 }
 
 /// `[msrp]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Msrp {
     /// Where phones connect; shard n listens n ports higher.
@@ -504,7 +504,7 @@ impl Default for Msrp {
 }
 
 /// `selection.gruu`
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Gruu {
     /// Only a public GRUU from the NOTIFY.
@@ -519,7 +519,7 @@ pub enum Gruu {
 }
 
 /// `[selection]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Selection {
     /// Rules of provider and users, a file of its own that is read again on SIGHUP; a relative path
@@ -557,7 +557,7 @@ impl Default for Selection {
 }
 
 /// `[subscription]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Subscription {
     /// Expires of SUBSCRIBE, seconds.
@@ -585,7 +585,7 @@ impl Default for Subscription {
 }
 
 /// `store.on_damage`
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnDamage {
     /// Do not start while acknowledged records cannot be read.
@@ -596,7 +596,7 @@ pub enum OnDamage {
 }
 
 /// `[store]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Store {
     /// Directory; one sub-directory per shard.
@@ -664,7 +664,7 @@ impl Default for Store {
 }
 
 /// `[limits]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Users a shard knows at a time.

@@ -46,6 +46,8 @@ pub use super::stores::{NullStore, StoreDriver};
 
 /// Completions handled in one turn before outputs are drained.
 const REAP_BATCH: usize = 512;
+/// A turn that took this long is slow.
+const SLOW_TURN: Duration = Duration::from_millis(10);
 /// Octets received that end a turn's batch: what a turn reads and writes should fit the caches.
 const REAP_BYTES: usize = 64 * 1024;
 /// Mesh frames taken from one shard in one turn.
@@ -190,6 +192,8 @@ pub(super) struct Driver<C, S> {
     shard: usize,
     next_tick: Timestamp,
     wall_due: bool,
+    /// The last turn found something to do.
+    busy: bool,
     breathed: Timestamp,
     drain_until: Option<Timestamp>,
 }
@@ -257,6 +261,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             shard,
             next_tick: Timestamp::ZERO,
             wall_due: true,
+            busy: false,
             breathed: Timestamp::ZERO,
             drain_until: None,
         };
@@ -343,7 +348,9 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         }
         let mut reaped = core::mem::take(&mut self.scratch);
         self.ring.reap(&mut reaped, REAP_BATCH, REAP_BYTES);
-        self.now = self.clock.now();
+        let before = core::mem::replace(&mut self.now, self.clock.now());
+        let slow = self.busy && self.now.since(before) >= SLOW_TURN;
+        self.counters.slow_turns += u64::from(slow);
         if self.now >= self.next_tick {
             self.tick();
         } else {
@@ -368,6 +375,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         if any || readable || due {
             progress = Progress::Some;
         }
+        self.busy = progress == Progress::Some;
         if self.counters.turns.is_multiple_of(PUBLISH_TURNS) {
             self.publish();
         }

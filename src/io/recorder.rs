@@ -105,15 +105,16 @@ impl Recorder {
 
     fn keep(&mut self, event: &Event, octets: &[u8]) {
         let (seen, rest) = octets.split_at(octets.len().min(BUFFER_BYTES_MAX));
-        let blanks = !self.bodies
-            && matches!(
-                event.kind,
-                LinkKind::MsrpInbound | LinkKind::MsrpOutbound
-            );
+        let blanks =
+            !self.bodies && matches!(event.kind, LinkKind::MsrpInbound | LinkKind::MsrpOutbound);
         let head = head_of(event);
         let mut pieces = seen.chunks(EVENT_BYTES_MAX).peekable();
         while let Some(piece) = pieces.next() {
-            let after = if pieces.peek().is_none() { rest.len() } else { 0 };
+            let after = if pieces.peek().is_none() {
+                rest.len()
+            } else {
+                0
+            };
             let at = self.begin(&head, piece.len());
             if blanks {
                 self.keep_heads(piece, after);
@@ -336,7 +337,10 @@ mod tests {
         let held: usize = found.iter().map(|(_, octets)| octets.len()).sum();
         assert!(held > RECORDER_BYTES_MIN / 2, "{held}");
         assert!(held < RECORDER_BYTES_MIN);
-        let times: Vec<u64> = found.iter().map(|(event, _)| event.at.as_millis()).collect();
+        let times: Vec<u64> = found
+            .iter()
+            .map(|(event, _)| event.at.as_millis())
+            .collect();
         assert!(times.is_sorted());
         assert_eq!(times.last(), Some(&199));
         let last: Vec<u8> = found
@@ -345,7 +349,10 @@ mod tests {
             .flat_map(|(_, octets)| octets.clone())
             .collect();
         assert_eq!(last, text);
-        assert_eq!(found.last().map(|last| last.0), Some(event(LinkKind::SipInbound, 199)));
+        assert_eq!(
+            found.last().map(|last| last.0),
+            Some(event(LinkKind::SipInbound, 199))
+        );
         for chunk in &recorder.chunks {
             assert_eq!(chunk.capacity(), recorder.chunk_bytes);
         }
@@ -374,7 +381,11 @@ mod tests {
         }
         let mut recorder = Recorder::new(RECORDER_BYTES_MIN, true);
         recorder.record(&event(LinkKind::MsrpInbound, 1), &stream);
-        assert_eq!(all(&recorder)[0].1, stream, "bodies are kept when they are wanted");
+        assert_eq!(
+            all(&recorder)[0].1,
+            stream,
+            "bodies are kept when they are wanted"
+        );
     }
 
     #[test]

@@ -326,6 +326,8 @@ pub struct Push {
     pub session_end: Timestamp,
     /// When the INVITE left that started the session.
     pub invited: Timestamp,
+    /// When the decision that started it became due; `NEVER` once the INVITE left.
+    pub triggered: Timestamp,
     /// The wheel entry that covers [`Push::deadline`], and its deadline.
     pub armed: Option<(TimerId, Timestamp)>,
     /// Seals our SIP identifiers.
@@ -429,6 +431,7 @@ impl Push {
         self.guard = Timestamp::NEVER;
         self.session_end = Timestamp::NEVER;
         self.invited = Timestamp::NEVER;
+        self.triggered = Timestamp::NEVER;
         self.sip_seal = env.minter.seal(Domain::Push, env.shard, key);
         self.invite = None;
         self.other = None;

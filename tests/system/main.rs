@@ -1,6 +1,7 @@
 //! Black-box tests: real sockets, real threads, real processes.
 
 mod datapath;
+mod instruments;
 mod judge;
 mod operators;
 mod policy;

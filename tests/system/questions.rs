@@ -47,19 +47,37 @@ impl Drop for Phones {
     }
 }
 
-/// An engine for phones, with its socket.
-fn engine_with(directory: &Directory, first: u16, socket: &Socket, coalesce: &str) -> Engine {
+/// A configuration for phones, with a socket.
+pub(crate) fn config_with(
+    directory: &Directory,
+    first: u16,
+    socket: &Socket,
+    changes: &[(&str, &str)],
+) -> PathBuf {
     let push = "linger_ms = 600000\nmax_session_s = 3600";
-    let config = judge::config(directory, first, (1, 1), push)
-        .replace("coalesce_ms = 0", coalesce)
-        .replace("[node]\n", "[node]\nshards = 2\n");
+    let mut config =
+        judge::config(directory, first, (1, 1), push).replace("[node]\n", "[node]\nshards = 2\n");
+    for (from, to) in changes {
+        assert!(config.contains(from), "{from}");
+        config = config.replace(from, to);
+    }
     let path = directory.0.join("asked.toml");
     let admin = format!("[admin]\nsocket = \"{}\"\n", socket.0.display());
     fs::write(&path, format!("{config}{admin}")).unwrap();
-    Engine::start(&path)
+    path
 }
 
-fn json(socket: &Path, arguments: &[&str]) -> Option<Value> {
+/// An engine for phones, with its socket.
+fn engine_with(
+    directory: &Directory,
+    first: u16,
+    socket: &Socket,
+    changes: &[(&str, &str)],
+) -> Engine {
+    Engine::start(&config_with(directory, first, socket, changes))
+}
+
+pub(crate) fn json(socket: &Path, arguments: &[&str]) -> Option<Value> {
     let output = ctl(socket, &[arguments, &["--json"]].concat());
     serde_json::from_slice(&output.stdout).ok()
 }
@@ -67,7 +85,7 @@ fn json(socket: &Path, arguments: &[&str]) -> Option<Value> {
 #[test]
 fn a_user_is_shown_with_its_queue_and_who_is_none_with_a_sentence() {
     let (directory, first, socket) = (Directory::new(), ports(30), Socket::new("user"));
-    let engine = engine_with(&directory, first, &socket, "coalesce_ms = 0");
+    let engine = engine_with(&directory, first, &socket, &[]);
     let mut stream = TcpStream::connect(engine.sip()).unwrap();
     for number in 1..=2 {
         stream.write_all(&deposit(number)).unwrap();
@@ -121,8 +139,11 @@ fn a_user_is_shown_with_its_queue_and_who_is_none_with_a_sentence() {
 #[test]
 fn an_order_to_push_makes_the_decision_that_a_dry_run_only_shows() {
     let (directory, first, socket) = (Directory::new(), ports(30), Socket::new("push"));
-    // Nothing is decided by itself twice within the window.
-    let _engine = engine_with(&directory, first, &socket, "coalesce_ms = 3600000");
+    // Nothing is decided by itself twice within the window, and the first decision is to do nothing.
+    let policy = directory.0.join("policy.toml");
+    fs::write(&policy, "[provider]\nstopped = true\n").unwrap();
+    let late = "policy = \"policy.toml\"\ncoalesce_ms = 3600000";
+    let engine = engine_with(&directory, first, &socket, &[("coalesce_ms = 0", late)]);
     let more = ["--users", "6", "--duration-s", "60"];
     let _phones = Phones::start(first, "sessions", &more);
     let one = "tel:+15550000003";
@@ -130,8 +151,14 @@ fn an_order_to_push_makes_the_decision_that_a_dry_run_only_shows() {
     wait_for("its phone is registered", || {
         let user = json(&socket.0, &["user", one])?;
         let waits = user["messages"].as_array()?.len() == 1;
-        (waits && user["devices"][0]["active"] == true).then_some(())
+        let decided = !user["decided_ago_s"].is_null();
+        (waits && decided && user["devices"][0]["active"] == true).then_some(())
     });
+    let stopped = json(&socket.0, &["push", one]).unwrap();
+    assert_eq!(stopped["verdict"], "S-STOPPED", "{stopped:#}");
+    fs::write(&policy, "[provider]\nfanout = 1\n").unwrap();
+    let reload = json(&socket.0, &["reload"]).unwrap();
+    assert_eq!(reload["in_force"], Value::Array(Vec::new()), "{reload:#}");
     let dry = json(&socket.0, &["push", one, "--dry-run"]).unwrap();
     assert_eq!(dry["devices"][0]["verdict"], "SELECTED", "{dry:#}");
     assert_eq!(dry["dry_run"], true);
@@ -156,12 +183,13 @@ fn an_order_to_push_makes_the_decision_that_a_dry_run_only_shows() {
     // The others were not decided on.
     let all = json(&socket.0, &["sessions"]).unwrap();
     assert_eq!(all["sessions"].as_array().unwrap().len(), 1, "{all:#}");
+    drop(engine);
 }
 
 #[test]
 fn sessions_timers_and_memory_are_counted_on_all_shards() {
     let (directory, first, socket) = (Directory::new(), ports(30), Socket::new("count"));
-    let _engine = engine_with(&directory, first, &socket, "coalesce_ms = 0");
+    let _engine = engine_with(&directory, first, &socket, &[]);
     let _phones = Phones::start(first, "sessions", &["--users", "40", "--duration-s", "60"]);
     let all = wait_for("all sessions are there", || {
         let all = json(&socket.0, &["sessions", "--limit", "1000"])?;
