@@ -150,26 +150,26 @@ impl Inquiry {
     fn user(&self, query: &Query) -> Result<Shown, AskError> {
         let id = query.value("id").unwrap_or_default();
         let (shard, answer) = self.line.ask_about(id, Question::User)?;
-        match answer {
-            Answer::User(details) => Ok(self.names.user(shard, &details)),
-            other => Err(unfit(shard, &other)),
-        }
+        let Answer::User(details) = answer else {
+            unfit(shard)
+        };
+        Ok(self.names.user(shard, &details))
     }
 
     fn push(&self, query: &Query) -> Result<Shown, AskError> {
         let id = query.value("id").unwrap_or_default();
         if query.value("dry_run").is_some() {
             let (shard, answer) = self.line.ask_about(id, Question::User)?;
-            return match answer {
-                Answer::User(details) => Ok(self.names.dry_run(&details)),
-                other => Err(unfit(shard, &other)),
+            let Answer::User(details) = answer else {
+                unfit(shard)
             };
+            return Ok(self.names.dry_run(&details));
         }
         let (shard, answer) = self.line.ask_about(id, Question::Push)?;
-        match answer {
-            Answer::Pushed(pushed) => Ok(self.names.pushed(Clock.wall(), &pushed)),
-            other => Err(unfit(shard, &other)),
-        }
+        let Answer::Pushed(pushed) = answer else {
+            unfit(shard)
+        };
+        Ok(self.names.pushed(Clock.wall(), &pushed))
     }
 
     fn sessions(&self, query: &Query) -> Result<Shown, AskError> {
@@ -185,10 +185,10 @@ impl Inquiry {
             limit,
         };
         let (shard, answer) = self.line.ask_about(id, of)?;
-        match answer {
-            Answer::Sessions(rows, more) => Ok(answers::sessions(&rows, more.is_some())),
-            other => Err(unfit(shard, &other)),
-        }
+        let Answer::Sessions(rows, more) = answer else {
+            unfit(shard)
+        };
+        Ok(answers::sessions(&rows, more.is_some()))
     }
 }
 
@@ -210,9 +210,8 @@ pub(super) fn respond(query: &Query, shown: &Shown) -> Response {
 }
 
 /// A shard answered another question than it was asked.
-fn unfit(shard: u8, answer: &Answer) -> AskError {
-    debug_assert!(false, "shard {shard} answered {answer:?}");
-    AskError::Gone { shard }
+fn unfit(shard: u8) -> ! {
+    unreachable!("shard {shard} answers what it is asked")
 }
 
 const fn status_of(error: AskError) -> u16 {

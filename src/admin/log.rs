@@ -202,7 +202,9 @@ impl Log {
     fn level_for(&self, target: &str) -> u8 {
         let inner = target.strip_prefix("volley::").unwrap_or(target);
         let fits = |name: &str| {
-            let rest = inner.strip_prefix(name).or(target.strip_prefix(name));
+            let rest = inner
+                .strip_prefix(name)
+                .or_else(|| target.strip_prefix(name));
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
         };
         let modules = lock(&self.0.modules);
@@ -244,6 +246,13 @@ fn number(level: tracing::Level) -> u8 {
         tracing::Level::INFO => Level::Info as u8,
         tracing::Level::DEBUG | tracing::Level::TRACE => Level::Debug as u8,
     }
+}
+
+/// A time to the millisecond.
+fn moment(wall: UnixMillis) -> String {
+    let text = time_text(wall);
+    let seconds = text.strip_suffix('Z').unwrap_or(&text);
+    format!("{seconds}.{:03}Z", wall.0 % 1000)
 }
 
 impl Subscriber for Log {
@@ -346,7 +355,7 @@ impl Fields {
         let target = target.strip_prefix("volley::").unwrap_or(target);
         if form == Form::Json {
             let mut line = self.others;
-            line.insert("at".to_owned(), json!(time_text(wall)));
+            line.insert("at".to_owned(), json!(moment(wall)));
             line.insert(
                 "level".to_owned(),
                 json!(level.as_str().to_ascii_lowercase()),
@@ -366,7 +375,7 @@ impl Fields {
                 format!("<{priority}>volley: ")
             }
             Form::Json | Form::Text => {
-                format!("{} {level:<5} volley {target}: ", time_text(wall))
+                format!("{} {level:<5} volley {target}: ", moment(wall))
             }
         };
         // One event is one line, whatever is in it.

@@ -77,7 +77,8 @@ fn seen_by_tshark(file: &Path, ports: &[u16]) -> Option<usize> {
 #[test]
 fn what_was_on_the_wire_is_a_capture_that_the_judge_and_tshark_read() {
     let (directory, first, socket) = (Directory::new(), ports(30), Socket::new("trace"));
-    let config = config_with(&directory, first, &socket, &[]);
+    let brief = [("linger_ms = 600000", "linger_ms = 0")];
+    let config = config_with(&directory, first, &socket, &brief);
     let _engine = Engine::start(&config);
     let mut phones = Phones::start(first, "full", &["--users", "30"]);
     let code = phones.end();

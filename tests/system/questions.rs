@@ -9,6 +9,7 @@ use std::io::Write as _;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -213,6 +214,13 @@ fn sessions_timers_and_memory_are_counted_on_all_shards() {
     let some = json(&socket.0, &["sessions", "--limit", "7"]).unwrap();
     assert_eq!(some["sessions"].as_array().unwrap().len(), 7);
     assert_eq!(some["more"], true);
+
+    // A shard that rests is woken for a question, and does not answer at its next tick only.
+    let start = Instant::now();
+    for _ in 0..20 {
+        json(&socket.0, &["sessions", "--limit", "1"]).unwrap();
+    }
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
 
     let timers = json(&socket.0, &["timers"]).unwrap();
     assert_eq!(timers["kinds"]["push"]["armed"], 40, "{timers:#}");
