@@ -28,6 +28,8 @@ const EVENT_BYTES_MAX: usize = 16 * 1024;
 const BUFFER_BYTES_MAX: usize = 256 * 1024;
 /// Frames of one event whose headers are kept.
 const FRAMES_MAX: usize = 64;
+/// Longest first line of a frame.
+const FIRST_LINE_MAX: usize = 256;
 const HEAD: usize = 40;
 const RUN: usize = 8;
 
@@ -170,7 +172,7 @@ impl Recorder {
             if rest.is_empty() {
                 return;
             }
-            let (kept, ends) = if rest.starts_with(b"MSRP ") {
+            let (kept, ends) = if begins_frame(rest) {
                 self.head_len(rest)
             } else if rest.starts_with(b"\r\n-------") {
                 (line_len(rest), true)
@@ -178,7 +180,7 @@ impl Recorder {
                 (0, false)
             };
             let (head, behind) = rest.split_at(kept);
-            if ends && behind.starts_with(b"MSRP ") {
+            if ends && begins_frame(behind) {
                 self.run(head, 0);
                 rest = behind;
                 continue;
@@ -216,6 +218,14 @@ impl Recorder {
         let at = usize::try_from(number % CHUNKS as u64).expect("a small number");
         Some((number, &self.chunks[at]))
     }
+}
+
+/// Whether a frame begins here, and not a body that says `MSRP`: To-Path comes second (RFC 4975 section
+/// 7.1). A frame that is cut before that is blanked.
+fn begins_frame(bytes: &[u8]) -> bool {
+    let line = memchr::memchr(b'\n', &bytes[..bytes.len().min(FIRST_LINE_MAX)]);
+    let second = line.and_then(|end| bytes.get(end + 1..));
+    bytes.starts_with(b"MSRP ") && second.is_some_and(|rest| rest.starts_with(b"To-Path:"))
 }
 
 /// Octets of an end line that starts with CRLF, with its own CRLF if that is there.
@@ -398,7 +408,7 @@ mod tests {
     #[test]
     fn frames_beyond_the_bound_and_long_buffers_are_blanked() {
         let mut recorder = Recorder::new(RECORDER_BYTES_MIN, false);
-        let reply = b"MSRP a1 200 OK\r\n-------a1$\r\n";
+        let reply = b"MSRP a1 200 OK\r\nTo-Path: x\r\n-------a1$\r\n";
         let many = reply.repeat(FRAMES_MAX + 10);
         recorder.record(&event(LinkKind::MsrpOutbound, 1), &many);
         let (_, octets) = &all(&recorder)[0];

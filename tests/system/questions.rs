@@ -220,7 +220,11 @@ fn sessions_timers_and_memory_are_counted_on_all_shards() {
     for _ in 0..20 {
         json(&socket.0, &["sessions", "--limit", "1"]).unwrap();
     }
-    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        start.elapsed()
+    );
 
     let timers = json(&socket.0, &["timers"]).unwrap();
     assert_eq!(timers["kinds"]["push"]["armed"], 40, "{timers:#}");
