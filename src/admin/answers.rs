@@ -108,11 +108,7 @@ impl Names {
             .iter()
             .map(|message| message_json(message, report))
             .collect();
-        json["pushes"] = details
-            .pushes
-            .iter()
-            .map(|push| session_json(push, Some(report)))
-            .collect();
+        json["pushes"] = details.pushes.iter().map(session_json).collect();
         Shown { text, json }
     }
 
@@ -150,11 +146,7 @@ impl Names {
         json["dry_run"] = json!(false);
         json["stopped"] = json!(pushed.stopped);
         json["waits"] = json!(pushed.waits);
-        json["started"] = pushed
-            .started
-            .iter()
-            .map(|push| session_json(push, Some(report)))
-            .collect();
+        json["started"] = pushed.started.iter().map(session_json).collect();
         Shown { text, json }
     }
 }
@@ -192,7 +184,7 @@ pub fn sessions(rows: &[SessionReport], more: bool) -> Shown {
             ""
         }
     );
-    let all: Vec<Value> = rows.iter().map(|row| session_json(row, None)).collect();
+    let all: Vec<Value> = rows.iter().map(session_json).collect();
     let json = json!({ "sessions": all, "more": more });
     Shown { text, json }
 }
@@ -285,12 +277,11 @@ pub fn memory(shards: &[Memory], buffers: u64) -> Shown {
     Shown { text, json }
 }
 
-fn session_json(row: &SessionReport, report: Option<&UserReport>) -> Value {
-    let instance = report.and_then(|report| instance_of(report, row.device));
+fn session_json(row: &SessionReport) -> Value {
     json!({
         "shard": row.shard,
         "user": row.user,
-        "device": instance,
+        "device": row.instance,
         "device_key": format!("{:016x}", row.device),
         "target": row.target,
         "call_id": row.call_id,

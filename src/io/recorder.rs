@@ -59,8 +59,9 @@ pub struct Recorder {
     chunk_bytes: usize,
     /// Number of the chunk that is being filled; they count up from the start.
     number: u64,
+    /// Its place.
+    current: usize,
     bodies: bool,
-    blank_line: Finder<'static>,
     end_line: Finder<'static>,
 }
 
@@ -84,8 +85,8 @@ impl Recorder {
             chunks: vec![Vec::new(); chunks],
             chunk_bytes,
             number: 0,
+            current: 0,
             bodies,
-            blank_line: Finder::new(b"\r\n\r\n"),
             end_line: Finder::new(b"\r\n-------"),
         }
     }
@@ -106,104 +107,57 @@ impl Recorder {
     }
 
     fn keep(&mut self, event: &Event, octets: &[u8]) {
+        let is_msrp = matches!(event.kind, LinkKind::MsrpInbound | LinkKind::MsrpOutbound);
+        let blanks = is_msrp && !self.bodies;
+        let mut head = head_of(event);
+        if octets.len() <= EVENT_BYTES_MAX {
+            return self.piece(&mut head, (octets, 0), blanks);
+        }
         let (seen, rest) = octets.split_at(octets.len().min(BUFFER_BYTES_MAX));
-        let blanks =
-            !self.bodies && matches!(event.kind, LinkKind::MsrpInbound | LinkKind::MsrpOutbound);
-        let head = head_of(event);
         let mut pieces = seen.chunks(EVENT_BYTES_MAX).peekable();
         while let Some(piece) = pieces.next() {
-            let after = if pieces.peek().is_none() {
-                rest.len()
-            } else {
-                0
-            };
-            let at = self.begin(&head, piece.len());
-            if blanks {
-                self.keep_heads(piece, after);
-            } else {
-                self.run(piece, after);
-            }
-            self.end(at);
+            let is_last = pieces.peek().is_none();
+            let after = if is_last { rest.len() } else { 0 };
+            self.piece(&mut head, (piece, after), blanks);
         }
     }
 
-    fn chunk(&mut self) -> &mut Vec<u8> {
-        let at = usize::try_from(self.number % CHUNKS as u64).expect("a small number");
-        &mut self.chunks[at]
-    }
-
-    /// Makes room for an event of `octets` octets; the place where it starts.
-    fn begin(&mut self, head: &[u8; HEAD], octets: usize) -> usize {
-        let most = HEAD + (FRAMES_MAX + 1) * RUN + octets;
-        let bytes = self.chunk_bytes;
-        if self.chunk().len() + most > bytes {
-            self.number += 1;
-            let chunk = self.chunk();
-            chunk.clear();
+    /// One event: octets, and how many behind them are blanked.
+    fn piece(&mut self, head: &mut [u8; HEAD], (octets, after): (&[u8], usize), blanks: bool) {
+        let runs = if blanks { FRAMES_MAX + 1 } else { 1 };
+        let most = HEAD + runs * RUN + octets.len();
+        if self.room() < most {
+            self.turn_over();
         }
-        let chunk = self.chunk();
-        if chunk.capacity() < bytes {
-            chunk.reserve_exact(bytes - chunk.len());
+        let chunk = &mut self.chunks[self.current];
+        let start = chunk.len();
+        if !blanks {
+            head[..4].copy_from_slice(&number(most));
+            chunk.extend_from_slice(head);
+            return run(chunk, octets, after);
         }
-        let at = chunk.len();
         chunk.extend_from_slice(head);
-        at
+        keep_heads(chunk, (octets, after), &self.end_line);
+        let length = number(chunk.len() - start);
+        chunk[start..start + 4].copy_from_slice(&length);
     }
 
-    /// Writes the length of the event that starts at `at`.
-    fn end(&mut self, at: usize) {
-        let chunk = self.chunk();
-        let length = u32::try_from(chunk.len() - at).expect("an event is bounded");
-        chunk[at..at + 4].copy_from_slice(&length.to_le_bytes());
+    fn room(&self) -> usize {
+        let chunk = &self.chunks[self.current];
+        // Its memory comes with its first event.
+        chunk.capacity().min(self.chunk_bytes) - chunk.len()
     }
 
-    fn run(&mut self, kept: &[u8], blanked: usize) {
-        let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX).to_le_bytes();
-        let chunk = self.chunk();
-        chunk.extend_from_slice(&number(kept.len()));
-        chunk.extend_from_slice(&number(blanked));
-        chunk.extend_from_slice(kept);
-    }
-
-    /// Headers and end lines of MSRP frames. What does not begin with one is the rest of a body.
-    fn keep_heads(&mut self, octets: &[u8], after: usize) {
-        let mut rest = octets;
-        for _ in 0..FRAMES_MAX {
-            if rest.is_empty() {
-                return;
-            }
-            let (kept, ends) = if begins_frame(rest) {
-                self.head_len(rest)
-            } else if rest.starts_with(b"\r\n-------") {
-                (line_len(rest), true)
-            } else {
-                (0, false)
-            };
-            let (head, behind) = rest.split_at(kept);
-            if ends && begins_frame(behind) {
-                self.run(head, 0);
-                rest = behind;
-                continue;
-            }
-            let blanked = self.end_line.find(behind).unwrap_or(behind.len());
-            let last = blanked == behind.len();
-            self.run(head, blanked + if last { after } else { 0 });
-            rest = &behind[blanked..];
+    /// Goes on in an empty chunk: the next one, or the first when it has no memory yet.
+    #[cold]
+    fn turn_over(&mut self) {
+        if !self.chunks[self.current].is_empty() {
+            self.number += 1;
+            self.current = (self.current + 1) % CHUNKS;
         }
-        if !rest.is_empty() {
-            self.run(&[], rest.len() + after);
-        }
-    }
-
-    /// Octets of a frame up to its body, or to its end when it has none, which is then said.
-    fn head_len(&self, frame: &[u8]) -> (usize, bool) {
-        let blank = self.blank_line.find(frame).map(|at| at + 4);
-        let head = blank.unwrap_or(frame.len());
-        // A frame without a body has its end line first.
-        match self.end_line.find(&frame[..head]) {
-            Some(at) => (at + line_len(&frame[at..]), true),
-            None => (head, false),
-        }
+        let chunk = &mut self.chunks[self.current];
+        chunk.clear();
+        chunk.reserve_exact(self.chunk_bytes);
     }
 
     /// The oldest chunk with at least this number, and its number; `None` when there is none yet. The
@@ -220,12 +174,70 @@ impl Recorder {
     }
 }
 
-/// Whether a frame begins here, and not a body that says `MSRP`: To-Path comes second (RFC 4975 section
-/// 7.1). A frame that is cut before that is blanked.
-fn begins_frame(bytes: &[u8]) -> bool {
-    let line = memchr::memchr(b'\n', &bytes[..bytes.len().min(FIRST_LINE_MAX)]);
-    let second = line.and_then(|end| bytes.get(end + 1..));
-    bytes.starts_with(b"MSRP ") && second.is_some_and(|rest| rest.starts_with(b"To-Path:"))
+fn number(count: usize) -> [u8; 4] {
+    u32::try_from(count).unwrap_or(u32::MAX).to_le_bytes()
+}
+
+fn run(chunk: &mut Vec<u8>, kept: &[u8], blanked: usize) {
+    chunk.extend_from_slice(&number(kept.len()));
+    chunk.extend_from_slice(&number(blanked));
+    chunk.extend_from_slice(kept);
+}
+
+/// Writes headers and end lines of MSRP frames. What does not begin with one is the rest of a body.
+fn keep_heads(chunk: &mut Vec<u8>, (octets, after): (&[u8], usize), end_line: &Finder<'_>) {
+    let mut rest = octets;
+    for _ in 0..FRAMES_MAX {
+        if rest.is_empty() {
+            return;
+        }
+        let (kept, ends) = match head_len(rest) {
+            Some(head) => head,
+            None if rest.starts_with(b"\r\n-------") => (line_len(rest), true),
+            None => (0, false),
+        };
+        let (head, behind) = rest.split_at(kept);
+        if ends {
+            run(chunk, head, 0);
+            rest = behind;
+            continue;
+        }
+        let blanked = end_line.find(behind).unwrap_or(behind.len());
+        let last = blanked == behind.len();
+        run(chunk, head, blanked + if last { after } else { 0 });
+        rest = &behind[blanked..];
+    }
+    if !rest.is_empty() {
+        run(chunk, &[], rest.len() + after);
+    }
+}
+
+/// Octets of a frame up to its body, or to its end when it has none, which is then said. `None` when no
+/// frame begins here: a body may say `MSRP`, but To-Path comes second (RFC 4975 section 7.1). A frame that
+/// is cut before that is blanked.
+fn head_len(bytes: &[u8]) -> Option<(usize, bool)> {
+    if !bytes.starts_with(b"MSRP ") {
+        return None;
+    }
+    let line = memchr::memchr(b'\n', &bytes[..bytes.len().min(FIRST_LINE_MAX)])?;
+    let mut at = line + 1;
+    if !bytes[at..].starts_with(b"To-Path:") {
+        return None;
+    }
+    loop {
+        let Some(line) = memchr::memchr(b'\n', &bytes[at..]) else {
+            return Some((bytes.len(), false));
+        };
+        at += line + 1;
+        match bytes.get(at) {
+            Some(b'\r') => return Some(((at + 2).min(bytes.len()), false)),
+            Some(b'-') if bytes[at..].starts_with(b"-------") => {
+                let end = memchr::memchr(b'\n', &bytes[at..]);
+                return Some((end.map_or(bytes.len(), |end| at + end + 1), true));
+            }
+            Some(_) | None => {}
+        }
+    }
 }
 
 /// Octets of an end line that starts with CRLF, with its own CRLF if that is there.

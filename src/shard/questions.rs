@@ -136,6 +136,8 @@ pub struct SessionReport {
     pub user: String,
     /// Key of its device.
     pub device: u64,
+    /// Instance id of that, escaped; empty when it has none, or is gone.
+    pub instance: String,
     /// Where its INVITE went, escaped.
     pub target: String,
     /// Call-ID.
@@ -389,6 +391,10 @@ impl Shard {
 
     fn tell_push(&self, now: Timestamp, push: &Push) -> SessionReport {
         let user = push.user.and_then(|user| self.registry.user(user));
+        let instance = user.and_then(|user| {
+            let device = user.device(push.device)?;
+            Some(escaped(user.instance(device)))
+        });
         let fields = push.timer.request_fields();
         let timer = push.has_session().then(|| push.timer.deadline());
         let call_id = push.token(&self.env, TokenKind::PushCallId, 0);
@@ -396,6 +402,7 @@ impl Shard {
             shard: self.env.shard,
             user: user.map_or_else(String::new, |user| escaped(&user.canonical)),
             device: push.device,
+            instance: instance.unwrap_or_default(),
             target: escaped(push.target.request_uri()),
             call_id: escaped(call_id.as_bytes()),
             state: push.state.as_str(),

@@ -1,5 +1,6 @@
 //! Questions to the shards of a running engine, and the order to push.
 #![expect(
+    clippy::disallowed_methods,
     clippy::unwrap_used,
     reason = "the surroundings of these tests are plain blocking threads and must work"
 )]
@@ -208,6 +209,9 @@ fn sessions_timers_and_memory_are_counted_on_all_shards() {
     }
     for row in rows {
         assert_eq!(row["refresher"], "us", "{row:#}");
+        let device = row["device"].as_str().unwrap();
+        assert!(device.starts_with("urn:uuid:"), "{row:#}");
+        assert!(row["target"].as_str().unwrap().contains(device), "{row:#}");
         let (left, interval) = (row["timer_in_s"].as_f64(), row["interval_s"].as_f64());
         assert!(left.unwrap() < interval.unwrap(), "{row:#}");
     }
