@@ -14,11 +14,11 @@ use serde_json::Value;
 use crate::program::{Directory, Engine, volley};
 
 /// Where the engine listens, from the first port of a test on: datagrams and streams on one port.
-const ENGINE: u16 = 26;
+pub(crate) const ENGINE: u16 = 26;
 
 /// Ports in a row that nobody listens on just now, below those the kernel gives out; no two tests of a
 /// process get the same.
-fn ports(count: u16) -> u16 {
+pub(crate) fn ports(count: u16) -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let place = NEXT.fetch_add(400, Ordering::Relaxed);
     let mut first = 20_000 + u16::try_from(std::process::id() % 8000).unwrap() + place;
@@ -32,7 +32,12 @@ fn ports(count: u16) -> u16 {
 }
 
 /// An engine whose S-CSCFs listen from `first` on, one for each worker; `more` goes to `[push]`.
-fn config(directory: &Directory, first: u16, (workers, hops): (u16, u16), more: &str) -> String {
+pub(crate) fn config(
+    directory: &Directory,
+    first: u16,
+    (workers, hops): (u16, u16),
+    more: &str,
+) -> String {
     let hop = |port: u16| format!("{{ address = \"127.0.0.1:{port}\", connections = 2 }}");
     let of = |worker: u16| {
         let hops = (0..hops).map(|at| hop(first + worker + at * workers));
