@@ -77,7 +77,13 @@ fn seen_by_tshark(file: &Path, ports: &[u16]) -> Option<usize> {
 #[test]
 fn what_was_on_the_wire_is_a_capture_that_the_judge_and_tshark_read() {
     let (directory, first, socket) = (Directory::new(), ports(30), Socket::new("trace"));
-    let brief = [("linger_ms = 600000", "linger_ms = 0")];
+    let brief = [
+        ("linger_ms = 600000", "linger_ms = 0"),
+        (
+            "[push]\n",
+            "[instruments]\nflight_recorder = \"4 MiB\"\n[push]\n",
+        ),
+    ];
     let config = config_with(&directory, first, &socket, &brief);
     let _engine = Engine::start(&config);
     let mut phones = Phones::start(first, "full", &["--users", "30"]);
@@ -118,8 +124,7 @@ fn what_was_on_the_wire_is_a_capture_that_the_judge_and_tshark_read() {
 #[test]
 fn an_engine_that_records_nothing_says_so() {
     let (directory, first, socket) = (Directory::new(), ports(30), Socket::new("off"));
-    let off = [("[push]\n", "[instruments]\nflight_recorder = 0\n[push]\n")];
-    let _engine = Engine::start(&config_with(&directory, first, &socket, &off));
+    let _engine = Engine::start(&config_with(&directory, first, &socket, &[]));
     let file = directory.0.join("none.pcap");
     let output = ctl(&socket.0, &["trace", "--pcap", file.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(1));
@@ -145,7 +150,7 @@ fn recorders_are_dumped_on_a_signal_and_when_invites_are_late() {
         ("[push]\n", "[push]\npace_per_s = 5\n"),
         (
             "[selection]\n",
-            "[instruments]\ndump_dir = \"dumps\"\nobjective_trigger_to_invite_ms = 100\n\
+            "[instruments]\nflight_recorder = \"2 MiB\"\ndump_dir = \"dumps\"\nobjective_trigger_to_invite_ms = 100\n\
              [selection]\n",
         ),
     ];
