@@ -21,6 +21,7 @@ use crate::admin::metrics;
 use crate::admin::report::Board;
 use crate::base::time::Timestamp;
 use crate::config::Config;
+use crate::io::backend::Choice;
 use crate::io::clock::Clock;
 use crate::io::host::StopHandle;
 use crate::io::listen::ShardAddresses;
@@ -38,6 +39,7 @@ pub struct Desk {
     drivers: Vec<Arc<DriverStats>>,
     addresses: Vec<ShardAddresses>,
     stop: StopHandle,
+    backend: Choice,
     drain_asked: AtomicBool,
     begun: Timestamp,
 }
@@ -79,6 +81,7 @@ impl Desk {
             drivers: engine.host.stats().to_vec(),
             addresses: engine.host.addresses().to_vec(),
             stop: engine.host.stop_handle(),
+            backend: engine.host.backend().clone(),
             drain_asked: AtomicBool::new(false),
             begun: Clock.now(),
         }
@@ -165,11 +168,14 @@ impl Desk {
 
     fn metrics(&self) -> Response {
         let drivers: Vec<_> = self.drivers.iter().map(|stats| stats.read()).collect();
-        let version = env!("CARGO_PKG_VERSION");
+        let program = metrics::Program {
+            version: env!("CARGO_PKG_VERSION"),
+            backend: self.backend.backend.name(),
+        };
         Response {
             status: 200,
             content_type: metrics::CONTENT_TYPE,
-            body: self.with_board(|board| metrics::render(board.shards(), &drivers, version)),
+            body: self.with_board(|board| metrics::render(board.shards(), &drivers, program)),
         }
     }
 
@@ -206,6 +212,8 @@ impl Desk {
             status
         });
         status["version"] = json!(env!("CARGO_PKG_VERSION"));
+        status["backend"] = json!(self.backend.backend.name());
+        status["backend_reason"] = json!(self.backend.refused);
         status["uptime_s"] = json!(Clock.now().since(self.begun).as_secs());
         status["draining"] = json!(self.stop.is_stopping());
         status

@@ -12,7 +12,7 @@ use volley::admin::api::Desk;
 use volley::admin::engine::Engine;
 use volley::admin::report;
 use volley::config::Config;
-use volley::io::host;
+use volley::config::file::Backend;
 
 use super::lifeline::when_input_ends;
 use super::{USAGE, complain, print};
@@ -35,11 +35,14 @@ pub(super) struct Run {
     /// Stop as with SIGTERM when standard input ends: for a parent that must not be outlived.
     #[arg(long)]
     lifeline: bool,
+    /// What the shards run on, instead of `node.backend`.
+    #[arg(long, value_enum)]
+    backend: Option<Backend>,
 }
 
 impl Run {
     pub(super) fn main(&self) -> ExitCode {
-        let config = match volley::config::load(&self.config) {
+        let mut config = match volley::config::load(&self.config) {
             Ok(config) => config,
             Err(error) => {
                 complain(&error.to_string());
@@ -53,9 +56,8 @@ impl Run {
                 return ExitCode::from(USAGE);
             }
         };
-        if let Err(error) = host::probe() {
-            complain(&error.to_string());
-            return ExitCode::FAILURE;
+        if let Some(backend) = self.backend {
+            config.node.backend = backend;
         }
         let signals = match Signals::new([SIGTERM, SIGINT, SIGHUP]) {
             Ok(signals) => signals,
@@ -98,6 +100,9 @@ impl Run {
             print(&format!("{}\n", report::ready_json(&engine, &places)));
         }
         if !self.quiet {
+            if let Some(line) = report::fallback(&engine) {
+                complain(&line);
+            }
             complain(&report::ready(&engine, &places));
         }
         let code = self.serve(&config, engine, &desk, signals, &orphaned);

@@ -11,14 +11,14 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use serde_json::Value;
 
-use crate::program::{Directory, Engine, volley};
+use crate::program::{Directory, Engine, backend, volley};
 
 /// Where the engine listens, from the first port of a test on: datagrams and streams on one port.
 const ENGINE: u16 = 26;
 
 /// Ports in a row that nobody listens on just now, below those the kernel gives out; no two tests of a
 /// process get the same.
-fn ports(count: u16) -> u16 {
+pub(crate) fn ports(count: u16) -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let place = NEXT.fetch_add(400, Ordering::Relaxed);
     let mut first = 20_000 + u16::try_from(std::process::id() % 8000).unwrap() + place;
@@ -32,7 +32,12 @@ fn ports(count: u16) -> u16 {
 }
 
 /// An engine whose S-CSCFs listen from `first` on, one for each worker; `more` goes to `[push]`.
-fn config(directory: &Directory, first: u16, (workers, hops): (u16, u16), more: &str) -> String {
+pub(crate) fn config(
+    directory: &Directory,
+    first: u16,
+    (workers, hops): (u16, u16),
+    more: &str,
+) -> String {
     let hop = |port: u16| format!("{{ address = \"127.0.0.1:{port}\", connections = 2 }}");
     let of = |worker: u16| {
         let hops = (0..hops).map(|at| hop(first + worker + at * workers));
@@ -47,11 +52,12 @@ fn config(directory: &Directory, first: u16, (workers, hops): (u16, u16), more: 
     };
     let others: Vec<String> = (1..workers).map(scscf).collect();
     format!(
-        "[node]\ndrain_s = 2\n[sip]\nlisten = \"127.0.0.1:{}\"\nnext_hops = [{}]\nscscf = [{}]\n\
+        "[node]\nbackend = \"{}\"\ndrain_s = 2\n[sip]\nlisten = \"127.0.0.1:{}\"\nnext_hops = [{}]\nscscf = [{}]\n\
          [identity]\npf_uri = \"sip:cpm-pf@home.example\"\ndomains = [\"home.example\"]\n\
          [push]\n{more}\n[msrp]\nlisten = \"127.0.0.1:0\"\nguard = false\nreuse = true\n\
          [store]\ndir = \"{}\"\nsegment_mib = 4\n[selection]\ncoalesce_ms = 0\nbackoff_ms = 1000\n\
          [limits]\nusers_max = 10000\npushes_max = 10000\n",
+        backend(),
         first + ENGINE,
         of(0),
         others.join(", "),
@@ -63,12 +69,21 @@ fn config(directory: &Directory, first: u16, (workers, hops): (u16, u16), more: 
 fn judged(
     directory: &Directory,
     config: &str,
-    (scenario, first): (&str, u16),
+    scenario: (&str, u16),
     more: &[&str],
 ) -> (Option<i32>, Value) {
     let path = directory.0.join("judged.toml");
     fs::write(&path, config).unwrap();
     let _engine = Engine::start(&path);
+    judge(directory, scenario, more)
+}
+
+/// Runs a scenario against the engine that is there.
+pub(crate) fn judge(
+    directory: &Directory,
+    (scenario, first): (&str, u16),
+    more: &[&str],
+) -> (Option<i32>, Value) {
     let report = directory.0.join("report.json");
     let output = volley()
         .args(["judge", "run", "--quiet", "--scenario", scenario])
