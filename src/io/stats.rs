@@ -47,7 +47,7 @@ macro_rules! counters {
 counters! {
     /// Turns of the driver.
     turns,
-    /// Calls of `io_uring_enter` on the datapath's ring; without one, of epoll and of sockets.
+    /// Calls of `io_uring_enter` on the datapath's ring; without io_uring, rounds of epoll.
     enters,
     /// Times the driver parked in the executor.
     parks,
