@@ -7,14 +7,19 @@
 //!
 //! Instruction counts hardly vary on a busy machine: they are what a change of the hot path is judged
 //! by. Only calls of the core are collected; the peers of the protocol tests play the world.
-//! Arguments: scene (`signalling`, `full`, `arrivals`) and counted pushes (default 2,000); `arrivals`
-//! counts the contacts of NOTIFYs that start none.
+//! Arguments: scene (`signalling`, `full`, `arrivals`, `recorder`) and counted pushes (default 2,000);
+//! `arrivals` counts the contacts of NOTIFYs that start none, `recorder` what the driver's flight recorder
+//! does for the octets of a full push that shares no read and no write with another.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use harness::script::{Answer, Contact, Notifier, PHONE_A, PHONE_B, reginfo};
 use harness::text::Sip;
 use harness::{Bench, options};
+use volley::base::surface::{LinkId, LinkKind};
+use volley::base::time::Timestamp;
+use volley::io::recorder::{Event, Recorder};
 
 #[expect(dead_code, reason = "the tests use more of it")]
 #[path = "../tests/protocol/harness/mod.rs"]
@@ -105,6 +110,54 @@ fn session(bench: &mut Bench) {
     bench.reply(&bye, "200 OK", "");
 }
 
+/// Reads and writes of one push as long as those of the golden flows.
+fn octets_of_a_push() -> Vec<(Event, Vec<u8>)> {
+    let event = |kind, outgoing| Event {
+        at: Timestamp::from_millis(1),
+        link: LinkId {
+            slot: 1,
+            generation: 1,
+        },
+        kind,
+        peer: SocketAddr::from(([192, 0, 2, 7], 5060)),
+        outgoing,
+    };
+    let sip = |outgoing, len| (event(LinkKind::SipOutbound, outgoing), vec![b'x'; len]);
+    let msrp =
+        |outgoing, text: String| (event(LinkKind::MsrpOutbound, outgoing), text.into_bytes());
+    let paths = "To-Path: msrp://10.0.0.2:2855/kaiaad5maaaaaaaabbrrjit5ts4gkoge;tcp\r\n\
+                 From-Path: msrp://10.0.0.1:2855/kaiaad5maaaaaaaabbrrjit5ts4gkoge;tcp\r\n";
+    let end = "-------kaiaad5maaaaaaaabbrrjit5ts4gkoge$\r\n";
+    let body = "x".repeat(760);
+    vec![
+        sip(true, 1450),
+        sip(false, 320),
+        sip(false, 1000),
+        sip(true, 500),
+        msrp(
+            true,
+            format!(
+                "MSRP kaiaad5maaaaaaaabbrrjit5ts4gkoge SEND\r\n{paths}Message-ID: m1\r\n\
+                 Success-Report: yes\r\nByte-Range: 1-760/760\r\n\
+                 Content-Type: message/cpim\r\n\r\n{body}\r\n{end}"
+            ),
+        ),
+        msrp(
+            false,
+            format!("MSRP kaiaad5maaaaaaaabbrrjit5ts4gkoge 200 OK\r\n{paths}{end}"),
+        ),
+        msrp(
+            false,
+            format!(
+                "MSRP kaiaad5maaaaaaaabbrrjit5ts4gkoge REPORT\r\n{paths}Message-ID: m1\r\n\
+                 Byte-Range: 1-760/760\r\nStatus: 000 200 OK\r\n{end}"
+            ),
+        ),
+        sip(true, 570),
+        sip(false, 400),
+    ]
+}
+
 fn main() {
     let mut arguments = std::env::args()
         .skip(1)
@@ -147,7 +200,24 @@ fn main() {
                 arrivals(&mut bench, &mut notifier, serial);
             }
         }
-        other => panic!("no scene {other}: signalling, full or arrivals"),
+        "recorder" => {
+            let mut recorder = Recorder::new(4 << 20, false);
+            let push = octets_of_a_push();
+            for serial in 0..WARM + pushes {
+                let keep = || {
+                    for (event, octets) in &push {
+                        recorder.record(event, octets);
+                    }
+                };
+                if serial >= WARM {
+                    allocation::counted(&mut bench.shard.allocated, keep);
+                } else {
+                    let mut keep = keep;
+                    keep();
+                }
+            }
+        }
+        other => panic!("no scene {other}: signalling, full, arrivals or recorder"),
     }
     eprintln!(
         "{scene}: {pushes} pushes, {} calls of the core",

@@ -179,6 +179,8 @@ pub struct Trial {
     pub loss_ratio: f64,
     /// Whether the goals were met.
     pub good: bool,
+    /// Whether the run was valid by its own account; if not, the generator or the host was the limit.
+    pub valid: bool,
 }
 
 /// Everything about a run.

@@ -12,12 +12,19 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use crossbeam::channel::{Sender, bounded};
+use crossbeam::queue::ArrayQueue;
 use serde_json::{Value, json};
 
+use crate::admin::answers::Shown;
 use crate::admin::engine::Engine;
 use crate::admin::http::{self, Request, Response};
+use crate::admin::inquiry::{self, Inquiry, Query};
+use crate::admin::log::{self, Log};
 use crate::admin::metrics;
+use crate::admin::reload::Reloaded;
 use crate::admin::report::Board;
 use crate::base::time::Timestamp;
 use crate::config::Config;
@@ -29,6 +36,9 @@ use crate::io::stats::DriverStats;
 
 /// Longest path of a Unix socket, with its final zero.
 const SOCKET_PATH_BYTES_MAX: usize = 108;
+/// What there is to ask.
+const PATHS: &str = "there are GET /status, /shards, /metrics, /health, /user, /sessions, /timers, /mem, /trace \
+                     and POST /push, /drain, /reload, /log";
 /// Name of the socket in the store's directory, unless the configuration names another.
 const SOCKET_NAME: &str = "admin.sock";
 
@@ -42,7 +52,19 @@ pub struct Desk {
     backend: Choice,
     drain_asked: AtomicBool,
     begun: Timestamp,
+    inquiry: Inquiry,
+    log: Log,
+    /// Who wants the configuration read again, and waits for what that came to.
+    reloads: ArrayQueue<Sender<Reload>>,
 }
+
+/// What a reload came to, or the sentence why nothing changed.
+pub type Reload = Result<Reloaded, String>;
+
+/// Orders to reload that may wait.
+const RELOADS_MAX: usize = 4;
+/// How long a reload may take: it reads two files.
+const RELOAD_MAX: Duration = Duration::from_secs(10);
 
 /// Where the interface was opened. No socket: its default path is longer than a socket's may be.
 #[derive(Clone, Debug, Default)]
@@ -73,9 +95,9 @@ pub fn socket_path(config: &Config) -> PathBuf {
 }
 
 impl Desk {
-    /// The desk of a running engine.
+    /// The desk of an engine that runs with `config`.
     #[must_use]
-    pub fn new(engine: &Engine) -> Self {
+    pub fn new(engine: &Engine, config: &Config, log: Log) -> Self {
         Self {
             board: Mutex::new(Board::new(engine.host.addresses().len())),
             drivers: engine.host.stats().to_vec(),
@@ -84,6 +106,54 @@ impl Desk {
             backend: engine.host.backend().clone(),
             drain_asked: AtomicBool::new(false),
             begun: Clock.now(),
+            inquiry: Inquiry::new(engine, config),
+            log,
+            reloads: ArrayQueue::new(RELOADS_MAX),
+        }
+    }
+
+    /// Questions to the shards.
+    #[must_use]
+    pub const fn inquiry(&self) -> &Inquiry {
+        &self.inquiry
+    }
+
+    /// Who waits for the configuration to be read again; to be told what it came to.
+    pub fn take_reload(&self) -> Option<Sender<Reload>> {
+        self.reloads.pop()
+    }
+
+    fn reload(&self, query: &Query) -> Response {
+        let (sender, receiver) = bounded(1);
+        if self.reloads.push(sender).is_err() {
+            return Response::error(503, "others wait for a reload already; ask again");
+        }
+        match receiver.recv_timeout(RELOAD_MAX) {
+            Ok(Ok(done)) => {
+                let shown = Shown {
+                    text: format!("{}\n", done.text()),
+                    json: done.json(),
+                };
+                inquiry::respond(query, &shown)
+            }
+            Ok(Err(error)) => Response::error(400, &error),
+            Err(_) => Response::error(504, "the engine did not read its files in time"),
+        }
+    }
+
+    fn set_log(&self, query: &Query) -> Response {
+        let module = query.value("module");
+        let set = log::level_of(query.value("level").unwrap_or_default())
+            .and_then(|level| self.log.set_level(level, module));
+        match set {
+            Ok(()) => {
+                let level = query.value("level").unwrap_or_default();
+                tracing::info!(level, module, "the log's level was changed");
+                let text = format!("{}: {level}\n", module.unwrap_or("all modules"));
+                let json = json!({ "module": module, "level": level });
+                inquiry::respond(query, &Shown { text, json })
+            }
+            Err(error) => Response::error(400, &error.to_string()),
         }
     }
 
@@ -149,6 +219,8 @@ impl Desk {
             ("GET", "/health") => self.health(),
             ("GET", "/status") => Response::json(&self.status()),
             ("GET", "/shards") => Response::json(&self.shards()),
+            ("POST", "/reload") => self.reload(&Query::of(request)),
+            ("POST", "/log") => self.set_log(&Query::of(request)),
             ("POST", "/drain") => {
                 self.drain_asked.store(true, Ordering::Release);
                 Response {
@@ -156,13 +228,19 @@ impl Desk {
                     ..Response::json(&json!({ "draining": true }))
                 }
             }
-            (_, "/metrics" | "/health" | "/status" | "/shards" | "/drain") => {
-                Response::error(405, "GET, and POST for /drain")
+            (_, "/metrics" | "/health" | "/status" | "/shards") => Response::error(405, "GET"),
+            (_, "/drain" | "/reload" | "/log") => Response::error(405, "POST"),
+            _ => {
+                let late = || self.with_board(|board| board.total().timer_lateness);
+                if request.method == "POST" {
+                    let query = Query::of(request);
+                    let user = self.log.identity(query.value("id").unwrap_or_default());
+                    let order = &request.path;
+                    tracing::info!(order, user, "an operator's order");
+                }
+                let answer = self.inquiry.answer(request, late);
+                answer.unwrap_or_else(|| Response::error(404, PATHS))
             }
-            _ => Response::error(
-                404,
-                "there are GET /status, /shards, /metrics, /health and POST /drain",
-            ),
         }
     }
 
@@ -175,7 +253,9 @@ impl Desk {
         Response {
             status: 200,
             content_type: metrics::CONTENT_TYPE,
-            body: self.with_board(|board| metrics::render(board.shards(), &drivers, program)),
+            body: self
+                .with_board(|board| metrics::render(board.shards(), &drivers, program))
+                .into_bytes(),
         }
     }
 

@@ -1,11 +1,13 @@
 //! A running engine: shards with their journals, made from the configuration.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
 
+use crate::admin::ask::{Line, Questions};
 use crate::admin::options::{journal_options, shard_options};
 use crate::base::surface::Location;
 use crate::base::time::Timestamp;
@@ -16,11 +18,12 @@ use crate::io::clock::Clock;
 use crate::io::driver::DriverOptions;
 use crate::io::host::{Host, HostConfig, HostError, ShardFactory};
 use crate::io::listen::ShardAddresses;
+use crate::io::recorder::Recorder;
 use crate::io::store::{Journal, Recovery};
 use crate::metrics::probe::Probe;
 use crate::selection::rules::RuleBook;
 use crate::shard::recover::Recovered;
-use crate::shard::{Order, Population, Shard, ShardSeed};
+use crate::shard::{Order, Population, Shard, ShardSeed, Tuning};
 use crate::sip::template::ProfileError;
 
 /// What a shard shows once a second.
@@ -30,6 +33,8 @@ pub struct Snapshot {
     pub probe: Probe,
     /// How much it holds.
     pub population: Population,
+    /// Next hops, and whether they are reached.
+    pub hops: Vec<(SocketAddr, bool)>,
 }
 
 /// The last snapshot of each shard, newest wins. Single producer, any reader.
@@ -83,6 +88,7 @@ struct Factory {
     config: Config,
     rules: Arc<RuleBook>,
     orders: Orders,
+    questions: Questions,
     identifier_key: [u8; 16],
     snapshots: Snapshots,
     recovered: Arc<ArrayQueue<Recovered>>,
@@ -139,13 +145,18 @@ impl ShardFactory for Factory {
         Ok((shard, journal))
     }
 
-    fn observe(&self, shard: u8, core: &mut Shard, _now: Timestamp) {
+    fn attend(&self, shard: u8, core: &mut Shard, recorder: &Recorder, now: Timestamp) -> bool {
         while let Some(order) = self.orders.take(shard) {
             core.operate(&order);
         }
+        self.questions.attend(shard, (core, recorder), now)
+    }
+
+    fn observe(&self, shard: u8, core: &mut Shard, _now: Timestamp) {
         let snapshot = Snapshot {
             probe: core.probe().clone(),
             population: core.population(),
+            hops: core.hops_reached().collect(),
         };
         self.snapshots.publish(shard, snapshot);
     }
@@ -221,6 +232,7 @@ pub struct Engine {
     /// What each shard found in its store.
     pub recovered: Vec<Recovered>,
     orders: Orders,
+    questions: Questions,
     rules: Arc<RuleBook>,
 }
 
@@ -235,6 +247,7 @@ impl Engine {
         let snapshots = Snapshots::new(config.node.shards);
         let recovered = Arc::new(ArrayQueue::new(config.node.shards));
         let orders = Orders::new(config.node.shards);
+        let questions = Questions::new(config.node.shards);
         // The edition that a shard has before is the book's of its options.
         let mut rules = rules;
         rules.follow(&RuleBook::default());
@@ -243,6 +256,7 @@ impl Engine {
             config: config.clone(),
             rules: Arc::clone(&rules),
             orders: orders.clone(),
+            questions: questions.clone(),
             identifier_key,
             snapshots: snapshots.clone(),
             recovered: Arc::clone(&recovered),
@@ -254,17 +268,42 @@ impl Engine {
             snapshots,
             recovered: found,
             orders,
+            questions,
             rules,
         })
     }
 
-    /// Puts other rules in force, in each shard within about a second. Users with mail are decided on
-    /// anew.
+    /// Puts other rules in force, in each shard between two turns. Users with mail are decided on anew.
     pub fn adopt(&mut self, rules: RuleBook) {
+        let rules = self.follow(rules);
+        self.order(&Order::Rules(rules));
+    }
+
+    /// Puts other rules and other options in force, in each shard both at once.
+    pub fn retune(&mut self, rules: RuleBook, tuning: Tuning) {
+        let rules = self.follow(rules);
+        self.order(&Order::Reload { rules, tuning });
+    }
+
+    fn follow(&mut self, rules: RuleBook) -> Arc<RuleBook> {
         let mut rules = rules;
         rules.follow(&self.rules);
         self.rules = Arc::new(rules);
-        self.orders.give(&Order::Rules(Arc::clone(&self.rules)));
+        Arc::clone(&self.rules)
+    }
+
+    fn order(&self, order: &Order) {
+        self.orders.give(order);
+        let knocker = self.host.knocker();
+        for addresses in self.host.addresses() {
+            knocker.knock(addresses.shard);
+        }
+    }
+
+    /// A line to the shards, for questions.
+    #[must_use]
+    pub fn line(&self) -> Line {
+        Line::new(self.questions.clone(), self.host.knocker())
     }
 }
 
@@ -289,6 +328,8 @@ fn host_config(config: &Config) -> HostConfig {
                 BackendKey::IoUring => Backend::IoUring,
             },
             drain_limit: std::time::Duration::from_secs(config.node.drain_s),
+            recorder_bytes: config.instruments.flight_recorder.octets(),
+            recorder_bodies: config.instruments.msrp_bodies,
             ..DriverOptions::default()
         },
     }

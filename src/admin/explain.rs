@@ -129,8 +129,6 @@ pub struct Explanation {
     pub dialects: Vec<String>,
     /// What waits.
     pub waiting: Vec<Waiting>,
-    /// Bits of the ICSIs accepted for the user.
-    pub accepted: u32,
 }
 
 /// Decides for the user of a recorded NOTIFY.
@@ -166,7 +164,6 @@ pub fn explain(inputs: &Inputs<'_>) -> Result<Explanation, ExplainError> {
         icsis: names.map(|icsi| inspect::escaped(icsi)).collect(),
         dialects: inputs.dialects.to_vec(),
         waiting: inputs.waiting.to_vec(),
-        accepted: inputs.rules.policy(user.ruling).accepted,
     })
 }
 
@@ -251,7 +248,7 @@ fn mailbox_of(inputs: &Inputs<'_>) -> Mailbox {
     mailbox
 }
 
-fn time_text(at: UnixMillis) -> String {
+pub(super) fn time_text(at: UnixMillis) -> String {
     let mut text = Vec::new();
     datetime::encode(at, &mut text);
     String::from_utf8_lossy(&text).into_owned()
@@ -298,7 +295,7 @@ impl Explanation {
         writeln!(
             out,
             "  accepted: {}",
-            self.icsi_names(self.accepted).join(" ")
+            self.icsi_names(user.accepted).join(" ")
         )?;
         match user.preference_line {
             0 => writeln!(out, "  preferences: none")?,
@@ -365,7 +362,15 @@ impl Explanation {
         if let Some(place) = device.place {
             write!(out, ", number {}", place + 1)?;
         }
-        write_until(out, device.until)
+        write_until(out, device.until)?;
+        let Some(ago) = device.last_ago else {
+            return Ok(());
+        };
+        write!(out, "  last attempt {} s ago:", ago.as_secs())?;
+        if device.last.status > 0 {
+            write!(out, " {}", device.last.status)?;
+        }
+        writeln!(out, " {} {}", device.last.code, device.note)
     }
 
     /// For programs.
@@ -387,7 +392,14 @@ impl Explanation {
                     "addressed_by": device.rule.as_str(),
                     "target": device.target,
                     "dialect": self.dialect(device),
+                    "contact": device.contact,
                     "past": device.state,
+                    "last": device.last_ago.map(|ago| json!({
+                        "ago_s": ago.as_secs(),
+                        "status": device.last.status,
+                        "code": device.last.code,
+                        "note": device.note,
+                    })),
                     "verdict": device.verdict.code(),
                     "step": step,
                     "rule": rule,
@@ -414,7 +426,7 @@ impl Explanation {
             "barred": user.ruling.policy == 1,
             "policy_line": user.policy_line,
             "preference_line": user.preference_line,
-            "accepted": self.icsi_names(self.accepted),
+            "accepted": self.icsi_names(user.accepted),
             "messages": waiting,
             "verdict": user.verdict.map(crate::selection::Verdict::code),
             "step": user.verdict.and_then(|verdict| verdict.rule().0),

@@ -40,7 +40,7 @@ pub struct Response {
     /// Value of `Content-Type`.
     pub content_type: &'static str,
     /// The body.
-    pub body: String,
+    pub body: Vec<u8>,
 }
 
 impl Response {
@@ -48,6 +48,26 @@ impl Response {
     #[must_use]
     pub fn json(body: &serde_json::Value) -> Self {
         Self::with_status(200, body)
+    }
+
+    /// 200 with text.
+    #[must_use]
+    pub fn text(body: String) -> Self {
+        Self {
+            status: 200,
+            content_type: "text/plain; charset=utf-8",
+            body: body.into_bytes(),
+        }
+    }
+
+    /// 200 with a capture file.
+    #[must_use]
+    pub const fn capture(body: Vec<u8>) -> Self {
+        Self {
+            status: 200,
+            content_type: "application/vnd.tcpdump.pcap",
+            body,
+        }
     }
 
     /// An error as JSON: what is wrong and what to do about it.
@@ -60,7 +80,7 @@ impl Response {
         Self {
             status,
             content_type: "application/json",
-            body: format!("{body}\n"),
+            body: format!("{body}\n").into_bytes(),
         }
     }
 }
@@ -172,7 +192,7 @@ fn converse(mut stream: impl Stream, handler: &dyn Handler) -> io::Result<()> {
         response.body.len(),
     );
     stream.write_all(head.as_bytes())?;
-    stream.write_all(response.body.as_bytes())?;
+    stream.write_all(&response.body)?;
     stream.flush()
 }
 
@@ -182,9 +202,11 @@ const fn reason(status: u16) -> &'static str {
         202 => "Accepted",
         404 => "Not Found",
         405 => "Method Not Allowed",
+        409 => "Conflict",
         408 => "Request Timeout",
         431 => "Request Header Fields Too Large",
         503 => "Service Unavailable",
+        504 => "Gateway Timeout",
         _ => "Bad Request",
     }
 }

@@ -98,7 +98,7 @@ const LEDGER: [Gauge; 5] = [
 /// Histograms of a shard.
 type Stage = (&'static str, &'static str, fn(&Probe) -> &Histogram);
 
-const STAGES: [Stage; 2] = [
+const STAGES: [Stage; 4] = [
     (
         "push_answer_seconds",
         "From an INVITE to the 2xx that answered it.",
@@ -108,6 +108,16 @@ const STAGES: [Stage; 2] = [
         "push_delivery_seconds",
         "From an INVITE to each delivery in its session.",
         |probe| &probe.delivery_time,
+    ),
+    (
+        "push_trigger_seconds",
+        "From when a decision is due to the INVITE that it leads to.",
+        |probe| &probe.trigger_time,
+    ),
+    (
+        "timer_lateness_seconds",
+        "How long after its moment the timer of a push fired; a tick of that is rounding.",
+        |probe| &probe.timer_lateness,
     ),
 ];
 

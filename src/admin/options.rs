@@ -20,7 +20,7 @@ use crate::push::options::{Grouping as PushGrouping, PushOptions};
 use crate::push::post::PostOptions;
 use crate::reginfo::subscription::SubscribeOptions;
 use crate::registry::{GruuPolicy, OutcomeOptions, RegistryOptions};
-use crate::shard::ShardOptions;
+use crate::shard::{ShardOptions, Tuning};
 use crate::sip::session_timer::SessionTimerOptions;
 use crate::sip::template::Profile;
 use crate::sip::transaction::TransactionOptions;
@@ -293,6 +293,18 @@ fn campaign_options(config: &Config) -> CampaignOptions {
         },
         decisions_per_turn: DECISIONS_PER_TURN,
         pushes_per_s: share_of(config.push.pace_per_s, config),
+    }
+}
+
+/// Options that a running shard takes over.
+#[must_use]
+pub fn tuning(config: &Config) -> Tuning {
+    let campaign = campaign_options(config);
+    Tuning {
+        coalesce: campaign.coalesce,
+        outcome: campaign.outcome,
+        pushes_per_s: campaign.pushes_per_s,
+        quota: post_options(config).quota,
     }
 }
 

@@ -126,6 +126,16 @@ impl Link {
         }
     }
 
+    fn memory(&self) -> usize {
+        let lane = |lane: &Lane| lane.bytes.capacity() + lane.cuts.capacity() * size_of::<u32>();
+        let trains = self.trains.iter();
+        let lanes: usize = trains
+            .map(|train| lane(&train.first) + lane(&train.last))
+            .sum();
+        let own = size_of::<Self>() + self.trains.capacity() * size_of::<Train>();
+        own + self.rx.capacity() + self.tx.capacity() + lanes
+    }
+
     fn waiting(&self) -> usize {
         self.tx.len() + self.trains.iter().map(Train::waiting).sum::<usize>()
     }
@@ -412,6 +422,31 @@ impl Outbox {
     #[must_use]
     pub const fn overflow_total(&self) -> u64 {
         self.overflow_total
+    }
+
+    /// Slots of links, open or not.
+    #[must_use]
+    pub fn slots(&self) -> u32 {
+        u32::try_from(self.links.len()).expect("at most LINKS_MAX")
+    }
+
+    /// Octets that the links of some slots own, with their buffers.
+    #[must_use]
+    pub fn memory_of(&self, slots: core::ops::Range<u32>) -> usize {
+        let end = (slots.end as usize).min(self.links.len());
+        let start = (slots.start as usize).min(end);
+        let links = self.links[start..end].iter().flatten();
+        links.map(|link| link.memory()).sum()
+    }
+
+    /// Octets of what belongs to no link: the table, buffers that wait for one, frames for other shards.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        let spare: usize = self.spare.iter().map(Vec::capacity).sum();
+        self.links.capacity() * size_of::<Option<Box<Link>>>()
+            + self.dirty.capacity() * size_of::<LinkId>()
+            + self.mesh.capacity() * size_of::<MeshFrame>()
+            + spare
     }
 
     /// All open links.

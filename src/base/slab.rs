@@ -184,6 +184,13 @@ impl<T: Default> Slab<T> {
         entry.live.then_some(Key { slot, generation })
     }
 
+    /// Octets of the slots themselves, taken or not; what values own besides is theirs to say.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.entries.capacity() * size_of::<Entry<T>>()
+            + (self.free.capacity() + self.resting.capacity()) * size_of::<u32>()
+    }
+
     /// Keys of all live elements, in slot order.
     pub fn keys(&self) -> impl Iterator<Item = Key> + '_ {
         (0u32..)

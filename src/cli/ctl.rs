@@ -11,10 +11,14 @@ use serde_json::Value;
 
 use super::{USAGE, complain, print};
 
-/// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long an answer may take: more than an engine takes to say that a shard does not answer.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// The engine answered that it is not well.
 const UNWELL: u8 = 3;
+/// The engine does not know whom it was asked about.
+const UNKNOWN: u8 = 4;
+/// A shard did not answer in time.
+const SILENT: u8 = 5;
 
 /// Where the engine answers.
 #[derive(Debug, clap::Args)]
@@ -56,6 +60,204 @@ enum Question {
     Health,
     /// Stop as with SIGTERM: no new pushes, running ones may finish.
     Drain,
+    /// Everything about one user: registration, devices, queue, pushes, and what would be decided now.
+    #[command(
+        after_help = "Examples:\n  volley ctl --config volley.toml user sip:+15551234@home.example\n  \
+                      volley ctl --config volley.toml user tel:+15551234 --json\n\
+                      Identities are shown in clear: the socket is its owner's only (mode 0600)."
+    )]
+    User {
+        /// Public identity: a sip: URI, or tel: with a + number.
+        uri: String,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Decide for one user now, and push to the devices that are selected.
+    #[command(
+        after_help = "Examples:\n  volley ctl --config volley.toml push tel:+15551234 --dry-run   who \
+                      would get one, and why not\n  volley ctl --config volley.toml push tel:+15551234\n\
+                      What a device's past forbids (backoff, quarantine) stays forbidden."
+    )]
+    Push {
+        /// Public identity: a sip: URI, or tel: with a + number.
+        uri: String,
+        /// Only say what would be decided.
+        #[arg(long)]
+        dry_run: bool,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Established sessions: device, Call-ID, state, refresher, age, octets.
+    #[command(
+        after_help = "Examples:\n  volley ctl --config volley.toml sessions --limit 100\n  \
+                      volley ctl --config volley.toml sessions --user tel:+15551234"
+    )]
+    Sessions {
+        /// Only this user's; pushes whose session is not yet there, too.
+        #[arg(long, value_name = "URI")]
+        user: Option<String>,
+        /// Most rows.
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        limit: usize,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Armed timers by kind: how many, overdue, the next; and how late timers fired.
+    Timers {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write what the flight recorders have as a capture file, for Wireshark or `volley-loadgen check`.
+    #[command(
+        after_help = "Examples:\n  volley ctl --config volley.toml trace --pcap all.pcap\n  \
+                      volley ctl --config volley.toml trace tel:+15551234 --pcap one.pcap --last 5s\n\
+                      The file has whole SIP messages, those with texts included, and is its owner's only \
+                      (mode 0600)."
+    )]
+    Trace {
+        /// Only what is about this user: a sip: or tel: URI, or a number.
+        user: Option<String>,
+        /// File to write; one that is there is replaced.
+        #[arg(long, value_name = "FILE")]
+        pcap: PathBuf,
+        /// Only the last seconds: 5s, 500ms, 2m.
+        #[arg(long, value_name = "TIME", value_parser = milliseconds_of)]
+        last: Option<u64>,
+    },
+    /// Change what the engine logs, until it stops or is told otherwise.
+    #[command(
+        after_help = "Examples:\n  volley ctl --config volley.toml log debug\n  \
+                      volley ctl --config volley.toml log warn --module figures"
+    )]
+    Log {
+        /// error, warn, info or debug.
+        level: String,
+        /// Only of this module: figures, admin::watch, glommio.
+        #[arg(long, value_name = "M")]
+        module: Option<String>,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Read the configuration and the policy again, as on SIGHUP. Names what needs a restart.
+    #[command(after_help = "Example:\n  volley ctl --config volley.toml reload\n\
+                      A mistake in a file changes nothing; file, line, key and remedy are named, and the \
+                      exit code is 2.")]
+    Reload {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Octets held in memory, by component and per session.
+    Mem {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+impl Question {
+    /// Method and path of the request.
+    fn request(&self) -> (&'static str, String) {
+        let form = |json: bool| if json { "json" } else { "text" };
+        match self {
+            Self::Status { .. } => ("GET", "/status".to_owned()),
+            Self::Shards { .. } => ("GET", "/shards".to_owned()),
+            Self::Metrics => ("GET", "/metrics".to_owned()),
+            Self::Health => ("GET", "/health".to_owned()),
+            Self::Drain => ("POST", "/drain".to_owned()),
+            Self::User { uri, json } => {
+                let id = escaped(uri);
+                ("GET", format!("/user?id={id}&format={}", form(*json)))
+            }
+            Self::Push { uri, dry_run, json } => {
+                let id = escaped(uri);
+                let dry = if *dry_run { "&dry_run=1" } else { "" };
+                ("POST", format!("/push?id={id}{dry}&format={}", form(*json)))
+            }
+            Self::Sessions { user, limit, json } => {
+                let user = user.as_ref().map(|user| format!("&user={}", escaped(user)));
+                let user = user.unwrap_or_default();
+                let form = form(*json);
+                (
+                    "GET",
+                    format!("/sessions?limit={limit}{user}&format={form}"),
+                )
+            }
+            Self::Trace { user, last, .. } => {
+                let user = user.as_ref().map(|user| format!("&user={}", escaped(user)));
+                let last = last.map(|last| format!("&last_ms={last}"));
+                let (user, last) = (user.unwrap_or_default(), last.unwrap_or_default());
+                ("GET", format!("/trace?{user}{last}"))
+            }
+            Self::Log {
+                level,
+                module,
+                json,
+            } => {
+                let module = module.as_ref().map(|m| format!("&module={}", escaped(m)));
+                let (module, form) = (module.unwrap_or_default(), form(*json));
+                let level = escaped(level);
+                ("POST", format!("/log?level={level}{module}&format={form}"))
+            }
+            Self::Reload { json } => ("POST", format!("/reload?format={}", form(*json))),
+            Self::Timers { json } => ("GET", format!("/timers?format={}", form(*json))),
+            Self::Mem { json } => ("GET", format!("/mem?format={}", form(*json))),
+        }
+    }
+}
+
+/// Milliseconds of a time with its unit.
+fn milliseconds_of(text: &str) -> Result<u64, String> {
+    let end = text.find(|c: char| !c.is_ascii_digit());
+    let (number, unit) = text.split_at(end.unwrap_or(text.len()));
+    let factor = match unit {
+        "ms" => 1,
+        "s" | "" => 1000,
+        "m" => 60_000,
+        _ => return Err("write 5s, 500ms or 2m".to_owned()),
+    };
+    let number: u64 = number.parse().map_err(|_| "no number".to_owned())?;
+    number
+        .checked_mul(factor)
+        .ok_or_else(|| "far too long".to_owned())
+}
+
+/// Writes a capture for its owner only.
+fn save(path: &Path, bytes: &[u8]) -> ExitCode {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    match options
+        .open(path)
+        .and_then(|mut file| file.write_all(bytes))
+    {
+        Ok(()) => {
+            print(&format!("{}: {} octets\n", path.display(), bytes.len()));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            complain(&format!("{}: cannot be written: {error}", path.display()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A value as it stands in a query.
+fn escaped(value: &str) -> String {
+    let mut text = String::with_capacity(value.len());
+    for byte in value.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            text.push(char::from(byte));
+        } else {
+            text.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    text
 }
 
 /// Arguments of `top`.
@@ -72,7 +274,12 @@ pub(super) struct Top {
 }
 
 /// An answer: status and body.
-type Answer = (u16, String);
+type Answer = (u16, Vec<u8>);
+
+/// What octets say.
+fn text_of(body: &[u8]) -> String {
+    String::from_utf8_lossy(body).into_owned()
+}
 
 impl Place {
     fn socket(&self) -> Result<PathBuf, ExitCode> {
@@ -99,29 +306,46 @@ impl Ctl {
             Ok(socket) => socket,
             Err(code) => return code,
         };
-        let (method, path) = match self.question {
-            Question::Status { .. } => ("GET", "/status"),
-            Question::Shards { .. } => ("GET", "/shards"),
-            Question::Metrics => ("GET", "/metrics"),
-            Question::Health => ("GET", "/health"),
-            Question::Drain => ("POST", "/drain"),
-        };
-        let (status, body) = match ask(&socket, method, path) {
+        let (method, path) = self.question.request();
+        let (status, body) = match ask(&socket, method, &path) {
             Ok(answer) => answer,
             Err(error) => {
                 complain(&error);
                 return ExitCode::FAILURE;
             }
         };
+        if let (Question::Trace { pcap, .. }, 200) = (&self.question, status) {
+            return save(pcap, &body);
+        }
+        let body = text_of(&body);
         let text = match (&self.question, serde_json::from_str::<Value>(&body)) {
             (Question::Status { json: false }, Ok(value)) => status_text(&value),
             (Question::Shards { json: false }, Ok(value)) => shards_text(&value),
             _ => body,
         };
-        print(&text);
+        if (200..300).contains(&status) {
+            print(&text);
+            return ExitCode::SUCCESS;
+        }
+        self.refused(status, &text)
+    }
+}
+
+impl Ctl {
+    /// The engine has an answer that is none: shown as a sentence, but for the old questions, whose
+    /// whole answer was always shown.
+    fn refused(&self, status: u16, body: &str) -> ExitCode {
+        let json = serde_json::from_str::<Value>(body).unwrap_or_default();
+        match (&self.question, json.get("error").and_then(Value::as_str)) {
+            (Question::Health | Question::Status { .. } | Question::Shards { .. }, _)
+            | (_, None) => print(body),
+            (_, Some(error)) => complain(error),
+        }
         match status {
-            200..300 => ExitCode::SUCCESS,
+            400 => ExitCode::from(USAGE),
+            404 => ExitCode::from(UNKNOWN),
             503 => ExitCode::from(UNWELL),
+            504 => ExitCode::from(SILENT),
             _ => ExitCode::FAILURE,
         }
     }
@@ -142,7 +366,7 @@ impl Top {
         let mut looks = 0;
         loop {
             let status = match ask(&socket, "GET", "/status").and_then(|(_, body)| {
-                serde_json::from_str::<Value>(&body).map_err(|error| error.to_string())
+                serde_json::from_slice::<Value>(&body).map_err(|error| error.to_string())
             }) {
                 Ok(status) => status,
                 Err(error) => {
@@ -152,7 +376,7 @@ impl Top {
             };
             let shards = ask(&socket, "GET", "/shards")
                 .ok()
-                .and_then(|(_, body)| serde_json::from_str::<Value>(&body).ok())
+                .and_then(|(_, body)| serde_json::from_slice::<Value>(&body).ok())
                 .unwrap_or_default();
             let mut text = String::new();
             if redraws {
@@ -185,10 +409,10 @@ fn ask(socket: &Path, method: &str, path: &str) -> Result<Answer, String> {
     stream.write_all(request.as_bytes()).map_err(fail)?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).map_err(fail)?;
-    let text = String::from_utf8_lossy(&bytes);
-    let parsed = text.split_once("\r\n\r\n").and_then(|(head, body)| {
-        let status = head.split(' ').nth(1)?.parse().ok()?;
-        Some((status, body.to_owned()))
+    let parsed = memchr::memmem::find(&bytes, b"\r\n\r\n").and_then(|end| {
+        let (head, body) = bytes.split_at(end);
+        let status = text_of(head).split(' ').nth(1)?.parse().ok()?;
+        Some((status, body[4..].to_vec()))
     });
     parsed.ok_or_else(|| format!("{}: what answers there is no engine", socket.display()))
 }

@@ -58,8 +58,11 @@ enum Command {
     Config(ConfigCommand),
     /// Ask a running engine, or tell it to drain.
     #[command(
-        after_help = "Exit codes: 0 answered, 1 no engine answers, 2 wrong usage, 3 the engine is \
-                            draining or not well (health)."
+        after_help = "Examples:\n  volley ctl --config volley.toml status\n  volley ctl --socket \
+                      /run/volley/admin.sock user tel:+15551234\n\
+                      Exit codes: 0 answered, 1 no engine answers or nothing is recorded, 2 wrong usage or a mistake in a \
+                      file that was read again, 3 the engine is draining \
+                      or not well (health), 4 no such user, 5 a shard did not answer in time."
     )]
     Ctl(ctl::Ctl),
     /// Rates, latencies and shards of a running engine, again and again.

@@ -1,18 +1,21 @@
 //! `volley run`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::iterator::Signals;
-use volley::admin::api::Desk;
+use volley::admin::api::{Desk, Reload};
+use volley::admin::dump::{self, Dumps};
 use volley::admin::engine::Engine;
-use volley::admin::report;
+use volley::admin::log::{Form, Log};
+use volley::admin::watch::Watch;
+use volley::admin::{reload, report};
 use volley::config::Config;
-use volley::config::file::Backend;
+use volley::config::file::{Backend, Level};
 
 use super::lifeline::when_input_ends;
 use super::{USAGE, complain, print};
@@ -29,9 +32,12 @@ pub(super) struct Run {
     /// A JSON line of all counters a second on standard output.
     #[arg(long)]
     json: bool,
-    /// Print nothing but errors.
+    /// Log nothing but errors.
     #[arg(long, short)]
     quiet: bool,
+    /// How lines on standard error look.
+    #[arg(long, value_name = "FORM", value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
     /// Stop as with SIGTERM when standard input ends: for a parent that must not be outlived.
     #[arg(long)]
     lifeline: bool,
@@ -40,7 +46,40 @@ pub(super) struct Run {
     backend: Option<Backend>,
 }
 
+/// How lines on standard error look.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum LogFormat {
+    /// Time, level, module, text.
+    Text,
+    /// A JSON object a line.
+    Json,
+    /// A priority that journald understands, and the text.
+    JournaldPrefix,
+}
+
+impl From<LogFormat> for Form {
+    fn from(format: LogFormat) -> Self {
+        match format {
+            LogFormat::Text => Self::Text,
+            LogFormat::Json => Self::Json,
+            LogFormat::JournaldPrefix => Self::JournaldPrefix,
+        }
+    }
+}
+
 impl Run {
+    fn log(&self, config: &Config) -> Log {
+        let instruments = &config.instruments;
+        let level = if self.quiet {
+            Level::Error
+        } else {
+            instruments.log_level
+        };
+        let log = Log::new(self.log_format.into(), level, instruments.log_identities);
+        log.install();
+        log
+    }
+
     pub(super) fn main(&self) -> ExitCode {
         let mut config = match volley::config::load(&self.config) {
             Ok(config) => config,
@@ -59,13 +98,14 @@ impl Run {
         if let Some(backend) = self.backend {
             config.node.backend = backend;
         }
-        let signals = match Signals::new([SIGTERM, SIGINT, SIGHUP]) {
+        let signals = match Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR2]) {
             Ok(signals) => signals,
             Err(error) => {
                 complain(&format!("signals cannot be caught: {error}"));
                 return ExitCode::FAILURE;
             }
         };
+        let log = self.log(&config);
         let engine = match Engine::start(&config, rules) {
             Ok(engine) => engine,
             Err(error) => {
@@ -86,7 +126,7 @@ impl Run {
                 return ExitCode::FAILURE;
             }
         }
-        let desk = Arc::new(Desk::new(&engine));
+        let desk = Arc::new(Desk::new(&engine, &config, log.clone()));
         let places = match desk.open(&config) {
             Ok(places) => places,
             Err(error) => {
@@ -99,24 +139,45 @@ impl Run {
         if self.json {
             print(&format!("{}\n", report::ready_json(&engine, &places)));
         }
-        if !self.quiet {
-            if let Some(line) = report::fallback(&engine) {
-                complain(&line);
-            }
-            complain(&report::ready(&engine, &places));
+        if let Some(line) = report::fallback(&engine) {
+            tracing::warn!("{line}");
         }
-        let code = self.serve(&config, engine, &desk, signals, &orphaned);
+        tracing::info!("{}", report::ready(&engine, &places));
+        let running = Running {
+            path: &self.config,
+            json: self.json,
+            config,
+            log,
+            desk: &desk,
+            dumps: Dumps::default(),
+            watch: Watch::default(),
+        };
+        let code = running.serve(engine, signals, &orphaned);
         if let Some(socket) = places.socket {
             let _ = std::fs::remove_file(socket);
         }
         code
     }
+}
 
+/// An engine that serves, as the main thread sees it.
+struct Running<'a> {
+    /// The configuration file.
+    path: &'a Path,
+    /// A JSON line of all counters a second.
+    json: bool,
+    /// What holds.
+    config: Config,
+    log: Log,
+    desk: &'a Desk,
+    dumps: Dumps,
+    watch: Watch,
+}
+
+impl Running<'_> {
     fn serve(
-        &self,
-        config: &Config,
+        mut self,
         mut engine: Engine,
-        desk: &Desk,
         mut signals: Signals,
         orphaned: &AtomicBool,
     ) -> ExitCode {
@@ -124,78 +185,113 @@ impl Run {
         let mut stopping = false;
         loop {
             pause(LOOK);
-            let mut ends = orphaned.load(Ordering::Relaxed) || desk.is_drain_asked();
+            let mut ends = orphaned.load(Ordering::Relaxed) || self.desk.is_drain_asked();
             for signal in signals.pending() {
-                if signal == SIGHUP {
-                    reread(config, &mut engine);
-                } else {
-                    ends = true;
+                match signal {
+                    SIGHUP => drop(self.reload(&mut engine)),
+                    SIGUSR2 => self.dump("on a signal"),
+                    _ => ends = true,
                 }
             }
+            while let Some(asker) = self.desk.take_reload() {
+                let _ = asker.try_send(self.reload(&mut engine));
+            }
             if ends {
-                if !self.quiet {
-                    complain("stopping: no new pushes, running ones may finish");
-                }
+                tracing::info!("stopping: no new pushes, running ones may finish");
                 stopping = true;
                 stop.stop();
             } else if engine.host.is_stopping() {
                 // Nobody asked: a shard has ended, and with it all of them.
                 break;
             }
-            desk.with_board(|board| {
-                let moved = board.update(&engine.snapshots);
-                if moved && self.json {
-                    print(&format!("{}\n", board.json(&engine.host.counters())));
-                } else if moved && !self.quiet {
-                    complain(&board.line());
-                }
-            });
+            self.look(&engine);
             if stopping {
                 break;
             }
         }
+        self.end(engine, stopping)
+    }
+
+    /// Shows what the shards have shown since the last look.
+    fn look(&mut self, engine: &Engine) {
+        let counters = engine.host.counters();
+        let (watch, json) = (&mut self.watch, self.json);
+        let moved = self.desk.with_board(|board| {
+            let moved = board.update(&engine.snapshots);
+            if moved && json {
+                print(&format!("{}\n", board.json(&counters)));
+            } else if moved {
+                tracing::info!(target: "volley::figures", "{}", board.line());
+            }
+            watch.look(board.shards(), &counters);
+            moved.then(|| board.total().trigger_time)
+        });
+        let Some(trigger_time) = moved else { return };
+        let objective = self.config.instruments.objective_trigger_to_invite_ms;
+        let late = self
+            .dumps
+            .breach(&trigger_time, Duration::from_millis(objective));
+        if let Some(late) = late {
+            tracing::warn!(late, objective_ms = objective, "INVITEs left late");
+            if self.config.instruments.dump_dir.is_some() {
+                self.dump("because of late INVITEs");
+            }
+        }
+    }
+
+    fn dump(&self, why: &str) {
+        let directory = self.config.instruments.dump_dir.as_deref();
+        match dump::write(self.desk.inquiry(), directory) {
+            Ok(path) => tracing::info!(file = %path.display(), "flight recorder dumped {why}"),
+            Err(error) => tracing::error!("the flight recorder could not be dumped {why}: {error}"),
+        }
+    }
+
+    /// Puts the files in force as they are now. A mistake in them changes nothing.
+    fn reload(&mut self, engine: &mut Engine) -> Reload {
+        let before = self.config.instruments.clone();
+        match reload::reload(self.path, &mut self.config, engine) {
+            Ok(done) => {
+                let now = &self.config.instruments;
+                self.log.set_identities(now.log_identities);
+                // A level that was set by an order stays, unless the file has another one than before.
+                if now.log_level != before.log_level {
+                    let _ = self.log.set_level(now.log_level, None);
+                }
+                tracing::info!("{}: read again, {}", self.path.display(), done.text());
+                Ok(done)
+            }
+            Err(error) => {
+                tracing::error!("everything stays as it was: {error}");
+                Err(format!("everything stays as it was: {error}"))
+            }
+        }
+    }
+
+    fn end(self, engine: Engine, stopping: bool) -> ExitCode {
         let snapshots = engine.snapshots.clone();
         let stats = engine.host.stats().to_vec();
         let ended = engine.host.join();
-        desk.with_board(|board| {
+        self.desk.with_board(|board| {
             board.absorb(&snapshots);
             if self.json {
                 let counters: Vec<_> = stats.iter().map(|stats| stats.read()).collect();
                 print(&format!("{}\n", board.json(&counters)));
-            } else if !self.quiet {
-                complain(&format!("stopped: {}", board.line()));
+            } else {
+                tracing::info!("stopped: {}", board.line());
             }
         });
         match ended {
             Ok(()) if stopping => ExitCode::SUCCESS,
             Ok(()) => {
-                complain("a shard ended although nobody asked it to; all are stopped");
+                tracing::error!("a shard ended although nobody asked it to; all are stopped");
                 ExitCode::FAILURE
             }
             Err(error) => {
-                complain(&error.to_string());
+                tracing::error!("{error}");
                 ExitCode::FAILURE
             }
         }
-    }
-}
-
-/// Puts the policy file in force as it is now. One with a mistake changes nothing.
-fn reread(config: &Config, engine: &mut Engine) {
-    let Some(path) = &config.selection.policy else {
-        complain("SIGHUP: selection.policy names no file, so there is nothing to read again");
-        return;
-    };
-    match volley::config::policy::load(config) {
-        Ok(rules) => {
-            let (overrides, preferences) = rules.counts();
-            engine.adopt(rules);
-            complain(&format!(
-                "{}: in force, with {overrides} overrides and {preferences} preferences",
-                path.display()
-            ));
-        }
-        Err(error) => complain(&format!("the rules stay as they were: {error}")),
     }
 }
 

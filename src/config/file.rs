@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::base::limits;
 use crate::config::error::Problem;
@@ -13,8 +13,11 @@ use crate::push::hops::SETS_MAX;
 use crate::push::large::LARGE_BYTES_MAX;
 use crate::registry::features::ICSIS_MAX;
 
+/// Largest flight recorder of a shard.
+const RECORDER_BYTES_MAX: u64 = 1 << 30;
+
 /// The whole file. Every section and key has a default except the addresses of the SIP core.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Threads and placement.
@@ -45,13 +48,16 @@ pub struct Config {
     /// What operators look at.
     #[serde(default)]
     pub admin: Admin,
+    /// What support engineers look at.
+    #[serde(default)]
+    pub instruments: Instruments,
     /// Handset dialects beside the built-in ones.
     #[serde(default)]
     pub dialect: Vec<Dialect>,
 }
 
 /// `[node]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Node {
     /// Shards, one thread each.
@@ -76,7 +82,7 @@ impl Default for Node {
 }
 
 /// `[admin]`
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Admin {
     /// Unix socket for `volley ctl`; default: `admin.sock` in the store's directory.
@@ -85,8 +91,100 @@ pub struct Admin {
     pub metrics: Option<SocketAddr>,
 }
 
+/// `[instruments]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Instruments {
+    /// Octets of each shard's flight recorder; 0 is none.
+    pub flight_recorder: Size,
+    /// The recorder keeps bodies of MSRP, too: what people say to each other.
+    pub msrp_bodies: bool,
+    /// Longest time from a trigger to its INVITE, milliseconds; one that takes longer is a reason to dump
+    /// the recorders. 0 is none.
+    pub objective_trigger_to_invite_ms: u64,
+    /// Where recorders are dumped to on SIGUSR2, and when an objective is missed; nowhere without it. A
+    /// relative path is taken from the directory of the configuration file.
+    pub dump_dir: Option<PathBuf>,
+    /// What is logged: `error`, `warn`, `info` or `debug`.
+    pub log_level: Level,
+    /// Identities stand in logs as they are, and not as short digests.
+    pub log_identities: bool,
+}
+
+impl Default for Instruments {
+    fn default() -> Self {
+        Self {
+            flight_recorder: Size(4 << 20),
+            msrp_bodies: false,
+            objective_trigger_to_invite_ms: 0,
+            dump_dir: None,
+            log_level: Level::Info,
+            log_identities: false,
+        }
+    }
+}
+
+/// How much is logged: each level with those before it.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// Something does not work.
+    Error,
+    /// Something may not work for long.
+    Warn,
+    /// What an operator wants to know of a healthy engine.
+    #[default]
+    Info,
+    /// What whoever looks for a fault wants to know.
+    Debug,
+}
+
+/// Octets, written as `"4 MiB"`, `"512 KiB"`, `"1 GiB"` or a bare number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Size(pub u64);
+
+impl Size {
+    /// The octets.
+    #[must_use]
+    pub fn octets(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+
+    fn read(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let end = text.find(|c: char| !c.is_ascii_digit());
+        let (number, unit) = text.split_at(end.unwrap_or(text.len()));
+        let shift = match unit.trim() {
+            "" | "B" => 0,
+            "KiB" => 10,
+            "MiB" => 20,
+            "GiB" => 30,
+            _ => return None,
+        };
+        let number: u64 = number.parse().ok()?;
+        number.checked_mul(1 << shift).map(Self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Number(u64),
+            Text(String),
+        }
+        let size = match Written::deserialize(deserializer) {
+            Ok(Written::Number(number)) => Some(Self(number)),
+            Ok(Written::Text(text)) => Self::read(&text),
+            Err(_) => None,
+        };
+        size.ok_or_else(|| serde::de::Error::custom("no size: write \"4 MiB\", \"512 KiB\" or 0"))
+    }
+}
+
 /// Transport towards the SIP core.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Transport {
     /// The default: our INVITE is longer than 1300 octets (RFC 3261 section 18.1.1).
@@ -97,7 +195,7 @@ pub enum Transport {
 }
 
 /// What the shards run on.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 #[value(rename_all = "snake_case")]
 pub enum Backend {
@@ -123,7 +221,7 @@ impl Backend {
 }
 
 /// Trains of datagrams.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Trains {
     /// Where the kernel can, found by trying at the start.
@@ -134,7 +232,7 @@ pub enum Trains {
 }
 
 /// One entry of `sip.next_hops`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct NextHop {
     /// Where it listens.
@@ -157,7 +255,7 @@ const fn default_weight() -> u16 {
 }
 
 /// One entry of `sip.scscf`: an S-CSCF whose users are reached by hops of its own.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scscf {
     /// `host` or `host:port` by which it names itself in third-party REGISTERs.
@@ -177,7 +275,7 @@ const fn default_inflight() -> u32 {
 }
 
 /// `[sip]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sip {
     /// The well-known address; shard ports follow it.
@@ -241,7 +339,7 @@ const fn default_t1() -> u64 {
 }
 
 /// `[identity]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Identity {
     /// Our URI in IMDN-Record-Route headers; default: none is added.
@@ -278,7 +376,7 @@ fn default_release() -> String {
 }
 
 /// `push.grouping`
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Grouping {
     /// One session for each conversation, one after the other.
@@ -291,7 +389,7 @@ pub enum Grouping {
 }
 
 /// `push.goal`
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Goal {
     /// One device has it.
@@ -304,7 +402,7 @@ pub enum Goal {
 }
 
 /// `dialect.setup`
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OfferSetup {
     /// We connect.
@@ -315,7 +413,7 @@ pub enum OfferSetup {
 
 /// `[[dialect]]`: pushes to some handsets look otherwise. A name that is built in changes that one; keys
 /// that are absent are as in `like`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Dialect {
     /// Its name.
@@ -358,7 +456,7 @@ pub struct Dialect {
 }
 
 /// `[push]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Push {
     /// Session-Expires, seconds; 0 asks for no session timer.
@@ -410,7 +508,7 @@ impl Default for Push {
 }
 
 /// `[msrp]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Msrp {
     /// Where phones connect; shard n listens n ports higher.
@@ -435,7 +533,7 @@ impl Default for Msrp {
 }
 
 /// `selection.gruu`
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Gruu {
     /// Only a public GRUU from the NOTIFY.
@@ -450,7 +548,7 @@ pub enum Gruu {
 }
 
 /// `[selection]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Selection {
     /// Rules of provider and users, a file of its own that is read again on SIGHUP; a relative path
@@ -488,7 +586,7 @@ impl Default for Selection {
 }
 
 /// `[subscription]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Subscription {
     /// Expires of SUBSCRIBE, seconds.
@@ -516,7 +614,7 @@ impl Default for Subscription {
 }
 
 /// `store.on_damage`
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnDamage {
     /// Do not start while acknowledged records cannot be read.
@@ -527,7 +625,7 @@ pub enum OnDamage {
 }
 
 /// `[store]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Store {
     /// Directory; one sub-directory per shard.
@@ -595,7 +693,7 @@ impl Default for Store {
 }
 
 /// `[limits]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Users a shard knows at a time.
@@ -653,6 +751,13 @@ impl Config {
                  (RFC 3261 section 18.1.1)"
                     .to_owned(),
                 "set sip.path_mtu to the path MTU towards the core, or use transport = \"tcp\"",
+            );
+        }
+        if self.instruments.flight_recorder.0 > RECORDER_BYTES_MAX {
+            return problem(
+                "instruments.flight_recorder",
+                format!("{} octets are too many", self.instruments.flight_recorder.0),
+                "use at most \"1 GiB\" for each shard",
             );
         }
         self.check_services()?;

@@ -19,8 +19,14 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
     let text =
         std::fs::read_to_string(path).map_err(|error| ConfigError::unreadable(path, &error))?;
     let mut config = parse(path, &text)?;
-    if let (Some(policy), Some(directory)) = (&mut config.selection.policy, path.parent()) {
-        *policy = directory.join(&*policy);
+    let paths = [
+        &mut config.selection.policy,
+        &mut config.instruments.dump_dir,
+    ];
+    for written in paths.into_iter().flatten() {
+        if let Some(directory) = path.parent() {
+            *written = directory.join(&*written);
+        }
     }
     Ok(config)
 }

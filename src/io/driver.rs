@@ -37,6 +37,7 @@ use super::mesh::Mesh;
 use super::names::{Answers, Asker};
 use super::park::{Parker, breathe};
 use super::poll::PollRing;
+use super::recorder::Recorder;
 use super::ring::{Completion, DATAGRAM_GROUP, Kind, SLOTS_MAX, STREAM_GROUP, Token};
 use super::stats::{Counters, DriverStats};
 use super::sys::{DATAGRAM_HEADROOM, RawRing};
@@ -47,6 +48,8 @@ pub use super::stores::{NullStore, StoreDriver};
 
 /// Completions handled in one turn before outputs are drained.
 const REAP_BATCH: usize = 512;
+/// A turn that took this long is slow.
+const SLOW_TURN: Duration = Duration::from_millis(10);
 /// Octets received that end a turn's batch: what a turn reads and writes should fit the caches.
 const REAP_BYTES: usize = 64 * 1024;
 /// Mesh frames taken from one shard in one turn.
@@ -100,6 +103,10 @@ pub struct DriverOptions {
     pub backend: Backend,
     /// How long to wait in the ring before parking in the executor.
     pub wait_before_park: Duration,
+    /// Octets of the flight recorder; 0 is none.
+    pub recorder_bytes: usize,
+    /// It keeps bodies of MSRP, too.
+    pub recorder_bodies: bool,
 }
 
 impl Default for DriverOptions {
@@ -118,6 +125,8 @@ impl Default for DriverOptions {
             drain_limit: Duration::from_secs(10),
             backend: Backend::Auto,
             wait_before_park: Duration::from_micros(50),
+            recorder_bytes: 0,
+            recorder_bodies: false,
         }
     }
 }
@@ -128,6 +137,17 @@ pub(super) struct Shared {
     pub mesh: Mesh,
     pub answers: Answers,
     pub stop: AtomicBool,
+    /// Somebody outside wants a word with the shard of this place.
+    pub asked: Vec<AtomicBool>,
+}
+
+/// Why a driver shows its core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Occasion {
+    /// Somebody asked for it.
+    Asked,
+    /// About a second has passed.
+    Tick,
 }
 
 /// A listener of the driver.
@@ -149,6 +169,7 @@ pub(super) struct Driver<C, S> {
     pub(super) now: Timestamp,
     pub(super) counters: Counters,
     pub(super) pool: TxPool,
+    pub(super) recorder: Recorder,
     /// Received buffers the core had no room for, in order.
     deferred: VecDeque<Completion>,
     scratch: Vec<Completion>,
@@ -176,6 +197,8 @@ pub(super) struct Driver<C, S> {
     shard: usize,
     next_tick: Timestamp,
     wall_due: bool,
+    /// The last turn found something to do.
+    busy: bool,
     breathed: Timestamp,
     drain_until: Option<Timestamp>,
 }
@@ -224,6 +247,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             now: clock.now(),
             counters: Counters::default(),
             pool: TxPool::default(),
+            recorder: Recorder::new(options.recorder_bytes, options.recorder_bodies),
             deferred: VecDeque::new(),
             scratch: Vec::with_capacity(REAP_BATCH),
             due: Vec::new(),
@@ -246,6 +270,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             shard,
             next_tick: Timestamp::ZERO,
             wall_due: true,
+            busy: false,
             breathed: Timestamp::ZERO,
             drain_until: None,
         };
@@ -274,10 +299,11 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
     }
 
     /// Runs until the core has drained after a stop, or the drain took too long. `observe` sees
-    /// the core about once a second and at the end.
+    /// the core between two turns, about once a second and at the end, and when it was asked for; true
+    /// asks again.
     pub(super) async fn run(
         mut self,
-        mut observe: impl FnMut(&mut C, Timestamp),
+        mut observe: impl FnMut(&mut C, &Recorder, Timestamp, Occasion) -> bool,
     ) -> io::Result<()> {
         let wake = self
             .shared
@@ -292,9 +318,16 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         let waker = poll_fn(|context| Poll::Ready(context.waker().clone())).await;
         self.store.set_waker(waker);
         loop {
-            let progress = self.turn()?;
+            let mut progress = self.turn()?;
             if self.wall_due {
-                observe(&mut self.core, self.now);
+                observe(&mut self.core, &self.recorder, self.now, Occasion::Tick);
+            }
+            if self.take_asked() {
+                // What an order leads to leaves with the next turn.
+                progress = Progress::Some;
+                if observe(&mut self.core, &self.recorder, self.now, Occasion::Asked) {
+                    self.shared.asked[self.shard].store(true, Ordering::Relaxed);
+                }
             }
             if self.is_finished() {
                 break;
@@ -310,7 +343,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             }
         }
         self.tear_down()?;
-        observe(&mut self.core, self.now);
+        observe(&mut self.core, &self.recorder, self.now, Occasion::Tick);
         self.publish();
         self.shared.mesh.wake(self.shard).force();
         parker.finish().await;
@@ -327,7 +360,9 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         }
         let mut reaped = core::mem::take(&mut self.scratch);
         self.ring.reap(&mut reaped, REAP_BATCH, REAP_BYTES);
-        self.now = self.clock.now();
+        let before = core::mem::replace(&mut self.now, self.clock.now());
+        let slow = self.busy && self.now.since(before) >= SLOW_TURN;
+        self.counters.slow_turns += u64::from(slow);
         if self.now >= self.next_tick {
             self.tick();
         } else {
@@ -352,6 +387,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         if any || readable || due {
             progress = Progress::Some;
         }
+        self.busy = progress == Progress::Some;
         if self.counters.turns.is_multiple_of(PUBLISH_TURNS) {
             self.publish();
         }
@@ -456,6 +492,13 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             self.core.handle(self.now, Input::Stored(&self.done));
         }
         true
+    }
+
+    /// Whether somebody asked since the last turn: one relaxed load when nobody did.
+    #[inline]
+    fn take_asked(&self) -> bool {
+        let asked = &self.shared.asked[self.shard];
+        asked.load(Ordering::Relaxed) && asked.swap(false, Ordering::Acquire)
     }
 
     fn check_stop(&mut self) -> bool {
@@ -646,7 +689,8 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         let stop = self.drain_until.is_none() && self.shared.stop.load(Ordering::Acquire);
         let frames = !self.shared.mesh.is_empty_for(self.shard)
             || !self.shared.answers.is_empty_for(self.shard);
-        if !self.ring.has_completions() && !stop && !frames {
+        let asked = self.shared.asked[self.shard].load(Ordering::Relaxed);
+        if !self.ring.has_completions() && !stop && !frames && !asked {
             self.counters.parks += 1;
             parker.park(deadline.since(self.clock.now())).await;
         }

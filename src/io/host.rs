@@ -19,12 +19,13 @@ use crate::base::surface::Core;
 use crate::base::time::Timestamp;
 
 use super::backend::{self, Backend, Choice};
-use super::driver::{Driver, DriverOptions, NullStore, Shared, StoreDriver};
+use super::driver::{Driver, DriverOptions, NullStore, Occasion, Shared, StoreDriver};
 use super::exec;
 use super::listen::{BindError, Plan, ShardAddresses, ShardSockets};
 use super::mesh::Mesh;
 use super::names::{self, Answers, Asker};
 use super::pin::Pinning;
+use super::recorder::Recorder;
 use super::ring;
 use super::stats::{Counters, DriverStats};
 use super::sys::RawRing;
@@ -73,6 +74,19 @@ pub trait ShardFactory: Send + Sync + 'static {
     /// Looks at the core about once a second and once at the end: the place to publish a snapshot.
     fn observe(&self, shard: u8, core: &mut Self::Core, now: Timestamp) {
         let _ = (shard, core, now);
+    }
+
+    /// Somebody knocked: the place to answer questions, between two turns and with little work. True
+    /// when more wait.
+    fn attend(
+        &self,
+        shard: u8,
+        core: &mut Self::Core,
+        recorder: &Recorder,
+        now: Timestamp,
+    ) -> bool {
+        let _ = (shard, core, recorder, now);
+        false
     }
 }
 
@@ -192,6 +206,23 @@ impl StopHandle {
     }
 }
 
+/// Makes shards attend to who asks; see [`ShardFactory::attend`]. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Knocker(Arc<Shared>);
+
+impl Knocker {
+    /// Lets `shard` attend after its turn, and wakes it if it rests. What it shall find must be there
+    /// before.
+    ///
+    /// # Panics
+    /// When there is no such shard.
+    pub fn knock(&self, shard: u8) {
+        let shard = usize::from(shard);
+        self.0.asked[shard].store(true, Ordering::Release);
+        self.0.mesh.wake(shard).notify();
+    }
+}
+
 /// The running shards.
 #[derive(Debug)]
 pub struct Host {
@@ -225,6 +256,7 @@ impl Host {
             mesh: Mesh::new(config.shards)?,
             answers: Answers::new(config.shards),
             stop: AtomicBool::new(false),
+            asked: (0..config.shards).map(|_| AtomicBool::new(false)).collect(),
         });
         let mut host = Self {
             addresses: sockets.iter().map(|shard| shard.addresses).collect(),
@@ -348,6 +380,12 @@ impl Host {
         StopHandle(Arc::clone(&self.shared))
     }
 
+    /// A handle that makes shards attend.
+    #[must_use]
+    pub fn knocker(&self) -> Knocker {
+        Knocker(Arc::clone(&self.shared))
+    }
+
     /// Waits until every shard has ended.
     ///
     /// # Errors
@@ -455,7 +493,13 @@ impl<F: ShardFactory> Job<F> {
         drop(self.ready);
         let factory = self.factory;
         driver
-            .run(|core, now| factory.observe(shard, core, now))
+            .run(|core, recorder, now, occasion| match occasion {
+                Occasion::Asked => factory.attend(shard, core, recorder, now),
+                Occasion::Tick => {
+                    factory.observe(shard, core, now);
+                    false
+                }
+            })
             .await?;
         Ok(())
     }

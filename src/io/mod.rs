@@ -16,6 +16,7 @@ pub mod listen;
 pub mod mesh;
 mod names;
 pub mod pin;
+pub mod recorder;
 pub mod stats;
 pub mod store;
 pub mod trains;

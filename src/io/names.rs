@@ -135,6 +135,7 @@ mod tests {
 
     fn shared() -> Arc<Shared> {
         Arc::new(Shared {
+            asked: vec![AtomicBool::new(false)],
             mesh: Mesh::new(2).unwrap(),
             answers: Answers::new(2),
             stop: AtomicBool::new(false),

@@ -12,6 +12,7 @@ use crate::base::time::Timestamp;
 use super::driver::{Driver, StoreDriver};
 use super::links::{Phase, is_inbound};
 use super::listen::ShardAddresses;
+use super::recorder::Event;
 use super::ring::{Completion, Kind, Token};
 use super::sys;
 
@@ -103,13 +104,21 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         if !completion.more {
             link.receiving = false;
         }
-        let phase = link.phase;
+        let (phase, kind, peer) = (link.phase, link.kind, link.peer);
         let octets = usize::try_from(completion.result).unwrap_or(0);
         if let (Some(buffer), true) = (completion.buffer, octets > 0) {
             self.counters.rx_bytes += octets as u64;
             if phase == Phase::Open && !link.close_wanted {
                 let group = completion.token.kind.group();
                 let bytes = self.ring.received(group, buffer, octets);
+                let event = Event {
+                    at: self.now,
+                    link: id,
+                    kind,
+                    peer,
+                    outgoing: false,
+                };
+                self.recorder.record(&event, bytes);
                 self.core.handle(self.now, Input::Bytes { link: id, bytes });
             }
         }
@@ -183,6 +192,14 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         }
         link.sending = true;
         self.sends_in_flight += 1;
+        let event = Event {
+            at: self.now,
+            link: id,
+            kind: link.kind,
+            peer: link.peer,
+            outgoing: true,
+        };
+        self.recorder.record(&event, &buffer.bytes);
         let token = Token::new(Kind::Send, id.slot, id.generation);
         self.ring.send(link.fd(), token, buffer);
         if link.phase == Phase::Open {

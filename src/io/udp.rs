@@ -8,6 +8,7 @@ use crate::base::surface::{Core, Input, LinkEvent, LinkId, LinkKind, TxBuf};
 use super::driver::{Driver, StoreDriver};
 use super::links::Phase;
 use super::listen::DatagramSocket;
+use super::recorder::Event;
 use super::ring::Completion;
 use super::sys;
 use super::trains::{Run, TRAIN_DATAGRAMS_MAX, refuses_trains};
@@ -48,6 +49,14 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
                 let before = self.counters.rx_datagrams;
                 for bytes in received.payload.chunks(received.segment.max(1)) {
                     self.counters.rx_datagrams += 1;
+                    let event = Event {
+                        at: self.now,
+                        link: id,
+                        kind: LinkKind::SipUdp,
+                        peer: source,
+                        outgoing: false,
+                    };
+                    self.recorder.record(&event, bytes);
                     let input = Input::Datagram {
                         link: id,
                         source,
@@ -82,6 +91,21 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
                 u32::try_from(buffer.bytes.len()).ok(),
                 "the last cut is the end of the buffer"
             );
+            if self.recorder.is_on() {
+                let event = Event {
+                    at: self.now,
+                    link: id,
+                    kind: LinkKind::SipUdp,
+                    peer: destination,
+                    outgoing: true,
+                };
+                let mut start = 0;
+                for &end in &buffer.cuts {
+                    let datagram = &buffer.bytes[start..end as usize];
+                    self.recorder.record(&event, datagram);
+                    start = end as usize;
+                }
+            }
             let trains = self.options.trains && !self.refusals.holds(destination, self.now);
             let most = if trains { TRAIN_DATAGRAMS_MAX } else { 1 };
             self.sorter.sort(&buffer.cuts, most);

@@ -53,6 +53,16 @@ impl Histogram {
         })
     }
 
+    /// How many certainly took longer than `limit`: those in cells that begin at it or later. One that
+    /// took little longer may be missed, at most twice as long.
+    #[must_use]
+    pub fn over(&self, limit: Duration) -> u64 {
+        let us = u64::try_from(limit.as_micros()).unwrap_or(u64::MAX);
+        let mut upto = self.cumulative();
+        let within = upto.find(|(bound, _)| bound.is_none_or(|bound| bound >= us));
+        self.count() - within.map_or(0, |(_, count)| count)
+    }
+
     /// The upper bound of the cell that `quantile` of all durations do not exceed, microseconds;
     /// `None` when nothing was counted. `quantile` is between 0 and 1.
     #[must_use]
@@ -74,6 +84,17 @@ impl Histogram {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_took_longer_than_a_limit_is_counted_by_whole_cells() {
+        let mut histogram = Histogram::default();
+        for us in [1, 900, 1000, 1024, 1025, 4000, 5_000_000] {
+            histogram.record(Duration::from_micros(us));
+        }
+        let over = |us| histogram.over(Duration::from_micros(us));
+        assert_eq!((over(1000), over(1024), over(1025)), (3, 3, 2));
+        assert_eq!(over(3_600_000_000), 0);
+    }
 
     #[test]
     fn a_duration_is_counted_in_the_first_cell_that_holds_it() {

@@ -12,6 +12,10 @@ macro_rules! probe {
             pub answer_time: Histogram,
             /// From an INVITE to each delivery in its session.
             pub delivery_time: Histogram,
+            /// From when a decision is due to the INVITE that it leads to.
+            pub trigger_time: Histogram,
+            /// How long after its moment the timer of a push fired; a tick of that is rounding.
+            pub timer_lateness: Histogram,
         }
 
         impl Probe {
@@ -30,6 +34,8 @@ macro_rules! probe {
                 $(self.$name += other.$name;)+
                 self.answer_time.merge(&other.answer_time);
                 self.delivery_time.merge(&other.delivery_time);
+                self.trigger_time.merge(&other.trigger_time);
+                self.timer_lateness.merge(&other.timer_lateness);
             }
         }
     };

@@ -136,6 +136,12 @@ impl Reassembly {
         self.covered.clear(0);
     }
 
+    /// Octets that it owns beside its place.
+    #[must_use]
+    pub const fn memory(&self) -> usize {
+        self.bytes.capacity() + self.message_id.capacity()
+    }
+
     /// Takes a chunk that [`judge`] wants collected. Another Message-ID drops what was in work.
     pub fn accept(&mut self, frame: &Frame<'_>, options: &InboundOptions) -> Collected<'_> {
         let id = frame.message_id.unwrap_or_default();

@@ -73,6 +73,8 @@ pub struct UserState {
     pub decide_at: Timestamp,
     /// When the last decision was made.
     pub decided_at: Option<Timestamp>,
+    /// When what the next decision is for became due.
+    pub triggered_at: Timestamp,
     /// Earliest moment at which a device's wait ends.
     pub retry_at: Timestamp,
     /// Pushes whose outcome is open; the user stays while there are any.
@@ -97,6 +99,7 @@ impl Default for UserState {
             throttled: false,
             decide_at: Timestamp::NEVER,
             decided_at: None,
+            triggered_at: Timestamp::NEVER,
             retry_at: Timestamp::NEVER,
             pushes: 0,
             subscribe_at: Timestamp::NEVER,
@@ -236,6 +239,7 @@ impl Campaigns {
         }
         state.queued = true;
         state.decide_at = Timestamp::NEVER;
+        state.triggered_at = now;
         self.queue.push_back(user);
     }
 
@@ -342,6 +346,7 @@ impl Campaigns {
             let device = &mut parts.user.devices[index];
             push.reset(parts.ctx.env, push_key, key, device.key);
             push.set = parts.state.set;
+            push.triggered = parts.state.triggered_at;
             push.binding = device.binding;
             push.dialect = device.dialect;
             push.takes = self.rules.limit_of(parts.user.ruling, device.key);

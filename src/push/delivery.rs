@@ -392,6 +392,7 @@ pub fn flow(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<Missing> {
         ctx.out.send(to, |out| frame::encode_send(&fields, out));
         ctx.probe.msrp_sends_total += 1;
         ctx.probe.msrp_content_bytes_total += u64::from(chunk.len);
+        push.octets_sent += u64::from(chunk.len);
         let is_last = start + chunk.len as usize == octets_len;
         if part.is_some() && is_last && ctx.post.waiter(key).is_none() {
             // Read once: it would only push smaller messages out.

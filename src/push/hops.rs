@@ -406,6 +406,15 @@ impl Hops {
             .any(|hop| hop.is_open(now) && hop.has_room(out))
     }
 
+    /// Every hop that the configuration names, and whether it is reached: connected, and not silent.
+    pub fn reached(&self) -> impl Iterator<Item = (SocketAddr, bool)> + '_ {
+        let named = self.hops.iter().filter(|hop| hop.options.set != FAR_SET);
+        named.map(|hop| {
+            let connected = hop.trunks.iter().any(|trunk| trunk.link.is_some());
+            (hop.options.address, connected && !hop.is_silent())
+        })
+    }
+
     fn of_set(&self, set: u8) -> impl Iterator<Item = &Hop> {
         self.hops.iter().filter(move |hop| hop.options.set == set)
     }

@@ -37,8 +37,12 @@ pub struct DeviceReport {
     pub dialect: u8,
     /// What its past allows: a word of section 4.
     pub state: &'static str,
+    /// Its contact URI, escaped.
+    pub contact: String,
     /// The end of its last attempt.
     pub last: LastOutcome,
+    /// How long ago that was; `None` when there was none.
+    pub last_ago: Option<Duration>,
     /// Reason and Warning of that, escaped (RSP-32).
     pub note: String,
     /// Why it gets a push, or none.
@@ -58,6 +62,8 @@ pub struct UserReport {
     pub canonical: String,
     /// The rules that hold.
     pub ruling: Ruling,
+    /// Bits of the ICSIs of which they want one.
+    pub accepted: u32,
     /// Line of the policy file with the override that holds; zero for the provider's own policy.
     pub policy_line: u32,
     /// Line of the policy file with the user's preferences; zero when there are none.
@@ -113,6 +119,7 @@ pub fn inspect(
         identity: escaped(&user.identity),
         canonical: escaped(&user.canonical),
         ruling: user.ruling,
+        accepted: rules.policy(user.ruling).accepted,
         policy_line: rules.policy(user.ruling).line,
         preference_line: rules.preference(user.ruling).map_or(0, |rule| rule.line),
         messages: mailbox.map_or(0, Mailbox::len),
@@ -151,7 +158,9 @@ fn device_report(
             DeviceState::WaitRegistration { .. } => "wait",
             DeviceState::Quarantine { .. } => "quarantine",
         },
+        contact: escaped(user.contact_uri(device.key)),
         last: device.last,
+        last_ago: (device.last != LastOutcome::default()).then(|| moment.now.since(device.last.at)),
         note: escaped(device.note()),
         verdict,
         place,

@@ -180,6 +180,23 @@ pub enum PushState {
     Ending,
 }
 
+impl PushState {
+    /// A word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Free => "free",
+            Self::Loading => "loading",
+            Self::Calling => "calling",
+            Self::Cancelling => "cancelling",
+            Self::Connecting => "connecting",
+            Self::Binding => "binding",
+            Self::Delivering => "delivering",
+            Self::Ending => "ending",
+        }
+    }
+}
+
 /// How a push ended, for the device's history (REQUIREMENTS sections 4 and 9, SEL-6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -309,6 +326,8 @@ pub struct Push {
     pub session_end: Timestamp,
     /// When the INVITE left that started the session.
     pub invited: Timestamp,
+    /// When the decision that started it became due; `NEVER` once the INVITE left.
+    pub triggered: Timestamp,
     /// The wheel entry that covers [`Push::deadline`], and its deadline.
     pub armed: Option<(TimerId, Timestamp)>,
     /// Seals our SIP identifiers.
@@ -352,6 +371,8 @@ pub struct Push {
     pub waiting_for: Option<u64>,
     /// Messages judged in this session so far (DLV-6).
     pub messages_sent: u32,
+    /// Octets of content sent in this session.
+    pub octets_sent: u64,
     /// Which messages the device takes, as its user wants it.
     pub takes: MediaLimit,
     /// The message being sent lies in parts.
@@ -410,6 +431,7 @@ impl Push {
         self.guard = Timestamp::NEVER;
         self.session_end = Timestamp::NEVER;
         self.invited = Timestamp::NEVER;
+        self.triggered = Timestamp::NEVER;
         self.sip_seal = env.minter.seal(Domain::Push, env.shard, key);
         self.invite = None;
         self.other = None;
@@ -432,6 +454,7 @@ impl Push {
         self.msrp_link = None;
         self.waiting_for = None;
         self.messages_sent = 0;
+        self.octets_sent = 0;
         self.takes = MediaLimit::NONE;
         self.in_parts = false;
         self.careful = false;
@@ -605,6 +628,22 @@ impl Push {
         self.negotiation
             .as_ref()
             .is_some_and(|session| session.paused)
+    }
+
+    /// Octets that it owns beside its slot. A description that is negotiated again counts with its place
+    /// alone.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        let again = self.negotiation.as_ref();
+        self.dialog.memory()
+            + self.target.memory()
+            + self.media.path.capacity()
+            + self.media.wrapped_types.capacity()
+            + self.inflight.capacity() * size_of::<u64>()
+            + self.inbound.memory()
+            + self.failed_to.capacity()
+            + self.note.capacity()
+            + again.map_or(0, |_| size_of::<Negotiation>())
     }
 
     fn next_sequence(&mut self) -> u16 {

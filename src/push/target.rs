@@ -36,6 +36,12 @@ impl Target {
         self.lines_end = 0;
     }
 
+    /// Octets that it owns beside its place.
+    #[must_use]
+    pub const fn memory(&self) -> usize {
+        self.text.capacity() + self.rare.capacity()
+    }
+
     /// Writes what the INVITE repeats of its first message: the charging identifier, and whole header
     /// lines.
     ///

@@ -279,6 +279,21 @@ impl Default for Subscription {
     }
 }
 
+impl SubscriptionState {
+    /// A word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Dormant => "dormant",
+            Self::Ending => "ending",
+            Self::Idle => "idle",
+            Self::Pending => "pending",
+            Self::Waiting => "waiting",
+        }
+    }
+}
+
 impl Subscription {
     /// Back to `Idle`. The sequence goes on, so that the next Call-ID is new.
     pub fn reset(&mut self) {
@@ -299,6 +314,12 @@ impl Subscription {
     #[must_use]
     pub const fn sequence(&self) -> u16 {
         self.sequence
+    }
+
+    /// When what the notifier granted ends; `NEVER` while there is nothing.
+    #[must_use]
+    pub const fn expires_at(&self) -> Timestamp {
+        self.expires_at
     }
 
     /// `Expires` of the SUBSCRIBE to send; zero while ending.

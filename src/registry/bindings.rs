@@ -550,6 +550,13 @@ impl Bindings {
         self.waste = 0;
     }
 
+    /// Octets of its buffers.
+    pub(crate) fn memory(&self) -> usize {
+        self.rows.capacity() * size_of::<Binding>()
+            + self.identities.capacity() * size_of::<Identity>()
+            + self.text.capacity()
+    }
+
     /// Addresses and capacities of its buffers, to see that a warm merge touches none.
     #[cfg(test)]
     pub(crate) fn buffers(&self) -> [usize; 4] {

@@ -119,6 +119,12 @@ impl Device {
         &self.note
     }
 
+    /// Octets that it owns beside its row.
+    pub(crate) fn memory(&self) -> usize {
+        let losses = self.losses.as_ref().map_or(0, |_| size_of::<Losses>());
+        self.note.capacity() + losses
+    }
+
     /// Takes the end of an attempt that was started for `binding` into the history.
     ///
     /// `required`: the request carried `require`. When the device registered anew meanwhile, what

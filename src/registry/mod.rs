@@ -236,6 +236,16 @@ impl<X: Default> Registry<X> {
         self.entries.at(slot)
     }
 
+    /// Octets of the table of users, and of the one that finds them by their identities; what a user
+    /// owns besides says [`User::memory`].
+    #[must_use]
+    pub fn memory(&self) -> (usize, usize) {
+        // A swiss table has an octet of control per place and keeps an eighth of its places free.
+        let places = self.by_identity.capacity() * 8 / 7;
+        let index = places * (size_of::<(u64, Found)>() + 1);
+        (self.entries.memory(), index)
+    }
+
     /// The user of `key`.
     #[must_use]
     pub fn user(&self, key: Key) -> Option<&User> {

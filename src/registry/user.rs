@@ -453,6 +453,25 @@ impl User {
         Some(index)
     }
 
+    /// Octets that it owns beside its place in the table, by part: the user's own texts and bindings, and
+    /// its devices.
+    #[must_use]
+    pub fn memory(&self) -> (usize, usize) {
+        let texts = [
+            &self.identity,
+            &self.canonical,
+            &self.scscf,
+            &self.charging,
+            &self.icid,
+            &self.orig_ioi,
+        ];
+        let texts: usize = texts.iter().map(|text| text.capacity()).sum();
+        let aliases = self.aliases.capacity() * size_of::<u64>();
+        let own: usize = self.devices.iter().map(Device::memory).sum();
+        let devices = self.devices.capacity() * size_of::<Device>() + own;
+        (texts + aliases + self.bindings.memory(), devices)
+    }
+
     /// Addresses and capacities of its buffers, to see that a warm merge touches none.
     #[cfg(test)]
     pub(crate) fn buffers(&self) -> [usize; 4] {

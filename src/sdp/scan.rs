@@ -111,7 +111,7 @@ impl<'a> MediaLine<'a> {
 
     /// `true` for the one kind of media we carry.
     pub(super) fn is_message(&self) -> bool {
-        self.media.eq_ignore_ascii_case(b"message") && self.proto.eq_ignore_ascii_case(b"TCP/MSRP")
+        octets::is_word(self.media, b"message") && octets::is_word(self.proto, b"tcp/msrp")
     }
 }
 
@@ -498,4 +498,87 @@ fn parse_size(text: &[u8]) -> Option<u64> {
 #[inline]
 pub(super) const fn trim(text: &[u8]) -> &[u8] {
     octets::trim(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The lines up to the first error, octet by octet; `false` at the end says there was one.
+    fn plainly(body: &[u8]) -> (Vec<(u8, Vec<u8>)>, bool) {
+        let (mut lines, mut at) = (Vec::new(), 0);
+        while !body[at..].iter().all(|c| b"\r\n".contains(c)) {
+            let stop = |c: &u8| b"\r\n\0".contains(c);
+            let end = body[at..].iter().position(stop);
+            let end = end.map_or(body.len(), |end| at + end);
+            let next = match &body[end..] {
+                [] | [b'\r'] => body.len(),
+                [b'\n', ..] => end + 1,
+                [b'\r', b'\n', ..] => end + 2,
+                _ => return (lines, false),
+            };
+            match &body[at..end] {
+                [kind, b'=', value @ ..] if kind.is_ascii_lowercase() => {
+                    lines.push((*kind, value.to_vec()));
+                }
+                _ => return (lines, false),
+            }
+            at = next;
+        }
+        (lines, true)
+    }
+
+    #[test]
+    fn lines_are_those_of_a_plain_reading() {
+        const PIECES: [&[u8]; 12] = [
+            b"a=",
+            b"b=",
+            b"m=",
+            b"\r\n",
+            b"\r\n",
+            b"\n",
+            b"\r",
+            b"\0",
+            b"\t",
+            b"xyz",
+            b"\xc3\xa9",
+            b"\x7f",
+        ];
+        let mut state = 1_u64;
+        let mut next = |below: usize| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 33) as usize % below
+        };
+        let (mut whole, mut broken) = (0, 0);
+        for _ in 0..200_000 {
+            let mut body = Vec::new();
+            for _ in 0..next(8) {
+                // Mostly good lines, so that many come to their end.
+                if next(3) == 0 {
+                    body.extend_from_slice(PIECES[next(PIECES.len())]);
+                } else {
+                    body.extend_from_slice(PIECES[next(3)]);
+                    body.resize(body.len() + next(40), b'v');
+                    body.extend_from_slice(PIECES[3 + next(3)]);
+                }
+            }
+            let (mut lines, mut good) = (Vec::new(), true);
+            for line in Lines::new(&body) {
+                match line {
+                    Ok(line) => lines.push((line.kind, line.value.to_vec())),
+                    Err(_) => good = false,
+                }
+            }
+            assert_eq!(
+                (lines, good),
+                plainly(&body),
+                "{:?}",
+                body.escape_ascii().to_string()
+            );
+            *if good { &mut whole } else { &mut broken } += 1;
+        }
+        assert!(whole > 10_000 && broken > 10_000, "{whole} {broken}");
+    }
 }

@@ -10,6 +10,7 @@ mod intake;
 mod large;
 mod large_media;
 mod notices;
+pub mod questions;
 pub mod recover;
 mod registered;
 mod requests;
@@ -18,7 +19,8 @@ mod special;
 mod subscriptions;
 mod timers;
 
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
 use std::sync::Arc;
 
 use crate::base::entropy::{Csprng, Jitter};
@@ -38,15 +40,16 @@ use crate::push::hops::{self, Hops, ProbeKit};
 use crate::push::inspect::{self, UserReport};
 use crate::push::post::Post;
 use crate::push::{Ctx, Env, Push, signalling};
-use crate::registry::Registry;
+use crate::registry::{OutcomeOptions, Registry};
 use crate::selection::Moment;
 use crate::selection::rules::RuleBook;
 use crate::sip::message::HeaderTable;
 use crate::sip::transaction::server::ServerTable;
+use crate::store::index::Quota;
 use crate::store::op::Ledger;
 use crate::wheel::Wheel;
 
-pub use options::{ShardOptions, ShardSeed, serves};
+pub use options::{ShardOptions, ShardSeed, owner, serves};
 mod options;
 
 /// Pushes looked at in one turn after a connection to a hop was lost or made.
@@ -267,11 +270,29 @@ impl Shard {
     /// the same outputs, which follow the next [`Core::advance`].
     pub fn operate(&mut self, order: &Order) {
         match order {
+            Order::Reload { rules, tuning } => {
+                self.tune(tuning);
+                self.campaigns.adopt(rules);
+                self.probe.rules_adopted_total += 1;
+            }
             Order::Rules(rules) => {
                 self.campaigns.adopt(rules);
                 self.probe.rules_adopted_total += 1;
             }
         }
+    }
+
+    fn tune(&mut self, tuning: &Tuning) {
+        let options = &mut self.campaigns.options;
+        options.coalesce = tuning.coalesce;
+        options.outcome = tuning.outcome;
+        options.pushes_per_s = tuning.pushes_per_s;
+        self.post.options.quota = tuning.quota;
+    }
+
+    /// Next hops that the configuration names: their addresses, and whether they are reached.
+    pub fn hops_reached(&self) -> impl Iterator<Item = (SocketAddr, bool)> + '_ {
+        self.hops.reached()
     }
 
     /// What is known of the user with this public identity, and what would be decided at `now`.
@@ -450,9 +471,29 @@ impl Shard {
     }
 }
 
+/// Options that a running shard takes over. Meanings are those of where they are kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Tuning {
+    /// Changes within this time of a decision wait for its end (SEL-2).
+    pub coalesce: Duration,
+    /// Waits after failures.
+    pub outcome: OutcomeOptions,
+    /// Most pushes started a second; 0 leaves it to what the hops take.
+    pub pushes_per_s: u32,
+    /// Bounds of each mailbox. One that holds more already takes nothing new.
+    pub quota: Quota,
+}
+
 /// What an operator may want of a running shard.
 #[derive(Clone, Debug)]
 pub enum Order {
+    /// Other rules and other options hold from now on, both at once.
+    Reload {
+        /// As in [`Order::Rules`].
+        rules: Arc<RuleBook>,
+        /// The options.
+        tuning: Tuning,
+    },
     /// Other rules of selection hold from now on; users with mail are decided on anew (SEL-1).
     Rules(Arc<RuleBook>),
 }

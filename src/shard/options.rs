@@ -114,13 +114,7 @@ impl ShardOptions {
     /// The shard that owns the user of `canonical` (FNV-1a, so that it is stable).
     #[must_use]
     pub fn owner(&self, canonical: &[u8]) -> u8 {
-        let hash = canonical
-            .iter()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| {
-                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-            });
-        let shards = u64::try_from(self.shards).expect("at most 256");
-        u8::try_from((hash ^ hash >> 32) % shards).expect("at most 256 shards")
+        owner(canonical, self.shards)
     }
 
     /// What the hops know about their surroundings.
@@ -193,6 +187,21 @@ impl ShardOptions {
             sent_by: self.profile.sent_by.clone().into_bytes(),
         })
     }
+}
+
+/// The shard, of so many, that owns the user of `canonical`.
+///
+/// # Panics
+/// When there are no shards, or more than 256.
+#[must_use]
+pub fn owner(canonical: &[u8], shards: usize) -> u8 {
+    let hash = canonical
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+    let shards = u64::try_from(shards).expect("at most 256");
+    u8::try_from((hash ^ hash >> 32) % shards).expect("at most 256 shards")
 }
 
 /// Whether a user of `domains` (lower case) has this identity, whose canonical form is `canonical`; see

@@ -26,8 +26,9 @@ use crate::sip::uri;
 const DIALOGS: u16 = 128;
 /// Wait before asking again whether a next hop is up.
 const NO_HOP_RETRY: Duration = Duration::from_millis(200);
-/// How long a NOTIFY may take after a third-party REGISTER of a user of whom no device is known. It may be
-/// lost with its connection, and its sender then forgets the subscription (RFC 6665 section 4.2.2).
+/// How long a NOTIFY may take after a third-party REGISTER of a subscribed user with mail. It may be lost
+/// with its connection, and its sender then forgets the subscription (RFC 6665 section 4.2.2); an S-CSCF
+/// that was restarted has forgotten all of them, and would send none until ours are refreshed in a week.
 const NOTIFY_WAIT: Duration = Duration::from_secs(5);
 /// Shortest wait before full state is asked for in place of a NOTIFY that was not read.
 const POSTPONED: Duration = Duration::from_secs(1);
@@ -101,7 +102,7 @@ impl Shard {
             // It may cross the 480 to a SUBSCRIBE sent before: that answer is out of date then.
             let state = entry.user.subscription.state();
             entry.extra.subscribe.registered_meanwhile = state == SubscriptionState::Pending;
-            if state == SubscriptionState::Active && !entry.user.is_registered() {
+            if state == SubscriptionState::Active {
                 entry.extra.doubt_at = now + NOTIFY_WAIT;
             }
             self.subscription_step(now, user, Subscription::registered);
@@ -121,7 +122,7 @@ impl Shard {
         self.subscription_step(now, user, Subscription::wanted);
     }
 
-    /// The registrar named the user, and no NOTIFY said what changed: asks, if still nobody is known.
+    /// The registrar named the user, and no NOTIFY said what changed: asks.
     pub(super) fn settle_doubt(&mut self, now: Timestamp, user: Key) {
         let Some(entry) = self.registry.entry_mut(user) else {
             return;
@@ -130,9 +131,7 @@ impl Shard {
             return;
         }
         entry.extra.doubt_at = Timestamp::NEVER;
-        if !entry.user.is_registered() {
-            self.refresh_subscription(now, user);
-        }
+        self.refresh_subscription(now, user);
     }
 
     /// A client is not where the registrar said: asks for full state (RSP-7).

@@ -80,6 +80,11 @@ fn timer_key(kind: u64, slot: u32, generation: u32) -> u64 {
     kind << 60 | u64::from(slot) << 28 | u64::from(generation & 0x0fff_ffff)
 }
 
+/// What a timer is for, as its place in [`TIMER_KINDS`](crate::shard::questions::TIMER_KINDS).
+pub(super) const fn kind_of(timer: u64) -> usize {
+    (timer >> 60) as usize
+}
+
 fn parts_of(timer: u64) -> (u64, Key) {
     let slot = u32::try_from(timer >> 28 & 0xffff_ffff).expect("masked");
     let generation = u32::try_from(timer & 0x0fff_ffff).expect("masked");
@@ -110,7 +115,9 @@ impl Shard {
         let Some(push) = self.pushes.lookup_mut(key) else {
             return;
         };
-        push.armed = None;
+        if let Some((_, at)) = push.armed.take() {
+            self.probe.timer_lateness.record(now.since(at));
+        }
         if push.deadline() > now {
             cover_push(&mut self.wheel, push, key);
             return;

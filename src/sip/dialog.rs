@@ -76,6 +76,12 @@ impl Dialog {
         };
     }
 
+    /// Octets that it owns beside its place.
+    #[must_use]
+    pub const fn memory(&self) -> usize {
+        self.text.capacity()
+    }
+
     /// Builds the dialog from the 2xx to our INVITE (OK-2, DLG-1, DLG-2): route set from its
     /// Record-Route in reverse order, remote target from its Contact, the To value with its tag.
     ///

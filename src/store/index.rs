@@ -556,6 +556,17 @@ impl Mailbox {
         self.entries.shrink_to_fit();
     }
 
+    /// Octets that it owns beside its place in the table.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        let extra = self.extra.as_ref().map_or(0, |extra| {
+            size_of::<Extra>()
+                + extra.devices.capacity() * size_of::<u64>()
+                + extra.recent.capacity() * size_of::<(u64, u32)>()
+        });
+        self.entries.capacity() * size_of::<Entry>() + extra
+    }
+
     fn find(&self, number: u64) -> Option<usize> {
         self.entries
             .binary_search_by_key(&number, |entry| entry.number)

@@ -284,6 +284,29 @@ impl Wheel {
         self.capacity - self.len
     }
 
+    /// Nodes that were ever used, armed or not; bounds [`Wheel::survey`].
+    #[must_use]
+    pub fn nodes(&self) -> u32 {
+        u32::try_from(self.nodes.len()).expect("the capacity has 26 bits")
+    }
+
+    /// The armed timers among the nodes of `range`: key, and the moment that each is due at. For who
+    /// inspects; no order.
+    pub fn survey(&self, range: core::ops::Range<u32>) -> impl Iterator<Item = (u64, Timestamp)> {
+        let end = (range.end as usize).min(self.nodes.len());
+        let start = (range.start as usize).min(end);
+        self.nodes[start..end]
+            .iter()
+            .filter(|node| node.status() == LIVE)
+            .map(|node| (node.key, self.time_of(node.tick())))
+    }
+
+    /// Octets of memory in use; the pool's untouched part is none.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.nodes.len() * size_of::<Node>() + size_of_val(&*self.buckets) + size_of::<Self>()
+    }
+
     /// How often a timer was moved to a finer level since the start; for metrics and tests.
     #[must_use]
     pub const fn moved_total(&self) -> u64 {

@@ -502,8 +502,36 @@ fn a_notify_that_never_comes_is_asked_for() {
     let mut notifier = bench.notifier(&again);
     bench.notify(&mut notifier, "full", &[Contact::of(PHONE_A)]);
     bench.expect("INVITE");
-    // With a device known, and with a NOTIFY in time, nobody is asked.
+    // With a NOTIFY in time, nobody is asked.
     register(&mut bench, 600_000);
+    bench.notify(&mut notifier, "partial", &[]);
     bench.run_s(20);
     bench.expect_quiet();
+}
+
+// Proves: ISC-1, ISC-4, SUB-6
+#[test]
+fn an_s_cscf_that_was_restarted_is_found_out_by_its_next_registration() {
+    let (mut bench, subscribe) = asked();
+    let mut notifier = bench.notifier(&subscribe);
+    bench.notify(&mut notifier, "full", &[Contact::of(PHONE_A)]);
+    let invite = bench.expect("INVITE");
+    bench.reply(&invite, "480 Temporarily Unavailable", "");
+    bench.expect("ACK");
+    // It knows no subscription any more, so the phone's new binding reaches nobody.
+    register(&mut bench, 600_000);
+    bench.run_ms(4900);
+    bench.expect_quiet();
+    bench.run_ms(200);
+    let refresh = bench.expect("SUBSCRIBE");
+    assert_eq!(refresh.call_id(), notifier.call_id);
+    bench.reply(&refresh, "481 Call/Transaction Does Not Exist", "");
+    bench.run_s(2);
+    let again = bench.expect_some("SUBSCRIBE");
+    assert_ne!(again.call_id(), notifier.call_id);
+    let mut notifier = bench.notifier(&again);
+    let mut contact = Contact::of(PHONE_A);
+    contact.cseq = 2;
+    bench.notify(&mut notifier, "full", &[contact]);
+    bench.expect_some("INVITE");
 }

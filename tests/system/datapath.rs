@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
+use volley::admin::ask::{AskError, Line, Questions};
 use volley::base::surface::{
     Core, Input, LinkCommand, LinkEvent, LinkId, LinkKind, MeshBody, MeshFrame, StoreBatch,
     StoreTicket, Transmit, TxBuf,
@@ -24,6 +25,7 @@ use volley::base::time::Timestamp;
 use volley::io::backend::Backend;
 use volley::io::driver::DriverOptions;
 use volley::io::host::{Host, HostConfig, Storeless};
+use volley::shard::questions::Question;
 
 const PATIENCE: Duration = Duration::from_secs(8);
 
@@ -746,5 +748,27 @@ fn an_idle_host_sleeps() {
     thread::sleep(Duration::from_millis(1500));
     let after = running.host.counters()[0];
     assert!(after.turns - before.turns < 40, "{before:?} {after:?}");
+    running.stop();
+}
+
+#[test]
+fn a_shard_that_answers_no_questions_is_named_in_time_and_takes_only_so_many() {
+    let running = Running::start(2, Manner::Echo);
+    let line = Line::new(Questions::new(2), running.host.knocker());
+    let ask = || line.ask(1, Question::Timers { from: 0 }).unwrap_err();
+    let start = Instant::now();
+    let errors: Vec<AskError> = thread::scope(|scope| {
+        let asked: Vec<_> = (0..20).map(|_| scope.spawn(ask)).collect();
+        asked.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    assert!(start.elapsed() < PATIENCE);
+    let count = |error| errors.iter().filter(|&&one| one == error).count();
+    assert_eq!(count(AskError::Late { shard: 1 }), 16, "{errors:?}");
+    assert_eq!(count(AskError::Busy { shard: 1 }), 4, "{errors:?}");
+    let words = AskError::Late { shard: 1 }.to_string();
+    assert!(
+        words.contains("shard 1 did not answer within 2 s"),
+        "{words}"
+    );
     running.stop();
 }

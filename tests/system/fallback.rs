@@ -79,7 +79,7 @@ fn the_fallback_is_told_in_one_line_with_reason_cost_and_remedy() {
     for error in REFUSALS {
         let lines = without_io_uring(error, || said_until_ready(run(&config)));
         let [line, ready] = &lines[..] else {
-            panic!("{lines:?}");
+            panic!("one line and the ready one: {lines:?}");
         };
         for part in [
             "backend mmsg, without io_uring",

@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::program::{Directory, Engine, backend, volley};
 
 /// Where the engine listens, from the first port of a test on: datagrams and streams on one port.
-const ENGINE: u16 = 26;
+pub(crate) const ENGINE: u16 = 26;
 
 /// Ports in a row that nobody listens on just now, below those the kernel gives out; no two tests of a
 /// process get the same.
@@ -140,7 +140,6 @@ fn nothing_is_lost_in_chaos() {
 
 // Proves: ST-8, ST-13, ST-14, ST-15
 #[test]
-#[ignore = "the shortest interval is 90 s, so this takes 70 s"]
 fn sessions_are_refreshed_by_whom_and_when_they_should_and_end_when_nobody_does() {
     let (directory, first) = (Directory::new(), ports(30));
     let push = "linger_ms = 600000\nmax_session_s = 3600";
@@ -207,4 +206,78 @@ fn lost_doubled_and_late_datagrams_lose_no_message() {
     ] {
         assert!(count(&report, name) > 0, "{name} was not reached");
     }
+}
+
+/// Arguments of `run` for an engine and a judge on the ports from `first` on.
+fn addresses(first: u16) -> String {
+    format!(
+        "--engine 127.0.0.1:{} --scscf-listen 127.0.0.1:{first} --msrp-listen 127.0.0.1:{}",
+        first + ENGINE,
+        first + 20
+    )
+}
+
+#[test]
+fn two_engines_take_turns_of_milliseconds_and_both_end_with_the_comparison() {
+    let (a, b) = (Directory::new(), Directory::new());
+    let (first, second) = (ports(30), ports(30));
+    let mut commands = Vec::new();
+    for (directory, first) in [(&a, first), (&b, second)] {
+        let path = directory.0.join("judged.toml");
+        fs::write(&path, config(directory, first, (1, 1), "linger_ms = 0")).unwrap();
+        let program = volley().get_program().to_str().unwrap().to_owned();
+        commands.push(format!("{program} run --config {}", path.display()));
+    }
+    let run = addresses(first);
+    let output = volley()
+        .args(["judge", "ab", "--rounds", "3", "--slice-ms", "40"])
+        .args(["--a", &commands[0], "--b", &commands[1]])
+        .args(["--fresh", a.store().to_str().unwrap()])
+        .args(["--b-fresh", b.store().to_str().unwrap()])
+        .args(["--b-run", &addresses(second), "--"])
+        .args(run.split(' '))
+        .args("--kind signalling --users 60 --users-in-flight 20".split(' '))
+        .args("--warmup-s 0.2 --duration-s 1".split(' '))
+        .output()
+        .unwrap();
+    let (said, shown) = (
+        String::from_utf8_lossy(&output.stderr),
+        String::from_utf8_lossy(&output.stdout),
+    );
+    // Both are the same program; on a disturbed machine the verdict may still be any.
+    assert!(matches!(output.status.code(), Some(0 | 5)), "{said}{shown}");
+    assert_eq!(said.matches("LEDGER balances").count(), 6, "{said}");
+    assert!(shown.contains("engine_us_per_push"), "{shown}");
+    assert!(!shown.contains("trigger_to_invite"), "{shown}");
+    for first in [first, second] {
+        let address = SocketAddr::from(([127, 0, 0, 1], first + ENGINE));
+        assert!(TcpListener::bind(address).is_ok(), "an engine was left");
+    }
+}
+
+#[test]
+fn a_search_starts_an_engine_for_each_trial() {
+    let (directory, first) = (Directory::new(), ports(30));
+    let path = directory.0.join("judged.toml");
+    fs::write(&path, config(&directory, first, (1, 1), "linger_ms = 0")).unwrap();
+    let program = volley().get_program().to_str().unwrap().to_owned();
+    let output = volley()
+        .args(["judge", "search", "--min", "20", "--max", "40"])
+        .args("--initial-s 0.5 --final-s 0.5 --sum-s 1 --within-ms 1000 --start".split(' '))
+        .arg(format!("{program} run --config {}", path.display()))
+        .args(["--fresh", directory.store().to_str().unwrap(), "--"])
+        .args(addresses(first).split(' '))
+        .args("--kind signalling --users 60 --warmup-s 0.2".split(' '))
+        .output()
+        .unwrap();
+    let (said, shown) = (
+        String::from_utf8_lossy(&output.stderr),
+        String::from_utf8_lossy(&output.stdout),
+    );
+    assert!(matches!(output.status.code(), Some(0 | 1)), "{said}{shown}");
+    assert!(shown.contains("relevant lower bound"), "{shown}");
+    // Each met an engine that knew nobody.
+    let trials = said.matches("trial ").count();
+    assert!(trials >= 2, "{said}");
+    assert_eq!(said.matches("LEDGER balances").count(), trials, "{said}");
 }

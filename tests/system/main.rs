@@ -6,8 +6,10 @@ mod datapath;
 #[expect(clippy::duplicate_mod, reason = "one text of tests for both backends")]
 mod datapath_mmsg;
 mod fallback;
+mod instruments;
 mod judge;
 mod operators;
 mod policy;
 mod program;
+mod questions;
 mod store;

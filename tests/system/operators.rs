@@ -19,10 +19,10 @@ use serde_json::Value;
 use crate::program::{Directory, Engine, PATIENCE, accepted, any, deposit, volley, words};
 
 /// A socket's path is short: not beside the build, but where temporary files are.
-struct Socket(PathBuf);
+pub(crate) struct Socket(pub(crate) PathBuf);
 
 impl Socket {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         Self(std::env::temp_dir().join(format!("volley-{name}-{}.sock", std::process::id())))
     }
 }
@@ -40,13 +40,13 @@ fn config(directory: &Directory, admin: &str) -> PathBuf {
     path
 }
 
-fn ctl(socket: &Path, arguments: &[&str]) -> Output {
+pub(crate) fn ctl(socket: &Path, arguments: &[&str]) -> Output {
     let mut command = volley();
     command.arg("ctl").arg("--socket").arg(socket);
     command.args(arguments).output().unwrap()
 }
 
-fn said(output: &Output) -> String {
+pub(crate) fn said(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
@@ -60,7 +60,7 @@ fn scrape(address: SocketAddr, path: &str) -> String {
 }
 
 /// Looks again until `value` is what is wanted: snapshots are about a second old.
-fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
         if let Some(found) = look() {

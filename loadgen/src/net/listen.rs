@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use super::DriveError;
 use super::udp::datagram_socket;
@@ -57,7 +58,27 @@ impl Listeners {
     }
 }
 
+/// How long an address that is in use is tried again.
+const PORT_WAIT: Duration = Duration::from_secs(2);
+const PORT_LOOK: Duration = Duration::from_millis(50);
+
+/// A listening socket. The kernel takes back what an ended process left in its ring after the process
+/// is gone, so the address of the run before may be free only in a moment.
 fn listener(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let start = Instant::now();
+    loop {
+        match try_listener(address) {
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse && start.elapsed() < PORT_WAIT =>
+            {
+                std::thread::sleep(PORT_LOOK);
+            }
+            other => return other,
+        }
+    }
+}
+
+fn try_listener(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let domain = socket2::Domain::for_address(address);
     let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
     socket.set_reuse_address(true)?;

@@ -3,7 +3,9 @@
 //!
 //! Confidence intervals come from a block bootstrap. What happens in one slot of time depends on the
 //! slots before, so blocks of neighbouring slots are drawn with replacement and not slots; with
-//! several rounds on a side, rounds are drawn first.
+//! several rounds on a side, rounds are drawn first. Rounds that ran in turn are compared pair by pair
+//! and the median of the pairs counts: a host that is slow for a minute then is slow for both, and a
+//! neighbour that disturbs one round does not decide.
 
 use core::fmt::Write as _;
 
@@ -13,6 +15,8 @@ use crate::curve::SlotRow;
 use crate::report::Report;
 use crate::world::Random;
 
+/// Fewest pairs of rounds of which a median says more than their sum.
+const PAIRS_MIN: usize = 3;
 /// Resamples drawn.
 const DRAWS: usize = 2000;
 /// Slots of one block.
@@ -156,16 +160,31 @@ impl Side {
     fn draw(&self, random: &mut Random) -> Sums {
         let mut sums = Sums::default();
         for _ in 0..self.rounds.len() {
-            let round = &self.rounds[below(random, self.rounds.len())];
-            let block = BLOCK.min(round.len().div_ceil(4));
-            for _ in 0..round.len().div_ceil(block) {
-                let start = below(random, round.len() - block + 1);
-                for slot in &round[start..start + block] {
-                    sums.add(slot);
-                }
-            }
+            self.draw_of(below(random, self.rounds.len()), random, &mut sums);
         }
         sums
+    }
+
+    /// Blocks of one round with replacement.
+    fn draw_of(&self, round: usize, random: &mut Random, sums: &mut Sums) {
+        let round = &self.rounds[round];
+        let block = BLOCK.min(round.len().div_ceil(4));
+        for _ in 0..round.len().div_ceil(block) {
+            let start = below(random, round.len() - block + 1);
+            for slot in &round[start..start + block] {
+                sums.add(slot);
+            }
+        }
+    }
+
+    /// A figure of each round.
+    fn each(&self, figure: fn(&Sums, &[f64]) -> f64) -> Vec<f64> {
+        let of = |slots: &Vec<SlotRow>| {
+            let mut sums = Sums::default();
+            slots.iter().for_each(|slot| sums.add(slot));
+            figure(&sums, &self.rows_ms)
+        };
+        self.rounds.iter().map(of).collect()
     }
 }
 
@@ -217,6 +236,71 @@ pub fn compare(a: &[Report], b: &[Report], tolerance: f64) -> Result<Vec<Row>, S
         });
     }
     Ok(rows)
+}
+
+/// Compares rounds that ran in turn: the n-th of `b` with the n-th of `a`. The ratio is the median of
+/// the pairs'; fewer than three pairs are compared as [`compare`] does.
+pub fn compare_pairs(a: &[Report], b: &[Report], tolerance: f64) -> Result<Vec<Row>, String> {
+    if a.len() != b.len() || a.len() < PAIRS_MIN {
+        return compare(a, b, tolerance);
+    }
+    let (a, b) = (Side::new(a)?, Side::new(b)?);
+    let draws = draw_pairs(&a, &b);
+    let mut rows = Vec::new();
+    for &(name, less, figure) in FIGURES {
+        let of = |(one, other): &(Sums, Sums)| figure(other, &b.rows_ms) / figure(one, &a.rows_ms);
+        let (of_a, of_b) = (a.each(figure), b.each(figure));
+        let ratio = median(of_a.iter().zip(&of_b).map(|(a, b)| b / a).collect());
+        let mut medians: Vec<f64> = draws
+            .iter()
+            .filter_map(|pairs| median(pairs.iter().map(of).collect()))
+            .collect();
+        medians.sort_by(f64::total_cmp);
+        let at = |part: f64| medians[((medians.len() - 1) as f64 * part) as usize];
+        let (Some(ratio), false) = (ratio, medians.is_empty()) else {
+            continue;
+        };
+        let (low, high) = (at(0.025), at(0.975));
+        rows.push(Row {
+            name,
+            a: median(of_a).unwrap_or(f64::NAN),
+            b: median(of_b).unwrap_or(f64::NAN),
+            ratio,
+            low,
+            high,
+            word: word(low, high, tolerance, less),
+        });
+    }
+    Ok(rows)
+}
+
+/// Pairs with replacement, and blocks of slots of each: the same blocks of both sides, as what ran at
+/// the same time met the same host.
+fn draw_pairs(a: &Side, b: &Side) -> Vec<Vec<(Sums, Sums)>> {
+    let mut random = Random::new(0x00c0_ffee);
+    let pairs = a.rounds.len();
+    let mut draw = || {
+        let (pair, mut one, mut other) =
+            (below(&mut random, pairs), Sums::default(), Sums::default());
+        b.draw_of(pair, &mut random.clone(), &mut other);
+        a.draw_of(pair, &mut random, &mut one);
+        (one, other)
+    };
+    (0..DRAWS)
+        .map(|_| (0..pairs).map(|_| draw()).collect())
+        .collect()
+}
+
+/// The middle one of the finite values; `None` when there is none.
+fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.retain(|value| value.is_finite());
+    values.sort_by(f64::total_cmp);
+    let half = values.len() / 2;
+    match values.len() {
+        0 => None,
+        len if len % 2 == 1 => Some(values[half]),
+        _ => Some(f64::midpoint(values[half - 1], values[half])),
+    }
 }
 
 fn word(low: f64, high: f64, tolerance: f64, less: bool) -> Word {
@@ -328,6 +412,27 @@ pub(crate) mod tests {
         assert_eq!(engine(&rows).word, Word::Unclear, "{rows:?}");
         noisy.truncate(1);
         assert!(compare(&noisy, &[report(10.0, 4, 3)], 0.03).is_err());
+    }
+
+    #[test]
+    fn rounds_in_turn_see_through_a_host_that_is_slow_for_a_while() {
+        // Half of the rounds ran while the host was 1.6 times as slow, one was disturbed by itself.
+        let phase = |n: u64| if n < 4 { 1.6 } else { 1.0 };
+        let side = |us: f64, seed: u64| -> Vec<Report> {
+            let of = |n| report(us * phase(n), seed + n, 60);
+            let mut rounds: Vec<Report> = (0..9).map(of).collect();
+            rounds[6] = report(us * (1.0 + seed as f64 / 100.0), seed, 60);
+            rounds
+        };
+        let (a, same, worse) = (side(10.0, 0), side(10.0, 40), side(11.0, 80));
+        assert_eq!(
+            engine(&compare(&a, &same, 0.03).unwrap()).word,
+            Word::Unclear
+        );
+        let rows = compare_pairs(&a, &same, 0.03).unwrap();
+        assert_eq!(engine(&rows).word, Word::Same, "{rows:?}");
+        let rows = compare_pairs(&a, &worse, 0.03).unwrap();
+        assert_eq!(engine(&rows).word, Word::Worse, "{rows:?}");
     }
 
     #[test]

@@ -13,8 +13,11 @@ use std::io::Write as _;
 
 use serde::Serialize;
 
-use super::trial;
+use super::trial::{self, Engine};
 use crate::report::{Report, Trial};
+
+/// How often a run that is invalid by its own account is repeated.
+const REPEATS: u32 = 2;
 
 /// What `search` is asked for.
 #[derive(Clone, Debug, clap::Args)]
@@ -49,6 +52,13 @@ pub struct Search {
     /// Most trials
     #[arg(long, default_value_t = 60)]
     pub trials_max: u32,
+    /// Start the engine anew for each trial, as "volley run --config a.toml"; without, one that runs
+    /// is asked, and what a trial too much left in it meets the next
+    #[arg(long, value_name = "COMMAND")]
+    pub start: Option<String>,
+    /// Directory removed before each start, such as the engine's store
+    #[arg(long, value_name = "DIR", requires = "start")]
+    pub fresh: Option<std::path::PathBuf>,
     /// Write the result as JSON
     #[arg(long, value_name = "FILE")]
     pub json: Option<std::path::PathBuf>,
@@ -186,26 +196,63 @@ impl Search {
         })
     }
 
-    /// One trial with a run of its own.
+    /// One trial. A run that is invalid by its own account measured the generator or the host: it is
+    /// repeated up to [`REPEATS`] times, and then counts as not met.
     pub fn trial(&self, load: f64, seconds: f64) -> Result<Trial, String> {
+        let mut repeats = 0;
+        loop {
+            let report = self.run_once(load, seconds)?;
+            let again = !report.valid && report.conformant && repeats < REPEATS;
+            let loss_ratio = self.loss(&report);
+            let good = report.valid && report.conformant && loss_ratio <= self.loss_ratio;
+            let reasons: Vec<&str> = report
+                .invalid_reasons
+                .iter()
+                .map(|one| &*one.code)
+                .collect();
+            let _ = writeln!(
+                std::io::stderr(),
+                "trial {load:>10.0}/s {seconds:>5.1} s: loss ratio {loss_ratio:.5}, {}{}{}",
+                report.verdict(),
+                if reasons.is_empty() {
+                    String::new()
+                } else {
+                    format!(" [{}]", reasons.join(" "))
+                },
+                match (good, again) {
+                    (true, _) => "",
+                    (false, true) => " - again",
+                    (false, false) => " - not met",
+                }
+            );
+            if !again {
+                return Ok(Trial {
+                    load,
+                    seconds,
+                    loss_ratio,
+                    good,
+                    valid: report.valid,
+                });
+            }
+            repeats += 1;
+        }
+    }
+
+    /// A run of its own, with an engine of its own where one is to be started.
+    fn run_once(&self, load: f64, seconds: f64) -> Result<Report, String> {
         let mut args = self.run.clone();
         args.extend(["--rate".to_owned(), format!("{load:.1}")]);
         args.extend(["--duration-s".to_owned(), format!("{seconds}")]);
-        let report = trial::judge(&args)?;
-        let loss_ratio = self.loss(&report);
-        let good = report.valid && report.conformant && loss_ratio <= self.loss_ratio;
-        let _ = writeln!(
-            std::io::stderr(),
-            "trial {load:>10.0}/s {seconds:>5.1} s: loss ratio {loss_ratio:.5}, {}{}",
-            report.verdict(),
-            if good { "" } else { " - not met" }
-        );
-        Ok(Trial {
-            load,
-            seconds,
-            loss_ratio,
-            good,
-        })
+        let mut engine = None;
+        if let Some(command) = &self.start {
+            let address = trial::engine_address(&args)?;
+            let started = Engine::start(command, self.fresh.as_ref(), address)?;
+            args.extend(["--engine-pid".to_owned(), started.pid().to_string()]);
+            engine = Some(started);
+        }
+        let report = trial::judge(&args);
+        drop(engine);
+        report
     }
 
     /// Share of the due triggers that had no INVITE within the goal's time.
@@ -261,7 +308,27 @@ impl Found {
             some(self.conditional_throughput),
             self.trials.len()
         );
+        if self.is_limit_of_generator() {
+            let _ = writeln!(
+                out,
+                "no trial at the upper bound was valid: that is the limit of the generator or of this \
+                 host, and the engine's may be higher (the reasons stand in brackets above)"
+            );
+        }
         out
+    }
+
+    /// Whether all that failed at the relevant upper bound failed by the generator's own account.
+    fn is_limit_of_generator(&self) -> bool {
+        let upper = self.relevant_upper_bound;
+        let at_upper = |trial: &&Trial| upper.is_some_and(|load| same(trial.load, load));
+        let mut failed = self
+            .trials
+            .iter()
+            .filter(at_upper)
+            .filter(|one| !one.good)
+            .peekable();
+        failed.peek().is_some() && failed.all(|trial| !trial.valid)
     }
 }
 
@@ -282,6 +349,8 @@ mod tests {
             sum_s: 20.0,
             exceed_ratio: 0.3,
             trials_max: 200,
+            start: None,
+            fresh: None,
             json: None,
             run: Vec::new(),
         }
@@ -299,6 +368,7 @@ mod tests {
                     seconds,
                     loss_ratio,
                     good,
+                    valid: true,
                 })
             })
             .unwrap()
@@ -339,6 +409,7 @@ mod tests {
             seconds,
             loss_ratio: 0.0,
             good,
+            valid: true,
         };
         assert_eq!(
             search.classify(500.0, &[trial(5.0, true)]),
@@ -359,6 +430,25 @@ mod tests {
         );
         let failed = [trial(5.0, false), trial(5.0, true), trial(5.0, false)];
         assert_eq!(search.classify(500.0, &failed), Bound::Upper);
+        let found = |valid: bool| Found {
+            relevant_lower_bound: None,
+            relevant_upper_bound: Some(500.0),
+            conditional_throughput: None,
+            trials: vec![
+                Trial {
+                    load: 500.0,
+                    valid,
+                    ..trial(5.0, false)
+                },
+                Trial {
+                    load: 500.0,
+                    valid: false,
+                    ..trial(5.0, false)
+                },
+            ],
+        };
+        assert!(found(false).is_limit_of_generator());
+        assert!(!found(true).is_limit_of_generator());
         // A short failure does not decide alone.
         assert_eq!(
             search.classify(500.0, &[trial(1.0, false)]),

@@ -1,6 +1,5 @@
 //! Starts engines and judges as processes of their own and collects the reports.
 
-use std::ffi::OsString;
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -69,9 +68,9 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
-            let _ = kill_process(pid, Signal::TERM);
-        }
+        signal(self.child.id(), Signal::TERM);
+        // A stopped one would not see it.
+        signal(self.child.id(), Signal::CONT);
         let start = Instant::now();
         while start.elapsed() < STOP {
             if !matches!(self.child.try_wait(), Ok(None)) {
@@ -84,35 +83,83 @@ impl Drop for Engine {
     }
 }
 
+/// A judge in a process of its own.
+#[derive(Debug)]
+pub struct Judge {
+    child: Child,
+    file: PathBuf,
+}
+
+impl Judge {
+    /// Starts `run` with these arguments.
+    pub fn start(args: &[String]) -> Result<Self, String> {
+        let name = format!("volley-trial-{}-{}.json", std::process::id(), serial());
+        let file = std::env::temp_dir().join(name);
+        let child = own()?
+            .arg("run")
+            .args(args.iter().filter(|arg| *arg != "--quiet"))
+            .args(["--quiet", "--json"])
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .map_err(|error| format!("the judge cannot be started: {error}"))?;
+        Ok(Self { child, file })
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> Result<bool, String> {
+        let status = self.child.try_wait();
+        let status = status.map_err(|error| format!("the judge cannot be waited for: {error}"))?;
+        Ok(status.is_some())
+    }
+
+    /// Waits for its end; gives its report.
+    pub fn report(mut self) -> Result<Report, String> {
+        let status = self.child.wait();
+        let status = status.map_err(|error| format!("the judge cannot be waited for: {error}"))?;
+        let report = Report::read(&self.file.display().to_string());
+        let _ = std::fs::remove_file(&self.file);
+        report.map_err(|_| {
+            format!("the judge ended ({status}) without a report; see its message above")
+        })
+    }
+}
+
+impl Drop for Judge {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
 /// Runs `run` with these arguments in a process of its own; gives its report.
 pub fn judge(args: &[String]) -> Result<Report, String> {
-    let name = format!("volley-trial-{}-{}.json", std::process::id(), serial());
-    let file = std::env::temp_dir().join(name);
-    let mut command = own()?;
-    command
-        .arg("run")
-        .args(args)
-        .args(["--quiet", "--json"])
-        .arg(&file)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null());
-    let status = command
-        .status()
-        .map_err(|error| format!("the judge cannot be started: {error}"))?;
-    let report = Report::read(&file.display().to_string());
-    let _ = std::fs::remove_file(&file);
-    report
-        .map_err(|_| format!("the judge ended ({status}) without a report; see its message above"))
+    Judge::start(args)?.report()
+}
+
+/// Sends `signal` to a process that this one started and has not waited for.
+pub fn signal(pid: u32, signal: Signal) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        let _ = kill_process(pid, signal);
+    }
 }
 
 /// This program again; inside another program the judge is its subcommand `judge`.
 fn own() -> Result<Command, String> {
     let path = std::env::current_exe().map_err(|error| format!("this program: {error}"))?;
-    let standalone = path
-        .file_stem()
-        .is_some_and(|name| name == OsString::from("volley-loadgen").as_os_str());
+    let inside = std::env::args_os()
+        .nth(1)
+        .is_some_and(|word| word == "judge");
     let mut command = Command::new(path);
-    if !standalone {
+    if inside {
         command.arg("judge");
     }
     Ok(command)

@@ -106,6 +106,13 @@ impl World {
             self.reply(link, message, b"404 Not Found", Some(b"sc-none"), b"");
             return;
         };
+        let to = message.value(Header::To).unwrap_or(&[]);
+        let initial = crate::check::tag(to).is_none();
+        if !initial && self.users[user as usize].subscription.is_empty() {
+            // A subscription of the registrar that was here before.
+            self.reply(link, message, b"481 Subscription Does Not Exist", None, b"");
+            return;
+        }
         if !self.users[user as usize].registered {
             let status = b"480 Temporarily Unavailable";
             self.reply(link, message, status, Some(b"sc-absent"), b"");
@@ -116,8 +123,6 @@ impl World {
             .and_then(parse_number)
             .unwrap_or(0);
         let expires = expires.min(REGISTRATION_S);
-        let to = message.value(Header::To).unwrap_or(&[]);
-        let initial = crate::check::tag(to).is_none();
         let mut tag = Vec::with_capacity(9);
         put_subscription_tag(user, &mut tag);
         let mut tail = b"Contact: <".to_vec();

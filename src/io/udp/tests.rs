@@ -94,6 +94,7 @@ fn deliver(
         mesh: Mesh::new(1).unwrap(),
         answers: Answers::new(1),
         stop: AtomicBool::new(false),
+        asked: vec![AtomicBool::new(false)],
     });
     let asker = names::start(&shared, 1).unwrap().remove(0);
     let core = Bursts {

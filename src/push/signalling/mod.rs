@@ -110,6 +110,11 @@ fn start_invite(push: &mut Push, ctx: &mut Ctx<'_>) {
     push.state = PushState::Calling;
     push.guard = Timestamp::NEVER;
     push.invited = ctx.now;
+    if !push.triggered.is_never() {
+        let took = ctx.now.since(push.triggered);
+        ctx.probe.trigger_time.record(took);
+        push.triggered = Timestamp::NEVER;
+    }
     ctx.probe.invites_sent_total += 1;
     transmit::invite(push, ctx);
 }

@@ -1,7 +1,7 @@
 //! Encoding of a push's requests, each from the state alone, so that a repeat has the same octets.
 
 use crate::base::outbox::Destination;
-use crate::base::token::{FilledToken, Token, TokenKind};
+use crate::base::token::{FilledToken, Token, TokenKind, TokenParts};
 use crate::push::hops::{Offer, Way};
 use crate::push::signalling::reason;
 use crate::push::{Ctx, OtherRequest, Push};
@@ -88,10 +88,11 @@ pub(super) struct Names {
 
 impl Names {
     pub(super) fn new(push: &Push, ctx: &Ctx<'_>, sequence: u16) -> Self {
+        let tag = push.token(ctx.env, TokenKind::PushTag, 0);
         Self {
-            branch: push.token(ctx.env, TokenKind::PushBranch, sequence),
-            tag: push.token(ctx.env, TokenKind::PushTag, 0),
-            call_id: push.token(ctx.env, TokenKind::PushCallId, 0),
+            branch: sibling(tag, push, ctx, (TokenKind::PushBranch, sequence)),
+            tag,
+            call_id: sibling(tag, push, ctx, (TokenKind::PushCallId, 0)),
         }
     }
 
@@ -113,9 +114,19 @@ impl Names {
     }
 }
 
+/// Another SIP token of the push.
+fn sibling(token: Token, push: &Push, ctx: &Ctx<'_>, (kind, sequence): (TokenKind, u16)) -> Token {
+    token.sibling(TokenParts {
+        kind,
+        shard: ctx.env.shard,
+        key: push.key(),
+        sequence,
+    })
+}
+
 pub(super) fn invite(push: &mut Push, ctx: &mut Ctx<'_>) {
     let names = Names::new(push, ctx, push.invite_branch);
-    let icid = push.token(ctx.env, TokenKind::ChargingId, 0);
+    let icid = sibling(names.tag, push, ctx, (TokenKind::ChargingId, 0));
     let msrp = msrp_session(push, ctx);
     let fields = InviteFields {
         request_uri: push.target.request_uri(),
