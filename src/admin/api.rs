@@ -28,6 +28,7 @@ use crate::admin::reload::Reloaded;
 use crate::admin::report::Board;
 use crate::base::time::Timestamp;
 use crate::config::Config;
+use crate::io::backend::Choice;
 use crate::io::clock::Clock;
 use crate::io::host::StopHandle;
 use crate::io::listen::ShardAddresses;
@@ -48,6 +49,7 @@ pub struct Desk {
     drivers: Vec<Arc<DriverStats>>,
     addresses: Vec<ShardAddresses>,
     stop: StopHandle,
+    backend: Choice,
     drain_asked: AtomicBool,
     begun: Timestamp,
     inquiry: Inquiry,
@@ -101,6 +103,7 @@ impl Desk {
             drivers: engine.host.stats().to_vec(),
             addresses: engine.host.addresses().to_vec(),
             stop: engine.host.stop_handle(),
+            backend: engine.host.backend().clone(),
             drain_asked: AtomicBool::new(false),
             begun: Clock.now(),
             inquiry: Inquiry::new(engine, config),
@@ -243,12 +246,15 @@ impl Desk {
 
     fn metrics(&self) -> Response {
         let drivers: Vec<_> = self.drivers.iter().map(|stats| stats.read()).collect();
-        let version = env!("CARGO_PKG_VERSION");
+        let program = metrics::Program {
+            version: env!("CARGO_PKG_VERSION"),
+            backend: self.backend.backend.name(),
+        };
         Response {
             status: 200,
             content_type: metrics::CONTENT_TYPE,
             body: self
-                .with_board(|board| metrics::render(board.shards(), &drivers, version))
+                .with_board(|board| metrics::render(board.shards(), &drivers, program))
                 .into_bytes(),
         }
     }
@@ -286,6 +292,8 @@ impl Desk {
             status
         });
         status["version"] = json!(env!("CARGO_PKG_VERSION"));
+        status["backend"] = json!(self.backend.backend.name());
+        status["backend_reason"] = json!(self.backend.refused);
         status["uptime_s"] = json!(Clock.now().since(self.begun).as_secs());
         status["draining"] = json!(self.stop.is_stopping());
         status

@@ -12,7 +12,8 @@ use crate::admin::options::{journal_options, shard_options};
 use crate::base::surface::Location;
 use crate::base::time::Timestamp;
 use crate::config::Config;
-use crate::config::file::{Trains, Transport};
+use crate::config::file::{Backend as BackendKey, Trains, Transport};
+use crate::io::backend::Backend;
 use crate::io::clock::Clock;
 use crate::io::driver::DriverOptions;
 use crate::io::host::{Host, HostConfig, HostError, ShardFactory};
@@ -321,6 +322,11 @@ fn host_config(config: &Config) -> HostConfig {
         msrp: config.msrp.listen,
         driver: DriverOptions {
             trains: config.sip.udp_trains == Trains::Auto,
+            backend: match config.node.backend {
+                BackendKey::Auto => Backend::Auto,
+                BackendKey::Mmsg => Backend::Mmsg,
+                BackendKey::IoUring => Backend::IoUring,
+            },
             drain_limit: std::time::Duration::from_secs(config.node.drain_s),
             recorder_bytes: config.instruments.flight_recorder.octets(),
             recorder_bodies: config.instruments.msrp_bodies,

@@ -121,13 +121,28 @@ const STAGES: [Stage; 4] = [
     ),
 ];
 
-/// Writes everything: `shards` and `drivers` in the order of the shards, `version` of the program.
+/// What runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Program<'a> {
+    /// Of the program.
+    pub version: &'a str,
+    /// What its shards run on.
+    pub backend: &'a str,
+}
+
+/// Writes everything: `shards` and `drivers` in the order of the shards.
 #[must_use]
-pub fn render(shards: &[Snapshot], drivers: &[Counters], version: &str) -> String {
+pub fn render(shards: &[Snapshot], drivers: &[Counters], program: Program<'_>) -> String {
     let mut out = String::with_capacity(64 * 1024);
-    let build = Family::new("build", Kind::Gauge, "The running program; always 1.");
+    let build = Family::new(
+        "build",
+        Kind::Gauge,
+        "The running program and what its shards run on; always 1.",
+    );
     build.head(&mut out);
-    let _ = writeln!(out, "{}{{version=\"{version}\"}} 1", build.name);
+    let Program { version, backend } = program;
+    let labels = format!("version=\"{version}\",backend=\"{backend}\"");
+    let _ = writeln!(out, "{}{{{labels}}} 1", build.name);
     let counters = shards
         .iter()
         .map(|shard| shard.probe.iter().collect::<Vec<_>>());
@@ -159,7 +174,11 @@ pub fn render(shards: &[Snapshot], drivers: &[Counters], version: &str) -> Strin
 #[must_use]
 pub fn table() -> String {
     let mut out = String::from("| name | kind | what it says |\n|---|---|---|\n");
-    let build = Family::new("build", Kind::Gauge, "The running program; always 1.");
+    let build = Family::new(
+        "build",
+        Kind::Gauge,
+        "The running program and what its shards run on; always 1.",
+    );
     let families = core::iter::once(build)
         .chain(probe_families())
         .chain(gauge_families())
@@ -349,7 +368,11 @@ mod tests {
             cpu_us: 2_500_000,
             ..Counters::default()
         };
-        let text = render(&[snapshot.clone(), snapshot], &[driver, driver], "1.2.3");
+        let program = Program {
+            version: "1.2.3",
+            backend: "mmsg",
+        };
+        let text = render(&[snapshot.clone(), snapshot], &[driver, driver], program);
         assert!(text.ends_with("# EOF\n"));
         let mut declared = std::collections::BTreeSet::new();
         let mut current = "";
@@ -362,7 +385,7 @@ mod tests {
             }
         }
         for line in [
-            "volley_build{version=\"1.2.3\"} 1",
+            "volley_build{version=\"1.2.3\",backend=\"mmsg\"} 1",
             "volley_invites_sent_total{shard=\"1\"} 7",
             "volley_driver_cpu_seconds_total{shard=\"0\"} 2.500000",
             "volley_push_answer_seconds_bucket{shard=\"0\",le=\"0.002048\"} 1",

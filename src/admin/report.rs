@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::admin::api::Places;
 use crate::admin::engine::{Engine, Snapshot, Snapshots};
+use crate::io::backend::{Backend, FALLBACK_COSTS};
 use crate::io::stats::Counters;
 use crate::metrics::probe::Probe;
 use crate::shard::Population;
@@ -169,6 +170,8 @@ pub fn ready_json(engine: &Engine, places: &Places) -> serde_json::Value {
     let took = engine.recovered.iter().map(|found| found.took).max();
     json!({ "ready": {
         "shards": shards,
+        "backend": engine.host.backend().backend.name(),
+        "backend_reason": engine.host.backend().refused,
         "udp_trains": { "sent": engine.host.trains().sends, "joined": engine.host.trains().joins },
         "recovered_messages": messages,
         "recovered_from_checkpoint": saved,
@@ -178,10 +181,26 @@ pub fn ready_json(engine: &Engine, places: &Places) -> serde_json::Value {
     } })
 }
 
+/// When the shards run without io_uring: why, what it costs, and what to do, in one line.
+#[must_use]
+pub fn fallback(engine: &Engine) -> Option<String> {
+    let choice = engine.host.backend();
+    if choice.backend == Backend::IoUring {
+        return None;
+    }
+    let why = choice.refused.as_deref().unwrap_or(
+        "the configuration says so; take node.backend = \"auto\" for io_uring where there is one",
+    );
+    let name = choice.backend.name();
+    Some(format!(
+        "backend {name}, without io_uring: {why}; meanwhile {FALLBACK_COSTS}"
+    ))
+}
+
 /// What was found and where we listen, once at the start.
 #[must_use]
 pub fn ready(engine: &Engine, places: &Places) -> String {
-    let mut text = String::from("ready:");
+    let mut text = format!("ready: backend {};", engine.host.backend().backend.name());
     for addresses in engine.host.addresses() {
         let _ = write!(text, " shard {}", addresses.shard);
         if let Some(sip) = addresses.shared_sip_tcp {

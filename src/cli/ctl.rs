@@ -439,7 +439,7 @@ fn status_text(status: &Value) -> String {
     let balances = status.pointer("/ledger/balances") == Some(&Value::Bool(true));
     let draining = status.pointer("/draining") == Some(&Value::Bool(true));
     format!(
-        "volley {}, up {} s{}\n\
+        "volley {} on {}, up {} s{}\n\
          held      {} pushes, {} users, {} messages, {} links\n\
          pushes    {} sent, {} accepted, {} failed\n\
          messages  {} deposited, {} delivered, {} expired, {} refused, {} pending: the books {}\n\
@@ -448,6 +448,10 @@ fn status_text(status: &Value) -> String {
          store     {}\n",
         status
             .pointer("/version")
+            .and_then(Value::as_str)
+            .unwrap_or("?"),
+        status
+            .pointer("/backend")
             .and_then(Value::as_str)
             .unwrap_or("?"),
         count("/uptime_s"),

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use volley::config::file::Backend;
 use volley::io::clock::Clock;
 use volley::io::host;
 
@@ -42,6 +43,9 @@ pub(super) struct Demo {
     /// Where report.txt, report.json, engine.json and engine.log are written.
     #[arg(long, value_name = "DIR", default_value = "volley-report")]
     report_dir: PathBuf,
+    /// What the engine's shards run on.
+    #[arg(long, value_enum, default_value = "auto")]
+    backend: Backend,
     /// The report as JSON on standard output, nothing else there.
     #[arg(long)]
     json: bool,
@@ -88,7 +92,7 @@ impl Demo {
         fs::write(&config, self.config(core_port, &place.path().join("store")))
             .map_err(|error| cannot("write", &config, &error))?;
 
-        let mut engine = Engine::start(&config, &reports.join("engine.log"))?;
+        let mut engine = Engine::start(&config, self.backend, &reports.join("engine.log"))?;
         let listening = engine.wait_until_ready(&mut signals)?;
         super::tell(&self.opening(&engine, &listening, &place));
         let clock = Clock;
@@ -225,12 +229,13 @@ struct Engine {
 }
 
 impl Engine {
-    fn start(config: &Path, log: &Path) -> Result<Self, Failure> {
+    fn start(config: &Path, backend: Backend, log: &Path) -> Result<Self, Failure> {
         let file = File::create(log).map_err(|error| cannot("write", log, &error))?;
         let mut command = own()?;
         command
             .args(["run", "--json", super::LIFELINE, "--config"])
             .arg(config)
+            .args(["--backend", backend.name()])
             .stdout(Stdio::piped())
             .stderr(file);
         let start = || {

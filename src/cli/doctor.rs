@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 use volley::admin::doctor::{Finding, Host, Plan, Severity, tune};
-use volley::config::file::Transport;
+use volley::config::file::{Backend, Transport};
 
 use super::{USAGE, complain, print};
 
@@ -66,6 +66,7 @@ impl Engine {
                 pin: Vec::new(),
                 store: PathBuf::from("/var/lib/volley"),
                 datagrams: false,
+                backend: Backend::Auto,
             });
         };
         match volley::config::load(path) {
@@ -74,6 +75,7 @@ impl Engine {
                 pin: config.node.pin,
                 store: std::path::absolute(&config.store.dir).unwrap_or(config.store.dir),
                 datagrams: config.sip.transport == Transport::Udp,
+                backend: config.node.backend,
             }),
             Err(error) => {
                 complain(&error.to_string());

@@ -15,8 +15,7 @@ use volley::admin::log::{Form, Log};
 use volley::admin::watch::Watch;
 use volley::admin::{reload, report};
 use volley::config::Config;
-use volley::config::file::Level;
-use volley::io::host;
+use volley::config::file::{Backend, Level};
 
 use super::lifeline::when_input_ends;
 use super::{USAGE, complain, print};
@@ -42,6 +41,9 @@ pub(super) struct Run {
     /// Stop as with SIGTERM when standard input ends: for a parent that must not be outlived.
     #[arg(long)]
     lifeline: bool,
+    /// What the shards run on, instead of `node.backend`.
+    #[arg(long, value_enum)]
+    backend: Option<Backend>,
 }
 
 /// How lines on standard error look.
@@ -79,7 +81,7 @@ impl Run {
     }
 
     pub(super) fn main(&self) -> ExitCode {
-        let config = match volley::config::load(&self.config) {
+        let mut config = match volley::config::load(&self.config) {
             Ok(config) => config,
             Err(error) => {
                 complain(&error.to_string());
@@ -93,9 +95,8 @@ impl Run {
                 return ExitCode::from(USAGE);
             }
         };
-        if let Err(error) = host::probe() {
-            complain(&error.to_string());
-            return ExitCode::FAILURE;
+        if let Some(backend) = self.backend {
+            config.node.backend = backend;
         }
         let signals = match Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR2]) {
             Ok(signals) => signals,
@@ -137,6 +138,9 @@ impl Run {
         };
         if self.json {
             print(&format!("{}\n", report::ready_json(&engine, &places)));
+        }
+        if let Some(line) = report::fallback(&engine) {
+            tracing::warn!("{line}");
         }
         tracing::info!("{}", report::ready(&engine, &places));
         let running = Running {

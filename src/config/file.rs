@@ -66,6 +66,8 @@ pub struct Node {
     pub pin: Vec<usize>,
     /// Seconds a drain may take before running pushes are given up.
     pub drain_s: u64,
+    /// What the shards run on.
+    pub backend: Backend,
 }
 
 impl Default for Node {
@@ -74,6 +76,7 @@ impl Default for Node {
             shards: 1,
             pin: Vec::new(),
             drain_s: 30,
+            backend: Backend::Auto,
         }
     }
 }
@@ -190,6 +193,32 @@ pub enum Transport {
     Tcp,
     /// Only with `path_mtu`.
     Udp,
+}
+
+/// What the shards run on.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
+pub enum Backend {
+    /// io_uring where the kernel gives one, else `mmsg`.
+    #[default]
+    Auto,
+    /// io_uring, or no start.
+    IoUring,
+    /// epoll, `recvmmsg` and `sendmmsg`; files by a helper thread of each shard.
+    Mmsg,
+}
+
+impl Backend {
+    /// As in the file.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::IoUring => "io_uring",
+            Self::Mmsg => "mmsg",
+        }
+    }
 }
 
 /// Trains of datagrams.

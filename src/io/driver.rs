@@ -28,6 +28,7 @@ use crate::base::surface::{
 };
 use crate::base::time::Timestamp;
 
+use super::backend::{Backend, Ring};
 use super::bufs::TxPool;
 use super::clock::Clock;
 use super::links::Links;
@@ -35,6 +36,7 @@ use super::listen::ShardSockets;
 use super::mesh::Mesh;
 use super::names::{Answers, Asker};
 use super::park::{Parker, breathe};
+use super::poll::PollRing;
 use super::recorder::Recorder;
 use super::ring::{Completion, DATAGRAM_GROUP, Kind, SLOTS_MAX, STREAM_GROUP, Token};
 use super::stats::{Counters, DriverStats};
@@ -97,6 +99,8 @@ pub struct DriverOptions {
     pub linger_limit: Duration,
     /// How long a drain may take before the shard stops anyway.
     pub drain_limit: Duration,
+    /// What to run on. The host decides what [`Backend::Auto`] comes to.
+    pub backend: Backend,
     /// How long to wait in the ring before parking in the executor.
     pub wait_before_park: Duration,
     /// Octets of the flight recorder; 0 is none.
@@ -119,6 +123,7 @@ impl Default for DriverOptions {
             half_closed_limit: Duration::from_millis(300),
             linger_limit: Duration::from_secs(2),
             drain_limit: Duration::from_secs(10),
+            backend: Backend::Auto,
             wait_before_park: Duration::from_micros(50),
             recorder_bytes: 0,
             recorder_bodies: false,
@@ -157,7 +162,7 @@ pub(super) struct Listener {
 pub(super) struct Driver<C, S> {
     pub(super) core: C,
     pub(super) store: S,
-    pub(super) ring: RawRing,
+    pub(super) ring: Ring,
     pub(super) links: Links,
     pub(super) listeners: Vec<Listener>,
     pub(super) options: DriverOptions,
@@ -215,7 +220,11 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         (shared, names): (Arc<Shared>, Asker),
         stats: Arc<DriverStats>,
     ) -> io::Result<Self> {
-        let mut ring = RawRing::new(1024, 8192)?;
+        let mut ring = if options.backend == Backend::Mmsg {
+            Ring::Mmsg(PollRing::new()?)
+        } else {
+            Ring::Uring(RawRing::new(1024, 8192)?)
+        };
         ring.add_group(options.stream_buffers, options.stream_buffer_bytes)?;
         let datagram_bytes = u32::try_from(DATAGRAM_HEADROOM).expect("small") + 64 * 1024;
         ring.add_group(options.datagram_buffers, datagram_bytes)?;
@@ -302,7 +311,10 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             .wake(self.shard)
             .fd()
             .try_clone_to_owned()?;
-        let mut parker = Parker::new(wake);
+        let mut parker = match self.ring.watched() {
+            None => Parker::on_wake(wake),
+            Some(watched) => Parker::on_epoll(watched.try_clone_to_owned()?),
+        };
         let waker = poll_fn(|context| Poll::Ready(context.waker().clone())).await;
         self.store.set_waker(waker);
         loop {
@@ -655,7 +667,8 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
     async fn rest(&mut self, parker: &mut Parker) -> io::Result<()> {
         let deadline = self.deadline();
         let moment = self.options.wait_before_park;
-        if self.store.is_idle() && !moment.is_zero() {
+        let kernel = self.ring.watched().is_none();
+        if kernel && self.store.is_idle() && !moment.is_zero() {
             let before = deadline.since(self.clock.now());
             self.ring.enter(Some(moment.min(before)))?;
             if self.ring.has_completions() || before <= moment {
@@ -669,7 +682,8 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         // The kernel may raise its flag only after we have done the work it announces, and then it
         // stays up. So the flag is no reason to stay awake, but one to look once more: what comes
         // after this enter finds no work before it, and writes the eventfd.
-        if self.ring.wants_enter() {
+        // epoll needs neither moment nor flag: what it has for us ends the park.
+        if kernel && self.ring.wants_enter() {
             self.ring.enter(None)?;
         }
         let stop = self.drain_until.is_none() && self.shared.stop.load(Ordering::Acquire);
@@ -687,6 +701,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
 
     fn publish(&mut self) {
         self.counters.enters = self.ring.enters();
+        self.counters.rx_starved += self.ring.take_starvations();
         self.counters.open = self.links.len() as u64;
         self.stats.publish(&self.counters);
     }

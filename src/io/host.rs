@@ -12,13 +12,15 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
-use glommio::{ExecutorJoinHandle, LocalExecutorBuilder};
+use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 
 use crate::base::limits::SHARDS_MAX;
 use crate::base::surface::Core;
 use crate::base::time::Timestamp;
 
+use super::backend::{self, Backend, Choice};
 use super::driver::{Driver, DriverOptions, NullStore, Occasion, Shared, StoreDriver};
+use super::exec;
 use super::listen::{BindError, Plan, ShardAddresses, ShardSockets};
 use super::mesh::Mesh;
 use super::names::{self, Answers, Asker};
@@ -156,6 +158,19 @@ impl fmt::Display for HostError {
     }
 }
 
+impl HostError {
+    /// True when it is for want of descriptors, which no backend does without.
+    pub(super) fn is_shortage(&self) -> bool {
+        match self {
+            Self::Ring { error, .. } => {
+                matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+            }
+            Self::Executor { reason, .. } => ring::is_shortage(reason),
+            Self::Bind(_) | Self::Config(_) | Self::Core { .. } | Self::Panicked { .. } => false,
+        }
+    }
+}
+
 impl core::error::Error for HostError {}
 
 impl From<BindError> for HostError {
@@ -214,7 +229,8 @@ pub struct Host {
     addresses: Vec<ShardAddresses>,
     stats: Vec<Arc<DriverStats>>,
     shared: Arc<Shared>,
-    threads: Vec<ExecutorJoinHandle<Result<(), HostError>>>,
+    threads: Vec<Thread>,
+    choice: Choice,
     trains: TrainSupport,
 }
 
@@ -227,7 +243,7 @@ impl Host {
         if config.shards == 0 || config.shards > SHARDS_MAX {
             return Err(HostError::Config("shards must be 1 to 256"));
         }
-        probe()?;
+        let choice = backend::choose(config.driver.backend)?;
         let plan = Plan {
             shards: config.shards,
             sip_tcp: config.sip_tcp,
@@ -247,6 +263,7 @@ impl Host {
             stats: Vec::new(),
             shared,
             threads: Vec::new(),
+            choice,
             trains: if config.sip_udp.is_some() && config.driver.trains {
                 trains::probe()
             } else {
@@ -281,6 +298,7 @@ impl Host {
                 sockets,
                 options: DriverOptions {
                     trains: self.trains.sends,
+                    backend: self.choice.backend,
                     ..config.driver
                 },
                 shared: Arc::clone(&self.shared),
@@ -288,6 +306,12 @@ impl Host {
                 stats,
                 ready: ready.clone(),
             };
+            if self.choice.backend == Backend::Mmsg {
+                let cpu = pinning.cpu(usize::from(shard));
+                self.threads
+                    .push(Thread::Plain(spawn_plain(job, shard, cpu)?));
+                continue;
+            }
             let thread = LocalExecutorBuilder::new(pinning.placement(usize::from(shard)))
                 .name(&format!("shard{shard}"))
                 .preempt_timer(PREEMPT_TIMER)
@@ -298,7 +322,7 @@ impl Host {
                     shard,
                     reason: error.to_string(),
                 })?;
-            self.threads.push(thread);
+            self.threads.push(Thread::Glommio(thread));
         }
         drop(ready);
         let mut count = 0;
@@ -318,6 +342,12 @@ impl Host {
     #[must_use]
     pub fn addresses(&self) -> &[ShardAddresses] {
         &self.addresses
+    }
+
+    /// What the shards run on, and why.
+    #[must_use]
+    pub const fn backend(&self) -> &Choice {
+        &self.choice
     }
 
     /// How datagrams travel: what the options allow and this kernel can.
@@ -367,19 +397,59 @@ impl Host {
     fn join_threads(&mut self) -> Result<(), HostError> {
         let mut outcome = Ok(());
         for (shard, thread) in (0_u8..).zip(self.threads.drain(..)) {
-            let ended = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| thread.join()));
-            let ended = match ended {
-                Ok(Ok(result)) => result,
-                Ok(Err(error)) => Err(HostError::Executor {
-                    shard,
-                    reason: error.to_string(),
-                }),
-                Err(_) => Err(HostError::Panicked { shard }),
-            };
+            let ended = thread.join(shard);
             outcome = outcome.and(ended);
         }
         outcome
     }
+}
+
+/// A shard's thread.
+#[derive(Debug)]
+enum Thread {
+    Glommio(ExecutorJoinHandle<Result<(), HostError>>),
+    Plain(std::thread::JoinHandle<Result<(), HostError>>),
+}
+
+impl Thread {
+    fn join(self, shard: u8) -> Result<(), HostError> {
+        match self {
+            Self::Plain(thread) => thread.join().unwrap_or(Err(HostError::Panicked { shard })),
+            Self::Glommio(thread) => {
+                let join = core::panic::AssertUnwindSafe(|| thread.join());
+                match std::panic::catch_unwind(join) {
+                    Ok(Ok(result)) => result,
+                    Ok(Err(error)) => Err(HostError::Executor {
+                        shard,
+                        reason: error.to_string(),
+                    }),
+                    Err(_) => Err(HostError::Panicked { shard }),
+                }
+            }
+        }
+    }
+}
+
+/// Starts a shard on the executor without io_uring.
+fn spawn_plain<F: ShardFactory>(
+    job: Job<F>,
+    shard: u8,
+    cpu: Option<usize>,
+) -> Result<std::thread::JoinHandle<Result<(), HostError>>, HostError> {
+    let failed = move |error: &io::Error| HostError::Executor {
+        shard,
+        reason: error.to_string(),
+    };
+    let thread = std::thread::Builder::new().name(format!("shard{shard}"));
+    let thread = thread.spawn(move || {
+        if let Some(cpu) = cpu {
+            let mut set = rustix::thread::CpuSet::new();
+            set.set(cpu);
+            rustix::thread::sched_setaffinity(None, &set).map_err(|error| failed(&error.into()))?;
+        }
+        exec::run(job.run()).map_err(|error| failed(&error))?
+    });
+    thread.map_err(|error| failed(&error))
 }
 
 /// What a shard's thread starts from.
@@ -435,11 +505,20 @@ impl<F: ShardFactory> Job<F> {
     }
 }
 
-/// Finds out, before anything is bound, whether this kernel gives us a ring.
+/// Finds out, before anything is bound, whether this host gives us what the shards do with io_uring: a
+/// ring of the datapath, and an executor.
 ///
 /// # Errors
-/// [`HostError::Ring`] with the remedy.
+/// [`HostError::Ring`] or [`HostError::Executor`], with the remedy.
 pub fn probe() -> Result<(), HostError> {
     RawRing::new(8, 16)?;
-    Ok(())
+    let executor = LocalExecutorBuilder::new(Placement::Unbound)
+        .preempt_timer(PREEMPT_TIMER)
+        .io_memory(IO_MEMORY_BYTES)
+        .ring_depth(EXECUTOR_RING_DEPTH)
+        .make();
+    executor.map(drop).map_err(|error| HostError::Executor {
+        shard: 0,
+        reason: error.to_string(),
+    })
 }

@@ -9,59 +9,81 @@ use std::rc::Rc;
 
 use glommio::timer::Timer;
 
+use super::exec::{self, Park};
 use super::sys::executor_file;
 
 type WakeRead = Pin<Box<dyn Future<Output = ()>>>;
 
-/// Waits for the eventfd, or for anything else that wakes the task, whichever is first.
-pub(super) struct Parker {
-    file: Rc<glommio::io::BufferedFile>,
-    /// Survives a park that ended otherwise, so that there is never more than one read.
-    read: Option<WakeRead>,
+/// Waits for the datapath's news, or for anything else that wakes the task, whichever is first.
+pub(super) enum Parker {
+    /// The eventfd that the ring and the other shards write, read through glommio.
+    Wake {
+        file: Rc<glommio::io::BufferedFile>,
+        /// Survives a park that ended otherwise, so that there is never more than one read.
+        read: Option<WakeRead>,
+    },
+    /// epoll, which watches that eventfd too.
+    Epoll(Park),
 }
 
 impl Parker {
-    pub(super) fn new(wake: OwnedFd) -> Self {
-        Self {
+    pub(super) fn on_wake(wake: OwnedFd) -> Self {
+        Self::Wake {
             file: Rc::new(executor_file(wake)),
             read: None,
         }
     }
 
+    pub(super) fn on_epoll(epoll: OwnedFd) -> Self {
+        Self::Epoll(Park::new(epoll))
+    }
+
     /// Waits for at most `limit`.
-    ///
-    /// The limit is a timer of the executor and not of our ring on purpose: should the executor
-    /// ever sleep with our task ready, this is what wakes it.
     pub(super) async fn park(&mut self, limit: Duration) {
-        let mut timer = Timer::new(limit);
-        let mut first = true;
-        poll_fn(|context| {
-            let file = &self.file;
-            let read = self.read.get_or_insert_with(|| {
-                let file = Rc::clone(file);
-                Box::pin(async move {
-                    // An error ends the park as well; the turn then finds out.
-                    let _ = file.read_at(0, 8).await;
-                })
-            });
-            if read.as_mut().poll(context).is_ready() {
-                self.read = None;
-                return Poll::Ready(());
-            }
-            if core::mem::take(&mut first) {
-                return Pin::new(&mut timer).poll(context).map(drop);
-            }
-            Poll::Ready(())
-        })
-        .await;
+        match self {
+            Self::Wake { file, read } => park_on_wake(file, read, limit).await,
+            Self::Epoll(park) => park.park(limit).await,
+        }
     }
 
     /// Waits for the last read; the eventfd must have been written.
-    pub(super) async fn finish(mut self) {
-        if let Some(read) = self.read.take() {
+    pub(super) async fn finish(self) {
+        if let Self::Wake {
+            read: Some(read), ..
+        } = self
+        {
             read.await;
         }
     }
+}
+
+/// The limit is a timer of the executor and not of our ring on purpose: should the executor ever sleep
+/// with our task ready, this is what wakes it.
+async fn park_on_wake(
+    file: &Rc<glommio::io::BufferedFile>,
+    read: &mut Option<WakeRead>,
+    limit: Duration,
+) {
+    let mut timer = Timer::new(limit);
+    let mut first = true;
+    poll_fn(|context| {
+        let reading = read.get_or_insert_with(|| {
+            let file = Rc::clone(file);
+            Box::pin(async move {
+                // An error ends the park as well; the turn then finds out.
+                let _ = file.read_at(0, 8).await;
+            })
+        });
+        if reading.as_mut().poll(context).is_ready() {
+            *read = None;
+            return Poll::Ready(());
+        }
+        if core::mem::take(&mut first) {
+            return Pin::new(&mut timer).poll(context).map(drop);
+        }
+        Poll::Ready(())
+    })
+    .await;
 }
 
 /// Lets the executor run its other tasks and look at their completions, then goes on.
@@ -71,5 +93,7 @@ impl Parker {
 /// glommio takes that for having none and goes to sleep with ours ready. With a timer of our own it
 /// has something to wait for, and with the preemption timer set far away (`host`) it never strikes.
 pub(super) async fn breathe() {
-    Timer::new(Duration::ZERO).await;
+    if !exec::breathe().await {
+        Timer::new(Duration::ZERO).await;
+    }
 }

@@ -158,10 +158,15 @@ pub(super) fn executor_remedy(reason: &str) -> Option<&'static str> {
              more per shard",
         );
     }
-    reason.contains("os error 24").then_some(
+    is_shortage(reason).then_some(
         "raise RLIMIT_NOFILE (ulimit -n, or LimitNOFILE= in the service unit) to 1024 or more, \
          and more for many phones",
     )
+}
+
+/// Whether the executor was refused for want of descriptors.
+pub(super) fn is_shortage(reason: &str) -> bool {
+    reason.contains("os error 24")
 }
 
 #[cfg(test)]

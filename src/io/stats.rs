@@ -49,7 +49,7 @@ counters! {
     turns,
     /// Turns of a busy driver that took 10 ms or longer, with what the executor did after them.
     slow_turns,
-    /// Calls of `io_uring_enter` on the datapath's ring.
+    /// Calls of `io_uring_enter` on the datapath's ring; without io_uring, rounds of epoll.
     enters,
     /// Times the driver parked in the executor.
     parks,

@@ -64,7 +64,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         link.connect = token;
         link.sending = true;
         let operation = Token::new(Kind::Connect, id.slot, id.generation);
-        self.ring.connect(link.fd(), operation, address.into());
+        self.ring.connect(link.fd(), operation, address);
     }
 
     pub(super) fn on_connect(&mut self, completion: &Completion) {

@@ -3,8 +3,6 @@
 use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::AsFd;
 
-use io_uring::types::RecvMsgOut;
-
 use crate::base::surface::{Core, Input, LinkEvent, LinkId, LinkKind, TxBuf};
 
 use super::driver::{Driver, StoreDriver};
@@ -45,18 +43,11 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             generation: completion.token.generation,
         };
         if let (Some(buffer), Ok(len)) = (completion.buffer, usize::try_from(completion.result)) {
-            let group = completion.token.kind.group();
             self.counters.rx_bytes += len as u64;
-            let message = self.ring.received_datagram(group, buffer, len);
-            let taken = message.filter(|message| !message.is_payload_truncated());
-            let source = taken
-                .as_ref()
-                .and_then(|message| address(message.name_data()));
-            if let (Some(message), Some(source)) = (taken, source) {
-                let payload = message.payload_data();
-                let size = segment(&message).unwrap_or(payload.len()).max(1);
+            if let Some(received) = self.ring.received_datagrams(buffer, len) {
+                let source = received.source;
                 let before = self.counters.rx_datagrams;
-                for bytes in payload.chunks(size) {
+                for bytes in received.payload.chunks(received.segment.max(1)) {
                     self.counters.rx_datagrams += 1;
                     let event = Event {
                         at: self.now,
@@ -121,7 +112,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             self.trains_in_flight += 1;
             let sorted = (&self.sorter.parts[..], &self.sorter.runs[..]);
             self.ring
-                .send_train(link.fd(), id.slot, buffer, destination.into(), sorted);
+                .send_train(link.fd(), id.slot, buffer, destination, sorted);
         } else {
             self.pool.put(buffer);
         }
@@ -186,9 +177,10 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
     }
 }
 
-/// The size of the joined datagrams, if the kernel joined any: the value of `UDP_GRO`.
-fn segment(message: &RecvMsgOut<'_>) -> Option<usize> {
-    control_value(message.control_data(), libc::SOL_UDP, libc::UDP_GRO)
+/// The size of the joined datagrams, if the kernel joined any: the value of `UDP_GRO` in what it wrote
+/// as control data.
+pub(super) fn segment(control: &[u8]) -> Option<usize> {
+    control_value(control, libc::SOL_UDP, libc::UDP_GRO)
 }
 
 /// The `int` of the first control message, if it is of this level and kind.
@@ -203,7 +195,7 @@ fn control_value(control: &[u8], level: i32, kind: i32) -> Option<usize> {
 }
 
 /// The socket address in `name` as the kernel writes it.
-fn address(name: &[u8]) -> Option<SocketAddr> {
+pub(super) fn address(name: &[u8]) -> Option<SocketAddr> {
     let family = u16::from_ne_bytes(name.get(0..2)?.try_into().ok()?);
     let port = u16::from_be_bytes(name.get(2..4)?.try_into().ok()?);
     match i32::from(family) {

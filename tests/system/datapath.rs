@@ -22,6 +22,7 @@ use volley::base::surface::{
     StoreTicket, Transmit, TxBuf,
 };
 use volley::base::time::Timestamp;
+use volley::io::backend::Backend;
 use volley::io::driver::DriverOptions;
 use volley::io::host::{Host, HostConfig, Storeless};
 use volley::shard::questions::Question;
@@ -38,6 +39,15 @@ struct Seen {
     stored: AtomicU64,
     wall: AtomicU64,
     shut: AtomicBool,
+}
+
+/// This file is compiled once for each backend.
+fn backend() -> Backend {
+    if module_path!().ends_with("_mmsg") {
+        Backend::Mmsg
+    } else {
+        Backend::IoUring
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -286,6 +296,10 @@ impl Running {
         connect: Option<SocketAddr>,
     ) -> Self {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let driver = DriverOptions {
+            backend: backend(),
+            ..driver
+        };
         let config = HostConfig {
             shards,
             pin: None,
@@ -711,7 +725,10 @@ fn a_second_process_on_the_same_port_is_told_so() {
         sip_udp: None,
         shard_port_base: None,
         msrp: any,
-        driver: DriverOptions::default(),
+        driver: DriverOptions {
+            backend: backend(),
+            ..DriverOptions::default()
+        },
     };
     let seen = Arc::new(Seen::default());
     let factory = Storeless(move |_: &volley::io::listen::ShardAddresses| {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use serde_json::Value;
 
-use crate::program::{Directory, Engine, volley};
+use crate::program::{Directory, Engine, backend, volley};
 
 /// Where the engine listens, from the first port of a test on: datagrams and streams on one port.
 pub(crate) const ENGINE: u16 = 26;
@@ -52,11 +52,12 @@ pub(crate) fn config(
     };
     let others: Vec<String> = (1..workers).map(scscf).collect();
     format!(
-        "[node]\ndrain_s = 2\n[sip]\nlisten = \"127.0.0.1:{}\"\nnext_hops = [{}]\nscscf = [{}]\n\
+        "[node]\nbackend = \"{}\"\ndrain_s = 2\n[sip]\nlisten = \"127.0.0.1:{}\"\nnext_hops = [{}]\nscscf = [{}]\n\
          [identity]\npf_uri = \"sip:cpm-pf@home.example\"\ndomains = [\"home.example\"]\n\
          [push]\n{more}\n[msrp]\nlisten = \"127.0.0.1:0\"\nguard = false\nreuse = true\n\
          [store]\ndir = \"{}\"\nsegment_mib = 4\n[selection]\ncoalesce_ms = 0\nbackoff_ms = 1000\n\
          [limits]\nusers_max = 10000\npushes_max = 10000\n",
+        backend(),
         first + ENGINE,
         of(0),
         others.join(", "),
@@ -68,12 +69,21 @@ pub(crate) fn config(
 fn judged(
     directory: &Directory,
     config: &str,
-    (scenario, first): (&str, u16),
+    scenario: (&str, u16),
     more: &[&str],
 ) -> (Option<i32>, Value) {
     let path = directory.0.join("judged.toml");
     fs::write(&path, config).unwrap();
     let _engine = Engine::start(&path);
+    judge(directory, scenario, more)
+}
+
+/// Runs a scenario against the engine that is there.
+pub(crate) fn judge(
+    directory: &Directory,
+    (scenario, first): (&str, u16),
+    more: &[&str],
+) -> (Option<i32>, Value) {
     let report = directory.0.join("report.json");
     let output = volley()
         .args(["judge", "run", "--quiet", "--scenario", scenario])

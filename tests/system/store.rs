@@ -9,7 +9,7 @@ use std::process::{Output, Stdio};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::program::{Directory, Engine, PATIENCE, accepted, any, deposit, volley, words};
+use crate::program::{Directory, Engine, PATIENCE, accepted, any, backend, deposit, volley, words};
 
 /// `volley store ..` with a JSON result.
 fn store(verb: &[&str], dir: &Path) -> (Option<i32>, Value) {
@@ -337,6 +337,7 @@ fn chaos(arguments: &[&str]) -> Value {
     let output = volley()
         .args(["chaos", "--json", "--dir"])
         .arg(directory.0.join("chaos"))
+        .args(["--backend", &backend()])
         .args(arguments)
         .output()
         .expect("the program starts");

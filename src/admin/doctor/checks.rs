@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Finding, Host, Plan, Setting, Severity};
+use crate::config::file::Backend;
 
 type Check = fn(&Host, &Plan) -> Finding;
 
@@ -106,7 +107,7 @@ fn at_least(
         .by(path, least.to_string())
 }
 
-fn kernel(host: &Host, _: &Plan) -> Finding {
+fn kernel(host: &Host, plan: &Plan) -> Finding {
     const WHY: &str = "the datapath wants DEFER_TASKRUN and multishot receives";
     const FILE: &str = "proc/sys/kernel/osrelease";
     let Some(release) = host.read(FILE) else {
@@ -119,34 +120,61 @@ fn kernel(host: &Host, _: &Plan) -> Finding {
     if version >= (6, 1) {
         return found;
     }
+    if version < (5, 0) {
+        // Older than what the fallback was made for.
+        return found.wants(
+            Severity::Critical,
+            "6.1 or newer",
+            "boot a kernel of 6.1 or newer",
+        );
+    }
     found.wants(
-        Severity::Critical,
+        without_ring(plan),
         "6.1 or newer",
         "boot a kernel of 6.1 or newer",
     )
 }
 
-fn ring(host: &Host, _: &Plan) -> Finding {
-    const WHY: &str = "shards do all their I/O through io_uring";
+/// How bad it is that io_uring is missing: the fallback serves, unless it is excluded.
+const fn without_ring(plan: &Plan) -> Severity {
+    match plan.backend {
+        Backend::IoUring => Severity::Critical,
+        Backend::Auto => Severity::Warning,
+        Backend::Mmsg => Severity::Fine,
+    }
+}
+
+fn ring(host: &Host, plan: &Plan) -> Finding {
+    const WHY: &str = "shards do their I/O through io_uring, or through epoll at a higher cost";
     const FILE: &str = "proc/sys/kernel/io_uring_disabled";
     let policy = host.number(FILE);
     let text = policy.map_or_else(
         || "no policy file".to_owned(),
         |policy| format!("kernel.io_uring_disabled = {policy}"),
     );
+    let severity = without_ring(plan);
+    let backend = match (&host.ring, plan.backend) {
+        (Ok(()), Backend::Auto | Backend::IoUring) => "backend io_uring",
+        (_, Backend::Mmsg) => "backend mmsg, by node.backend",
+        (Err(_), Backend::Auto) => "backend mmsg, as a fallback",
+        (Err(_), Backend::IoUring) => "no backend: node.backend excludes mmsg",
+    };
     match &host.ring {
-        Ok(()) => fine("io-uring", WHY, format!("a ring works; {text}")),
+        Ok(()) => fine("io-uring", WHY, format!("{backend}; a ring works; {text}")),
         Err(error) => {
-            let found = fine("io-uring", WHY, format!("{error}; {text}"));
+            let found = fine("io-uring", WHY, format!("{backend}; {error}; {text}"));
+            if severity == Severity::Fine {
+                return found;
+            }
             if policy.unwrap_or(0) == 0 {
                 let remedy = "allow io_uring_setup, io_uring_enter and io_uring_register in the \
                               container's seccomp profile, and raise LimitMEMLOCK";
-                return found.wants(Severity::Critical, "a working ring", remedy);
+                return found.wants(severity, "a working ring", remedy);
             }
             let remedy = "sysctl -w kernel.io_uring_disabled=0, or 1 with the service's group in \
                           kernel.io_uring_group";
             found
-                .wants(Severity::Critical, "kernel.io_uring_disabled = 0", remedy)
+                .wants(severity, "kernel.io_uring_disabled = 0", remedy)
                 .by(FILE, "0")
         }
     }

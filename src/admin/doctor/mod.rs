@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use crate::config::file::Backend;
 use crate::io::trains::TrainSupport;
 
 /// How bad a finding is.
@@ -66,6 +67,8 @@ pub struct Plan {
     pub store: PathBuf,
     /// Datagrams towards the core.
     pub datagrams: bool,
+    /// What the shards are to run on.
+    pub backend: Backend,
 }
 
 /// Limits of a process, octets or descriptors; `None` is no limit.

@@ -52,6 +52,7 @@ fn plan() -> Plan {
         pin: vec![2, 3],
         store: PathBuf::from("/var/lib/volley"),
         datagrams: false,
+        backend: Backend::Auto,
     }
 }
 
@@ -104,7 +105,7 @@ fn a_host_that_is_right_gets_no_advice() {
 fn each_check_sees_its_own_fault_and_no_other() {
     use Severity::{Advice, Critical, Warning};
     let faults: [(&str, &str, &str, Severity); 16] = [
-        ("kernel", "proc/sys/kernel/osrelease", "5.15.0", Critical),
+        ("kernel", "proc/sys/kernel/osrelease", "5.15.0", Warning),
         ("cpus", "sys/devices/system/cpu/online", "3", Warning),
         ("pinning", "sys/devices/system/cpu/online", "0-2", Critical),
         ("isolation", "sys/devices/system/cpu/isolated", "", Advice),
@@ -212,8 +213,18 @@ fn a_forbidden_ring_and_short_limits_are_told_with_their_remedy() {
         .into_iter()
         .map(|found| (found.id, found))
         .collect();
-    assert_eq!(found["io-uring"].severity, Severity::Critical);
+    assert_eq!(found["io-uring"].severity, Severity::Warning);
+    let told = "backend mmsg, as a fallback; io_uring is forbidden; ";
+    assert!(found["io-uring"].current.starts_with(told));
     assert_eq!(found["io-uring"].settings[0].value, "0");
+    for (backend, severity) in [
+        (Backend::IoUring, Severity::Critical),
+        (Backend::Mmsg, Severity::Fine),
+    ] {
+        let found = host.examine(&Plan { backend, ..plan() });
+        let ring = found.iter().find(|found| found.id == "io-uring");
+        assert_eq!(ring.map(|found| found.severity), Some(severity));
+    }
     assert_eq!(found["memlock"].severity, Severity::Warning);
     assert!(found["memlock"].remedy.contains("LimitMEMLOCK=16777216"));
     assert_eq!(found["nofile"].severity, Severity::Warning);

@@ -19,6 +19,7 @@ use super::child::Process;
 use super::{complain, print, tell};
 use disk::{Disk, FileSystem};
 use judge::Judge;
+use volley::config::file::Backend;
 
 /// A law was broken or something acknowledged is gone.
 const BROKEN: u8 = 4;
@@ -73,6 +74,9 @@ pub(super) struct Chaos {
     /// Where stores and disk images are made; a directory on a real disk.
     #[arg(long, value_name = "DIR", default_value = "volley-chaos")]
     dir: PathBuf,
+    /// What the engine's shards run on.
+    #[arg(long, value_enum, default_value = "auto")]
+    backend: Backend,
     /// The table as JSON on standard output.
     #[arg(long)]
     json: bool,
@@ -293,7 +297,9 @@ impl Campaign<'_> {
 
     fn command(&self) -> Result<Command, String> {
         let (store, trunk) = (self.store(), self.judge.trunk_port());
-        Engine::command(&self.home, &store, trunk, self.clock.as_ref())
+        let mut command = Engine::command(&self.home, &store, trunk, self.clock.as_ref())?;
+        command.args(["--backend", self.options.backend.name()]);
+        Ok(command)
     }
 
     /// Kills an engine, and takes what it said last.

@@ -21,8 +21,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use glommio::io::{DmaFile, OpenOptions};
-
+use crate::io::exec::{self, File, OpenOptions};
 use crate::io::store::error::JournalError;
 use crate::io::store::format::{self, BLOCK, Found, HEADER, Kind};
 use crate::io::store::journal::{Shared, State, now};
@@ -130,7 +129,7 @@ fn is_due(shared: &Shared, state: &State) -> bool {
 }
 
 struct Writer {
-    file: Rc<DmaFile>,
+    file: Rc<File>,
     /// Records not yet written, from `at` on.
     pending: Vec<u8>,
     at: u64,
@@ -141,14 +140,13 @@ struct Writer {
 
 async fn make(shared: &Rc<Shared>) -> io::Result<Option<End>> {
     let path = shared.directory.join(ASIDE);
-    let mut options = OpenOptions::new();
-    let opened = options
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .dma_open(&path);
-    let file = Rc::new(opened.await.map_err(io::Error::from)?);
+    let options = OpenOptions {
+        write: true,
+        create: true,
+        truncate: true,
+        ..OpenOptions::default()
+    };
+    let file = Rc::new(options.open(&path).await?);
     let mut writer = Writer {
         file,
         pending: Vec::with_capacity(2 * WRITE_BYTES),
@@ -165,7 +163,7 @@ async fn make(shared: &Rc<Shared>) -> io::Result<Option<End>> {
     let payload = end_payload(floor, writer.pieces, shared.options.shard, writer.serial);
     writer.put(Kind::End, shared.epoch, &payload)?;
     writer.write(shared, true).await?;
-    writer.file.fdatasync().await.map_err(io::Error::from)?;
+    writer.file.sync().await?;
     loop {
         {
             let state = shared.state();
@@ -184,7 +182,7 @@ async fn make(shared: &Rc<Shared>) -> io::Result<Option<End>> {
         .map_err(io::Error::other)?;
     let bytes = writer.at;
     if let Ok(file) = Rc::try_unwrap(writer.file) {
-        file.close().await.map_err(io::Error::from)?;
+        file.close().await?;
     }
     shared.state().checkpoint_at = format::linear(floor, shared.options.segment_bytes);
     Ok(Some(End {
@@ -255,7 +253,7 @@ impl Writer {
         let mut from = 0;
         while from < len {
             let to = len.min(from + WRITE_BYTES);
-            let mut buffer = self.file.alloc_dma_buffer(to - from);
+            let mut buffer = self.file.buffer(to - from);
             buffer
                 .as_bytes_mut()
                 .copy_from_slice(&self.pending[from..to]);
@@ -272,7 +270,7 @@ impl Writer {
         let due = Duration::from_micros(self.at.saturating_mul(1_000_000) / rate);
         let passed = now().saturating_duration_since(self.started);
         if let Some(rest) = due.checked_sub(passed).filter(|_| !last) {
-            glommio::timer::sleep(rest).await;
+            exec::sleep(rest).await;
         }
         Ok(())
     }
@@ -333,7 +331,7 @@ pub(crate) async fn load(
         return Ok(None);
     }
     let file = segment::open(&path, false).await?;
-    let size = file.file_size().await;
+    let size = file.size().await;
     let size = size.map_err(|source| JournalError::io("look at", &path, source))?;
     let mut ahead = segment::Ahead::new(Rc::clone(&file), size);
     let mut bytes = Vec::new();

@@ -121,6 +121,9 @@ fn remedy(source: &io::Error) -> &'static str {
             "set store.dir to a directory that can be made",
         ),
     ];
+    if matches!(source.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
+        return "raise RLIMIT_NOFILE (ulimit -n, or LimitNOFILE= in the service unit)";
+    }
     let known = TABLE.iter().find(|(kind, _)| *kind == source.kind());
     known.map_or("look at the disk and the system's log", |(_, remedy)| {
         remedy

@@ -8,10 +8,8 @@ use std::rc::Rc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use glommio::io::DmaFile;
-use glommio::task::JoinHandle;
-
 use crate::base::surface::{Location, StoreBatch, StoreDone, StoreTicket};
+use crate::io::exec::{self, Join};
 use crate::io::store::checkpoint::{self, Walk};
 use crate::io::store::error::JournalError;
 use crate::io::store::format::{self, BLOCK, COMMIT, HEADER};
@@ -272,11 +270,11 @@ pub(crate) struct State {
     /// Who opens which segment, and which one goes.
     pub(crate) gate: Gate,
     /// Open segments, most recently used last.
-    files: VecDeque<(u32, Rc<DmaFile>)>,
+    files: VecDeque<(u32, Rc<exec::File>)>,
     /// The segment being written.
     pub(crate) current: u32,
     /// Segments made ahead, in the order of their numbers, the next one first.
-    pub(crate) spares: VecDeque<(u32, Rc<DmaFile>)>,
+    pub(crate) spares: VecDeque<(u32, Rc<exec::File>)>,
     /// The keeper is making a segment.
     pub(crate) making: bool,
     /// Why the last try to make one failed.
@@ -400,7 +398,7 @@ impl State {
     }
 
     /// The open file of `segment`, if it is kept.
-    pub(crate) fn file(&mut self, segment: u32) -> Option<Rc<DmaFile>> {
+    pub(crate) fn file(&mut self, segment: u32) -> Option<Rc<exec::File>> {
         let at = self
             .files
             .iter()
@@ -412,7 +410,7 @@ impl State {
     }
 
     /// Keeps `file` for reads; forgets the one used longest ago.
-    pub(crate) fn keep_file(&mut self, segment: u32, file: Rc<DmaFile>) {
+    pub(crate) fn keep_file(&mut self, segment: u32, file: Rc<exec::File>) {
         if self.file(segment).is_none() {
             if self.files.len() == FILES_MAX {
                 self.files.pop_front();
@@ -487,7 +485,7 @@ impl Shared {
 #[derive(Debug)]
 pub struct Journal {
     shared: Rc<Shared>,
-    tasks: Vec<JoinHandle<()>>,
+    tasks: Vec<Join<()>>,
     recovered: Recovered,
 }
 
@@ -568,12 +566,12 @@ impl Journal {
         directory::mark_format(directory)?;
         shared.state().keep_file(current, Rc::clone(&file));
         let mut tasks = vec![
-            glommio::spawn_local(writer::run(Rc::clone(&shared), file)).detach(),
-            glommio::spawn_local(keeper::run(Rc::clone(&shared))).detach(),
-            glommio::spawn_local(checkpoint::run(Rc::clone(&shared))).detach(),
+            exec::spawn_local(writer::run(Rc::clone(&shared), file)).detach(),
+            exec::spawn_local(keeper::run(Rc::clone(&shared))).detach(),
+            exec::spawn_local(checkpoint::run(Rc::clone(&shared))).detach(),
         ];
         for _ in 0..options.readers {
-            tasks.push(glommio::spawn_local(reader::run(Rc::clone(&shared))).detach());
+            tasks.push(exec::spawn_local(reader::run(Rc::clone(&shared))).detach());
         }
         Ok(Self {
             shared,
@@ -833,12 +831,12 @@ async fn cut_tail(directory: &Path, end: u64) -> Result<(), JournalError> {
         return Ok(());
     }
     let file = segment::open(&path, true).await?;
-    let length = file.file_size().await;
+    let length = file.size().await;
     let length = length.map_err(|source| JournalError::io("look at", &path, source))?;
     if length > u64::from(offset) {
         let cut = file.truncate(u64::from(offset)).await;
         cut.map_err(|source| JournalError::io("shorten", &path, source))?;
-        let synced = file.fdatasync().await;
+        let synced = file.sync().await;
         synced.map_err(|source| JournalError::io("sync", &path, source))?;
     }
     match Rc::try_unwrap(file) {
@@ -852,3 +850,9 @@ async fn cut_tail(directory: &Path, end: u64) -> Result<(), JournalError> {
 
 #[cfg(test)]
 mod tests;
+
+/// The same tests on the executor without io_uring.
+#[cfg(test)]
+#[path = "journal/tests.rs"]
+#[expect(clippy::duplicate_mod, reason = "one text of tests for both backends")]
+mod tests_plain;

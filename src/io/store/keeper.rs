@@ -148,7 +148,7 @@ async fn reclaim(shared: &Shared, number: u32) {
         return;
     }
     while !shared.state().gate.remove(number) {
-        glommio::timer::sleep(OPENING).await;
+        crate::io::exec::sleep(OPENING).await;
     }
     shared.state().forget_file(number);
     remove(shared, number).await;

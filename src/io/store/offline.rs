@@ -7,6 +7,7 @@ use std::time::Duration;
 use glommio::{LocalExecutorBuilder, Placement};
 
 use crate::base::surface::{Location, StoreBatch, StoreDone, StoreTicket};
+use crate::io::exec;
 use crate::io::store::error::JournalError;
 use crate::io::store::format::FORMAT_VERSION;
 use crate::io::store::journal::{Journal, JournalOptions, Recovered};
@@ -95,6 +96,9 @@ where
     F: Future<Output = T> + 'static,
     T: 'static,
 {
+    if crate::io::host::probe().is_err() {
+        return exec::run(work).map_err(|error| format!("no executor for the store: {error}"));
+    }
     let builder = LocalExecutorBuilder::new(Placement::Unbound).io_memory(2 << 20);
     let executor = builder
         .make()
@@ -196,7 +200,7 @@ impl Rewriter {
         self.submit().await?;
         while left > 0 {
             self.collect(&mut found, &mut left)?;
-            glommio::timer::sleep(LOOK).await;
+            exec::sleep(LOOK).await;
         }
         Ok(found)
     }
@@ -209,7 +213,7 @@ impl Rewriter {
         self.submit().await?;
         while self.acknowledged < self.ticket {
             self.collect(&mut [], &mut 0)?;
-            glommio::timer::sleep(LOOK).await;
+            exec::sleep(LOOK).await;
         }
         Ok(())
     }
@@ -234,7 +238,7 @@ impl Rewriter {
             self.submit().await?;
             while !self.journal.is_idle() {
                 self.collect(&mut [], &mut 0)?;
-                glommio::timer::sleep(LOOK).await;
+                exec::sleep(LOOK).await;
             }
         }
         self.journal.close().await;
@@ -244,7 +248,7 @@ impl Rewriter {
     async fn submit(&mut self) -> Result<(), JournalError> {
         while !self.journal.submit(&mut self.batch) {
             self.collect(&mut [], &mut 0)?;
-            glommio::timer::sleep(LOOK).await;
+            exec::sleep(LOOK).await;
         }
         Ok(())
     }

@@ -2,9 +2,8 @@
 
 use std::rc::Rc;
 
-use glommio::io::{DmaFile, ReadResult};
-
 use crate::base::surface::Location;
+use crate::io::exec::{File, Read};
 use crate::io::store::format::{self, BLOCK, Kind};
 use crate::io::store::journal::{LOADED_BYTES_MAX, Shared, State};
 use crate::io::store::segment;
@@ -71,18 +70,16 @@ fn gather(shared: &Shared, state: &mut State, window: &mut Vec<(u64, Location)>)
     }
 }
 
-async fn load(shared: &Shared, segment: u32, start: u32, size: u32) -> Option<ReadResult> {
+async fn load(shared: &Shared, segment: u32, start: u32, size: u32) -> Option<Read> {
     // A location that no segment can hold: not ours, answered as unreadable.
     if size > shared.options.segment_bytes.max(1 << 26) {
         return None;
     }
     let file = file(shared, segment).await?;
-    file.read_at_aligned(u64::from(start), size as usize)
-        .await
-        .ok()
+    file.read_at(u64::from(start), size as usize).await.ok()
 }
 
-async fn file(shared: &Shared, segment: u32) -> Option<Rc<DmaFile>> {
+async fn file(shared: &Shared, segment: u32) -> Option<Rc<File>> {
     if let Some(file) = shared.state().file(segment) {
         return Some(file);
     }

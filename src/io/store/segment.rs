@@ -5,9 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use glommio::io::{Directory, DmaFile, OpenOptions, ReadResult};
-use glommio::{GlommioError, Task};
-
+use crate::io::exec::{self, File, OpenOptions, Read, Task};
 use crate::io::store::error::JournalError;
 use crate::io::store::format::{self, BLOCK};
 
@@ -41,10 +39,13 @@ fn direct(path: &Path, source: io::Error) -> JournalError {
 }
 
 /// Opens a segment that exists.
-pub(crate) async fn open(path: &Path, write: bool) -> Result<Rc<DmaFile>, JournalError> {
-    let mut options = OpenOptions::new();
-    let file = options.read(true).write(write).dma_open(path).await;
-    let file = file.map_err(|source| direct(path, source.into()))?;
+pub(crate) async fn open(path: &Path, write: bool) -> Result<Rc<File>, JournalError> {
+    let options = OpenOptions {
+        write,
+        ..OpenOptions::default()
+    };
+    let file = options.open(path).await;
+    let file = file.map_err(|source| direct(path, source))?;
     if file.alignment() > u64::from(BLOCK) {
         return Err(JournalError::Direct {
             path: path.to_owned(),
@@ -64,7 +65,7 @@ pub(crate) struct Plan {
 
 /// Makes a segment: preallocated, with a durable header and a durable name. Leaves no file when it
 /// fails.
-pub(crate) async fn create(directory: &Path, plan: Plan) -> Result<Rc<DmaFile>, JournalError> {
+pub(crate) async fn create(directory: &Path, plan: Plan) -> Result<Rc<File>, JournalError> {
     let path = path(directory, plan.number);
     match create_at(&path, directory, plan).await {
         Ok(file) => Ok(file),
@@ -76,23 +77,22 @@ pub(crate) async fn create(directory: &Path, plan: Plan) -> Result<Rc<DmaFile>, 
     }
 }
 
-async fn create_at(path: &Path, directory: &Path, plan: Plan) -> Result<Rc<DmaFile>, JournalError> {
-    let mut options = OpenOptions::new();
-    let file = options
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .dma_open(path)
-        .await;
-    let file = file.map_err(|source| direct(path, source.into()))?;
+async fn create_at(path: &Path, directory: &Path, plan: Plan) -> Result<Rc<File>, JournalError> {
+    let options = OpenOptions {
+        write: true,
+        create_new: true,
+        ..OpenOptions::default()
+    };
+    let file = options.open(path).await;
+    let file = file.map_err(|source| direct(path, source))?;
     if file.alignment() > u64::from(BLOCK) {
         return Err(JournalError::Direct {
             path: path.to_owned(),
         });
     }
-    let allocated = file.pre_allocate(u64::from(plan.bytes), false).await;
+    let allocated = file.allocate(u64::from(plan.bytes)).await;
     allocated.map_err(|source| JournalError::io("allocate", path, source))?;
-    let mut block = file.alloc_dma_buffer(BLOCK as usize);
+    let mut block = file.buffer(BLOCK as usize);
     format::write_segment_header(block.as_bytes_mut(), plan.number, plan.epoch, plan.shard);
     let written = file.write_at(block, 0).await;
     let written = written.map_err(|source| JournalError::io("write", path, source))?;
@@ -103,7 +103,7 @@ async fn create_at(path: &Path, directory: &Path, plan: Plan) -> Result<Rc<DmaFi
             io::Error::from(io::ErrorKind::WriteZero),
         ));
     }
-    file.fdatasync()
+    file.sync()
         .await
         .map_err(|source| JournalError::io("sync", path, source))?;
     sync_directory(directory).await?;
@@ -112,24 +112,18 @@ async fn create_at(path: &Path, directory: &Path, plan: Plan) -> Result<Rc<DmaFi
 
 /// Makes names made or removed in `directory` durable.
 pub(crate) async fn sync_directory(directory: &Path) -> Result<(), JournalError> {
-    let opened = Directory::open(directory).await;
-    let opened = opened.map_err(|source| JournalError::io("open", directory, source))?;
-    let synced = opened.sync().await;
-    synced.map_err(|source| JournalError::io("sync", directory, source))?;
-    opened
-        .close()
-        .await
-        .map_err(|source| JournalError::io("close", directory, source))
+    let synced = exec::sync_directory(directory).await;
+    synced.map_err(|source| JournalError::io("sync", directory, source))
 }
 
 /// Reads a whole segment into `out`, replacing what is there.
 pub(crate) async fn load(
-    file: &Rc<DmaFile>,
+    file: &Rc<File>,
     path: &Path,
     out: &mut Vec<u8>,
 ) -> Result<(), JournalError> {
     out.clear();
-    let size = file.file_size().await;
+    let size = file.size().await;
     let mut size = size.map_err(|source| JournalError::io("look at", path, source))?;
     if u32::try_from(size).is_err() {
         return Err(JournalError::Foreign {
@@ -165,14 +159,14 @@ fn has_data(path: &Path, from: u64) -> bool {
 /// Reads a file from its start, a few reads ahead of who takes them.
 #[derive(Debug)]
 pub(crate) struct Ahead {
-    file: Rc<DmaFile>,
+    file: Rc<File>,
     size: u64,
     asked: u64,
-    reads: VecDeque<Task<Result<ReadResult, GlommioError<()>>>>,
+    reads: VecDeque<Task<io::Result<Read>>>,
 }
 
 impl Ahead {
-    pub(crate) fn new(file: Rc<DmaFile>, size: u64) -> Self {
+    pub(crate) fn new(file: Rc<File>, size: u64) -> Self {
         Self {
             file,
             size,
@@ -182,19 +176,18 @@ impl Ahead {
     }
 
     /// The next octets; `None` behind the last.
-    pub(crate) async fn next(&mut self) -> Option<io::Result<ReadResult>> {
+    pub(crate) async fn next(&mut self) -> Option<io::Result<Read>> {
         while self.reads.len() < READS && self.asked < self.size {
             let (file, at) = (Rc::clone(&self.file), self.asked);
             let len = self.size.saturating_sub(at).min(READ_BYTES as u64);
             let len = usize::try_from(len).expect("bounded");
-            self.reads.push_back(glommio::spawn_local(async move {
-                file.read_at_aligned(at, len.next_multiple_of(BLOCK as usize))
-                    .await
+            self.reads.push_back(exec::spawn_local(async move {
+                file.read_at(at, len.next_multiple_of(BLOCK as usize)).await
             }));
             self.asked += READ_BYTES as u64;
         }
         let read = self.reads.pop_front()?;
-        Some(read.await.map_err(io::Error::from))
+        Some(read.await)
     }
 
     /// Waits for what is still under way, so that nothing uses the file any more.

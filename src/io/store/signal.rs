@@ -50,7 +50,7 @@ impl Signal {
 
     /// As [`Signal::wait`], for `time` at most.
     pub(crate) async fn wait_at_most(&self, time: Duration) {
-        let mut time = pin!(glommio::timer::sleep(time));
+        let mut time = pin!(crate::io::exec::sleep(time));
         let mut more = pin!(self.wait());
         poll_fn(|context| {
             let late = time.as_mut().poll(context).is_ready();

@@ -4,8 +4,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use glommio::io::DmaFile;
-
+use crate::io::exec::File;
 use crate::io::store::checkpoint::Walk;
 use crate::io::store::format;
 use crate::io::store::group::Group;
@@ -29,7 +28,7 @@ enum Next {
 }
 
 /// Writes until the journal fails, closes or is abandoned.
-pub(crate) async fn run(shared: Rc<Shared>, file: Rc<DmaFile>) {
+pub(crate) async fn run(shared: Rc<Shared>, file: Rc<File>) {
     let mut writer = Writer { shared, file };
     loop {
         let next = decide(&writer.shared, &writer.shared.state());
@@ -96,7 +95,7 @@ fn take(shared: &Shared) -> Group {
 struct Writer {
     shared: Rc<Shared>,
     /// The segment being written.
-    file: Rc<DmaFile>,
+    file: Rc<File>,
 }
 
 impl Writer {
@@ -133,18 +132,15 @@ impl Writer {
             self.rotate(group.segment).await?;
         }
         let size = group.padded() as usize;
-        let mut buffer = self.file.alloc_dma_buffer(size);
+        let mut buffer = self.file.buffer(size);
         let before = {
             let mut state = self.shared.state();
             let end = format::position(group.segment, group.end());
             core::mem::replace(&mut state.before, end)
         };
         group.seal(before, self.shared.epoch, buffer.as_bytes_mut());
-        let written = self.file.write_at(buffer, u64::from(group.start)).await?;
-        if written != size {
-            return Err(io::Error::from(io::ErrorKind::WriteZero));
-        }
-        self.file.fdatasync().await?;
+        let start = u64::from(group.start);
+        self.file.write_durably(buffer, start).await?;
         Ok(size as u64)
     }
 
@@ -168,7 +164,7 @@ impl Writer {
         Ok(())
     }
 
-    async fn wait_for_spare(&self, segment: u32) -> Option<Rc<DmaFile>> {
+    async fn wait_for_spare(&self, segment: u32) -> Option<Rc<File>> {
         loop {
             {
                 let mut state = self.shared.state();

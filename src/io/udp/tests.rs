@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::base::surface::{LinkCommand, MeshFrame, StoreBatch, Transmit};
 use crate::base::time::Timestamp;
+use crate::io::backend::Backend;
 use crate::io::driver::{DriverOptions, NullStore, Shared};
 use crate::io::listen::Plan;
 use crate::io::mesh::Mesh;
@@ -67,8 +68,12 @@ impl Core for Bursts {
     }
 }
 
+/// What both backends must do.
+const BOTH: [Backend; 2] = [Backend::IoUring, Backend::Mmsg];
+
 /// What arrives of `bursts` as (octets, first octet), and the driver's counters.
 fn deliver(
+    backend: Backend,
     bursts: &[Vec<u32>],
     spoil: impl FnOnce(&DatagramSocket),
 ) -> (Vec<(usize, u8)>, crate::io::stats::Counters) {
@@ -98,7 +103,10 @@ fn deliver(
         left: bursts.iter().cloned().collect(),
     };
     let stats = Arc::new(DriverStats::default());
-    let options = DriverOptions::default();
+    let options = DriverOptions {
+        backend,
+        ..DriverOptions::default()
+    };
     let mut driver = Driver::new(
         core,
         NullStore::default(),
@@ -129,14 +137,17 @@ fn deliver(
 
 #[test]
 fn each_size_of_a_buffer_leaves_as_a_train_of_its_own() {
-    let (mut got, counters) = deliver(&[vec![500, 300, 500, 300, 500, 200]], |_| {});
-    got.sort_unstable();
-    assert_eq!(
-        got,
-        [(200, 5), (300, 1), (300, 3), (500, 0), (500, 2), (500, 4)]
-    );
-    assert_eq!((counters.tx_trains, counters.tx_train_datagrams), (2, 6));
-    assert_eq!(counters.train_fallbacks, 0);
+    for backend in BOTH {
+        let bursts = [vec![500, 300, 500, 300, 500, 200]];
+        let (mut got, counters) = deliver(backend, &bursts, |_| {});
+        got.sort_unstable();
+        assert_eq!(
+            got,
+            [(200, 5), (300, 1), (300, 3), (500, 0), (500, 2), (500, 4)]
+        );
+        assert_eq!((counters.tx_trains, counters.tx_train_datagrams), (2, 6));
+        assert_eq!(counters.train_fallbacks, 0);
+    }
 }
 
 #[test]
@@ -147,12 +158,14 @@ fn a_path_that_takes_no_trains_gets_their_datagrams_one_by_one_and_is_remembered
         assert!(sys::set_int(socket.fd.as_fd(), level, option, 1));
     };
     let bursts = [vec![500, 300, 500, 300, 400], vec![500; 4]];
-    let (mut got, counters) = deliver(&bursts, spoil);
-    got.sort_unstable();
-    let sizes: Vec<usize> = got.iter().map(|&(len, _)| len).collect();
-    assert_eq!(sizes, [300, 300, 400, 500, 500, 500, 500, 500, 500]);
-    assert_eq!((counters.tx_trains, counters.datagrams_lost), (0, 0));
-    assert_eq!(counters.train_fallbacks, 1, "told once");
+    for backend in BOTH {
+        let (mut got, counters) = deliver(backend, &bursts, spoil);
+        got.sort_unstable();
+        let sizes: Vec<usize> = got.iter().map(|&(len, _)| len).collect();
+        assert_eq!(sizes, [300, 300, 400, 500, 500, 500, 500, 500, 500]);
+        assert_eq!((counters.tx_trains, counters.datagrams_lost), (0, 0));
+        assert_eq!(counters.train_fallbacks, 1, "told once");
+    }
 }
 
 #[test]

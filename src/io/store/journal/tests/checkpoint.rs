@@ -74,7 +74,7 @@ async fn until_checkpoints(client: &mut Client, index: &mut Index, count: u64) {
                 let next = index.save(at, &mut piece);
                 client.journal.take_piece(&mut piece, next);
             }
-            glommio::timer::sleep(Duration::from_micros(100)).await;
+            exec::sleep(Duration::from_micros(100)).await;
         }
     }
 }
@@ -173,7 +173,7 @@ fn dead_segments_that_a_checkpoint_needs_stay_until_the_next_one() {
         assert!(behind.iter().all(|number| left.contains(number)));
         until_checkpoints(&mut client, &mut index, 2).await;
         client.settle().await;
-        glommio::timer::sleep(Duration::from_millis(100)).await;
+        exec::sleep(Duration::from_millis(100)).await;
         let left = directory::segments(&path).unwrap();
         assert!(!behind.iter().any(|number| left.contains(number)));
         client.journal.close().await;

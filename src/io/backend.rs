@@ -1,0 +1,278 @@
+//! What the shards run on: io_uring where the host allows it, else epoll with calls for many messages.
+//!
+//! [`choose`] finds out which before anything is bound; [`Ring`] is the one or the other for the driver.
+
+use core::net::SocketAddr;
+use core::time::Duration;
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use super::host::HostError;
+use super::poll::PollRing;
+use super::ring::{Completion, Kind, Token};
+use super::sys::{DATAGRAM_HEADROOM, RawRing};
+use super::trains::{Part, Run};
+use crate::base::surface::TxBuf;
+
+/// What the fallback costs, for the line at the start and `volley doctor`.
+pub const FALLBACK_COSTS: &str = "shards make several system calls a turn instead of one, and their stores write \
+     through the page cache by a helper thread each; nothing else differs";
+
+/// What the datapath runs on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Backend {
+    /// io_uring where the kernel gives one, else epoll.
+    #[default]
+    Auto,
+    /// io_uring, or no start.
+    IoUring,
+    /// epoll, `recvmmsg`, `sendmmsg`; files by a helper thread of each shard.
+    Mmsg,
+}
+
+impl Backend {
+    /// As configured and printed.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::IoUring => "io_uring",
+            Self::Mmsg => "mmsg",
+        }
+    }
+}
+
+/// What a wish comes to on this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// Never [`Backend::Auto`].
+    pub backend: Backend,
+    /// Why it is not io_uring although that was not excluded: one sentence with the remedy.
+    pub refused: Option<String>,
+}
+
+/// Decides what to run on.
+///
+/// # Errors
+/// io_uring was demanded and is not to be had, or the process has no descriptor left:
+/// [`HostError::Ring`] or [`HostError::Executor`], with the remedy.
+pub fn choose(wanted: Backend) -> Result<Choice, HostError> {
+    let taken = |backend, refused| Ok(Choice { backend, refused });
+    match wanted {
+        Backend::Mmsg => taken(Backend::Mmsg, None),
+        Backend::IoUring => {
+            super::host::probe()?;
+            taken(Backend::IoUring, None)
+        }
+        Backend::Auto => match super::host::probe() {
+            Ok(()) => taken(Backend::IoUring, None),
+            // The other backend has as few descriptors.
+            Err(error) if error.is_shortage() => Err(error),
+            Err(error) => taken(Backend::Mmsg, Some(error.to_string())),
+        },
+    }
+}
+
+/// One of the two, behind one surface; see [`RawRing`] for what the methods promise.
+pub(super) enum Ring {
+    Uring(RawRing),
+    Mmsg(PollRing),
+}
+
+/// A received buffer of a datagram socket, taken apart.
+#[derive(Debug)]
+pub(super) struct Received<'a> {
+    pub source: SocketAddr,
+    /// Octets of each datagram but the last.
+    pub segment: usize,
+    pub payload: &'a [u8],
+}
+
+macro_rules! both {
+    ($self:ident, $ring:ident => $uring:expr, $mmsg:expr) => {
+        match $self {
+            Self::Uring($ring) => $uring,
+            Self::Mmsg($ring) => $mmsg,
+        }
+    };
+}
+
+impl Ring {
+    pub(super) fn add_group(&mut self, entries: u16, each: u32) -> io::Result<()> {
+        both!(self, ring => ring.add_group(entries, each), {
+            ring.add_group(entries, each);
+            Ok(())
+        })
+    }
+
+    pub(super) fn register_wake(&mut self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        both!(self, ring => ring.register_wake(fd), ring.register_wake(fd))
+    }
+
+    pub(super) fn signal_wake(&mut self, on: bool) {
+        both!(self, ring => ring.signal_wake(on), {
+            let _ = ring;
+        });
+    }
+
+    /// What to wait for when nothing is to be done; a ring of the kernel signals by the wake-up.
+    pub(super) fn watched(&self) -> Option<BorrowedFd<'_>> {
+        both!(self, ring => {
+            let _ = ring;
+            None
+        }, Some(ring.fd()))
+    }
+
+    /// True when a turn would find something without waiting.
+    pub(super) fn has_completions(&mut self) -> bool {
+        both!(self, ring => ring.has_completions(), ring.has_work())
+    }
+
+    /// True when only an enter shows what there is. epoll always has to be asked.
+    pub(super) fn wants_enter(&mut self) -> bool {
+        both!(self, ring => ring.wants_enter(), {
+            let _ = ring;
+            true
+        })
+    }
+
+    /// Receives that found no buffer and did not say so by a completion.
+    pub(super) fn take_starvations(&mut self) -> u64 {
+        both!(self, ring => {
+            let _ = ring;
+            0
+        }, ring.take_starvations())
+    }
+
+    pub(super) fn accept(&mut self, listener: BorrowedFd<'_>, token: Token) {
+        both!(self, ring => ring.accept(listener, token), ring.accept(listener, token));
+    }
+
+    pub(super) fn receive(&mut self, stream: BorrowedFd<'_>, group: u16, token: Token) {
+        both!(self, ring => ring.receive(stream, group, token), ring.receive(stream, token));
+    }
+
+    pub(super) fn receive_datagrams(&mut self, socket: BorrowedFd<'_>, group: u16, token: Token) {
+        both!(
+            self,
+            ring => ring.receive_datagrams(socket, group, token),
+            ring.receive(socket, token)
+        );
+    }
+
+    pub(super) fn send(&mut self, stream: BorrowedFd<'_>, token: Token, tx: TxBuf) {
+        both!(self, ring => ring.send(stream, token, tx), ring.send(stream, token, tx));
+    }
+
+    pub(super) fn send_rest(&mut self, stream: BorrowedFd<'_>, token: Token, more: usize) -> bool {
+        both!(self, ring => ring.send_rest(stream, token, more), {
+            // It said so when it had sent all.
+            let _ = ring;
+            false
+        })
+    }
+
+    pub(super) fn take_sent(&mut self, index: u32) -> Option<TxBuf> {
+        both!(self, ring => ring.take_sent(index), ring.take_sent(index))
+    }
+
+    pub(super) fn connect(&mut self, stream: BorrowedFd<'_>, token: Token, address: SocketAddr) {
+        both!(
+            self,
+            ring => ring.connect(stream, token, address.into()),
+            ring.connect(stream, token, address)
+        );
+    }
+
+    pub(super) fn send_train(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        slot: u32,
+        tx: TxBuf,
+        address: SocketAddr,
+        sorted: (&[Part], &[Run]),
+    ) {
+        both!(self, ring => {
+            ring.send_train(socket, slot, tx, address.into(), sorted);
+        }, {
+            ring.send_train(slot, tx, address, sorted);
+        });
+    }
+
+    pub(super) fn push_run(&mut self, socket: BorrowedFd<'_>, index: u32, run: Run) {
+        both!(self, ring => ring.push_run(socket, index, run), ring.push_run(index, run));
+    }
+
+    pub(super) fn train_run(&mut self, index: u32, number: u32) -> (Run, u32) {
+        both!(self, ring => ring.train_run(index, number), ring.train_run(index, number))
+    }
+
+    pub(super) fn train_destination(&mut self, index: u32) -> Option<SocketAddr> {
+        both!(self, ring => ring.train_destination(index), ring.train_destination(index))
+    }
+
+    pub(super) fn finish_run(&mut self, index: u32) -> Option<TxBuf> {
+        both!(self, ring => ring.finish_run(index), ring.finish_run(index))
+    }
+
+    pub(super) fn cancel(&mut self, target: Token, token: Token) {
+        both!(self, ring => ring.cancel(target, token), ring.cancel(target));
+    }
+
+    pub(super) fn cancel_all(&mut self, token: Token) {
+        both!(self, ring => ring.cancel_all(token), ring.cancel_all());
+    }
+
+    pub(super) fn enter(&mut self, wait: Option<Duration>) -> io::Result<()> {
+        both!(self, ring => ring.enter(wait), ring.enter(wait))
+    }
+
+    pub(super) fn reap(&mut self, out: &mut Vec<Completion>, limit: usize, octets: usize) {
+        both!(self, ring => ring.reap(out, limit, octets), ring.reap(out, limit, octets));
+    }
+
+    pub(super) fn received(&self, group: usize, buffer: u16, len: usize) -> &[u8] {
+        both!(self, ring => ring.received(group, buffer, len), ring.received(group, buffer, len))
+    }
+
+    /// A received buffer of a datagram socket; `None` when it was cut off or came from nowhere.
+    pub(super) fn received_datagrams(&self, buffer: u16, len: usize) -> Option<Received<'_>> {
+        let group = Kind::ReceiveDatagrams.group();
+        match self {
+            Self::Uring(ring) => {
+                let bytes = ring.received(group, buffer, len);
+                let message = ring.received_datagram(group, buffer, len)?;
+                if message.is_payload_truncated() {
+                    return None;
+                }
+                let octets = message.payload_data().len();
+                let payload = bytes.get(DATAGRAM_HEADROOM..)?.get(..octets)?;
+                Some(Received {
+                    source: super::udp::address(message.name_data())?,
+                    segment: super::udp::segment(message.control_data()).unwrap_or(octets),
+                    payload,
+                })
+            }
+            Self::Mmsg(ring) => {
+                let arrived = ring.arrived(group, buffer);
+                Some(Received {
+                    source: arrived.source?,
+                    segment: arrived.segment.unwrap_or(len),
+                    payload: ring.received(group, buffer, len),
+                })
+            }
+        }
+    }
+
+    pub(super) fn give_back(&mut self, group: usize, buffer: u16) {
+        both!(self, ring => ring.give_back(group, buffer), ring.give_back(group, buffer));
+    }
+
+    pub(super) const fn in_flight(&self) -> u64 {
+        both!(self, ring => ring.in_flight(), ring.in_flight())
+    }
+
+    pub(super) const fn enters(&self) -> u64 {
+        both!(self, ring => ring.enters(), ring.enters())
+    }
+}

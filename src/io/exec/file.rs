@@ -1,0 +1,243 @@
+//! Files of the store, through either executor.
+
+use std::fs;
+use std::io;
+use std::ops::Deref;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::plain::{current, off_thread};
+
+/// How a file is opened.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct OpenOptions {
+    pub(crate) write: bool,
+    pub(crate) create_new: bool,
+    pub(crate) create: bool,
+    pub(crate) truncate: bool,
+}
+
+/// A file of the store.
+#[derive(Debug)]
+pub(crate) enum File {
+    /// Past the page cache, through io_uring.
+    Dma(glommio::io::DmaFile),
+    /// Through the page cache, by the helper thread.
+    Plain(Arc<fs::File>, PathBuf),
+}
+
+/// Memory of a write.
+#[derive(Debug)]
+pub(crate) enum Buffer {
+    Dma(glommio::io::DmaBuffer),
+    Plain(Vec<u8>),
+}
+
+/// What was read.
+#[derive(Debug)]
+pub(crate) enum Read {
+    Dma(glommio::io::ReadResult),
+    Plain(Vec<u8>),
+}
+
+impl Deref for Read {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Dma(read) => read,
+            Self::Plain(bytes) => bytes,
+        }
+    }
+}
+
+impl Buffer {
+    pub(crate) fn as_bytes_mut(&mut self) -> &mut [u8] {
+        match self {
+            Self::Dma(buffer) => buffer.as_bytes_mut(),
+            Self::Plain(bytes) => bytes,
+        }
+    }
+}
+
+impl OpenOptions {
+    pub(crate) async fn open(self, path: &Path) -> io::Result<File> {
+        if current().is_none() {
+            let mut options = glommio::io::OpenOptions::new();
+            options
+                .read(true)
+                .write(self.write)
+                .create_new(self.create_new);
+            options.create(self.create).truncate(self.truncate);
+            return Ok(File::Dma(options.dma_open(path).await?));
+        }
+        let path = path.to_owned();
+        let own = path.clone();
+        let file = off_thread(move || {
+            let mut options = fs::OpenOptions::new();
+            options
+                .read(true)
+                .write(self.write)
+                .create_new(self.create_new);
+            options.create(self.create).truncate(self.truncate);
+            options.open(&path)
+        });
+        Ok(File::Plain(Arc::new(file.await?), own))
+    }
+}
+
+/// Makes a new or removed name in `directory` durable.
+pub(crate) async fn sync_directory(directory: &Path) -> io::Result<()> {
+    if current().is_none() {
+        let opened = glommio::io::Directory::open(directory).await?;
+        opened.sync().await?;
+        return Ok(opened.close().await?);
+    }
+    let directory = directory.to_owned();
+    off_thread(move || fs::File::open(&directory)?.sync_all()).await
+}
+
+impl File {
+    /// The helper thread's part of an operation on a plain file.
+    async fn off_thread<T: Send + 'static>(
+        file: &Arc<fs::File>,
+        job: impl FnOnce(&fs::File) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let file = Arc::clone(file);
+        off_thread(move || job(&file)).await
+    }
+
+    /// What offsets and lengths must be multiples of.
+    pub(crate) fn alignment(&self) -> u64 {
+        match self {
+            Self::Dma(file) => file.alignment(),
+            Self::Plain(..) => 1,
+        }
+    }
+
+    /// A zeroed buffer for a write.
+    pub(crate) fn buffer(&self, size: usize) -> Buffer {
+        match self {
+            Self::Dma(file) => Buffer::Dma(file.alloc_dma_buffer(size)),
+            Self::Plain(..) => Buffer::Plain(vec![0; size]),
+        }
+    }
+
+    pub(crate) async fn allocate(&self, bytes: u64) -> io::Result<()> {
+        match self {
+            Self::Dma(file) => Ok(file.pre_allocate(bytes, false).await?),
+            Self::Plain(file, _) => {
+                Self::off_thread(file, move |file| {
+                    let flags = rustix::fs::FallocateFlags::empty();
+                    Ok(rustix::fs::fallocate(file, flags, 0, bytes)?)
+                })
+                .await
+            }
+        }
+    }
+
+    /// Writes `buffer` at `at`; how much was written.
+    pub(crate) async fn write_at(&self, buffer: Buffer, at: u64) -> io::Result<usize> {
+        match (self, buffer) {
+            (Self::Dma(file), Buffer::Dma(buffer)) => Ok(file.write_at(buffer, at).await?),
+            (Self::Plain(file, _), Buffer::Plain(bytes)) => {
+                Self::off_thread(file, move |file| {
+                    file.write_all_at(&bytes, at)?;
+                    Ok(bytes.len())
+                })
+                .await
+            }
+            (Self::Dma(_) | Self::Plain(..), Buffer::Dma(_) | Buffer::Plain(_)) => {
+                Err(io::ErrorKind::InvalidInput.into())
+            }
+        }
+    }
+
+    /// Writes all of `buffer` at `at` and makes it durable.
+    pub(crate) async fn write_durably(&self, buffer: Buffer, at: u64) -> io::Result<()> {
+        match (self, buffer) {
+            (Self::Dma(file), Buffer::Dma(buffer)) => {
+                let size = buffer.len();
+                if file.write_at(buffer, at).await? != size {
+                    return Err(io::ErrorKind::WriteZero.into());
+                }
+                Ok(file.fdatasync().await?)
+            }
+            (Self::Plain(file, _), Buffer::Plain(bytes)) => {
+                // One job: two would cost the helper thread another wake-up for each group.
+                Self::off_thread(file, move |file| {
+                    file.write_all_at(&bytes, at)?;
+                    file.sync_data()
+                })
+                .await
+            }
+            (Self::Dma(_) | Self::Plain(..), Buffer::Dma(_) | Buffer::Plain(_)) => {
+                Err(io::ErrorKind::InvalidInput.into())
+            }
+        }
+    }
+
+    /// Reads up to `len` octets, fewer at the end of the file.
+    pub(crate) async fn read_at(&self, at: u64, len: usize) -> io::Result<Read> {
+        match self {
+            Self::Dma(file) => Ok(Read::Dma(file.read_at_aligned(at, len).await?)),
+            Self::Plain(file, _) => {
+                let read = Self::off_thread(file, move |file| {
+                    let mut bytes = vec![0; len];
+                    let mut filled = 0;
+                    while filled < len {
+                        match file.read_at(&mut bytes[filled..], at + filled as u64) {
+                            Ok(0) => break,
+                            Ok(more) => filled += more,
+                            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                            Err(error) => return Err(error),
+                        }
+                    }
+                    bytes.truncate(filled);
+                    Ok(bytes)
+                });
+                Ok(Read::Plain(read.await?))
+            }
+        }
+    }
+
+    pub(crate) async fn sync(&self) -> io::Result<()> {
+        match self {
+            Self::Dma(file) => Ok(file.fdatasync().await?),
+            Self::Plain(file, _) => Self::off_thread(file, fs::File::sync_data).await,
+        }
+    }
+
+    pub(crate) async fn size(&self) -> io::Result<u64> {
+        match self {
+            Self::Dma(file) => Ok(file.file_size().await?),
+            Self::Plain(file, _) => Self::off_thread(file, |file| Ok(file.metadata()?.len())).await,
+        }
+    }
+
+    pub(crate) async fn truncate(&self, size: u64) -> io::Result<()> {
+        match self {
+            Self::Dma(file) => Ok(file.truncate(size).await?),
+            Self::Plain(file, _) => Self::off_thread(file, move |file| file.set_len(size)).await,
+        }
+    }
+
+    /// Removes its name.
+    pub(crate) async fn remove(&self) -> io::Result<()> {
+        match self {
+            Self::Dma(file) => Ok(file.remove().await?),
+            Self::Plain(file, path) => {
+                let path = path.clone();
+                Self::off_thread(file, move |_| fs::remove_file(&path)).await
+            }
+        }
+    }
+
+    pub(crate) async fn close(self) -> io::Result<()> {
+        match self {
+            Self::Dma(file) => Ok(file.close().await?),
+            Self::Plain(..) => Ok(()),
+        }
+    }
+}
