@@ -148,10 +148,10 @@ impl Token {
     #[must_use]
     pub fn sibling(mut self, parts: TokenParts) -> Self {
         let id = pack(parts);
-        self.0[0] = letter((id >> 75) as u8);
-        self.0[13] = letter((id >> 10) as u8);
-        self.0[14] = letter((id >> 5) as u8);
-        self.0[15] = letter(id as u8);
+        self.0[0] = letter((id >> 75 & 0x1f) as u8);
+        self.0[13] = letter((id >> 10 & 0x1f) as u8);
+        self.0[14] = letter((id >> 5 & 0x1f) as u8);
+        self.0[15] = letter((id & 0x1f) as u8);
         self
     }
 }
@@ -366,10 +366,10 @@ const fn letters(values: u64) -> u64 {
     values + each(b'a') - digit * (b'a' - (b'2' - 26)) as u64
 }
 
-/// The low five bits as a character.
+/// A value below 32 as a character.
 #[inline]
 const fn letter(value: u8) -> u8 {
-    letters(value as u64 & 0x1f) as u8
+    letters(value as u64).to_le_bytes()[0]
 }
 
 /// Letters in lower case; all else as it is.
