@@ -12,8 +12,7 @@ use crate::admin::options::{journal_options, shard_options};
 use crate::base::surface::Location;
 use crate::base::time::Timestamp;
 use crate::config::Config;
-use crate::config::file::{Backend as BackendKey, Trains, Transport};
-use crate::io::backend::Backend;
+use crate::config::file::{Trains, Transport};
 use crate::io::clock::Clock;
 use crate::io::driver::DriverOptions;
 use crate::io::host::{Host, HostConfig, HostError, ShardFactory};
@@ -273,27 +272,13 @@ impl Engine {
         })
     }
 
-    /// Puts other rules in force, in each shard between two turns. Users with mail are decided on anew.
-    pub fn adopt(&mut self, rules: RuleBook) {
-        let rules = self.follow(rules);
-        self.order(&Order::Rules(rules));
-    }
-
-    /// Puts other rules and other options in force, in each shard both at once.
-    pub fn retune(&mut self, rules: RuleBook, tuning: Tuning) {
-        let rules = self.follow(rules);
-        self.order(&Order::Reload { rules, tuning });
-    }
-
-    fn follow(&mut self, rules: RuleBook) -> Arc<RuleBook> {
-        let mut rules = rules;
+    /// Puts other rules and other options in force, in each shard both at once and between two turns. Users
+    /// with mail are decided on anew.
+    pub fn retune(&mut self, mut rules: RuleBook, tuning: Tuning) {
         rules.follow(&self.rules);
         self.rules = Arc::new(rules);
-        Arc::clone(&self.rules)
-    }
-
-    fn order(&self, order: &Order) {
-        self.orders.give(order);
+        let rules = Arc::clone(&self.rules);
+        self.orders.give(&Order::Reload { rules, tuning });
         let knocker = self.host.knocker();
         for addresses in self.host.addresses() {
             knocker.knock(addresses.shard);
@@ -322,11 +307,7 @@ fn host_config(config: &Config) -> HostConfig {
         msrp: config.msrp.listen,
         driver: DriverOptions {
             trains: config.sip.udp_trains == Trains::Auto,
-            backend: match config.node.backend {
-                BackendKey::Auto => Backend::Auto,
-                BackendKey::Mmsg => Backend::Mmsg,
-                BackendKey::IoUring => Backend::IoUring,
-            },
+            backend: config.node.backend,
             drain_limit: std::time::Duration::from_secs(config.node.drain_s),
             recorder_bytes: config.instruments.flight_recorder.octets(),
             recorder_bodies: config.instruments.msrp_bodies,

@@ -4,13 +4,11 @@
 //! named as what needs a restart, and stays as it was: also where a policy builds upon it. A file with a
 //! mistake changes nothing.
 
-use std::path::Path;
-
 use serde_json::{Value, json};
 
 use crate::admin::engine::Engine;
 use crate::admin::options::tuning;
-use crate::config::{self, Config, ConfigError, policy};
+use crate::config::{Config, ConfigError, policy};
 
 /// Keys whose values are taken from a file that is read again.
 const LIVE: [&str; 13] = [
@@ -71,23 +69,22 @@ impl Reloaded {
     }
 }
 
-/// Reads the file at `path`, and its policy, again. `config` is what holds, before and after.
+/// Puts `new`, and its policy as it is now, in force. `config` is what holds, before and after.
 ///
 /// # Errors
-/// The first mistake in either file; nothing has changed then.
+/// The first mistake in the policy; nothing has changed then.
 pub fn reload(
-    path: &Path,
+    new: &Config,
     config: &mut Config,
     engine: &mut Engine,
 ) -> Result<Reloaded, ConfigError> {
-    let new = config::load(path)?;
-    let merged = merged(config, &new);
+    let merged = merged(config, new);
     let rules = policy::load(&merged)?;
     let mut done = Reloaded {
         rules: rules.counts(),
         ..Reloaded::default()
     };
-    for key in changed(config, &new) {
+    for key in changed(config, new) {
         let live = LIVE.contains(&key.as_str());
         let list = if live {
             &mut done.in_force
@@ -152,7 +149,10 @@ fn compare(name: &str, old: &Value, new: &Value, keys: &mut Vec<String>) {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::config;
 
     fn parsed(text: &str) -> Config {
         let all = format!(

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use volley::config::file::Backend;
+use volley::io::backend::Backend;
 use volley::io::clock::Clock;
 use volley::io::host;
 

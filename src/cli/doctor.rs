@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use serde_json::json;
 use volley::admin::doctor::{Finding, Host, Plan, Severity, tune};
-use volley::config::file::{Backend, Transport};
+use volley::config::file::Transport;
+use volley::io::backend::Backend;
 
 use super::{USAGE, complain, print};
 

@@ -14,8 +14,9 @@ use volley::admin::engine::Engine;
 use volley::admin::log::{Form, Log};
 use volley::admin::watch::Watch;
 use volley::admin::{reload, report};
-use volley::config::Config;
-use volley::config::file::{Backend, Level};
+use volley::config::file::Level;
+use volley::config::{Config, ConfigError};
+use volley::io::backend::Backend;
 
 use super::lifeline::when_input_ends;
 use super::{USAGE, complain, print};
@@ -81,7 +82,7 @@ impl Run {
     }
 
     pub(super) fn main(&self) -> ExitCode {
-        let mut config = match volley::config::load(&self.config) {
+        let config = match read(&self.config, self.backend) {
             Ok(config) => config,
             Err(error) => {
                 complain(&error.to_string());
@@ -95,9 +96,6 @@ impl Run {
                 return ExitCode::from(USAGE);
             }
         };
-        if let Some(backend) = self.backend {
-            config.node.backend = backend;
-        }
         let signals = match Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR2]) {
             Ok(signals) => signals,
             Err(error) => {
@@ -145,6 +143,7 @@ impl Run {
         tracing::info!("{}", report::ready(&engine, &places));
         let running = Running {
             path: &self.config,
+            backend: self.backend,
             json: self.json,
             config,
             log,
@@ -160,10 +159,18 @@ impl Run {
     }
 }
 
+/// The configuration file, and what the command line says instead.
+fn read(path: &Path, backend: Option<Backend>) -> Result<Config, ConfigError> {
+    let mut config = volley::config::load(path)?;
+    config.node.backend = backend.unwrap_or(config.node.backend);
+    Ok(config)
+}
+
 /// An engine that serves, as the main thread sees it.
 struct Running<'a> {
     /// The configuration file.
     path: &'a Path,
+    backend: Option<Backend>,
     /// A JSON line of all counters a second.
     json: bool,
     /// What holds.
@@ -250,7 +257,9 @@ impl Running<'_> {
     /// Puts the files in force as they are now. A mistake in them changes nothing.
     fn reload(&mut self, engine: &mut Engine) -> Reload {
         let before = self.config.instruments.clone();
-        match reload::reload(self.path, &mut self.config, engine) {
+        let done = read(self.path, self.backend)
+            .and_then(|new| reload::reload(&new, &mut self.config, engine));
+        match done {
             Ok(done) => {
                 let now = &self.config.instruments;
                 self.log.set_identities(now.log_identities);

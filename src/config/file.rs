@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::limits;
 use crate::config::error::Problem;
 use crate::config::{dialects, policy};
+use crate::io::backend::Backend;
 use crate::push::hops::SETS_MAX;
 use crate::push::large::LARGE_BYTES_MAX;
 use crate::registry::features::ICSIS_MAX;
@@ -193,32 +194,6 @@ pub enum Transport {
     Tcp,
     /// Only with `path_mtu`.
     Udp,
-}
-
-/// What the shards run on.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, clap::ValueEnum)]
-#[serde(rename_all = "snake_case")]
-#[value(rename_all = "snake_case")]
-pub enum Backend {
-    /// io_uring where the kernel gives one, else `mmsg`.
-    #[default]
-    Auto,
-    /// io_uring, or no start.
-    IoUring,
-    /// epoll, `recvmmsg` and `sendmmsg`; files by a helper thread of each shard.
-    Mmsg,
-}
-
-impl Backend {
-    /// As in the file.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::IoUring => "io_uring",
-            Self::Mmsg => "mmsg",
-        }
-    }
 }
 
 /// Trains of datagrams.

@@ -7,6 +7,8 @@ use core::time::Duration;
 use std::io;
 use std::os::fd::BorrowedFd;
 
+use serde::{Deserialize, Serialize};
+
 use super::host::HostError;
 use super::poll::PollRing;
 use super::ring::{Completion, Kind, Token};
@@ -18,15 +20,17 @@ use crate::base::surface::TxBuf;
 pub const FALLBACK_COSTS: &str = "shards make several system calls a turn instead of one, and their stores write \
      through the page cache by a helper thread each; nothing else differs";
 
-/// What the datapath runs on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What the shards run on. Spelled in files and on the command line as [`Backend::name`] says.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
 pub enum Backend {
-    /// io_uring where the kernel gives one, else epoll.
+    /// io_uring where the kernel gives one, else `mmsg`.
     #[default]
     Auto,
     /// io_uring, or no start.
     IoUring,
-    /// epoll, `recvmmsg`, `sendmmsg`; files by a helper thread of each shard.
+    /// epoll, `recvmmsg` and `sendmmsg`; files by a helper thread of each shard.
     Mmsg,
 }
 

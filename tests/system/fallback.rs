@@ -182,6 +182,31 @@ fn operators_see_which_backend_it_is() {
     assert_eq!(ring["severity"], "warning");
 }
 
+#[test]
+fn a_backend_of_the_command_line_is_no_change_of_the_file() {
+    let directory = Directory::new();
+    let config = directory.config_on("auto", &directory.store(), any());
+    let socket = std::env::temp_dir().join(format!("volley-line-{}.sock", std::process::id()));
+    let text = fs::read_to_string(&config).unwrap();
+    let text = format!("{text}[admin]\nsocket = \"{}\"\n", socket.display());
+    fs::write(&config, &text).unwrap();
+    let mut engine = Engine::start_with(&config, &["--backend", "mmsg"]);
+    let reload = || {
+        let mut command = volley();
+        command.arg("ctl").arg("--socket").arg(&socket);
+        let output = command.args(["reload", "--json"]).output().unwrap();
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    assert_eq!(reload()["needs_restart"], serde_json::json!([]));
+    fs::write(&config, text.replace("drain_s", "shards = 2\ndrain_s")).unwrap();
+    assert_eq!(
+        reload()["needs_restart"],
+        serde_json::json!(["node.shards"])
+    );
+    engine.signal(Signal::TERM);
+    assert_eq!(engine.end(), Some(0));
+}
+
 // Proves: INT-3
 #[test]
 fn a_store_goes_from_one_backend_to_the_other_and_back() {

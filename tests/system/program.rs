@@ -92,9 +92,15 @@ pub(crate) struct Engine {
 
 impl Engine {
     pub(crate) fn start(config: &Path) -> Self {
+        Self::start_with(config, &[])
+    }
+
+    /// The same with more on its command line.
+    pub(crate) fn start_with(config: &Path, more: &[&str]) -> Self {
         let mut child = volley()
             .args(["run", "--json", "--lifeline", "--config"])
             .arg(config)
+            .args(more)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

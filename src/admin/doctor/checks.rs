@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Finding, Host, Plan, Setting, Severity};
-use crate::config::file::Backend;
+use crate::io::backend::Backend;
 
 type Check = fn(&Host, &Plan) -> Finding;
 

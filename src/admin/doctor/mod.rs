@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::config::file::Backend;
+use crate::io::backend::Backend;
 use crate::io::trains::TrainSupport;
 
 /// How bad a finding is.

@@ -19,7 +19,7 @@ use super::child::Process;
 use super::{complain, print, tell};
 use disk::{Disk, FileSystem};
 use judge::Judge;
-use volley::config::file::Backend;
+use volley::io::backend::Backend;
 
 /// A law was broken or something acknowledged is gone.
 const BROKEN: u8 = 4;
