@@ -19,6 +19,8 @@ use crate::world::Random;
 const PAIRS_MIN: usize = 3;
 /// Resamples drawn.
 const DRAWS: usize = 2000;
+/// The same reports give the same intervals.
+const SEED: u64 = 0x00c0_ffee;
 /// Slots of one block.
 const BLOCK: usize = 10;
 
@@ -107,8 +109,11 @@ impl Sums {
     }
 }
 
+/// A figure of some slots, given the bounds of the latency rows.
+type Of = fn(&Sums, &[f64]) -> f64;
+
 /// A figure: name, whether less is better, and how to get it.
-type Figure = (&'static str, bool, fn(&Sums, &[f64]) -> f64);
+type Figure = (&'static str, bool, Of);
 
 const FIGURES: &[Figure] = &[
     ("engine_us_per_push", true, |sums, _| {
@@ -178,7 +183,7 @@ impl Side {
     }
 
     /// A figure of each round.
-    fn each(&self, figure: fn(&Sums, &[f64]) -> f64) -> Vec<f64> {
+    fn each(&self, figure: Of) -> Vec<f64> {
         let of = |slots: &Vec<SlotRow>| {
             let mut sums = Sums::default();
             slots.iter().for_each(|slot| sums.add(slot));
@@ -203,39 +208,20 @@ fn measured(report: &Report) -> Vec<SlotRow> {
 /// Compares `b` with `a`; differences up to `tolerance` (a share) count as the same.
 pub fn compare(a: &[Report], b: &[Report], tolerance: f64) -> Result<Vec<Row>, String> {
     let (a, b) = (Side::new(a)?, Side::new(b)?);
-    let mut random = Random::new(0x00c0_ffee);
-    let draws: Vec<(Sums, Sums)> = (0..DRAWS)
-        .map(|_| (a.draw(&mut random), b.draw(&mut random)))
-        .collect();
-    let (all_a, all_b) = (a.all(), b.all());
-    let mut rows = Vec::new();
-    for &(name, less, figure) in FIGURES {
-        let (of_a, of_b) = (figure(&all_a, &a.rows_ms), figure(&all_b, &b.rows_ms));
-        if !(of_a.is_finite() && of_b.is_finite() && of_a > 0.0) {
-            continue;
+    let mut random = Random::new(SEED);
+    let mut samples = vec![Vec::with_capacity(DRAWS); FIGURES.len()];
+    for _ in 0..DRAWS {
+        let (one, other) = (a.draw(&mut random), b.draw(&mut random));
+        for (ratios, &(_, _, figure)) in samples.iter_mut().zip(FIGURES) {
+            ratios.push(figure(&other, &b.rows_ms) / figure(&one, &a.rows_ms));
         }
-        let mut ratios: Vec<f64> = draws
-            .iter()
-            .map(|(one, other)| figure(other, &b.rows_ms) / figure(one, &a.rows_ms))
-            .filter(|ratio| ratio.is_finite())
-            .collect();
-        ratios.sort_by(f64::total_cmp);
-        let at = |part: f64| ratios[((ratios.len() - 1) as f64 * part) as usize];
-        if ratios.is_empty() {
-            continue;
-        }
-        let (low, high) = (at(0.025), at(0.975));
-        rows.push(Row {
-            name,
-            a: of_a,
-            b: of_b,
-            ratio: of_b / of_a,
-            low,
-            high,
-            word: word(low, high, tolerance, less),
-        });
     }
-    Ok(rows)
+    let (all_a, all_b) = (a.all(), b.all());
+    let whole = |figure: Of| {
+        let (of_a, of_b) = (figure(&all_a, &a.rows_ms), figure(&all_b, &b.rows_ms));
+        (of_a, of_b, of_b / of_a)
+    };
+    Ok(rows(whole, samples, tolerance))
 }
 
 /// Compares rounds that ran in turn: the n-th of `b` with the n-th of `a`. The ratio is the median of
@@ -245,54 +231,63 @@ pub fn compare_pairs(a: &[Report], b: &[Report], tolerance: f64) -> Result<Vec<R
         return compare(a, b, tolerance);
     }
     let (a, b) = (Side::new(a)?, Side::new(b)?);
-    let draws = draw_pairs(&a, &b);
+    let pairs = a.rounds.len();
+    let mut random = Random::new(SEED);
+    let mut samples = vec![Vec::with_capacity(DRAWS); FIGURES.len()];
+    let mut ratios = vec![Vec::with_capacity(pairs); FIGURES.len()];
+    for _ in 0..DRAWS {
+        for _ in 0..pairs {
+            let pair = below(&mut random, pairs);
+            let (mut one, mut other) = (Sums::default(), Sums::default());
+            // The same blocks of both sides: what ran at the same time met the same host.
+            b.draw_of(pair, &mut random.clone(), &mut other);
+            a.draw_of(pair, &mut random, &mut one);
+            for (ratios, &(_, _, figure)) in ratios.iter_mut().zip(FIGURES) {
+                ratios.push(figure(&other, &b.rows_ms) / figure(&one, &a.rows_ms));
+            }
+        }
+        for (medians, ratios) in samples.iter_mut().zip(&mut ratios) {
+            medians.push(median(ratios).unwrap_or(f64::NAN));
+            ratios.clear();
+        }
+    }
+    let whole = |figure: Of| {
+        let (mut of_a, mut of_b) = (a.each(figure), b.each(figure));
+        let mut ratios: Vec<f64> = of_a.iter().zip(&of_b).map(|(a, b)| b / a).collect();
+        let middle = |values| median(values).unwrap_or(f64::NAN);
+        (middle(&mut of_a), middle(&mut of_b), middle(&mut ratios))
+    };
+    Ok(rows(whole, samples, tolerance))
+}
+
+/// A row for each figure that both sides have: `whole` gives those of the sides and their ratio,
+/// `samples` the ratios that were drawn.
+fn rows(whole: impl Fn(Of) -> (f64, f64, f64), samples: Vec<Vec<f64>>, tolerance: f64) -> Vec<Row> {
     let mut rows = Vec::new();
-    for &(name, less, figure) in FIGURES {
-        let of = |(one, other): &(Sums, Sums)| figure(other, &b.rows_ms) / figure(one, &a.rows_ms);
-        let (of_a, of_b) = (a.each(figure), b.each(figure));
-        let ratio = median(of_a.iter().zip(&of_b).map(|(a, b)| b / a).collect());
-        let mut medians: Vec<f64> = draws
-            .iter()
-            .filter_map(|pairs| median(pairs.iter().map(of).collect()))
-            .collect();
-        medians.sort_by(f64::total_cmp);
-        let at = |part: f64| medians[((medians.len() - 1) as f64 * part) as usize];
-        let (Some(ratio), false) = (ratio, medians.is_empty()) else {
+    for (&(name, less, figure), mut ratios) in FIGURES.iter().zip(samples) {
+        let (a, b, ratio) = whole(figure);
+        ratios.retain(|ratio| ratio.is_finite());
+        ratios.sort_by(f64::total_cmp);
+        let at = |part: f64| ratios[((ratios.len() - 1) as f64 * part) as usize];
+        if !(ratio.is_finite() && a > 0.0) || ratios.is_empty() {
             continue;
-        };
+        }
         let (low, high) = (at(0.025), at(0.975));
         rows.push(Row {
             name,
-            a: median(of_a).unwrap_or(f64::NAN),
-            b: median(of_b).unwrap_or(f64::NAN),
+            a,
+            b,
             ratio,
             low,
             high,
             word: word(low, high, tolerance, less),
         });
     }
-    Ok(rows)
-}
-
-/// Pairs with replacement, and blocks of slots of each: the same blocks of both sides, as what ran at
-/// the same time met the same host.
-fn draw_pairs(a: &Side, b: &Side) -> Vec<Vec<(Sums, Sums)>> {
-    let mut random = Random::new(0x00c0_ffee);
-    let pairs = a.rounds.len();
-    let mut draw = || {
-        let (pair, mut one, mut other) =
-            (below(&mut random, pairs), Sums::default(), Sums::default());
-        b.draw_of(pair, &mut random.clone(), &mut other);
-        a.draw_of(pair, &mut random, &mut one);
-        (one, other)
-    };
-    (0..DRAWS)
-        .map(|_| (0..pairs).map(|_| draw()).collect())
-        .collect()
+    rows
 }
 
 /// The middle one of the finite values; `None` when there is none.
-fn median(mut values: Vec<f64>) -> Option<f64> {
+fn median(values: &mut Vec<f64>) -> Option<f64> {
     values.retain(|value| value.is_finite());
     values.sort_by(f64::total_cmp);
     let half = values.len() / 2;
