@@ -34,6 +34,13 @@ impl Lanes {
         Marks(self.0.simd_eq(u8x16::splat(needle)))
     }
 
+    /// Which octets are not those of `other`.
+    #[inline]
+    #[must_use]
+    pub fn unlike(self, other: Self) -> Marks {
+        !Marks(self.0.simd_eq(other.0))
+    }
+
     /// Which octets are one of two.
     #[inline]
     #[must_use]

@@ -8,6 +8,7 @@ pub mod octets;
 pub mod outbox;
 pub mod queue;
 pub mod redact;
+pub mod shape;
 pub mod slab;
 pub mod span;
 pub mod surface;

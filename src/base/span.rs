@@ -1,5 +1,7 @@
 //! A range of bytes inside a buffer that somebody else owns.
 
+use core::ops::Range;
+
 /// Offset and length, 32 bits each. Resolving against the wrong buffer is a bug, so it panics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Span {
@@ -50,6 +52,13 @@ impl Span {
     #[must_use]
     pub fn slice(self, bytes: &[u8]) -> &[u8] {
         &bytes[self.start as usize..self.start as usize + self.len as usize]
+    }
+
+    /// What is covered.
+    #[inline]
+    #[must_use]
+    pub const fn range(self) -> Range<usize> {
+        self.start as usize..self.start as usize + self.len as usize
     }
 
     /// `true` when nothing is covered.

@@ -42,8 +42,8 @@ use crate::metrics::probe::Probe;
 use crate::msrp::inbound::Reassembly;
 use crate::msrp::session::Session;
 use crate::registry::outcome::BindingId;
-use crate::sdp::SdpError;
-use crate::sip::dialog::Dialog;
+use crate::sdp::{Answers, SdpError};
+use crate::sip::dialog::{Dialog, Peers};
 use crate::sip::session_timer::{InitialMinSe, Refresh, SessionTimer};
 use crate::sip::template::Templates;
 use crate::sip::transaction::client_invite::{ClientInvite, ClientInviteState};
@@ -156,6 +156,17 @@ pub struct Ctx<'a> {
     pub probe: &'a mut Probe,
     /// Random waits.
     pub jitter: &'a mut Jitter,
+    /// What peers wrote before.
+    pub seen: &'a mut Seen,
+}
+
+/// What peers wrote before, so that the like of it is not read with care again.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// Answers to our offers.
+    pub answers: Answers,
+    /// Contacts and routes.
+    pub peers: Peers,
 }
 
 /// Where a push stands.

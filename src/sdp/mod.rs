@@ -8,11 +8,13 @@
 
 mod address;
 mod answer;
+mod familiar;
 mod offer;
 mod scan;
 
 pub use address::address_allowed;
 pub use answer::{Answer, Role, judge_answer, list_covers};
+pub use familiar::Answers;
 pub use offer::{
     LocalMedia, OfferAnswer, OfferOutcome, answer_offer, answer_sending_offer, judge_offer,
     judge_sending_offer, may_hold_sdp,

@@ -83,6 +83,7 @@ fn line_end(text: &[u8]) -> Option<(usize, usize)> {
 pub(super) struct MediaLine<'a> {
     pub media: &'a [u8],
     pub port: u16,
+    pub port_text: &'a [u8],
     pub proto: &'a [u8],
     pub formats: &'a [u8],
 }
@@ -104,6 +105,7 @@ impl<'a> MediaLine<'a> {
         Ok(Self {
             media,
             port: parse_port(port).ok_or(SdpError::None)?,
+            port_text: port,
             proto,
             formats,
         })
@@ -144,6 +146,19 @@ struct Level<'a> {
     direction: Option<Direction>,
     max_size: Option<u64>,
     cema: bool,
+}
+
+/// Whether an attribute with a value has a meaning for us; see [`Level::take_attribute`].
+pub(super) fn is_read(name: &[u8]) -> bool {
+    matches!(
+        name,
+        b"path"
+            | b"accept-types"
+            | b"accept-wrapped-types"
+            | b"setup"
+            | b"max-size"
+            | b"msrp-cema"
+    )
 }
 
 impl<'a> Level<'a> {
@@ -475,7 +490,7 @@ fn connection_host(value: &[u8]) -> Result<&[u8], SdpError> {
 }
 
 /// A port in decimal, 0 to 65,535.
-fn parse_port(text: &[u8]) -> Option<u16> {
+pub(super) fn parse_port(text: &[u8]) -> Option<u16> {
     if text.is_empty() || text.len() > 5 {
         return None;
     }

@@ -16,7 +16,7 @@ use crate::push::{Ctx, PushState};
 use crate::shard::{Shard, ctx};
 use crate::sip::framing::{self, Frame, FrameError};
 use crate::sip::message::{HeaderTable, Message};
-use crate::sip::parser::{self, ParseError};
+use crate::sip::parser;
 use crate::sip::transaction::server::ServerKey;
 
 /// Octets added at a time to a partial message while its end is looked for.
@@ -159,13 +159,25 @@ impl Shard {
         scanned: usize,
     ) -> Step {
         let mut table = self.desk.headers.take().unwrap_or_default();
+        let recalled = self.desk.familiar.recall(bytes, &mut table);
+        if let Some(len) = recalled.filter(|&len| len <= self.options.message_max) {
+            if let Some(origin) = self.origin_of(link, kind) {
+                let message = &bytes[..len];
+                let parsed = parser::recalled(message, &table);
+                self.act_on(now, &origin, &parsed);
+            }
+            self.desk.headers = Some(table);
+            return Step::Used(len);
+        }
         let outlined = parser::outline(bytes, &mut table);
         if let Some(len) = outlined.filter(|&len| len <= self.options.message_max) {
             if let Some(origin) = self.origin_of(link, kind) {
                 let message = &bytes[..len];
-                let parsed = parser::complete(message, &mut table);
-                if let Some(error) = self.act_on(now, &origin, message, parsed) {
-                    self.refuse_malformed(now, &origin, message, error, &mut table);
+                match parser::complete(message, &mut table) {
+                    Ok(parsed) => self.learn_and_act_on(now, &origin, &parsed),
+                    Err(error) => {
+                        self.refuse_malformed(now, &origin, message, error, &mut table);
+                    }
                 }
             }
             self.desk.headers = Some(table);
@@ -245,36 +257,34 @@ impl Shard {
     /// One whole SIP message.
     pub(super) fn handle_sip(&mut self, now: Timestamp, origin: &Origin, bytes: &[u8]) {
         let mut table = self.desk.headers.take().unwrap_or_default();
-        let parsed = parser::parse(bytes, &mut table);
-        if let Some(error) = self.act_on(now, origin, bytes, parsed) {
-            self.refuse_malformed(now, origin, bytes, error, &mut table);
+        if self.desk.familiar.recall(bytes, &mut table).is_some() {
+            self.act_on(now, origin, &parser::recalled(bytes, &table));
+        } else {
+            match parser::parse(bytes, &mut table) {
+                Ok(parsed) => self.learn_and_act_on(now, origin, &parsed),
+                Err(error) => self.refuse_malformed(now, origin, bytes, error, &mut table),
+            }
         }
         self.desk.headers = Some(table);
     }
 
-    /// Hands a parsed message to what it is for; gives back why it could not be parsed.
-    fn act_on(
-        &mut self,
-        now: Timestamp,
-        origin: &Origin,
-        bytes: &[u8],
-        parsed: Result<Message<'_>, ParseError>,
-    ) -> Option<ParseError> {
-        let message = match parsed {
-            Ok(message) => message,
-            Err(error) => return Some(error),
-        };
+    fn learn_and_act_on(&mut self, now: Timestamp, origin: &Origin, message: &Message<'_>) {
+        self.desk.familiar.learn(message);
+        self.act_on(now, origin, message);
+    }
+
+    /// Hands a parsed message to what it is for.
+    fn act_on(&mut self, now: Timestamp, origin: &Origin, message: &Message<'_>) {
         if message.is_request() {
-            self.handle_request(now, origin, &message);
-            return None;
+            self.handle_request(now, origin, message);
+            return;
         }
-        match self.token_of(&message) {
+        match self.token_of(message) {
             Some(parts) if parts.shard != self.env.shard => {
-                self.forward(parts.shard, origin, bytes);
+                self.forward(parts.shard, origin, message.bytes());
             }
-            parts => self.handle_response(now, origin.to, &message, parts),
+            parts => self.handle_response(now, origin.to, message, parts),
         }
-        None
     }
 
     /// Where what comes over a stream's link is from; `None` once the link is gone.

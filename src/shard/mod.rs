@@ -39,11 +39,12 @@ use crate::push::campaign::{Campaigns, UserState};
 use crate::push::hops::{self, Hops, ProbeKit};
 use crate::push::inspect::{self, UserReport};
 use crate::push::post::Post;
-use crate::push::{Ctx, Env, Push, signalling};
+use crate::push::{Ctx, Env, Push, Seen, signalling};
 use crate::registry::{OutcomeOptions, Registry};
 use crate::selection::Moment;
 use crate::selection::rules::RuleBook;
 use crate::sip::message::HeaderTable;
+use crate::sip::parser::Familiar;
 use crate::sip::transaction::server::ServerTable;
 use crate::store::index::Quota;
 use crate::store::op::Ledger;
@@ -86,6 +87,8 @@ struct Desk {
     lines: Vec<u8>,
     jitter: Jitter,
     headers: Option<Box<HeaderTable>>,
+    familiar: Familiar,
+    seen: Seen,
     draining: bool,
     /// Documents read in the turn of this moment.
     documents: (Timestamp, u32),
@@ -108,6 +111,7 @@ macro_rules! ctx {
             hops: &mut $shard.hops,
             probe: &mut $shard.probe,
             jitter: &mut $shard.desk.jitter,
+            seen: &mut $shard.desk.seen,
         }
     };
 }
@@ -254,6 +258,8 @@ impl Shard {
                 lines: Vec::with_capacity(1024),
                 jitter: Jitter::new(stream.next_u64()),
                 headers: Some(Box::default()),
+                familiar: Familiar::new(),
+                seen: Seen::default(),
                 draining: false,
                 documents: (now, 0),
                 dirty_at: now,

@@ -271,8 +271,10 @@ impl Ledger {
             trail.over |= trail.main == tag || trail.main.is_empty();
             let leg = trail.legs.entry(tag.to_owned()).or_default();
             leg.byes.insert(message.branch().to_owned());
-            // Once the push is gone, a 2xx still on its way is answered without memory.
-            let allowed = if main_over && leg.again { 2 } else { 1 };
+            // Once the push is gone, a 2xx still on its way is answered without memory. It may have
+            // reached the engine before the BYE to its first copy reached the peer.
+            let repeated = leg.again || leg.accepted > 1;
+            let allowed = if main_over && repeated { 2 } else { 1 };
             if leg.byes.len() > allowed {
                 wrong = Some("a dialog is ended twice".into());
             }

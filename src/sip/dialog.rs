@@ -13,11 +13,11 @@ use crate::sip::message::Message;
 use crate::sip::scan::{LWS, is, trim};
 use crate::sip::uri::{self, Scheme, Uri};
 
+mod peers;
 #[cfg(test)]
 mod tests;
 
-/// Most forks of one INVITE that are answered; later ones are dropped (BAD-20).
-pub const FORKS_MAX: usize = 8;
+pub use peers::Peers;
 
 /// Why a 2xx builds no dialog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,14 +83,19 @@ impl Dialog {
     }
 
     /// Builds the dialog from the 2xx to our INVITE (OK-2, DLG-1, DLG-2): route set from its
-    /// Record-Route in reverse order, remote target from its Contact, the To value with its tag.
+    /// Record-Route in reverse order, remote target from its Contact, the To value with its tag. `peers`
+    /// spares reading what is like what it has seen.
     ///
     /// # Errors
     /// [`DialogError`] when a part cannot be used; the dialog is then as after `reset`, except for
     /// the local `CSeq`.
-    pub fn establish(&mut self, response: &Message<'_>) -> Result<(), DialogError> {
+    pub fn establish(
+        &mut self,
+        response: &Message<'_>,
+        peers: &mut Peers,
+    ) -> Result<(), DialogError> {
         self.abandon();
-        let built = self.build(response);
+        let built = self.build(response, peers);
         if built.is_err() {
             self.abandon();
         }
@@ -214,23 +219,18 @@ impl Dialog {
         Ok(())
     }
 
-    fn build(&mut self, response: &Message<'_>) -> Result<(), DialogError> {
+    fn build(&mut self, response: &Message<'_>, peers: &mut Peers) -> Result<(), DialogError> {
         if !(200..=299).contains(&response.status()) {
             return Err(DialogError::NotAccepted);
         }
-        let contact = match response.contact() {
-            None => return Err(DialogError::NoContact),
-            Some(Err(_)) => return Err(DialogError::BadContact),
-            Some(Ok(contact)) => contact.uri,
-        };
-        if usable_uri(contact).is_none() {
-            return Err(DialogError::BadContact);
-        }
+        let contact = response.header(HeaderName::Contact);
+        let contact = contact.ok_or(DialogError::NoContact)?;
+        let contact = peers.contact(contact).ok_or(DialogError::BadContact)?;
         let to = response.header(HeaderName::To).unwrap_or_default();
         append_unfolded(response, to, &mut self.text);
         self.to_end = self.position();
         self.place_tag(response.to_tag().unwrap_or_default());
-        self.write_routes(response)?;
+        self.write_routes(response, peers)?;
         self.write_target(contact);
         if let Ok(cseq) = response.cseq() {
             self.local_cseq = self.local_cseq.max(cseq.number.min((1 << 31) - 2));
@@ -253,7 +253,29 @@ impl Dialog {
         self.tag_end = offset((at + tag.len()).min(self.text.len()));
     }
 
-    fn write_routes(&mut self, response: &Message<'_>) -> Result<(), DialogError> {
+    fn write_routes(
+        &mut self,
+        response: &Message<'_>,
+        peers: &mut Peers,
+    ) -> Result<(), DialogError> {
+        self.strict_end = self.to_end;
+        let mut lines = response.headers(HeaderName::RecordRoute);
+        let only = lines.next().filter(|_| lines.next().is_none());
+        if let Some(line) = only
+            && let Some(known) = peers.routes(line)
+        {
+            self.write_loose(response, line, known.places());
+        } else {
+            self.read_routes(response)?;
+            if let Some(line) = only {
+                peers.learn_routes(line);
+            }
+        }
+        self.routes_end = self.position();
+        Ok(())
+    }
+
+    fn read_routes(&mut self, response: &Message<'_>) -> Result<(), DialogError> {
         let mut routes = [(0_u32, 0_u32); ROUTES_MAX];
         let mut count = 0;
         let bytes = response.bytes();
@@ -274,7 +296,6 @@ impl Dialog {
                 at = route.end();
             }
         }
-        self.strict_end = self.to_end;
         let mut loose = &routes[..count];
         // The last one recorded is the first on our way.
         if let Some((parsed, uri)) = last
@@ -284,14 +305,18 @@ impl Dialog {
             self.strict_end = self.position();
             loose = &routes[..count - 1];
         }
-        for (start, end) in loose.iter().rev() {
+        self.write_loose(response, bytes, loose);
+        Ok(())
+    }
+
+    /// Writes Route lines of the places in `bytes`, last first.
+    fn write_loose(&mut self, response: &Message<'_>, bytes: &[u8], places: &[(u32, u32)]) {
+        for (start, end) in places.iter().rev() {
             self.text.extend_from_slice(b"Route: ");
             let value = &bytes[*start as usize..*end as usize];
             append_unfolded(response, value, &mut self.text);
             self.text.extend_from_slice(b"\r\n");
         }
-        self.routes_end = self.position();
-        Ok(())
     }
 
     fn write_target(&mut self, target: &[u8]) {
@@ -316,76 +341,6 @@ impl Dialog {
 
     fn slice(&self, start: u32, end: u32) -> &[u8] {
         &self.text[start as usize..end as usize]
-    }
-}
-
-/// What ACK and BYE to a 2xx of no push need besides the scratch dialog's parts (TX-14, BAD-20).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StrayAnswer<'a> {
-    /// Our tag.
-    pub from_tag: &'a [u8],
-    /// The whole Call-ID.
-    pub call_id: &'a [u8],
-    /// `CSeq` number of the ACK.
-    pub ack_cseq: u32,
-    /// `CSeq` number of the BYE.
-    pub bye_cseq: u32,
-}
-
-/// Takes from a 2xx, without any state of ours, what ends the dialog it made: `scratch` is
-/// established from it, and the rest is returned.
-///
-/// # Errors
-/// [`DialogError`] when no request can be built from it.
-pub fn stray_answer<'a>(
-    response: &Message<'a>,
-    scratch: &mut Dialog,
-) -> Result<StrayAnswer<'a>, DialogError> {
-    scratch.reset();
-    scratch.establish(response)?;
-    let cseq = response.cseq().map_err(|_| DialogError::NotAccepted)?;
-    Ok(StrayAnswer {
-        from_tag: response.from_tag().unwrap_or_default(),
-        call_id: response.call_id(),
-        ack_cseq: cseq.number,
-        bye_cseq: cseq.number.saturating_add(1),
-    })
-}
-
-/// What to do about a 2xx whose To tag is not the established dialog's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ForkVerdict {
-    /// A new fork: ACK, then BYE.
-    End,
-    /// A repeated 2xx of a fork that was ended: ACK only.
-    Reack,
-    /// Too many forks: drop it and count.
-    Drop,
-}
-
-/// Remembers which forks of one INVITE were answered (DLG-4, BAD-20). 36 octets, no heap.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ForkGuard {
-    tags: [u32; FORKS_MAX],
-    count: u8,
-}
-
-impl ForkGuard {
-    /// Judges a 2xx with this To tag. Two tags of one hash count as one fork.
-    pub fn judge(&mut self, to_tag: &[u8]) -> ForkVerdict {
-        let hash = to_tag.iter().fold(0x811c_9dc5_u32, |hash, byte| {
-            (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
-        });
-        let known = usize::from(self.count);
-        if self.tags[..known].contains(&hash) {
-            return ForkVerdict::Reack;
-        }
-        if known == FORKS_MAX {
-            return ForkVerdict::Drop;
-        }
-        self.tags[known] = hash;
-        self.count += 1;
-        ForkVerdict::End
     }
 }
 

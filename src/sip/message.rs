@@ -158,7 +158,7 @@ pub(crate) struct Facts {
 
 /// Where the parts of one message lie; used again for each message, allocates only in `new`.
 pub struct HeaderTable {
-    entries: Box<[Entry; SIP_HEADERS_MAX]>,
+    entries: Box<[Entry]>,
     count: u16,
     first: [u16; COUNT],
     last: [u16; COUNT],
@@ -190,6 +190,11 @@ impl HeaderTable {
     /// An empty table with room for the most headers a message may have (4 KiB).
     #[must_use]
     pub fn new() -> Self {
+        Self::with_room(SIP_HEADERS_MAX)
+    }
+
+    /// An empty table with room for `lines` header lines.
+    pub(crate) fn with_room(lines: usize) -> Self {
         let blank = Entry {
             line: 0,
             value: 0,
@@ -199,7 +204,7 @@ impl HeaderTable {
             name: HeaderName::Other,
         };
         Self {
-            entries: Box::new([blank; SIP_HEADERS_MAX]),
+            entries: vec![blank; lines].into(),
             count: 0,
             first: [NONE; COUNT],
             last: [NONE; COUNT],
@@ -223,6 +228,22 @@ impl HeaderTable {
         self.headers_end = 0;
         self.unfolded = false;
         self.facts = Facts::default();
+    }
+
+    /// Says what `other` says; it has no more lines than there is room for.
+    #[inline]
+    pub(crate) fn copy_from(&mut self, other: &Self) {
+        let lines = usize::from(other.count);
+        self.entries[..lines].copy_from_slice(&other.entries[..lines]);
+        self.count = other.count;
+        self.first = other.first;
+        self.last = other.last;
+        self.start = other.start;
+        self.method = other.method;
+        self.body = other.body;
+        self.headers_end = other.headers_end;
+        self.unfolded = other.unfolded;
+        self.facts = other.facts;
     }
 
     /// Adds a line that starts at `line`, with its trimmed value; `false` when the table is full.
@@ -291,6 +312,11 @@ pub struct Message<'a> {
 impl<'a> Message<'a> {
     pub(crate) const fn new(bytes: &'a [u8], table: &'a HeaderTable) -> Self {
         Self { bytes, table }
+    }
+
+    /// Octets and table.
+    pub(crate) const fn parts(&self) -> (&'a [u8], &'a HeaderTable) {
+        (self.bytes, self.table)
     }
 
     /// `true` for a request, `false` for a response.

@@ -11,7 +11,10 @@
 //! header line, RFC 2543 messages without tags and branches, UTF-8 in unquoted display names.
 //! Strict about all that could make two readers disagree: line ends, lengths, repeated headers.
 
+mod familiar;
 mod quick;
+
+pub use familiar::Familiar;
 
 use crate::base::limits::{
     SIP_HEADER_SECTION_BYTES_MAX, SIP_LINE_BYTES_MAX, SIP_MESSAGE_BYTES_MAX,
@@ -238,6 +241,12 @@ pub fn complete<'a>(bytes: &'a [u8], table: &'a mut HeaderTable) -> Checked<Mess
         request_checks(bytes, table)?;
     }
     Ok(Message::new(bytes, table))
+}
+
+/// The message that a [`Familiar`] filled `table` for.
+#[must_use]
+pub const fn recalled<'a>(bytes: &'a [u8], table: &'a HeaderTable) -> Message<'a> {
+    Message::new(bytes, table)
 }
 
 /// Start line and header section of a message that is not ordinary.

@@ -78,6 +78,12 @@ pub fn parse(bytes: &[u8]) -> Result<Uri<'_>, ParseError> {
     parse_any(bytes)
 }
 
+/// Whether a URI is a sound one of the form `sip:[user@]host[:port][;parameters]` without escapes.
+#[must_use]
+pub(crate) fn is_usual(bytes: &[u8]) -> bool {
+    parse_usual(bytes).is_some()
+}
+
 /// Reads `sip:[user@]host[:port][;parameters]` without escapes, password and headers. `None`: another
 /// form, or a defect.
 #[inline]

@@ -7,7 +7,6 @@ use crate::base::token::{SEQUENCE_MODULUS, TokenKind};
 use crate::push::signalling::transmit::{self, Names, Place};
 use crate::push::signalling::{FORKS_MAX, bye, offers, reason, release_hop, ways};
 use crate::push::{Ctx, Outcome, Push, PushState, delivery};
-use crate::sdp;
 use crate::sip::dialog::DialogError;
 use crate::sip::message::{HeaderName, Message};
 use crate::sip::session_timer::Agreement;
@@ -54,7 +53,7 @@ fn first_2xx(push: &mut Push, ctx: &mut Ctx<'_>, message: &Message<'_>) -> Optio
     ctx.probe.invites_accepted_total += 1;
     let took = ctx.now.since(push.invited);
     ctx.probe.answer_time.record(took);
-    if let Err(error) = push.dialog.establish(message) {
+    if let Err(error) = push.dialog.establish(message, &mut ctx.seen.peers) {
         return no_dialog(push, ctx, message, error);
     }
     if !ways::follow(push, ctx) {
@@ -69,7 +68,8 @@ fn first_2xx(push: &mut Push, ctx: &mut Ctx<'_>, message: &Message<'_>) -> Optio
         bye(push, ctx, reason::NO_ANSWER);
         return Some(Outcome::NoAnswer);
     }
-    let answer = match sdp::judge_answer(message.body(), message.header(HeaderName::ContentType)) {
+    let content_type = message.header(HeaderName::ContentType);
+    let answer = match ctx.seen.answers.judge(message.body(), content_type) {
         Ok(answer) => answer,
         Err(error) => {
             bye(push, ctx, reason::ANSWER);
@@ -226,7 +226,7 @@ pub const LATE: &str = reason::NO_ANSWER;
 pub fn end_stray_2xx(ctx: &mut Ctx<'_>, message: &Message<'_>, stray: &StrayDialog) {
     let mut dialog = core::mem::take(&mut ctx.post.scratch_dialog);
     dialog.reset();
-    if let (Ok(()), Ok(cseq)) = (dialog.establish(message), message.cseq()) {
+    if let (Ok(()), Ok(cseq)) = (dialog.establish(message, &mut ctx.seen.peers), message.cseq()) {
         let env = ctx.env;
         let tag = env.token(TokenKind::PushTag, stray.key, 0);
         let call_id = env.token(TokenKind::PushCallId, stray.key, 0);

@@ -29,7 +29,7 @@ fn with<R>(bytes: &[u8], run: impl FnOnce(&Message<'_>) -> R) -> R {
 
 fn establish(dialog: &mut Dialog, routes: &str, contact: &str) -> Result<(), DialogError> {
     with(&accepted(";tag=ue-9c41b7", routes, contact), |message| {
-        dialog.establish(message)
+        dialog.establish(message, &mut Peers::new())
     })
 }
 
@@ -99,7 +99,10 @@ fn folded_lines_of_the_peer_are_one_line_of_ours() {
     let routes = "Record-Route: <sip:p1.example;lr>\r\n ;a=b,\r\n\t<sip:p2.example;lr>\r\n";
     let bytes = accepted("\r\n ;tag=t", routes, CONTACT);
     let mut dialog = Dialog::default();
-    with(&bytes, |message| dialog.establish(message)).unwrap();
+    with(&bytes, |message| {
+        dialog.establish(message, &mut Peers::new())
+    })
+    .unwrap();
     assert!(!dialog.to_value().contains(&b'\n'));
     assert_eq!(text(dialog.remote_tag()), "t");
     let lines = text(dialog.route_lines());
@@ -160,7 +163,7 @@ fn a_2xx_that_cannot_make_a_dialog_says_why_and_leaves_nothing() {
         // The parser may refuse the whole response; then there is no dialog either.
         if let Ok(message) = parse(&bytes, &mut table) {
             assert_eq!(
-                dialog.establish(&message),
+                dialog.establish(&message, &mut Peers::new()),
                 Err(expected),
                 "{routes}{contact}"
             );
@@ -189,7 +192,9 @@ fn a_provisional_or_failed_response_makes_no_dialog() {
     let bytes = accepted(";tag=t", "", CONTACT);
     let early = text(&bytes).replace("200 OK", "183 Progress");
     let mut dialog = Dialog::default();
-    let result = with(early.as_bytes(), |message| dialog.establish(message));
+    let result = with(early.as_bytes(), |message| {
+        dialog.establish(message, &mut Peers::new())
+    });
     assert_eq!(result, Err(DialogError::NotAccepted));
 }
 
@@ -208,23 +213,6 @@ fn a_fork_is_told_by_its_to_tag() {
     }
 }
 
-// Proves: DLG-4, BAD-20
-#[test]
-fn a_storm_of_forks_costs_at_most_eight_byes() {
-    let mut guard = ForkGuard::default();
-    assert_eq!(guard.judge(b"a"), ForkVerdict::End);
-    assert_eq!(guard.judge(b"a"), ForkVerdict::Reack);
-    let mut ended = 1;
-    for number in 0_u32..10_000 {
-        if guard.judge(&number.to_be_bytes()) == ForkVerdict::End {
-            ended += 1;
-        }
-    }
-    assert_eq!(ended, FORKS_MAX);
-    assert_eq!(guard.judge(b"b"), ForkVerdict::Drop);
-    assert_eq!(guard.judge(b"a"), ForkVerdict::Reack);
-}
-
 // Proves: DLG-5
 #[test]
 fn our_cseq_rises_by_one_and_the_peers_must_not_fall() {
@@ -239,22 +227,6 @@ fn our_cseq_rises_by_one_and_the_peers_must_not_fall() {
     assert_eq!(dialog.accept_remote_cseq(69), Err(OutOfOrder));
     assert_eq!(dialog.accept_remote_cseq(u32::MAX), Ok(()));
     assert_eq!(dialog.accept_remote_cseq(0), Err(OutOfOrder));
-}
-
-// Proves: TX-14, BAD-20
-#[test]
-fn a_stray_2xx_gives_what_ack_and_bye_need() {
-    let bytes = accepted(";tag=late", ROUTES, CONTACT);
-    let mut scratch = Dialog::default();
-    establish(&mut scratch, "", "Contact: <sip:before@h>\r\n").unwrap();
-    with(&bytes, |message| {
-        let answer = stray_answer(message, &mut scratch).unwrap();
-        assert_eq!(text(answer.from_tag), "pf7d21c0aa");
-        assert_eq!(text(answer.call_id), "5f0c@pf1.ims.example.net");
-        assert_eq!((answer.ack_cseq, answer.bye_cseq), (3, 4));
-        assert_eq!(text(scratch.remote_tag()), "late");
-        assert!(!scratch.route_lines().is_empty());
-    });
 }
 
 // Proves: DLG-11
@@ -336,7 +308,7 @@ fn mutated_responses_never_inject_a_line() {
         let Ok(message) = parse(&bytes, &mut table) else {
             continue;
         };
-        if dialog.establish(&message).is_err() {
+        if dialog.establish(&message, &mut Peers::new()).is_err() {
             continue;
         }
         built += 1;
@@ -350,4 +322,73 @@ fn mutated_responses_never_inject_a_line() {
         assert!(!dialog.request_uri().contains(&b' '));
     }
     assert!(built > 1000, "the mutations leave some usable: {built}");
+}
+
+#[test]
+fn a_dialog_by_what_peers_wrote_before_is_the_one_that_reading_makes() {
+    let mut dice = Jitter::new(9);
+    let pick = |dice: &mut Jitter, from: &[u8]| {
+        from[usize::try_from(dice.below(from.len() as u64)).unwrap()]
+    };
+    let samples = [
+        (ROUTES, CONTACT),
+        (
+            "Record-Route: <sip:10.0.0.1;lr;did=a1.b2>\r\n",
+            "Contact: <sip:ue@10.1.2.3:5060;transport=tcp>;expires=600;q=0.5\r\n",
+        ),
+        ("", "Contact: \"A, B\" <sip:a%41b@h;x=%41>\r\n"),
+        ("Record-Route: <sip:strict.example>\r\n", "Contact: sip:ue@h;p=1, <sip:b@h>\r\n"),
+        (
+            "Record-Route: <sip:a.example;lr>\r\nRecord-Route: <sip:b.example;lr=on>\r\n",
+            "Contact: <sips:ue@h>\r\n",
+        ),
+    ];
+    for (routes, contact) in samples {
+        let original = accepted(";tag=ue-9c41b7", routes, contact);
+        let lines = memchr::memmem::find(&original, b"INVITE\r\n").unwrap() + 8;
+        let end = memchr::memmem::find(&original, b"Content-Length").unwrap();
+        let mut peers = Peers::new();
+        let mut made = 0;
+        for round in 0..20_000 {
+            let mut bytes = original.clone();
+            for _ in 0..dice.below(4).min(round) {
+                let at = lines + usize::try_from(dice.below((end - lines) as u64)).unwrap();
+                bytes[at] = match dice.below(3) {
+                    0 => pick(&mut dice, b" ,;:=<>@%\"?&./-"),
+                    _ => pick(&mut dice, b"0123456789abcxyzABC"),
+                };
+            }
+            let mut table = HeaderTable::new();
+            let Ok(message) = parse(&bytes, &mut table) else {
+                continue;
+            };
+            let (mut read, mut known) = (Dialog::default(), Dialog::default());
+            let want = read.establish(&message, &mut Peers::new());
+            let readable = String::from_utf8_lossy(&bytes);
+            assert_eq!(known.establish(&message, &mut peers), want, "{readable}");
+            assert_eq!(format!("{known:?}"), format!("{read:?}"), "{readable}");
+            made += u32::from(want.is_ok());
+        }
+        assert!(made > 5_000, "{made} dialogs");
+    }
+}
+
+#[test]
+fn other_phones_of_one_kind_need_no_reading() {
+    let mut peers = Peers::new();
+    let contact = CONTACT.trim_start_matches("Contact: ").trim_end();
+    let routes = ROUTES.trim_start_matches("Record-Route: ").trim_end();
+    assert!(peers.contact(contact.as_bytes()).is_some());
+    assert!(peers.routes(routes.as_bytes()).is_none());
+    peers.learn_routes(routes.as_bytes());
+    let other = contact.replace("15550100", "15559999").replace("f81d4fae", "00aabbcc");
+    let uri = &b"sip:+15559999@ims.example.net;gr=urn:uuid:00aabbcc"[..];
+    assert_eq!(peers.contact(other.as_bytes()), Some(uri));
+    let other = routes.replace("scscf1", "scscf7").replace("a,b", "z,9");
+    let known = peers.routes(other.as_bytes()).unwrap();
+    assert_eq!(known.places().len(), 2);
+    for bad in ["5060;lr>", "sip:mt@p", ";lr"] {
+        let odd = routes.replacen(bad, &bad.replace([';', ':'], "%"), 1);
+        assert!(peers.routes(odd.as_bytes()).is_none(), "{odd}");
+    }
 }

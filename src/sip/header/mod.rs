@@ -11,7 +11,7 @@ mod via;
 
 pub(crate) use name::COUNT;
 pub use name::HeaderName;
-pub(crate) use name_addr::AddrSpans;
+pub(crate) use name_addr::{AddrSpans, free_user};
 pub use name_addr::NameAddr;
 pub use params::{Param, Params};
 pub use value::{CSeq, Parameterized, Refresher, SessionExpires};

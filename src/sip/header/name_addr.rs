@@ -1,5 +1,6 @@
 //! `name-addr` and `addr-spec` with header parameters: From, To, Contact, Route and their kin.
 
+use crate::base::shape::{Freedom, Shape};
 use crate::base::span::Span;
 use crate::sip::header::params::{Params, next_param};
 use crate::sip::parser::{ParseError, ParseErrorKind};
@@ -59,7 +60,26 @@ impl<'a> NameAddr<'a> {
     }
 }
 
+/// Notes that the user of the URI at `uri` may be another of the same length. Escapes stay.
+pub(crate) fn free_user(bytes: &[u8], uri: Span, shape: &mut Shape) {
+    let (text, start) = (uri.slice(bytes), uri.start as usize);
+    let scheme = memchr::memchr(b':', text);
+    let (Some(scheme), Some(at)) = (scheme, memchr::memchr(b'@', text)) else {
+        return;
+    };
+    shape.free(start + scheme..start + at, Freedom::Word);
+    for escape in memchr::memchr_iter(b'%', &text[..at]) {
+        shape.fix(start + escape..start + escape + 3);
+    }
+}
+
 impl AddrSpans {
+    /// Notes what may be another without a part moving: letters and digits of user and tag.
+    pub(crate) fn free(&self, bytes: &[u8], shape: &mut Shape) {
+        free_user(bytes, self.uri, shape);
+        shape.free(self.tag.range(), Freedom::Word);
+    }
+
     /// Reads the first value of `bytes[start..end]`; it ends at a comma or at `end`.
     pub(crate) fn parse(
         bytes: &[u8],
@@ -213,6 +233,11 @@ impl AddrSpans {
     }
 
     /// One past the last octet read, white space before a comma or the end included.
+    /// Where the URI is.
+    pub(crate) const fn uri(&self) -> Span {
+        self.uri
+    }
+
     pub(crate) const fn end(&self) -> usize {
         self.params.start as usize + self.params.len as usize
     }

@@ -1,5 +1,8 @@
 //! Via (RFC 3261 section 20.42, RFC 3581, RFC 7339).
 
+use core::ops::Range;
+
+use crate::base::shape::{Freedom, Shape};
 use crate::base::span::Span;
 use crate::base::token::{FILLER, TOKEN_LEN};
 use crate::sip::header::params::{Params, next_param};
@@ -16,7 +19,9 @@ const PROTOCOL: &[u8; 8] = b"SIP/2.0/";
 /// What stands before a branch.
 const BRANCH: &[u8; 8] = b";branch=";
 /// Octets of the magic cookie (RFC 3261 section 8.1.1.7).
-const MAGIC_LEN: usize = 7;
+const MAGIC_LEN: usize = MAGIC.len();
+/// With it a branch is one of RFC 3261.
+const MAGIC: &[u8] = b"z9hG4bK";
 
 /// One Via value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +76,15 @@ impl<'a> Via<'a> {
 }
 
 impl ViaSpans {
+    /// Notes what may be another without a part moving: the branch behind the magic cookie.
+    pub(crate) fn free(&self, bytes: &[u8], shape: &mut Shape) {
+        let branch = self.branch.slice(bytes);
+        if branch.starts_with(MAGIC) {
+            let Range { start, end } = self.branch.range();
+            shape.free(start + MAGIC_LEN..end, Freedom::Word);
+        }
+    }
+
     /// Reads the first value of `bytes[start..end]`; it ends at a comma or at `end`.
     pub(crate) fn parse(bytes: &[u8], start: usize, end: usize) -> Result<Self, ParseError> {
         let mut via = Self::default();

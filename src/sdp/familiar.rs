@@ -1,0 +1,245 @@
+//! Answers of a shape seen before: handsets of one kind write one description, with other numbers.
+//!
+//! What [`judge_answer`] read is kept as a [`Shape`] with the places it found. Free are session ids of
+//! paths, digits of addresses and ports, and the values of lines and attributes that nobody reads. Ports
+//! are read anew; all else is as it was.
+
+use crate::base::octets;
+use crate::base::shape::{Attention, Freedom, Shape};
+use crate::base::span::Span;
+use crate::sdp::answer::{Answer, judge_answer};
+use crate::sdp::scan::{Line, Lines, MediaLine, is_read, parse_port};
+use crate::sdp::{Direction, SdpError, Setup};
+
+/// Longest description that is kept, octets.
+const BODY_BYTES_MAX: usize = 512;
+/// Shapes kept.
+const WAYS: usize = 8;
+
+/// Answers that were judged before.
+#[derive(Debug)]
+pub struct Answers {
+    ways: Box<[Way]>,
+    /// Where the next shape is looked for a place.
+    hand: usize,
+    attention: Attention,
+}
+
+/// One answer, or one refusal of the media.
+#[derive(Debug)]
+struct Way {
+    shape: Shape,
+    /// It refuses the media with port 0.
+    refuses: bool,
+    host: Span,
+    port: Span,
+    path: Span,
+    /// The port in the path, which has one URI; empty when the path is as it was.
+    path_port: Span,
+    accept_types: Span,
+    accept_wrapped_types: Option<Span>,
+    setup: Option<Setup>,
+    direction: Direction,
+    max_size: Option<u64>,
+    cema: bool,
+    /// It fitted since the hand came by.
+    used: bool,
+}
+
+impl Default for Answers {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Answers {
+    /// Knows nothing yet; all memory there will be (8 KiB).
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            ways: (0..WAYS).map(|_| Way::new()).collect(),
+            hand: 0,
+            attention: Attention::default(),
+        }
+    }
+
+    /// As [`judge_answer`].
+    ///
+    /// # Errors
+    /// As [`judge_answer`].
+    #[inline]
+    pub fn judge<'a>(
+        &mut self,
+        body: &'a [u8],
+        content_type: Option<&[u8]>,
+    ) -> Result<Answer<'a>, SdpError> {
+        // Of another type it may be a part of many.
+        let plain = content_type.is_some_and(|kind| octets::is_word(kind, b"application/sdp"));
+        if !plain || !self.attention.is_awake() {
+            return judge_answer(body, content_type);
+        }
+        for way in &mut self.ways {
+            if way.shape.len() == body.len() && way.shape.fits(body) {
+                let Some(judged) = way.resolve(body) else {
+                    break;
+                };
+                way.used = true;
+                self.attention.hit();
+                return judged;
+            }
+        }
+        let judged = judge_answer(body, content_type);
+        self.missed(body, &judged);
+        judged
+    }
+
+    #[cold]
+    fn missed(&mut self, body: &[u8], judged: &Result<Answer<'_>, SdpError>) {
+        let room = self.ways.iter().any(|way| way.shape.is_empty());
+        let wanted = self.attention.missed(room);
+        if !wanted || !matches!(judged, Ok(_) | Err(SdpError::Port0)) {
+            return;
+        }
+        while core::mem::take(&mut self.ways[self.hand].used) {
+            self.hand = (self.hand + 1) % WAYS;
+        }
+        let way = &mut self.ways[self.hand];
+        if way.learn(body, judged.as_ref().ok()).is_none() {
+            way.shape.cast(b"");
+        }
+        self.hand = (self.hand + 1) % WAYS;
+    }
+}
+
+impl Way {
+    fn new() -> Self {
+        Self {
+            shape: Shape::with_room(BODY_BYTES_MAX),
+            refuses: false,
+            host: Span::EMPTY,
+            port: Span::EMPTY,
+            path: Span::EMPTY,
+            path_port: Span::EMPTY,
+            accept_types: Span::EMPTY,
+            accept_wrapped_types: None,
+            setup: None,
+            direction: Direction::Recvonly,
+            max_size: None,
+            cema: false,
+            used: false,
+        }
+    }
+
+    /// What to say of a body that fits; `None` when a number in it is none of the usual.
+    #[inline]
+    fn resolve<'a>(&self, body: &'a [u8]) -> Option<Result<Answer<'a>, SdpError>> {
+        if self.refuses {
+            return Some(Err(SdpError::Port0));
+        }
+        let in_range = |text| parse_port(text).filter(|&port| port > 0);
+        let port = in_range(self.port.slice(body))?;
+        if !self.path_port.is_empty() {
+            in_range(self.path_port.slice(body))?;
+        }
+        Some(Ok(Answer {
+            host: self.host.slice(body),
+            port,
+            path: self.path.slice(body),
+            setup: self.setup,
+            direction: self.direction,
+            max_size: self.max_size,
+            accept_types: self.accept_types.slice(body),
+            accept_wrapped_types: self.accept_wrapped_types.map(|span| span.slice(body)),
+            cema: self.cema,
+        }))
+    }
+
+    /// Keeps `body`, an answer or a refusal of its one media line; `None`: it is not to be kept.
+    fn learn(&mut self, body: &[u8], answer: Option<&Answer<'_>>) -> Option<()> {
+        if !self.shape.cast(body) {
+            return None;
+        }
+        self.refuses = answer.is_none();
+        // What stands twice must be the same twice.
+        let (mut hosts, mut paths) = (0, 0);
+        for line in Lines::new(body) {
+            let line = line.ok()?;
+            hosts += usize::from(line.kind == b'c');
+            paths += usize::from(line.kind == b'a' && line.value.starts_with(b"path:"));
+            self.free_line(body, line)?;
+        }
+        // Of a refusal nobody looked at the path, and its port stays.
+        let Some(answer) = answer else {
+            return Some(());
+        };
+        self.host = Span::of(body, answer.host);
+        if hosts == 1 {
+            self.shape.free(self.host.range(), Freedom::Digit);
+        }
+        self.shape.free(self.port.range(), Freedom::Digit);
+        self.path = Span::of(body, answer.path);
+        self.path_port = Span::EMPTY;
+        if paths == 1 {
+            self.free_path(answer.path);
+        }
+        self.accept_types = Span::of(body, answer.accept_types);
+        self.accept_wrapped_types = answer
+            .accept_wrapped_types
+            .map(|types| Span::of(body, types));
+        self.setup = answer.setup;
+        self.direction = answer.direction;
+        self.max_size = answer.max_size;
+        self.cema = answer.cema;
+        Some(())
+    }
+
+    /// Frees what nobody reads of a line.
+    fn free_line(&mut self, body: &[u8], line: Line<'_>) -> Option<()> {
+        let value = Span::of(body, line.value).range();
+        match line.kind {
+            b'v' | b'c' => {}
+            b'm' => {
+                let media = MediaLine::parse(line.value).ok()?;
+                self.port = Span::of(body, media.port_text);
+            }
+            b'a' => {
+                let colon = octets::find(line.value, b':');
+                if let Some(at) = colon.filter(|&at| !is_read(&line.value[..at])) {
+                    self.shape
+                        .free(value.start + at + 1..value.end, Freedom::Graphic);
+                }
+            }
+            _ => self.shape.free(value, Freedom::Graphic),
+        }
+        Some(())
+    }
+
+    /// Frees the session id of a path of one URI to a numeric host, and the digits of its address.
+    fn free_path(&mut self, path: &[u8]) {
+        let start = self.path.start as usize;
+        if path.contains(&b' ') {
+            return;
+        }
+        let authority = b"msrp://".len();
+        let Some(slash) = octets::find(&path[authority..], b'/').map(|at| authority + at) else {
+            return;
+        };
+        let session = slash + 1;
+        let Some(end) = octets::find(&path[session..], b';').map(|at| session + at) else {
+            return;
+        };
+        self.shape.free(start + session..start + end, Freedom::Word);
+        let Some(colon) = memchr::memrchr(b':', &path[authority..slash]).map(|at| authority + at)
+        else {
+            return;
+        };
+        let host = &path[authority..colon];
+        if host.iter().all(|c| c.is_ascii_digit() || *c == b'.') {
+            self.shape.free(start + authority..start + slash, Freedom::Digit);
+            self.path_port = Span::new(start + colon + 1, start + slash);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,155 @@
+#![expect(clippy::cast_possible_truncation, reason = "test data is small")]
+
+use super::*;
+use crate::base::entropy::Jitter;
+
+const SDP: Option<&[u8]> = Some(b"application/sdp");
+
+const HANDSET: &str = "v=0\r\n\
+    o=- 3973000001 1 IN IP4 203.0.113.20\r\n\
+    s=-\r\n\
+    c=IN IP4 203.0.113.20\r\n\
+    t=0 0\r\n\
+    m=message 20855 TCP/MSRP *\r\n\
+    a=path:msrp://203.0.113.20:20855/kkkkkkkkkkkk;tcp\r\n\
+    a=accept-types:message/cpim\r\n\
+    a=accept-wrapped-types:text/plain *\r\n\
+    a=max-size:10240\r\n\
+    a=setup:active\r\n\
+    a=file-selector:x 1\r\n\
+    a=msrp-cema\r\n\
+    a=recvonly\r\n";
+
+fn samples() -> Vec<String> {
+    let with = |old: &str, new: &str| {
+        assert!(HANDSET.contains(old), "{old}");
+        HANDSET.replace(old, new)
+    };
+    vec![
+        HANDSET.to_owned(),
+        with("message 20855", "message 0"),
+        with("203.0.113.20:20855", "[2001:db8::20]:20855"),
+        with("203.0.113.20:20855", "phone1.example:20855"),
+        with("path:", "path:msrp://192.0.2.7:9000/a;tcp "),
+        with("c=IN IP4 203.0.113.20", "c=IN IP6 2001:db8::20"),
+        with(
+            "c=IN IP4 203.0.113.20\r\n",
+            "c=IN IP4 203.0.113.20\r\nc=IN IP4 203.0.113.20\r\n",
+        ),
+        with(
+            "a=setup",
+            "a=path:msrp://203.0.113.20:20855/kkkkkkkkkkkk;tcp\r\na=setup",
+        ),
+        with("\r\n", "\n"),
+        with("a=msrp-cema", "a=msrp-cema:1"),
+    ]
+}
+
+fn knows(sample: &str) -> Answers {
+    let mut answers = Answers::new();
+    let first = answers.judge(sample.as_bytes(), SDP);
+    assert_eq!(first, judge_answer(sample.as_bytes(), SDP));
+    assert!(!answers.ways[0].shape.is_empty(), "{sample}");
+    answers
+}
+
+fn pick(dice: &mut Jitter, from: &[u8]) -> u8 {
+    from[dice.below(from.len() as u64) as usize]
+}
+
+fn recalls(answers: &mut Answers, body: &[u8]) -> bool {
+    let way = &mut answers.ways[0];
+    way.shape.len() == body.len() && way.shape.fits(body) && way.resolve(body).is_some()
+}
+
+#[test]
+fn what_is_recalled_is_what_judging_would_say_whatever_octets_changed() {
+    let mut dice = Jitter::new(5);
+    for sample in samples() {
+        let mut answers = knows(&sample);
+        let mut taken = 0;
+        for _ in 0..30_000 {
+            let mut text = sample.as_bytes().to_vec();
+            for _ in 0..=dice.below(3) {
+                let at = dice.below(text.len() as u64) as usize;
+                text[at] = match dice.below(4) {
+                    0 => dice.below(256) as u8,
+                    1 => pick(&mut dice, b" :;=/.[]\r\n\t*-%@"),
+                    _ => pick(&mut dice, b"0123456789abXY"),
+                };
+            }
+            if !recalls(&mut answers, &text) {
+                continue;
+            }
+            taken += 1;
+            let readable = String::from_utf8_lossy(&text);
+            assert_eq!(
+                answers.judge(&text, SDP),
+                judge_answer(&text, SDP),
+                "{readable}"
+            );
+        }
+        assert!(taken > 1_000, "{taken} of\n{sample}");
+    }
+}
+
+#[test]
+fn other_addresses_ports_and_sessions_are_recalled() {
+    let mut answers = knows(HANDSET);
+    let other = HANDSET
+        .replace("203.0.113.20", "198.5.100.17")
+        .replace("20855", "41999")
+        .replace("kkkkkkkkkkkk", "Zt4hVd0PqL8n")
+        .replace("3973000001 1", "9999999999 7")
+        .replace("x 1", "y z");
+    assert!(recalls(&mut answers, other.as_bytes()));
+    let answer = answers.judge(other.as_bytes(), SDP).unwrap();
+    assert_eq!((answer.host, answer.port), (&b"198.5.100.17"[..], 41_999));
+    assert_eq!(answer.path, b"msrp://198.5.100.17:41999/Zt4hVd0PqL8n;tcp");
+}
+
+#[test]
+fn what_changes_the_verdict_is_judged_anew() {
+    let mut answers = knows(HANDSET);
+    for (old, new, error) in [
+        ("message 20855", "message 00000", SdpError::Port0),
+        ("message 20855", "message 99999", SdpError::None),
+        ("20:20855", "20:00000", SdpError::Path),
+        ("20:20855", "20:70000", SdpError::Path),
+        ("setup:active", "setup:actpas", SdpError::Setup),
+        ("a=recvonly", "a=sendonly", SdpError::Dir),
+        ("message/cpim", "message/cpin", SdpError::Type),
+        ("TCP/MSRP", "TCP/MSRX", SdpError::Proto),
+        (";tcp", ";tls", SdpError::Path),
+    ] {
+        let text = HANDSET.replacen(old, new, 1);
+        assert_ne!(text, HANDSET, "{old}");
+        assert_eq!(answers.judge(text.as_bytes(), SDP), Err(error), "{new}");
+    }
+    // Of another type the same octets are no description.
+    let verdict = answers.judge(HANDSET.as_bytes(), Some(b"text/plain"));
+    assert_eq!(verdict, Err(SdpError::None));
+}
+
+#[test]
+fn more_kinds_than_places_do_not_push_out_what_is_in_use() {
+    let mut answers = Answers::new();
+    let kinds: Vec<String> = (0..WAYS)
+        .map(|n| HANDSET.replace("s=-", &format!("s={}", "-".repeat(n + 1))))
+        .collect();
+    for kind in &kinds {
+        answers.judge(kind.as_bytes(), SDP).unwrap();
+    }
+    for round in 0..50 {
+        for kind in kinds.iter().take(3) {
+            answers.judge(kind.as_bytes(), SDP).unwrap();
+        }
+        let stranger = HANDSET.replace("s=-", &format!("s={}", "x".repeat(20 + round)));
+        answers.judge(stranger.as_bytes(), SDP).unwrap();
+    }
+    let known = |text: &String| {
+        let len = text.len();
+        answers.ways.iter().any(|way| way.shape.len() == len)
+    };
+    assert!(kinds.iter().take(3).all(known));
+}
