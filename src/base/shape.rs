@@ -227,9 +227,9 @@ const SLEEP: u16 = 1024;
 /// One miss of so many is learned.
 const LEARN_EVERY: i16 = 4;
 
-/// Whether a memory of shapes is worth asking: where hardly anything fits, it is hardly ever asked.
+/// Whether a memory is worth asking: where hardly anything fits, it is hardly ever asked.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Attention {
+struct Attention {
     credit: i16,
     sleep: u16,
 }
@@ -237,7 +237,7 @@ pub struct Attention {
 impl Attention {
     /// `true` when the next text is to be looked at.
     #[inline]
-    pub const fn is_awake(&mut self) -> bool {
+    const fn is_awake(&mut self) -> bool {
         if self.sleep == 0 {
             return true;
         }
@@ -245,14 +245,13 @@ impl Attention {
         false
     }
 
-    /// A text fitted.
     #[inline]
-    pub fn hit(&mut self) {
+    fn hit(&mut self) {
         self.credit = (self.credit + 1).min(CREDIT);
     }
 
-    /// No shape fitted a text; `true` when its shape is to be learned. `room`: there is an empty place.
-    pub const fn missed(&mut self, room: bool) -> bool {
+    /// No shape fitted; `true` when the text's is to be learned. `room`: there is an empty place.
+    const fn missed(&mut self, room: bool) -> bool {
         self.credit -= 1;
         if self.credit <= -CREDIT {
             *self = Self {
@@ -262,6 +261,100 @@ impl Attention {
             return false;
         }
         room || self.credit % LEARN_EVERY == 0
+    }
+}
+
+/// Shapes of one kind of text, and what reading found in each. A miss now and then is learned, in the
+/// place of one that did not fit for long.
+#[derive(Debug)]
+pub struct Memory<T> {
+    ways: Box<[Way<T>]>,
+    /// Where the next shape is looked for a place.
+    hand: usize,
+    attention: Attention,
+    /// The last text was not known, and its like is to be.
+    wanted: bool,
+}
+
+#[derive(Debug)]
+struct Way<T> {
+    shape: Shape,
+    found: T,
+    /// It fitted since the hand came by.
+    used: bool,
+}
+
+impl<T> Memory<T> {
+    /// Room for `ways` texts of up to `octets`, at least one; all memory there will be.
+    ///
+    /// # Panics
+    /// Without ways.
+    #[must_use]
+    pub fn new(ways: usize, octets: usize, blank: impl Fn() -> T) -> Self {
+        assert!(ways > 0, "a memory remembers something");
+        let way = |_| Way {
+            shape: Shape::with_room(octets),
+            found: blank(),
+            used: false,
+        };
+        Self {
+            ways: (0..ways).map(way).collect(),
+            hand: 0,
+            attention: Attention::default(),
+            wanted: false,
+        }
+    }
+
+    /// What was found in a text that `text` is like, which is as long.
+    #[inline]
+    pub fn recall(&mut self, text: &[u8]) -> Option<&T> {
+        let is_like = |shape: &mut Shape| shape.len() == text.len() && shape.fits(text);
+        Some(&self.look(is_like)?.found)
+    }
+
+    /// What was found in a text that `text` starts like, and how many octets are alike.
+    #[inline]
+    pub fn recall_start(&mut self, text: &[u8]) -> Option<(&T, usize)> {
+        let way = self.look(|shape| shape.fits(text))?;
+        Some((&way.found, way.shape.len()))
+    }
+
+    #[inline]
+    fn look(&mut self, mut is_like: impl FnMut(&mut Shape) -> bool) -> Option<&Way<T>> {
+        self.wanted = false;
+        if !self.attention.is_awake() {
+            return None;
+        }
+        let Some(at) = self.ways.iter_mut().position(|way| is_like(&mut way.shape)) else {
+            let room = self.ways.iter().any(|way| way.shape.is_empty());
+            self.wanted = self.attention.missed(room);
+            return None;
+        };
+        self.attention.hit();
+        let way = &mut self.ways[at];
+        way.used = true;
+        Some(way)
+    }
+
+    /// Keeps `text`, the one that was not recalled, if it is wanted. `read` notes what was found in it and
+    /// what is free, or says that it is not to be kept.
+    #[inline]
+    pub fn learn(&mut self, text: &[u8], read: impl FnOnce(&mut T, &mut Shape) -> bool) {
+        if core::mem::take(&mut self.wanted) {
+            self.keep(text, read);
+        }
+    }
+
+    #[cold]
+    fn keep(&mut self, text: &[u8], read: impl FnOnce(&mut T, &mut Shape) -> bool) {
+        while core::mem::take(&mut self.ways[self.hand].used) {
+            self.hand = (self.hand + 1) % self.ways.len();
+        }
+        let way = &mut self.ways[self.hand];
+        if way.shape.cast(text) && !read(&mut way.found, &mut way.shape) {
+            way.shape.cast(b"");
+        }
+        self.hand = (self.hand + 1) % self.ways.len();
     }
 }
 
@@ -316,7 +409,10 @@ mod tests {
         assert!(!shape.fits(b"1=a456789012345678x0"));
         assert!(!shape.fits(b"1=a4567890123456789"), "too short");
         assert!(!shape.cast(&[b'x'; 65]));
-        assert!(shape.is_empty() && !shape.fits(b""), "nothing fits no shape");
+        assert!(
+            shape.is_empty() && !shape.fits(b""),
+            "nothing fits no shape"
+        );
     }
 
     #[test]
@@ -340,6 +436,33 @@ mod tests {
                 attention.hit();
             }
         }
+    }
+
+    #[test]
+    fn more_texts_than_places_do_not_push_out_what_is_in_use() {
+        let mut memory = Memory::new(8, 64, || 0);
+        let text = |length: usize| vec![b'x'; length];
+        let mut recalled = |length: usize| {
+            let known = memory.recall(&text(length)).copied();
+            memory.learn(&text(length), |found, _| {
+                *found = length;
+                length % 5 != 0
+            });
+            known
+        };
+        for length in 1..=4 {
+            assert_eq!(recalled(length), None);
+        }
+        for round in 0..200 {
+            for length in 1..=4 {
+                assert_eq!(recalled(length), Some(length));
+            }
+            let stranger = 6 + round % 50;
+            assert!(recalled(stranger).is_none_or(|found| found == stranger));
+        }
+        assert_eq!(recalled(15), None, "not kept");
+        assert_eq!(recalled(15), None);
+        assert_eq!(recalled(65), None, "no room");
     }
 
     #[test]

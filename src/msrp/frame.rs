@@ -568,7 +568,7 @@ fn read_header<'a>(frame: &mut Frame<'a>, line: &'a [u8]) {
 
 /// The value of `line` if it is header `name`, whose case does not count.
 #[inline]
-fn value_of<'a, const N: usize>(line: &'a [u8], name: &[u8; N]) -> Option<&'a [u8]> {
+pub(super) fn value_of<'a, const N: usize>(line: &'a [u8], name: &[u8; N]) -> Option<&'a [u8]> {
     let (head, rest) = line.split_first_chunk::<N>()?;
     let value = rest.strip_prefix(b":")?;
     // One blank in front of the value is what everybody writes.
@@ -606,7 +606,7 @@ const fn failure_report(value: &[u8]) -> FailureReport {
     }
 }
 
-fn byte_range(value: &[u8]) -> Option<ByteRange> {
+pub(super) fn byte_range(value: &[u8]) -> Option<ByteRange> {
     let (start, rest) = number(value)?;
     let (end, rest) = number_or_star(rest.strip_prefix(b"-")?)?;
     let (total, rest) = number_or_star(rest.strip_prefix(b"/")?)?;

@@ -14,6 +14,7 @@
 
 pub mod coverage;
 mod encode;
+pub mod familiar;
 pub mod frame;
 pub mod inbound;
 pub mod session;

@@ -5,7 +5,7 @@
 //! are read anew; all else is as it was.
 
 use crate::base::octets;
-use crate::base::shape::{Attention, Freedom, Shape};
+use crate::base::shape::{Freedom, Memory, Shape};
 use crate::base::span::Span;
 use crate::sdp::answer::{Answer, judge_answer};
 use crate::sdp::scan::{Line, Lines, MediaLine, is_read, parse_port};
@@ -18,17 +18,11 @@ const WAYS: usize = 8;
 
 /// Answers that were judged before.
 #[derive(Debug)]
-pub struct Answers {
-    ways: Box<[Way]>,
-    /// Where the next shape is looked for a place.
-    hand: usize,
-    attention: Attention,
-}
+pub struct Answers(Memory<Noted>);
 
 /// One answer, or one refusal of the media.
 #[derive(Debug)]
-struct Way {
-    shape: Shape,
+struct Noted {
     /// It refuses the media with port 0.
     refuses: bool,
     host: Span,
@@ -42,8 +36,6 @@ struct Way {
     direction: Direction,
     max_size: Option<u64>,
     cema: bool,
-    /// It fitted since the hand came by.
-    used: bool,
 }
 
 impl Default for Answers {
@@ -53,14 +45,10 @@ impl Default for Answers {
 }
 
 impl Answers {
-    /// Knows nothing yet; all memory there will be (8 KiB).
+    /// Knows nothing yet; all memory there will be (7 KiB).
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            ways: (0..WAYS).map(|_| Way::new()).collect(),
-            hand: 0,
-            attention: Attention::default(),
-        }
+        Self(Memory::new(WAYS, BODY_BYTES_MAX, Noted::blank))
     }
 
     /// As [`judge_answer`].
@@ -74,47 +62,27 @@ impl Answers {
         content_type: Option<&[u8]>,
     ) -> Result<Answer<'a>, SdpError> {
         // Of another type it may be a part of many.
-        let plain = content_type.is_some_and(|kind| octets::is_word(kind, b"application/sdp"));
-        if !plain || !self.attention.is_awake() {
+        if content_type.is_none_or(|kind| !octets::is_word(kind, b"application/sdp")) {
             return judge_answer(body, content_type);
         }
-        for way in &mut self.ways {
-            if way.shape.len() == body.len() && way.shape.fits(body) {
-                let Some(judged) = way.resolve(body) else {
-                    break;
-                };
-                way.used = true;
-                self.attention.hit();
-                return judged;
-            }
+        let recalled = self.0.recall(body);
+        if let Some(judged) = recalled.and_then(|noted| noted.resolve(body)) {
+            return judged;
         }
         let judged = judge_answer(body, content_type);
-        self.missed(body, &judged);
+        if matches!(judged, Ok(_) | Err(SdpError::Port0)) {
+            let answer = judged.as_ref().ok();
+            self.0.learn(body, |noted, shape| {
+                noted.read(body, answer, shape).is_some()
+            });
+        }
         judged
-    }
-
-    #[cold]
-    fn missed(&mut self, body: &[u8], judged: &Result<Answer<'_>, SdpError>) {
-        let room = self.ways.iter().any(|way| way.shape.is_empty());
-        let wanted = self.attention.missed(room);
-        if !wanted || !matches!(judged, Ok(_) | Err(SdpError::Port0)) {
-            return;
-        }
-        while core::mem::take(&mut self.ways[self.hand].used) {
-            self.hand = (self.hand + 1) % WAYS;
-        }
-        let way = &mut self.ways[self.hand];
-        if way.learn(body, judged.as_ref().ok()).is_none() {
-            way.shape.cast(b"");
-        }
-        self.hand = (self.hand + 1) % WAYS;
     }
 }
 
-impl Way {
-    fn new() -> Self {
+impl Noted {
+    const fn blank() -> Self {
         Self {
-            shape: Shape::with_room(BODY_BYTES_MAX),
             refuses: false,
             host: Span::EMPTY,
             port: Span::EMPTY,
@@ -126,7 +94,6 @@ impl Way {
             direction: Direction::Recvonly,
             max_size: None,
             cema: false,
-            used: false,
         }
     }
 
@@ -154,11 +121,9 @@ impl Way {
         }))
     }
 
-    /// Keeps `body`, an answer or a refusal of its one media line; `None`: it is not to be kept.
-    fn learn(&mut self, body: &[u8], answer: Option<&Answer<'_>>) -> Option<()> {
-        if !self.shape.cast(body) {
-            return None;
-        }
+    /// Notes what stands where in `body`, an answer or a refusal of its one media line; `None`: it is not
+    /// to be kept.
+    fn read(&mut self, body: &[u8], answer: Option<&Answer<'_>>, shape: &mut Shape) -> Option<()> {
         self.refuses = answer.is_none();
         // What stands twice must be the same twice.
         let (mut hosts, mut paths) = (0, 0);
@@ -166,7 +131,11 @@ impl Way {
             let line = line.ok()?;
             hosts += usize::from(line.kind == b'c');
             paths += usize::from(line.kind == b'a' && line.value.starts_with(b"path:"));
-            self.free_line(body, line)?;
+            if line.kind == b'm' {
+                let media = MediaLine::parse(line.value).ok()?;
+                self.port = Span::of(body, media.port_text);
+            }
+            free_line(body, line, shape);
         }
         // Of a refusal nobody looked at the path, and its port stays.
         let Some(answer) = answer else {
@@ -174,18 +143,17 @@ impl Way {
         };
         self.host = Span::of(body, answer.host);
         if hosts == 1 {
-            self.shape.free(self.host.range(), Freedom::Digit);
+            shape.free(self.host.range(), Freedom::Digit);
         }
-        self.shape.free(self.port.range(), Freedom::Digit);
+        shape.free(self.port.range(), Freedom::Digit);
         self.path = Span::of(body, answer.path);
         self.path_port = Span::EMPTY;
         if paths == 1 {
-            self.free_path(answer.path);
+            self.free_path(answer.path, shape);
         }
+        let wrapped = answer.accept_wrapped_types;
         self.accept_types = Span::of(body, answer.accept_types);
-        self.accept_wrapped_types = answer
-            .accept_wrapped_types
-            .map(|types| Span::of(body, types));
+        self.accept_wrapped_types = wrapped.map(|types| Span::of(body, types));
         self.setup = answer.setup;
         self.direction = answer.direction;
         self.max_size = answer.max_size;
@@ -193,29 +161,8 @@ impl Way {
         Some(())
     }
 
-    /// Frees what nobody reads of a line.
-    fn free_line(&mut self, body: &[u8], line: Line<'_>) -> Option<()> {
-        let value = Span::of(body, line.value).range();
-        match line.kind {
-            b'v' | b'c' => {}
-            b'm' => {
-                let media = MediaLine::parse(line.value).ok()?;
-                self.port = Span::of(body, media.port_text);
-            }
-            b'a' => {
-                let colon = octets::find(line.value, b':');
-                if let Some(at) = colon.filter(|&at| !is_read(&line.value[..at])) {
-                    self.shape
-                        .free(value.start + at + 1..value.end, Freedom::Graphic);
-                }
-            }
-            _ => self.shape.free(value, Freedom::Graphic),
-        }
-        Some(())
-    }
-
     /// Frees the session id of a path of one URI to a numeric host, and the digits of its address.
-    fn free_path(&mut self, path: &[u8]) {
+    fn free_path(&mut self, path: &[u8], shape: &mut Shape) {
         let start = self.path.start as usize;
         if path.contains(&b' ') {
             return;
@@ -228,16 +175,31 @@ impl Way {
         let Some(end) = octets::find(&path[session..], b';').map(|at| session + at) else {
             return;
         };
-        self.shape.free(start + session..start + end, Freedom::Word);
+        shape.free(start + session..start + end, Freedom::Word);
         let Some(colon) = memchr::memrchr(b':', &path[authority..slash]).map(|at| authority + at)
         else {
             return;
         };
         let host = &path[authority..colon];
         if host.iter().all(|c| c.is_ascii_digit() || *c == b'.') {
-            self.shape.free(start + authority..start + slash, Freedom::Digit);
+            shape.free(start + authority..start + slash, Freedom::Digit);
             self.path_port = Span::new(start + colon + 1, start + slash);
         }
+    }
+}
+
+/// Frees what nobody reads of a line.
+fn free_line(body: &[u8], line: Line<'_>, shape: &mut Shape) {
+    let value = Span::of(body, line.value).range();
+    match line.kind {
+        b'v' | b'c' | b'm' => {}
+        b'a' => {
+            let colon = octets::find(line.value, b':');
+            if let Some(at) = colon.filter(|&at| !is_read(&line.value[..at])) {
+                shape.free(value.start + at + 1..value.end, Freedom::Graphic);
+            }
+        }
+        _ => shape.free(value, Freedom::Graphic),
     }
 }
 

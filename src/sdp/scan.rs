@@ -152,12 +152,7 @@ struct Level<'a> {
 pub(super) fn is_read(name: &[u8]) -> bool {
     matches!(
         name,
-        b"path"
-            | b"accept-types"
-            | b"accept-wrapped-types"
-            | b"setup"
-            | b"max-size"
-            | b"msrp-cema"
+        b"path" | b"accept-types" | b"accept-wrapped-types" | b"setup" | b"max-size" | b"msrp-cema"
     )
 }
 

@@ -377,6 +377,10 @@ impl Shard {
     }
 
     fn take_msrp(&mut self, now: Timestamp, link: LinkId, bytes: &[u8], scanned: usize) -> Step {
+        if let Some((frame, len)) = self.desk.frames.recall(bytes) {
+            self.handle_msrp(now, link, &frame);
+            return Step::Used(len);
+        }
         match msrp_frame::parse(bytes, scanned) {
             Ok(Parsed::Incomplete) => {
                 if bytes.len() > limits::MSRP_HEADER_BYTES_MAX + limits::MSRP_INBOUND_BYTES_MAX {
@@ -386,6 +390,7 @@ impl Shard {
                 Step::Wait
             }
             Ok(Parsed::Frame { frame, len }) => {
+                self.desk.frames.learn(bytes, &frame, len);
                 self.handle_msrp(now, link, &frame);
                 Step::Used(len)
             }

@@ -35,6 +35,7 @@ use crate::base::time::{Timestamp, UnixMillis};
 use crate::base::token::{Claim, Domain, TokenParts};
 use crate::base::wall::{Reading, WallClock};
 use crate::metrics::probe::Probe;
+use crate::msrp::familiar::Frames;
 use crate::push::campaign::{Campaigns, UserState};
 use crate::push::hops::{self, Hops, ProbeKit};
 use crate::push::inspect::{self, UserReport};
@@ -88,6 +89,7 @@ struct Desk {
     jitter: Jitter,
     headers: Option<Box<HeaderTable>>,
     familiar: Familiar,
+    frames: Frames,
     seen: Seen,
     draining: bool,
     /// Documents read in the turn of this moment.
@@ -259,6 +261,7 @@ impl Shard {
                 jitter: Jitter::new(stream.next_u64()),
                 headers: Some(Box::default()),
                 familiar: Familiar::new(),
+                frames: Frames::new(),
                 seen: Seen::default(),
                 draining: false,
                 documents: (now, 0),

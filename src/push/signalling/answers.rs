@@ -226,7 +226,10 @@ pub const LATE: &str = reason::NO_ANSWER;
 pub fn end_stray_2xx(ctx: &mut Ctx<'_>, message: &Message<'_>, stray: &StrayDialog) {
     let mut dialog = core::mem::take(&mut ctx.post.scratch_dialog);
     dialog.reset();
-    if let (Ok(()), Ok(cseq)) = (dialog.establish(message, &mut ctx.seen.peers), message.cseq()) {
+    if let (Ok(()), Ok(cseq)) = (
+        dialog.establish(message, &mut ctx.seen.peers),
+        message.cseq(),
+    ) {
         let env = ctx.env;
         let tag = env.token(TokenKind::PushTag, stray.key, 0);
         let call_id = env.token(TokenKind::PushCallId, stray.key, 0);

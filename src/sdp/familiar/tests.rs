@@ -49,7 +49,7 @@ fn knows(sample: &str) -> Answers {
     let mut answers = Answers::new();
     let first = answers.judge(sample.as_bytes(), SDP);
     assert_eq!(first, judge_answer(sample.as_bytes(), SDP));
-    assert!(!answers.ways[0].shape.is_empty(), "{sample}");
+    assert!(answers.0.recall(sample.as_bytes()).is_some(), "{sample}");
     answers
 }
 
@@ -58,8 +58,8 @@ fn pick(dice: &mut Jitter, from: &[u8]) -> u8 {
 }
 
 fn recalls(answers: &mut Answers, body: &[u8]) -> bool {
-    let way = &mut answers.ways[0];
-    way.shape.len() == body.len() && way.shape.fits(body) && way.resolve(body).is_some()
+    let noted = answers.0.recall(body);
+    noted.is_some_and(|noted| noted.resolve(body).is_some())
 }
 
 #[test]
@@ -79,6 +79,8 @@ fn what_is_recalled_is_what_judging_would_say_whatever_octets_changed() {
                 };
             }
             if !recalls(&mut answers, &text) {
+                // A memory that misses falls asleep.
+                answers = knows(&sample);
                 continue;
             }
             taken += 1;
@@ -129,27 +131,4 @@ fn what_changes_the_verdict_is_judged_anew() {
     // Of another type the same octets are no description.
     let verdict = answers.judge(HANDSET.as_bytes(), Some(b"text/plain"));
     assert_eq!(verdict, Err(SdpError::None));
-}
-
-#[test]
-fn more_kinds_than_places_do_not_push_out_what_is_in_use() {
-    let mut answers = Answers::new();
-    let kinds: Vec<String> = (0..WAYS)
-        .map(|n| HANDSET.replace("s=-", &format!("s={}", "-".repeat(n + 1))))
-        .collect();
-    for kind in &kinds {
-        answers.judge(kind.as_bytes(), SDP).unwrap();
-    }
-    for round in 0..50 {
-        for kind in kinds.iter().take(3) {
-            answers.judge(kind.as_bytes(), SDP).unwrap();
-        }
-        let stranger = HANDSET.replace("s=-", &format!("s={}", "x".repeat(20 + round)));
-        answers.judge(stranger.as_bytes(), SDP).unwrap();
-    }
-    let known = |text: &String| {
-        let len = text.len();
-        answers.ways.iter().any(|way| way.shape.len() == len)
-    };
-    assert!(kinds.iter().take(3).all(known));
 }

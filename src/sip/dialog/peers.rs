@@ -5,7 +5,7 @@
 //! parameters and schemes stay. Only plain `sip` URIs are kept, and routes only if all are loose.
 
 use crate::base::limits::ROUTES_MAX;
-use crate::base::shape::{Attention, Freedom, Shape};
+use crate::base::shape::{Freedom, Memory, Shape};
 use crate::base::span::Span;
 use crate::sip::header::{AddrSpans, HeaderName, free_user};
 use crate::sip::scan::trim;
@@ -36,8 +36,8 @@ impl Routes {
 /// Values that made dialogs before.
 #[derive(Debug)]
 pub struct Peers {
-    contacts: Values<Span>,
-    routes: Values<Routes>,
+    contacts: Memory<Span>,
+    routes: Memory<Routes>,
 }
 
 impl Default for Peers {
@@ -51,8 +51,8 @@ impl Peers {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            contacts: Values::new(),
-            routes: Values::new(),
+            contacts: Memory::new(WAYS, VALUE_BYTES_MAX, Span::default),
+            routes: Memory::new(WAYS, VALUE_BYTES_MAX, Routes::default),
         }
     }
 
@@ -64,7 +64,8 @@ impl Peers {
         let address = AddrSpans::parse(value, 0, value.len(), HeaderName::Contact).ok()?;
         let uri = address.uri();
         let parsed = usable_uri(uri.slice(value))?;
-        self.contacts.learn(value, uri, |shape| {
+        self.contacts.learn(value, |place, shape| {
+            *place = uri;
             free_address(value, &address, &parsed, shape)
         });
         Some(uri.slice(value))
@@ -73,18 +74,16 @@ impl Peers {
     /// The entries of a Record-Route value that was seen before.
     #[inline]
     pub(super) fn routes(&mut self, value: &[u8]) -> Option<Routes> {
-        self.routes.recall(value)
+        self.routes.recall(value).copied()
     }
 
     /// Keeps a Record-Route value of usable, loose routes, if its like is wanted.
     pub(super) fn learn_routes(&mut self, value: &[u8]) {
-        if !self.routes.wanted {
-            return;
-        }
-        let Some((routes, addresses)) = read_routes(value) else {
-            return;
-        };
-        self.routes.learn(value, routes, |shape| {
+        self.routes.learn(value, |found, shape| {
+            let Some((routes, addresses)) = read_routes(value) else {
+                return false;
+            };
+            *found = routes;
             addresses[..routes.count].iter().all(|address| {
                 let uri = address.uri().slice(value);
                 usable_uri(uri).is_some_and(|parsed| free_address(value, address, &parsed, shape))
@@ -131,74 +130,4 @@ fn free_address(value: &[u8], address: &AddrSpans, parsed: &Uri<'_>, shape: &mut
     }
     free_user(value, uri, shape);
     true
-}
-
-/// Shapes of one header's values, and what was found in them.
-#[derive(Debug)]
-struct Values<T> {
-    ways: Box<[Way<T>]>,
-    /// Where the next shape is looked for a place.
-    hand: usize,
-    attention: Attention,
-    /// The last value was not known, and its like is to be.
-    wanted: bool,
-}
-
-#[derive(Debug)]
-struct Way<T> {
-    shape: Shape,
-    found: T,
-    /// It fitted since the hand came by.
-    used: bool,
-}
-
-impl<T: Copy + Default> Values<T> {
-    fn new() -> Self {
-        let way = || Way {
-            shape: Shape::with_room(VALUE_BYTES_MAX),
-            found: T::default(),
-            used: false,
-        };
-        Self {
-            ways: (0..WAYS).map(|_| way()).collect(),
-            hand: 0,
-            attention: Attention::default(),
-            wanted: false,
-        }
-    }
-
-    #[inline]
-    fn recall(&mut self, value: &[u8]) -> Option<T> {
-        self.wanted = false;
-        if !self.attention.is_awake() {
-            return None;
-        }
-        for way in &mut self.ways {
-            if way.shape.len() == value.len() && way.shape.fits(value) {
-                self.attention.hit();
-                way.used = true;
-                return Some(way.found);
-            }
-        }
-        let room = self.ways.iter().any(|way| way.shape.is_empty());
-        self.wanted = self.attention.missed(room);
-        None
-    }
-
-    /// Keeps `value`, in which `found` was found, if it is wanted. `free` says what is free in it, or
-    /// that it is not to be kept.
-    fn learn(&mut self, value: &[u8], found: T, free: impl FnOnce(&mut Shape) -> bool) {
-        if !core::mem::take(&mut self.wanted) {
-            return;
-        }
-        while core::mem::take(&mut self.ways[self.hand].used) {
-            self.hand = (self.hand + 1) % WAYS;
-        }
-        let way = &mut self.ways[self.hand];
-        self.hand = (self.hand + 1) % WAYS;
-        way.found = found;
-        if way.shape.cast(value) && !free(&mut way.shape) {
-            way.shape.cast(b"");
-        }
-    }
 }

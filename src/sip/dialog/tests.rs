@@ -337,7 +337,10 @@ fn a_dialog_by_what_peers_wrote_before_is_the_one_that_reading_makes() {
             "Contact: <sip:ue@10.1.2.3:5060;transport=tcp>;expires=600;q=0.5\r\n",
         ),
         ("", "Contact: \"A, B\" <sip:a%41b@h;x=%41>\r\n"),
-        ("Record-Route: <sip:strict.example>\r\n", "Contact: sip:ue@h;p=1, <sip:b@h>\r\n"),
+        (
+            "Record-Route: <sip:strict.example>\r\n",
+            "Contact: sip:ue@h;p=1, <sip:b@h>\r\n",
+        ),
         (
             "Record-Route: <sip:a.example;lr>\r\nRecord-Route: <sip:b.example;lr=on>\r\n",
             "Contact: <sips:ue@h>\r\n",
@@ -381,7 +384,9 @@ fn other_phones_of_one_kind_need_no_reading() {
     assert!(peers.contact(contact.as_bytes()).is_some());
     assert!(peers.routes(routes.as_bytes()).is_none());
     peers.learn_routes(routes.as_bytes());
-    let other = contact.replace("15550100", "15559999").replace("f81d4fae", "00aabbcc");
+    let other = contact
+        .replace("15550100", "15559999")
+        .replace("f81d4fae", "00aabbcc");
     let uri = &b"sip:+15559999@ims.example.net;gr=urn:uuid:00aabbcc"[..];
     assert_eq!(peers.contact(other.as_bytes()), Some(uri));
     let other = routes.replace("scscf1", "scscf7").replace("a,b", "z,9");

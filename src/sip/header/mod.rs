@@ -11,8 +11,8 @@ mod via;
 
 pub(crate) use name::COUNT;
 pub use name::HeaderName;
-pub(crate) use name_addr::{AddrSpans, free_user};
 pub use name_addr::NameAddr;
+pub(crate) use name_addr::{AddrSpans, free_user};
 pub use params::{Param, Params};
 pub use value::{CSeq, Parameterized, Refresher, SessionExpires};
 pub(crate) use value::{CSeqSpans, date, parse_cseq, parse_seconds, parse_session_expires};

@@ -11,9 +11,9 @@
 //! look now and then: a set that misses for long sleeps.
 
 use crate::base::limits::SIP_MESSAGE_BYTES_MAX;
-use crate::base::shape::{Attention, Freedom, Shape};
+use crate::base::shape::{Freedom, Memory, Shape};
 use crate::base::span::Span;
-use crate::sip::header::{HeaderName, parse_cseq};
+use crate::sip::header::{HeaderName, free_user, parse_cseq};
 use crate::sip::message::{Entry, HeaderTable, Message};
 use crate::sip::scan::{decimal_u32, span};
 
@@ -28,25 +28,16 @@ const WAYS: usize = 8;
 
 /// Heads that were read before.
 pub struct Familiar {
-    sets: Box<[Set]>,
-    /// The set that missed and wants the message it missed.
-    wanted: Option<usize>,
+    sets: Box<[Memory<Noted>]>,
+    /// The set that was asked last.
+    asked: usize,
 }
 
-struct Set {
-    ways: Box<[Way]>,
-    /// Where the next shape is looked for a place.
-    hand: usize,
-    attention: Attention,
-}
-
-struct Way {
-    shape: Shape,
+/// What was found in a head.
+struct Noted {
     table: HeaderTable,
     cseq: Span,
     content_length: Span,
-    /// It fitted since the hand came by.
-    used: bool,
 }
 
 impl core::fmt::Debug for Familiar {
@@ -62,24 +53,18 @@ impl Default for Familiar {
 }
 
 impl Familiar {
-    /// Knows nothing yet; all memory there will be (250 KiB).
+    /// Knows nothing yet; all memory there will be (200 KiB).
     #[must_use]
     pub fn new() -> Self {
-        let way = || Way {
-            shape: Shape::with_room(HEAD_BYTES_MAX),
+        let blank = || Noted {
             table: HeaderTable::with_room(LINES_MAX),
             cseq: Span::EMPTY,
             content_length: Span::EMPTY,
-            used: false,
         };
-        let set = || Set {
-            ways: (0..WAYS).map(|_| way()).collect(),
-            hand: 0,
-            attention: Attention::default(),
-        };
+        let set = |_| Memory::new(WAYS, HEAD_BYTES_MAX, blank);
         Self {
-            sets: (0..SETS).map(|_| set()).collect(),
-            wanted: None,
+            sets: (0..SETS).map(set).collect(),
+            asked: 0,
         }
     }
 
@@ -87,66 +72,41 @@ impl Familiar {
     /// whole, and fills `table`; returns its octets. `None` says nothing about the buffer.
     #[inline]
     pub fn recall(&mut self, buffer: &[u8], table: &mut HeaderTable) -> Option<usize> {
-        self.wanted = None;
-        let kind = kind_of(buffer)?;
-        let set = &mut self.sets[kind];
-        if !set.attention.is_awake() {
-            return None;
-        }
-        for way in &mut set.ways {
-            if way.shape.fits(buffer) {
-                set.attention.hit();
-                way.used = true;
-                return way.restore(buffer, table);
-            }
-        }
-        let room = set.ways.iter().any(|way| way.shape.is_empty());
-        if set.attention.missed(room) {
-            self.wanted = Some(kind);
-        }
-        None
+        self.asked = kind_of(buffer);
+        let (noted, head) = self.sets[self.asked].recall_start(buffer)?;
+        noted.restore(buffer, head, table)
     }
 
     /// Keeps the shape of `message`, the one that was not recalled, if there is to be one.
     #[inline]
     pub fn learn(&mut self, message: &Message<'_>) {
-        if let Some(kind) = self.wanted.take() {
-            self.sets[kind].learn(message);
-        }
+        let (bytes, table) = message.parts();
+        let head = &bytes[..table.headers_end];
+        self.sets[self.asked].learn(head, |noted, shape| noted.read(bytes, table, shape));
     }
 }
 
 /// The set for messages that start as `buffer` does: by status code, or the start of the method.
 #[inline]
-fn kind_of(buffer: &[u8]) -> Option<usize> {
-    let start = buffer.first_chunk::<12>()?;
+fn kind_of(buffer: &[u8]) -> usize {
+    let Some(start) = buffer.first_chunk::<12>() else {
+        return 0;
+    };
     let word = |at: usize| u32::from_le_bytes([0, 1, 2, 3].map(|step| start[at + step]));
     let kind = match word(0) {
         version if version == u32::from_le_bytes(*b"SIP/") => word(8),
         method => method,
     };
-    Some((kind.wrapping_mul(0x9e37_79b1) >> 29) as usize)
+    (kind.wrapping_mul(0x9e37_79b1) >> 29) as usize
 }
 
 const _: () = assert!(SETS == 1 << (32 - 29), "a kind is a set's index");
 
-impl Set {
-    #[cold]
-    fn learn(&mut self, message: &Message<'_>) {
-        while core::mem::take(&mut self.ways[self.hand].used) {
-            self.hand = (self.hand + 1) % WAYS;
-        }
-        self.ways[self.hand].learn(message);
-        self.hand = (self.hand + 1) % WAYS;
-    }
-}
-
-impl Way {
-    /// The table of a message that fits.
+impl Noted {
+    /// The table of a message that fits, with a head of `head` octets.
     #[inline]
-    fn restore(&self, buffer: &[u8], table: &mut HeaderTable) -> Option<usize> {
+    fn restore(&self, buffer: &[u8], head: usize, table: &mut HeaderTable) -> Option<usize> {
         let body = decimal_u32(self.content_length.slice(buffer))? as usize;
-        let head = self.shape.len();
         let len = head + body;
         if len > buffer.len() || len > SIP_MESSAGE_BYTES_MAX {
             return None;
@@ -159,9 +119,8 @@ impl Way {
         Some(len)
     }
 
-    fn learn(&mut self, message: &Message<'_>) {
-        let (bytes, table) = message.parts();
-        self.shape.cast(b"");
+    /// Notes what `table` says; `false` for a head that is not to be kept.
+    fn read(&mut self, bytes: &[u8], table: &HeaderTable, shape: &mut Shape) -> bool {
         let single = |name| {
             let first = table.first(name)?;
             let (start, end) = first.value();
@@ -170,37 +129,35 @@ impl Way {
         let (Some(cseq), Some(content_length)) =
             (single(HeaderName::CSeq), single(HeaderName::ContentLength))
         else {
-            return;
+            return false;
         };
-        let usual = table.unfolded && table.entries().len() <= LINES_MAX;
-        if !usual || !self.shape.cast(&bytes[..table.headers_end]) {
-            return;
+        if !table.unfolded || table.entries().len() > LINES_MAX {
+            return false;
         }
         (self.cseq, self.content_length) = (cseq, content_length);
         self.table.copy_from(table);
-        self.free(bytes);
+        free(bytes, table, shape);
+        true
     }
+}
 
-    /// Notes what the parser does not look at, or looks at without minding which letter it is.
-    fn free(&mut self, bytes: &[u8]) {
-        let Self { shape, table, .. } = self;
-        let is_response = table.start.status != 0;
-        for entry in table.entries() {
-            if let Some(freedom) = freedom_of(entry, is_response) {
-                let (start, end) = entry.value();
-                shape.free(start..end, freedom);
-            }
+/// Notes what the parser does not look at, or looks at without minding which letter it is.
+fn free(bytes: &[u8], table: &HeaderTable, shape: &mut Shape) {
+    let is_response = table.start.status != 0;
+    for entry in table.entries() {
+        if let Some(freedom) = freedom_of(entry, is_response) {
+            let (start, end) = entry.value();
+            shape.free(start..end, freedom);
         }
-        let facts = &table.facts;
-        if let Some(via) = &facts.via {
-            via.free(bytes, shape);
-        }
-        for address in [&facts.from, &facts.to].into_iter().flatten() {
-            address.free(bytes, shape);
-        }
-        let uri = table.start.uri;
-        crate::sip::header::free_user(bytes, uri, shape);
     }
+    let facts = &table.facts;
+    if let Some(via) = &facts.via {
+        via.free(bytes, shape);
+    }
+    for address in [&facts.from, &facts.to].into_iter().flatten() {
+        address.free(bytes, shape);
+    }
+    free_user(bytes, table.start.uri, shape);
 }
 
 /// How free the value of a line is as a whole.
