@@ -1,14 +1,14 @@
 //! One SIP message, made to be counted rather than timed: see `instructions` for how.
 //!
-//! Arguments: scene (`trying`, `answer`, `bye`, `invite`, `notify`, `establish`, `respond`) and rounds (default
-//! 1,000). What is counted goes from a stream's octets to the fields that their handling reads.
+//! Arguments: scene (`trying`, `answer`, `recall`, `bye`, `invite`, `notify`, `establish`, `respond`) and rounds
+//! (default 1,000). What is counted goes from a stream's octets to the fields that their handling reads.
 
 use std::hint::black_box;
 use std::net::SocketAddr;
 
-use volley::sip::dialog::Dialog;
+use volley::sip::dialog::{Dialog, Peers};
 use volley::sip::message::{HeaderName, HeaderTable, Message};
-use volley::sip::parser::{complete, outline, parse};
+use volley::sip::parser::{Familiar, complete, outline, parse, recalled};
 use volley::sip::response::respond;
 
 #[path = "../tests/data/sip_messages.rs"]
@@ -51,6 +51,16 @@ fn head(message: &Message<'_>) -> usize {
         + message.call_id().len()
 }
 
+/// An answer whose head is like one before.
+fn recall(bytes: &[u8], familiar: &mut Familiar, table: &mut HeaderTable) -> usize {
+    let Some(len) = familiar.recall(bytes, table) else {
+        familiar.learn(&parse(bytes, table).expect("the message is sound"));
+        return 0;
+    };
+    let message = recalled(&bytes[..len], table);
+    route(&message) + answer(&message)
+}
+
 fn read(bytes: &[u8], table: &mut HeaderTable, fields: fn(&Message<'_>) -> usize) -> usize {
     let len = outline(bytes, table).expect("the message is ordinary");
     fields(&complete(&bytes[..len], table).expect("the message is sound"))
@@ -63,6 +73,7 @@ fn main() {
     let scene = words.next().unwrap_or_else(|| "answer".to_owned());
     let rounds = words.next().map_or(1000, |n| n.parse().expect("a number"));
     let (mut table, mut other) = (HeaderTable::new(), HeaderTable::new());
+    let (mut familiar, mut peers) = (Familiar::new(), Peers::new());
     let mut dialog = Dialog::default();
     let mut out = Vec::with_capacity(4096);
     let source: SocketAddr = "192.0.2.30:5060".parse().expect("an address");
@@ -76,11 +87,13 @@ fn main() {
             "answer" => read(black_box(messages::OK_INVITE), &mut table, |message| {
                 route(message) + answer(message)
             }),
+            "recall" => recall(black_box(messages::OK_INVITE), &mut familiar, &mut table),
             "bye" => read(black_box(messages::OK_BYE), &mut table, route),
             "invite" => read(black_box(messages::INVITE), &mut table, head),
             "notify" => read(black_box(messages::NOTIFY), &mut table, head),
             "establish" => {
-                dialog.establish(black_box(&accepted)).expect("sound");
+                let made = dialog.establish(black_box(&accepted), &mut peers);
+                made.expect("sound");
                 dialog.request_uri().len()
             }
             "respond" => {

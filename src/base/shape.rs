@@ -446,7 +446,7 @@ mod tests {
             let known = memory.recall(&text(length)).copied();
             memory.learn(&text(length), |found, _| {
                 *found = length;
-                length % 5 != 0
+                !length.is_multiple_of(5)
             });
             known
         };

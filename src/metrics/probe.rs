@@ -80,6 +80,10 @@ probe! {
     responses_stray_total,
     /// Responses whose identifier failed its MAC or its form.
     responses_forged_total,
+    /// SIP messages whose head was like one read before, and was not read again.
+    sip_recalled_total,
+    /// SIP messages that were read whole.
+    sip_read_total,
     /// SIP messages that did not parse and got no answer.
     sip_dropped_total,
     /// SIP requests refused with 4xx, 5xx for their form.

@@ -164,6 +164,7 @@ impl Shard {
             if let Some(origin) = self.origin_of(link, kind) {
                 let message = &bytes[..len];
                 let parsed = parser::recalled(message, &table);
+                self.probe.sip_recalled_total += 1;
                 self.act_on(now, &origin, &parsed);
             }
             self.desk.headers = Some(table);
@@ -258,6 +259,7 @@ impl Shard {
     pub(super) fn handle_sip(&mut self, now: Timestamp, origin: &Origin, bytes: &[u8]) {
         let mut table = self.desk.headers.take().unwrap_or_default();
         if self.desk.familiar.recall(bytes, &mut table).is_some() {
+            self.probe.sip_recalled_total += 1;
             self.act_on(now, origin, &parser::recalled(bytes, &table));
         } else {
             match parser::parse(bytes, &mut table) {
@@ -269,6 +271,7 @@ impl Shard {
     }
 
     fn learn_and_act_on(&mut self, now: Timestamp, origin: &Origin, message: &Message<'_>) {
+        self.probe.sip_read_total += 1;
         self.desk.familiar.learn(message);
         self.act_on(now, origin, message);
     }
