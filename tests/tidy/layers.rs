@@ -13,6 +13,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("msrp", 1),
     ("msrp::coverage", 1),
     ("msrp::encode", 1),
+    ("msrp::familiar", 1),
     ("msrp::frame", 1),
     ("msrp::uri", 1),
     ("reginfo", 1),
