@@ -25,6 +25,7 @@ pub mod cpu;
 pub mod curve;
 pub mod forms;
 pub mod gate;
+pub mod goodput;
 pub mod host;
 pub mod html;
 pub mod identity;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cpu::{self, Usage};
 use crate::curve::{self, Curve, Series};
+use crate::goodput::{self, Goodput};
 use crate::ledger::Balance;
 use crate::net::Mark;
 use crate::outcome::Outcome;
@@ -235,6 +236,9 @@ pub struct Report {
     pub curves: Vec<Curve>,
     /// The measured step over time.
     pub series: Series,
+    /// How the engine stood more than it can do, in an open loop.
+    #[serde(default)]
+    pub goodput: Option<Goodput>,
     /// Most memory this generator had at a time, KiB.
     #[serde(default)]
     pub own_peak_kib: u64,
@@ -265,7 +269,12 @@ pub fn build(run: &Outcome) -> Report {
         .find(|phase| phase.name == headline)
         .map_or(0.0, |phase| phase.seconds);
     let invalid_reasons = validity::reasons(run, &phases, headline);
-    let objectives = objectives(run, &phases, headline);
+    let series = curve::series(&run.timeline);
+    let open_loop = setup.rate.is_some();
+    let goodput = open_loop
+        .then(|| goodput::judge(&series, setup.goodput_maximum))
+        .flatten();
+    let objectives = objectives(run, &phases, headline, goodput);
     let mut report = Report {
         schema: 2,
         kind: setup.kind.name().into(),
@@ -297,7 +306,8 @@ pub fn build(run: &Outcome) -> Report {
         refusals: run.refusals.clone(),
         counters: named(&run.counters),
         curves: curve::curves(&run.latencies),
-        series: curve::series(&run.timeline),
+        series,
+        goodput,
         hlog: curve::hlog(&curve::histograms(&run.latencies), measured_s),
         own_peak_kib: cpu::peak_kib(std::process::id()).unwrap_or(0),
         engine_peak_kib: setup.engine_pid.and_then(cpu::peak_kib),
@@ -376,7 +386,12 @@ pub(crate) fn own_since(start: &Mark, end: &Mark) -> Vec<Usage> {
     pairs.map(|(start, end)| end.since(start)).collect()
 }
 
-fn objectives(run: &Outcome, phases: &[Phase], headline: &str) -> Vec<ObjectiveRow> {
+fn objectives(
+    run: &Outcome,
+    phases: &[Phase],
+    headline: &str,
+    goodput: Option<Goodput>,
+) -> Vec<ObjectiveRow> {
     let phase = phases.iter().find(|phase| phase.name == headline);
     run.setup
         .objectives
@@ -392,6 +407,9 @@ fn objectives(run: &Outcome, phases: &[Phase], headline: &str) -> Vec<ObjectiveR
                     phase.and_then(|phase| phase.pushes_per_engine_core_second),
                     true,
                 ),
+                // Who was never asked for more than it could do has no goodput to lose.
+                "min_goodput" => (goodput.map(|found| found.least.unwrap_or(1.0)), true),
+                "max_recovery_s" => (goodput.and_then(|found| found.recovery_s), false),
                 _ => (latency_objective(run, name), false),
             };
             let met = measured.is_some_and(|value| {
@@ -540,6 +558,7 @@ impl Report {
         self.text_phases(&mut out);
         self.text_latencies(&mut out);
         self.text_ledger(&mut out);
+        self.text_goodput(&mut out);
         for objective in &self.objectives {
             let measured = objective
                 .measured
@@ -554,6 +573,33 @@ impl Report {
         }
         self.text_rules(&mut out);
         out
+    }
+
+    fn text_goodput(&self, out: &mut String) {
+        let Some(found) = self.goodput else {
+            return;
+        };
+        let recovery = found.recovery_s.map_or_else(
+            || "some pushes never came".to_owned(),
+            |seconds| format!("the last push {seconds:.1} s after the last trigger"),
+        );
+        let percent = |share: Option<f64>| share.unwrap_or(0.0) * 100.0;
+        let kept = if found.loaded_s > 0.0 {
+            format!(
+                "{:.0} s with more to do than that: {:.0} % of it done, {:.0} % in the worst second (at {:.0} s)",
+                found.loaded_s,
+                percent(found.mean),
+                percent(found.least),
+                found.least_at_s
+            )
+        } else {
+            "never more to do than that".to_owned()
+        };
+        let _ = writeln!(
+            out,
+            "goodput  {:.0} pushes a second at most; {kept}; {recovery}",
+            found.maximum
+        );
     }
 
     fn text_phases(&self, out: &mut String) {

@@ -367,6 +367,10 @@ pub struct Options {
     /// Goal such as p99_trigger_to_invite_ms=5 or min_pushes_per_s=1000; may repeat
     #[arg(long, value_name = "NAME=VALUE")]
     pub objective: Option<Vec<String>>,
+    /// Most pushes a second the engine can do, as a search found it, for objective min_goodput
+    /// [default: the best second of the run]
+    #[arg(long, value_name = "PUSHES")]
+    pub goodput_maximum: Option<f64>,
     /// Send lag (p99) above which an open-loop run is invalid, milliseconds [default: 5]
     #[arg(long, value_name = "MS")]
     pub lag_bound_ms: Option<f64>,
@@ -414,7 +418,7 @@ impl Options {
             users_in_flight, arrivals, rate_to, steps, sine_period_s, sine_depth, storm_within_s,
             storm_shape, replay, late, late_bound_ms, pressure_bound, deposit_rate, deposits_in_flight, warmup_s, duration_s,
             drain_s, reach_s, phone, mix, receivers, registrar, next_hops, dead_hops, hops, ring_ms, late_ms, slow_ms, loss, duplicate, delay, delay_ms, trying, ringing, session_timer, session_expires_s, refreshers, answer_cema, expect_cema,
-            sendonly_session_level, check, uniqueness_window, sweep, objective, lag_bound_ms,
+            sendonly_session_level, check, uniqueness_window, sweep, objective, goodput_maximum, lag_bound_ms,
             engine_pid, cpu, seed, run_id, json, report_dir, ndjson, quiet);
     }
 
@@ -581,6 +585,7 @@ pub struct Setup {
     pub uniqueness_window: usize,
     pub sweep: bool,
     pub objectives: Vec<Objective>,
+    pub goodput_maximum: Option<f64>,
     pub lag_bound_ms: f64,
     pub engine_pid: Option<u32>,
     pub cpu: Option<usize>,
@@ -684,6 +689,7 @@ impl Setup {
             uniqueness_window: options.uniqueness_window.unwrap_or(200_000),
             sweep: options.sweep.unwrap_or(false),
             objectives: parse_objectives(options.objective.unwrap_or_default())?,
+            goodput_maximum: options.goodput_maximum,
             lag_bound_ms: options.lag_bound_ms.unwrap_or(5.0),
             engine_pid: options.engine_pid,
             cpu: options.cpu,
@@ -950,7 +956,8 @@ fn parse_objectives(texts: Vec<String>) -> Result<Vec<Objective>, String> {
             if !crate::stats::objective_known(name) {
                 return Err(format!(
                     "--objective: `{name}` is unknown; write p50|p90|p99|p999|max_STAGE_ms with STAGE \
-                     of {}, or min_pushes_per_s, max_engine_us_per_push",
+                     of {}, or min_pushes_per_s, max_engine_us_per_push, \
+                     min_pushes_per_core_second, min_goodput (a share), max_recovery_s",
                     crate::stats::Stage::names().join(", ")
                 ));
             }

@@ -83,7 +83,11 @@ pub fn parse_latency_objective(name: &str) -> Option<(f64, Stage)> {
 pub fn objective_known(name: &str) -> bool {
     matches!(
         name,
-        "min_pushes_per_s" | "max_engine_us_per_push" | "min_pushes_per_core_second"
+        "min_pushes_per_s"
+            | "max_engine_us_per_push"
+            | "min_pushes_per_core_second"
+            | "min_goodput"
+            | "max_recovery_s"
     ) || parse_latency_objective(name).is_some()
 }
 

@@ -96,6 +96,8 @@ probe! {
     registers_total,
     /// SUBSCRIBEs sent.
     subscribes_sent_total,
+    /// SUBSCRIBEs that waited for a hop, or for those begun before them to come to their INVITEs.
+    subscribes_delayed_total,
     /// NOTIFYs applied.
     notifies_total,
     /// Verdicts of decisions: the user is not served here.

@@ -18,7 +18,8 @@ use crate::base::time::Timestamp;
 use crate::imdn::{self, Ending, Requested};
 use crate::push::delivery::{self, Fit, Missing, Progress};
 use crate::push::dialect::Dialect;
-use crate::push::hops::{COMMON_SET, SETS_MAX};
+use crate::push::hops::COMMON_SET;
+use crate::push::lines::{Asking, BEGUN_MAX, Lines, SPAN};
 use crate::push::notices::Notices;
 use crate::push::notifier::NotifierDialog;
 use crate::push::options::Grouping;
@@ -67,8 +68,14 @@ pub struct UserState {
     pub armed: Option<(TimerId, Timestamp)>,
     /// In the queue of users to decide on.
     pub queued: bool,
-    /// In the queue of users whom no hop could take.
-    pub throttled: bool,
+    /// The line in which the user waits for a hop to take an INVITE.
+    pub throttled: Option<u8>,
+    /// Why the user waits for a SUBSCRIBE.
+    pub ask: Ask,
+    /// The line in which it does.
+    pub ask_line: u8,
+    /// When the SUBSCRIBE outstanding was begun, in the spans of [`Asking`].
+    pub ask_span: u16,
     /// When a decision is due that had to wait.
     pub decide_at: Timestamp,
     /// When the last decision was made.
@@ -96,7 +103,10 @@ impl Default for UserState {
         Self {
             armed: None,
             queued: false,
-            throttled: false,
+            throttled: None,
+            ask: Ask::No,
+            ask_line: COMMON_SET,
+            ask_span: 0,
             decide_at: Timestamp::NEVER,
             decided_at: None,
             triggered_at: Timestamp::NEVER,
@@ -116,6 +126,18 @@ impl UserState {
     pub fn reset(&mut self) {
         *self = Self::default();
     }
+}
+
+/// Why a user stands in line for a SUBSCRIBE; what is greater says more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Ask {
+    /// It does not.
+    #[default]
+    No,
+    /// There is mail for it, or a rule wants it.
+    Wanted,
+    /// A third-party REGISTER named it.
+    Registered,
 }
 
 /// The SUBSCRIBE side of a user's subscription: dialog and transaction. The states are
@@ -152,12 +174,15 @@ pub struct Campaigns {
     /// The slot of the registry from which on users have not been looked at since the rules changed.
     review_from: Option<u32>,
     queue: VecDeque<Key>,
-    /// Users whom no hop could take, by their set.
-    throttled: Vec<VecDeque<Key>>,
-    /// Sets with such users, a bit each.
-    throttled_sets: u32,
-    /// Those of them whose hops may have room again.
-    hop_room: u32,
+    /// Users whom no hop could take.
+    throttled: Lines,
+    /// Some of them may have room by now.
+    throttled_due: bool,
+    /// Users who wait for a SUBSCRIBE.
+    asks: Lines,
+    /// When to look whether some of them have room.
+    asks_at: Timestamp,
+    asking: Asking,
     /// Up to when the pace is used up by pushes already started.
     paced_until: Timestamp,
     selection: Selection,
@@ -177,9 +202,11 @@ impl Campaigns {
             lists: KnownLists::default(),
             notices: Notices::default(),
             queue: VecDeque::with_capacity(1024),
-            throttled: (0..SETS_MAX).map(|_| VecDeque::new()).collect(),
-            throttled_sets: 0,
-            hop_room: 0,
+            throttled: Lines::default(),
+            throttled_due: false,
+            asks: Lines::default(),
+            asks_at: Timestamp::NEVER,
+            asking: Asking::default(),
             paced_until: Timestamp::ZERO,
             selection: Selection::default(),
             devices: Vec::with_capacity(64),
@@ -225,9 +252,10 @@ impl Campaigns {
         }
     }
 
-    /// Something changed for `user`: decide in this turn, or at the end of the window (SEL-2).
+    /// Something changed for `user`: decide in this turn, or at the end of the window (SEL-2). Who waits
+    /// for a hop is decided on when it has room.
     pub fn changed(&mut self, now: Timestamp, user: Key, state: &mut UserState) {
-        if state.queued {
+        if state.queued || state.throttled == Some(state.set) {
             return;
         }
         let open_at = state
@@ -243,32 +271,81 @@ impl Campaigns {
         self.queue.push_back(user);
     }
 
-    /// A hop came up or has room again: users who waited for it may be decided on.
+    /// A hop came up or has room again: users who wait for it are looked at in this turn or the next.
     pub const fn hop_room(&mut self) {
-        self.hop_room = self.throttled_sets;
+        self.throttled_due = !self.throttled.is_empty();
+        if !self.asks.is_empty() {
+            self.asks_at = Timestamp::ZERO;
+        }
     }
 
-    /// The next user to decide on: whose trigger is oldest, unless the pace is used up.
-    pub fn poll_user(&mut self, now: Timestamp) -> Option<Key> {
+    /// The next user to decide on, unless the pace is used up: whose trigger is oldest. Those who found
+    /// no hop come before those who come now, for lists of hops that take INVITEs by `has_room`.
+    pub fn poll_user(&mut self, now: Timestamp, has_room: impl FnMut(u8) -> bool) -> Option<Key> {
+        self.throttled_due = !self.throttled.is_empty();
         if self.is_paced(now) {
             return None;
         }
-        if let Some(user) = self.queue.pop_front() {
-            return Some(user);
-        }
-        while self.hop_room != 0 {
-            let set = self.hop_room.trailing_zeros();
-            let queue = &mut self.throttled[set as usize];
-            let user = queue.pop_front();
-            if queue.is_empty() {
-                self.hop_room &= !(1 << set);
-                self.throttled_sets &= !(1 << set);
+        if self.throttled_due {
+            if let Some((_, user)) = self.throttled.pop(has_room) {
+                return Some(user);
             }
-            if user.is_some() {
-                return user;
-            }
+            self.throttled_due = false;
         }
-        None
+        self.queue.pop_front()
+    }
+
+    /// Whether a SUBSCRIBE for a user of `set` may leave at once: nobody waits for one, and there is room.
+    pub fn may_ask(&mut self, now: Timestamp, set: u8) -> bool {
+        self.asks.is_empty() && self.begun(now, set) < BEGUN_MAX
+    }
+
+    /// `user` is to be asked about when it is its turn.
+    pub fn ask_later(&mut self, now: Timestamp, user: Key, state: &mut UserState, why: Ask) {
+        if state.ask == Ask::No || state.ask_line != state.set {
+            state.ask_line = state.set;
+            self.asks.join(state.set, now, user);
+        }
+        state.ask = state.ask.max(why);
+    }
+
+    /// The next user to ask the registrar about, for lists of hops that are up by `is_up`, and the line
+    /// in which it stood.
+    pub fn poll_ask(&mut self, now: Timestamp, is_up: impl Fn(u8) -> bool) -> Option<(u8, Key)> {
+        self.asks_at = Timestamp::NEVER;
+        if self.asks.is_empty() {
+            return None;
+        }
+        let asking = self.asking.count(now);
+        let (throttled, queue) = (&self.throttled, self.queue.len());
+        let found = self
+            .asks
+            .pop(|set| is_up(set) && begun(asking, queue + throttled.waiting_for(set)) < BEGUN_MAX);
+        // What was asked in vain counts no longer with time, and nobody says so.
+        self.asks_at = found.map_or(now + SPAN, |_| Timestamp::ZERO);
+        found
+    }
+
+    /// Users for whom something was begun that has not come to an INVITE, as those of `set` see it: a
+    /// list of hops that takes nothing holds up its own users only.
+    fn begun(&mut self, now: Timestamp, set: u8) -> u32 {
+        let waiting = self.queue.len() + self.throttled.waiting_for(set);
+        begun(self.asking.count(now), waiting)
+    }
+
+    /// The subscription of a user became pending, or is no longer.
+    pub fn asked(&mut self, now: Timestamp, state: &mut UserState, is_pending: bool) {
+        if is_pending {
+            state.ask_span = self.asking.began(now);
+        } else {
+            self.asking.ended(now, state.ask_span);
+        }
+    }
+
+    /// Users who wait for a SUBSCRIBE.
+    #[must_use]
+    pub fn asks(&self) -> usize {
+        self.asks.len()
     }
 
     fn is_paced(&self, now: Timestamp) -> bool {
@@ -290,27 +367,27 @@ impl Campaigns {
         if self.review_from.is_some() {
             return Timestamp::ZERO;
         }
-        if self.queue.is_empty() && self.hop_room == 0 {
-            Timestamp::NEVER
+        if self.queue.is_empty() && !self.throttled_due {
+            self.asks_at
         } else {
-            self.paced_until
+            self.asks_at.min(self.paced_until)
         }
     }
 
-    fn throttle(&mut self, user: Key, state: &mut UserState) {
-        let set = usize::from(state.set).min(SETS_MAX - 1);
-        self.hop_room &= !(1 << set);
-        if !state.throttled {
-            state.throttled = true;
-            self.throttled_sets |= 1 << set;
-            self.throttled[set].push_back(user);
+    /// `user` waits for a hop. One who stood in line before keeps its place.
+    fn throttle(&mut self, user: Key, state: &mut UserState, before: Option<u8>) {
+        if before == Some(state.set) {
+            self.throttled.stay(state.set, state.triggered_at, user);
+        } else {
+            self.throttled.join(state.set, state.triggered_at, user);
         }
+        state.throttled = Some(state.set);
     }
 
     /// Users waiting for a hop.
     #[must_use]
     pub fn throttled(&self) -> usize {
-        self.throttled.iter().map(VecDeque::len).sum()
+        self.throttled.len()
     }
 
     /// Decides for `user` and starts a push for every selected client; their keys go to `started`.
@@ -323,7 +400,7 @@ impl Campaigns {
     ) {
         let now = parts.ctx.now;
         parts.state.queued = false;
-        parts.state.throttled = false;
+        let waited = parts.state.throttled.take();
         parts.state.decided_at = Some(now);
         parts.state.decide_at = Timestamp::NEVER;
         parts.ctx.probe.decisions_total += 1;
@@ -358,7 +435,7 @@ impl Campaigns {
             self.pace(now, parts.ctx.jitter);
         }
         if waits {
-            self.throttle(key, parts.state);
+            self.throttle(key, parts.state, waited);
         }
     }
 
@@ -617,6 +694,10 @@ impl Campaigns {
         self.hop_room();
         refresh
     }
+}
+
+fn begun(asking: u32, waiting: usize) -> u32 {
+    asking.saturating_add(u32::try_from(waiting).unwrap_or(u32::MAX))
 }
 
 /// Users looked at in one turn after the rules changed.

@@ -17,6 +17,7 @@ pub mod dialect;
 pub mod hops;
 pub mod inspect;
 pub mod large;
+pub mod lines;
 pub mod names;
 pub mod negotiation;
 pub mod notices;

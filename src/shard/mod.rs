@@ -169,6 +169,7 @@ impl Core for Shard {
         }
         self.follow_trunks(now);
         self.run_campaigns(now);
+        self.run_asks(now);
     }
 
     fn next_deadline(&self) -> Option<Timestamp> {

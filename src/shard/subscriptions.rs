@@ -7,7 +7,7 @@ use std::io::Write as _;
 use crate::base::slab::Key;
 use crate::base::time::Timestamp;
 use crate::base::token::{TokenKind, TokenParts};
-use crate::push::campaign::UserState;
+use crate::push::campaign::{Ask, UserState};
 use crate::push::hops::{Offer, Way};
 use crate::reginfo::subscription::{
     Action, Ended, Notify, NotifyBody, NotifyHead, NotifyState, SubscribeContext, SubscribeKind,
@@ -24,8 +24,8 @@ use crate::sip::uri;
 
 /// Dialogs of one user that identifiers tell apart; they come one after the other.
 const DIALOGS: u16 = 128;
-/// Wait before asking again whether a next hop is up.
-const NO_HOP_RETRY: Duration = Duration::from_millis(200);
+/// Users asked about in one turn out of the line of those who wait; the rest follow in the next.
+const ASKS_PER_TURN: usize = 256;
 /// How long a NOTIFY may take after a third-party REGISTER of a subscribed user with mail. It may be lost
 /// with its connection, and its sender then forgets the subscription (RFC 6665 section 4.2.2); an S-CSCF
 /// that was restarted has forgotten all of them, and would send none until ours are refreshed in a week.
@@ -96,30 +96,83 @@ impl Shard {
             entry.extra.set = set;
         }
         let wanted = expires > 0 && !knows && (has_mail || self.options.subscribe_always);
-        if wanted && !self.hops.is_up(&self.out, now, entry.extra.set) {
-            entry.extra.subscribe_at = now + NO_HOP_RETRY;
-        } else if wanted {
+        if wanted {
             // It may cross the 480 to a SUBSCRIBE sent before: that answer is out of date then.
             let state = entry.user.subscription.state();
             entry.extra.subscribe.registered_meanwhile = state == SubscriptionState::Pending;
             if state == SubscriptionState::Active {
                 entry.extra.doubt_at = now + NOTIFY_WAIT;
             }
-            self.subscription_step(now, user, Subscription::registered);
+            self.ask_about(now, user, Ask::Registered);
         }
         self.rearm_user(user);
     }
 
     /// Mail for a user of whom nothing is known: ask the registrar (ISC-4).
     pub(super) fn want_subscription(&mut self, now: Timestamp, user: Key) {
+        self.ask_about(now, user, Ask::Wanted);
+    }
+
+    /// Asks the registrar about `user` if that leads to a new subscription: at once, or when those who
+    /// have waited longer had their turn.
+    fn ask_about(&mut self, now: Timestamp, user: Key, why: Ask) {
         let Some(entry) = self.registry.entry_mut(user) else {
             return;
         };
-        if !self.hops.is_up(&self.out, now, entry.extra.set) {
-            entry.extra.subscribe_at = now + NO_HOP_RETRY;
+        let asks = match entry.user.subscription.state() {
+            SubscriptionState::Idle => true,
+            SubscriptionState::Dormant | SubscriptionState::Waiting => why == Ask::Registered,
+            SubscriptionState::Active | SubscriptionState::Ending | SubscriptionState::Pending => {
+                false
+            }
+        };
+        if !asks {
             return;
         }
-        self.subscription_step(now, user, Subscription::wanted);
+        let set = entry.extra.set;
+        if self.campaigns.may_ask(now, set) && self.hops.is_up(&self.out, now, set) {
+            self.ask_now(now, user, why);
+        } else {
+            self.probe.subscribes_delayed_total += 1;
+            self.campaigns.ask_later(now, user, &mut entry.extra, why);
+        }
+    }
+
+    fn ask_now(&mut self, now: Timestamp, user: Key, why: Ask) {
+        match why {
+            Ask::No => {}
+            Ask::Wanted => self.subscription_step(now, user, Subscription::wanted),
+            Ask::Registered => self.subscription_step(now, user, Subscription::registered),
+        }
+    }
+
+    /// Users in line whose turn it is are asked about.
+    pub(super) fn run_asks(&mut self, now: Timestamp) {
+        if self.starts_nothing() {
+            return;
+        }
+        for _ in 0..ASKS_PER_TURN {
+            let (hops, out) = (&self.hops, &self.out);
+            let is_up = |set| hops.is_up(out, now, set);
+            let Some((line, user)) = self.campaigns.poll_ask(now, is_up) else {
+                break;
+            };
+            let Some(entry) = self.registry.entry_mut(user) else {
+                continue;
+            };
+            let state = &mut entry.extra;
+            if state.ask == Ask::No || state.ask_line != line {
+                continue;
+            }
+            let why = core::mem::take(&mut state.ask);
+            if state.set == line {
+                self.ask_now(now, user, why);
+            } else {
+                // Another S-CSCF serves it by now.
+                self.ask_about(now, user, why);
+            }
+            self.rearm_user(user);
+        }
     }
 
     /// The registrar named the user, and no NOTIFY said what changed: asks.
@@ -154,7 +207,13 @@ impl Shard {
             jitter: &mut self.desk.jitter,
             options: &self.options.subscribe,
         };
-        let action = step(&mut entry.user.subscription, &mut context);
+        let subscription = &mut entry.user.subscription;
+        let before = subscription.state() == SubscriptionState::Pending;
+        let action = step(subscription, &mut context);
+        let after = subscription.state() == SubscriptionState::Pending;
+        if before != after {
+            self.campaigns.asked(now, &mut entry.extra, after);
+        }
         self.subscription_action(now, user, action);
     }
 
@@ -572,7 +631,8 @@ fn number_of(state: &Parameterized<'_>, name: &[u8]) -> Option<u32> {
 pub(super) fn is_forgettable(user: &User, state: &UserState) -> bool {
     state.pushes == 0
         && !state.queued
-        && !state.throttled
+        && state.throttled.is_none()
+        && state.ask == Ask::No
         && !user.is_registered()
         && user.subscription.deadline().is_never()
 }

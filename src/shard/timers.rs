@@ -258,7 +258,9 @@ impl Shard {
         self.review(now);
         let mut started = core::mem::take(&mut self.desk.started);
         for _ in 0..self.campaigns.options.decisions_per_turn {
-            let Some(user) = self.campaigns.poll_user(now) else {
+            let (hops, post, out) = (&self.hops, &self.post, &self.out);
+            let has_room = |set| post.load_room() > 0 && hops.invite_room(out, now, set) > 0;
+            let Some(user) = self.campaigns.poll_user(now, has_room) else {
                 break;
             };
             let Some(entry) = self.registry.entry_mut(user) else {

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::harness::script::{Contact, Notifier, PHONE_A, USER, example, reginfo};
+use crate::harness::script::{Contact, Notifier, PHONE_A, USER, example, message, reginfo};
 use crate::harness::text::Sip;
-use crate::harness::{Bench, options};
+use crate::harness::{Bench, SCSCF, addr, options};
+use volley::push::lines::BEGUN_MAX;
 use volley::shard::ShardOptions;
 
 /// Users with a message waiting, and users who only register.
@@ -96,8 +97,13 @@ fn answered(bench: &mut Bench, invites: &mut Vec<(usize, Sip)>) -> (Sip, Vec<Sip
 
 /// A bench on which every user of `WITH_MAIL` has one message and is absent.
 fn everybody_away() -> Bench {
-    let mut bench = Bench::with(crowd_options());
-    for user in 0..WITH_MAIL {
+    away(crowd_options(), WITH_MAIL)
+}
+
+/// A bench on which so many users have one message each and are absent.
+fn away(options: ShardOptions, users: usize) -> Bench {
+    let mut bench = Bench::with(options);
+    for user in 0..users {
         let text = bench.deposit_text(USER, "hello", "");
         bench.sip_in(&about(user, &long(&text)));
         bench.expect_some("202");
@@ -188,6 +194,123 @@ fn a_storm_is_answered_at_once_and_pushed_at_the_pace_in_the_order_of_the_trigge
     let busiest = windows.values().filter(|&&count| count >= PACE - 4).count();
     assert!(busiest > 50, "the pace is used: {windows:?}");
     assert!(gaps.len() > WITH_MAIL / 2, "they do not leave in step");
+}
+
+fn register(bench: &mut Bench, user: usize) {
+    let register = example("f4-01-3p-register.txt");
+    let text = register.replace("z9hG4bKs4a", &format!("z9hG4bKreg{user}"));
+    bench.sip_in(&about(user, &long(&text)));
+}
+
+/// Users in the order in which a SUBSCRIBE was sent for them.
+fn subscribed(sent: Vec<Sip>, to: &mut Vec<Sip>) {
+    to.extend(sent.into_iter().filter(|sip| sip.what() == "SUBSCRIBE"));
+}
+
+#[test]
+fn who_waits_longest_for_a_hop_gets_the_room_that_others_leave() {
+    const USERS: usize = 200;
+    let mut options = crowd_options();
+    options.campaign.pushes_per_s = 0;
+    options.campaign.coalesce = Duration::ZERO;
+    options.hops[0].invite_inflight_max = 4;
+    let mut bench = away(options, USERS);
+    let mut invites: Vec<(usize, Sip)> = Vec::new();
+    let mut answered_so_far = 0;
+    for user in 0..USERS {
+        bench.run_ms(10);
+        register(&mut bench, user);
+        let (_, rest) = answered(&mut bench, &mut invites);
+        let subscribe = rest.iter().find(|sip| sip.what() == "SUBSCRIBE");
+        let subscribe = subscribe.expect("a REGISTER of an absent user with mail");
+        let text = notify(&mut bench, user, subscribe);
+        bench.sip_in(&text);
+        answered(&mut bench, &mut invites);
+        // Half as fast as they come, one is done with, so that newcomers meet room and a line.
+        if user % 2 == 1 {
+            let (_, invite) = invites[answered_so_far].clone();
+            answered_so_far += 1;
+            bench.reply(&invite, "486 Busy Here", "");
+        }
+    }
+    while answered_so_far < invites.len() {
+        let (_, invite) = invites[answered_so_far].clone();
+        answered_so_far += 1;
+        bench.reply(&invite, "486 Busy Here", "");
+        for message in bench.take_sip() {
+            if message.what() == "INVITE" {
+                invites.push((user_of(&message), message));
+            }
+        }
+    }
+    let order: Vec<usize> = invites.iter().map(|(user, _)| *user).collect();
+    let wanted: Vec<usize> = (0..USERS).collect();
+    assert_eq!(order[..USERS], wanted, "in the order of their triggers");
+}
+
+#[test]
+fn a_register_while_no_hop_takes_anything_is_not_forgotten() {
+    let mut bench = away(crowd_options(), 3);
+    let trunk = bench.trunks[&addr(SCSCF)];
+    bench.stick(trunk);
+    for n in 0..6000 {
+        bench.sip_in(&message(
+            &format!(
+                "OPTIONS sip:push@192.0.2.10:5060 SIP/2.0\nVia: SIP/2.0/TCP 192.0.2.20:5060;branch=z9hG4bK{n}\n\
+                 Max-Forwards: 70\nFrom: <sip:x@y>;tag=1\nTo: <sip:push@192.0.2.10:5060>\nCall-ID: {n}\n\
+                 CSeq: 1 OPTIONS\n"
+            ),
+            "",
+        ));
+    }
+    for user in [2, 0, 1] {
+        register(&mut bench, user);
+        bench.run_ms(700);
+    }
+    let mut asked = Vec::new();
+    subscribed(bench.take_sip(), &mut asked);
+    assert!(asked.is_empty(), "there is no room");
+    bench.unstick(trunk);
+    subscribed(bench.take_sip(), &mut asked);
+    let order: Vec<usize> = asked.iter().map(user_of).collect();
+    assert_eq!(
+        order,
+        [2, 0, 1],
+        "all of them, in the order in which they came"
+    );
+    assert_eq!(bench.counter("subscribes_delayed_total"), 3);
+}
+
+#[test]
+fn what_was_begun_comes_to_its_invite_before_more_is_begun() {
+    const USERS: usize = BEGUN_MAX as usize + 300;
+    let mut options = crowd_options();
+    options.campaign.pushes_per_s = 0;
+    let mut bench = away(options, USERS);
+    let mut asked = Vec::new();
+    for user in 0..USERS {
+        register(&mut bench, user);
+    }
+    let sent = bench.take_sip();
+    let answers = sent.iter().filter(|sip| sip.what() == "200").count();
+    assert_eq!(answers, USERS, "every REGISTER is answered at once");
+    subscribed(sent, &mut asked);
+    assert_eq!(asked.len(), BEGUN_MAX as usize);
+    // Whoever comes to an INVITE makes room for the one that has waited longest.
+    let mut invites = Vec::new();
+    for user in 0..100 {
+        let text = notify(&mut bench, user, &asked[user].clone());
+        bench.sip_in(&text);
+        let (_, rest) = answered(&mut bench, &mut invites);
+        subscribed(rest, &mut asked);
+    }
+    assert_eq!(invites.len(), 100);
+    assert_eq!(asked.len(), BEGUN_MAX as usize + 100);
+    // A registrar that says nothing holds up its own users only, and the others for a second.
+    bench.run_ms(1500);
+    subscribed(bench.take_sip(), &mut asked);
+    let order: Vec<usize> = asked.iter().map(user_of).collect();
+    assert_eq!(order, (0..USERS).collect::<Vec<_>>());
 }
 
 // Proves: OVL-10

@@ -3,6 +3,7 @@
 use hdrhistogram::Histogram;
 
 use crate::curve;
+use crate::goodput;
 use crate::report::{Latency, LedgerRow, Phase, Report};
 
 /// Adds reports up.
@@ -39,6 +40,9 @@ pub fn merge(reports: &[Report]) -> Result<Report, String> {
         sum.engine_peak_kib = sum.engine_peak_kib.max(one.engine_peak_kib);
         add_series(&mut sum, one);
         add_histograms(&mut histograms, curve::read_hlog(&one.hlog)?)?;
+    }
+    if sum.goodput.is_some() {
+        sum.goodput = goodput::judge(&sum.series, None);
     }
     let seconds = sum.measured().map_or(0.0, |phase| phase.seconds);
     sum.hlog = curve::hlog(&histograms, seconds);
