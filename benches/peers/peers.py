@@ -57,7 +57,7 @@ class Bench:
     def __init__(self, options):
         self.options = options
         self.programs = pathlib.Path(options.target) / "release"
-        self.judge = self.programs / "volley-loadgen"
+        self.judge = [self.programs / "volley", "judge"]
         self.work = pathlib.Path(tempfile.mkdtemp(prefix="volley-peers."))
         self.children = []
 
@@ -99,7 +99,7 @@ class Bench:
 
     def peer(self, transport, port, pid=None, extra=()):
         """The answering peer; the caller is started before or after."""
-        command = [self.judge, "answer", "--json", "--listen", f"127.0.0.1:{port}", "--transport", transport,
+        command = [*self.judge, "answer", "--json", "--listen", f"127.0.0.1:{port}", "--transport", transport,
                    "--cpu", self.options.peer_cpu, "--warmup-s", self.options.warmup,
                    "--seconds", self.options.seconds]
         if pid is not None:
@@ -271,7 +271,7 @@ def rsipstack(bench, _transport):
 def bare(bench, transport):
     """The raw limit of the round: a caller without timers, dialogs or a parser of values."""
     return timed(bench, transport, lambda port, seconds: [
-        bench.judge, "call", "--to", f"127.0.0.1:{port}", "--transport", transport, "--in-flight", BARE_CALLS,
+        *bench.judge, "call", "--to", f"127.0.0.1:{port}", "--transport", transport, "--in-flight", BARE_CALLS,
         "--seconds", seconds])
 
 
@@ -285,7 +285,7 @@ def messages(bench, step):
     report = bench.work / "report.json"
     report.unlink(missing_ok=True)
     users, each = (200, 5) if bench.options.smoke else (10000, 20)
-    words = [bench.judge, "run", "--quiet", "--kind", "full", "--engine", f"127.0.0.1:{sip}",
+    words = [*bench.judge, "run", "--quiet", "--kind", "full", "--engine", f"127.0.0.1:{sip}",
              "--scscf-listen", f"127.0.0.1:{port}", "--msrp-listen", f"127.0.0.1:{phones}", "--users", users,
              "--devices", 1, "--messages", each, "--deposits-in-flight", 8192, "--users-in-flight", 256,
              "--engine-pid", engine.pid, "--cpu", bench.options.peer_cpu, "--json", report]
@@ -411,7 +411,7 @@ def main():
                         help="our engine alone, with 1, 2 and 6 shards: a push must cost the same")
     parser.add_argument("--messages", action="store_true",
                         help="our engine alone: durable deposits, and SENDs in sessions of 20 messages")
-    parser.add_argument("--write", type=pathlib.Path, metavar="FILE",
+    parser.add_argument("--write", type=pathlib.Path, metavar="FILE", action="append", default=[],
                         help="put the table between <!-- NAME:begin --> and <!-- NAME:end --> of a page; NAME is "
                              "peers, shards or messages")
     parser.add_argument("--users", type=int, default=ENGINE_USERS, help="of our engine")
@@ -443,13 +443,13 @@ def main():
         bench.close()
     print()
     print(table(rounds))
-    if options.write and not failed:
+    for page_file in options.write if not failed else []:
         name = "shards" if options.shards else "messages" if options.messages else "peers"
         begin, end = f"<!-- {name}:begin -->\n", f"<!-- {name}:end -->"
-        page = options.write.read_text()
+        page = page_file.read_text()
         before, rest = page.split(begin)
         _, after = rest.split(end)
-        options.write.write_text(f"{before}{begin}{table(rounds)}\n{end}{after}")
+        page_file.write_text(f"{before}{begin}{table(rounds)}\n{end}{after}")
     if options.json:
         options.json.write_text(json.dumps({"seconds": options.seconds, "rounds": rounds}, indent=1) + "\n")
     return 1 if failed else 0

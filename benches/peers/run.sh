@@ -20,7 +20,7 @@ if wanted "$@"; then
         apt-get install -y --no-install-recommends "${missing[@]}" || true
         [ "$own" = no ] || rm -f "$policy"
     fi
-    cargo build --release --manifest-path "$top/Cargo.toml" --workspace --bins
+    cargo build --release --manifest-path "$top/Cargo.toml"
     case " $* " in
     *" --smoke "*) ;;
     *) cargo build --release --locked --manifest-path "$here/rust/Cargo.toml" || echo "rsipstack is left out: it does not build" ;;

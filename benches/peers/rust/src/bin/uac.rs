@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rsipstack::EndpointBuilder;
 use rsipstack::dialog::dialog_layer::DialogLayer;
 use rsipstack::dialog::invitation::InviteOption;
-use rsipstack::sip::{Header, Uri};
+use rsipstack::sip::{Header, StatusCode, Uri};
 use rsipstack::transport::TransportLayer;
 use rsipstack::transport::udp::UdpConnection;
 use tokio_util::sync::CancellationToken;
@@ -73,7 +73,7 @@ async fn call(layer: &DialogLayer, option: &InviteOption, counts: &Counts) {
     add(&counts.invites);
     let (sender, _states) = layer.new_dialog_state_channel();
     match layer.do_invite(option.clone(), sender).await {
-        Ok((dialog, Some(answer))) if u16::from(answer.status_code) == 200 => {
+        Ok((dialog, Some(answer))) if answer.status_code == StatusCode::OK => {
             add(&counts.accepted);
             match dialog.bye().await {
                 Ok(()) => add(&counts.byes),
