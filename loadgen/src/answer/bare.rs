@@ -185,7 +185,9 @@ impl Call {
         let start = Instant::now();
         let until = super::seconds(self.seconds);
         loop {
-            wire.turn(&mut caller).map_err(explain)?;
+            if wire.turn(&mut caller).map_err(explain)? == 0 {
+                wire.wait();
+            }
             let passed = start.elapsed();
             caller.starting = passed < until;
             let done = caller.ended == caller.started;

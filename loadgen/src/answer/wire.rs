@@ -3,13 +3,14 @@
 
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
     ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg, setsockopt,
     sockopt,
 };
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::scan::{Message, Scanned, Table, scan};
 use crate::scenario::Transport;
@@ -146,6 +147,28 @@ impl Wire {
                 streams.add(stream, &mut self.lines)
             }
             Sockets::Udp(datagrams) => Ok(datagrams.line(address, &mut self.lines)),
+        }
+    }
+
+    /// Waits until something has come, for a moment at most: a caller that would only look again and again
+    /// is not to be billed for it.
+    pub(super) fn wait(&self) {
+        let socket = match &self.sockets {
+            Sockets::Tcp(streams) => streams
+                .streams
+                .iter()
+                .flatten()
+                .next()
+                .map(|(it, _)| it.as_fd()),
+            Sockets::Udp(datagrams) => Some(datagrams.socket.as_fd()),
+        };
+        if let Some(socket) = socket {
+            let mut ready = [PollFd::from_borrowed_fd(socket, PollFlags::IN)];
+            let moment = Timespec {
+                tv_sec: 0,
+                tv_nsec: 1_000_000,
+            };
+            let _ = poll(&mut ready, Some(&moment));
         }
     }
 
