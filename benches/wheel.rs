@@ -5,7 +5,8 @@
 //! timer is moved to 30 minutes ahead, as a session timer is. `expire`: time
 //! passes in 10 ms ticks; each timer that fires is armed again 30 minutes ahead, so that the
 //! number armed stays. With 10 k timers the 30 minutes are 1.8 s, so that a tick fires as many. The
-//! worst tick of the wheel is printed. Times are CPU time of the thread, so that a busy machine shows
+//! worst tick and the memory of the wheel are printed. `memory/touch` is the floor of both: a random node of
+//! as many, read and written. Times are CPU time of the thread, so that a busy machine shows
 //! as misses in the caches but not as time spent elsewhere.
 
 use core::hint::black_box;
@@ -270,6 +271,32 @@ impl QueueBed {
     }
 }
 
+/// A node of the wheel's size, and nothing of a wheel.
+struct MemoryBed {
+    nodes: Vec<[u64; 3]>,
+    dice: Jitter,
+}
+
+impl MemoryBed {
+    fn new(armed: u32) -> Self {
+        Self {
+            nodes: vec![[1; 3]; armed as usize],
+            dice: Jitter::new(1),
+        }
+    }
+
+    fn touch(&mut self, iterations: u64) -> Duration {
+        let armed = u32::try_from(self.nodes.len()).expect("a bench size");
+        let start = cpu_time();
+        for _ in 0..iterations {
+            let key = any(&mut self.dice, armed);
+            let node = &mut self.nodes[key as usize];
+            node[0] = node[0].wrapping_add(black_box(1));
+        }
+        cpu_time() - start
+    }
+}
+
 /// CPU time of this thread.
 fn cpu_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
@@ -289,13 +316,20 @@ fn per_iteration(elapsed: Duration, fired: u64, iterations: u64) -> Duration {
 /// One structure at a time, so that 10 M timers of only one are in memory.
 fn compare(criterion: &mut Criterion) {
     for (armed, case) in SIZES {
+        let mut bed = MemoryBed::new(armed);
+        measure(criterion, "memory", "touch", case, |n| bed.touch(n));
+        drop(bed);
         let mut bed = WheelBed::new(armed);
         measure(criterion, "wheel", "arm_disarm", case, |n| {
             bed.arm_disarm(n)
         });
         measure(criterion, "wheel", "refresh", case, |n| bed.refresh(n));
         measure(criterion, "wheel", "expire", case, |n| bed.expire(n));
-        eprintln!("wheel: worst tick with {case}: {:?}", bed.worst_tick());
+        let octets = bed.wheel.memory() as f64 / f64::from(armed);
+        eprintln!(
+            "wheel: with {case}: {octets:.1} octets a timer, worst tick {:?}",
+            bed.worst_tick()
+        );
         drop(bed);
         let mut bed = HeapBed::new(armed);
         measure(criterion, "binary_heap", "arm_disarm", case, |n| {

@@ -96,6 +96,10 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         json: std::path::PathBuf,
     },
+    /// Answer whoever calls and measure what a call costs the caller
+    Answer(crate::answer::Answer),
+    /// Call an answering peer with as little as a caller can do
+    Call(crate::answer::Call),
     /// Stand between peers and make the network between them bad
     Relay(crate::relay::Relay),
     /// Test the rules: one broken message for each, and exactly that rule must trip
@@ -160,6 +164,18 @@ pub fn cli_main(args: Vec<OsString>) -> i32 {
         Command::Search(search) => searched(&search),
         Command::Merge { files, json } => merged(&files, &json),
         Command::Relay(relay) => relayed(&relay),
+        Command::Answer(answer) => answer.run().map(|report| {
+            print(&report.text(answer.json));
+            if report.is_reconciled() {
+                EXIT_OK
+            } else {
+                EXIT_VIOLATION
+            }
+        }),
+        Command::Call(call) => call.run().map(|text| {
+            print(&text);
+            EXIT_OK
+        }),
     };
     match outcome {
         Ok(code) => code,

@@ -93,6 +93,36 @@ pub fn read(pid: u32) -> Option<Usage> {
     Some(usage)
 }
 
+/// Reads processes and all their descendants: how many they are, and what they used together.
+pub fn read_families(pids: &[u32]) -> (usize, Usage) {
+    let mut all = pids.to_vec();
+    let mut at = 0;
+    while let Some(pid) = all.get(at).copied() {
+        let tasks = fs::read_dir(format!("/proc/{pid}/task"));
+        for task in tasks.into_iter().flatten().flatten() {
+            let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+            all.extend(
+                children
+                    .split_ascii_whitespace()
+                    .filter_map(|text| text.parse::<u32>().ok()),
+            );
+        }
+        at += 1;
+    }
+    let mut sum = Usage::default();
+    let used = all.iter().filter_map(|&pid| read(pid));
+    let count = used
+        .map(|usage| {
+            sum.run_ns += usage.run_ns;
+            sum.wait_ns += usage.wait_ns;
+            sum.user_ticks += usage.user_ticks;
+            sum.system_ticks += usage.system_ticks;
+            sum.switches += usage.switches;
+        })
+        .count();
+    (count, sum)
+}
+
 /// Most memory a process had at a time (`VmHWM`), KiB.
 pub fn peak_kib(pid: u32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;

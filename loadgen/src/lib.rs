@@ -15,6 +15,7 @@
     reason = "spans are below the 256 KiB message bound, counts below bounds checked in `scenario`"
 )]
 
+pub mod answer;
 pub mod arrivals;
 pub mod behaviour;
 pub mod capture;

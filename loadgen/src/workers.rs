@@ -248,7 +248,8 @@ impl Worker {
     }
 }
 
-fn pin(cpu: Option<usize>) {
+/// Keeps the calling thread on a CPU; says so where that fails.
+pub(crate) fn pin(cpu: Option<usize>) {
     let Some(cpu) = cpu else {
         return;
     };

@@ -12,7 +12,11 @@ use crate::base::surface::MeshFrame;
 pub const MESH_QUEUE_FRAMES: usize = 1024;
 
 /// Wakes one driver from its park. Also the eventfd its ring signals.
+///
+/// Its owner writes to it at every park, so it has its lines of the cache for itself: wakes of several
+/// shards stand side by side.
 #[derive(Debug)]
+#[repr(align(128))]
 pub(super) struct Wake {
     fd: OwnedFd,
     parked: AtomicBool,
@@ -153,6 +157,22 @@ mod tests {
         assert_eq!(mesh.pop(1, 0), None);
         assert!(mesh.is_empty_for(0));
         assert!(!mesh.is_empty_for(1));
+    }
+
+    #[test]
+    fn no_two_shards_write_to_one_line_of_the_cache() {
+        // Two lines: processors fetch them in pairs.
+        const LINES: usize = 128;
+        assert!(align_of::<Wake>() >= LINES);
+        assert!(align_of::<crate::io::stats::DriverStats>() >= LINES);
+        assert!(align_of::<ArrayQueue<MeshFrame>>() >= LINES);
+        let mesh = Mesh::new(3).unwrap();
+        let line_of = |wake: &Wake| core::ptr::from_ref(wake).addr() / LINES;
+        let lines: Vec<_> = mesh.wakes.iter().map(line_of).collect();
+        assert!(lines.windows(2).all(|pair| pair[0] < pair[1]), "{lines:?}");
+        let line_of = |queue: &ArrayQueue<MeshFrame>| core::ptr::from_ref(queue).addr() / LINES;
+        let lines: Vec<_> = mesh.queues.iter().map(line_of).collect();
+        assert!(lines.windows(2).all(|pair| pair[0] < pair[1]), "{lines:?}");
     }
 
     #[test]

@@ -11,7 +11,10 @@ macro_rules! counters {
         }
 
         /// Counters of a driver as last published: behind by some turns, or by a second.
+        ///
+        /// Each driver's stand on lines of the cache that no other driver writes to.
         #[derive(Debug, Default)]
+        #[repr(align(128))]
         pub struct DriverStats {
             $($name: AtomicU64,)*
         }

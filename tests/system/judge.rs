@@ -121,6 +121,17 @@ fn the_users_of_each_worker_are_reached_by_their_own_scscf() {
     assert_eq!(count(&report, "strays"), 0);
 }
 
+#[test]
+fn more_shards_than_cores_serve_everyone() {
+    let (directory, first) = (Directory::new(), ports(30));
+    let config = config(&directory, first, (1, 1), "linger_ms = 0");
+    let config = config.replace("[node]\n", "[node]\nshards = 6\n");
+    let (code, report) = judged(&directory, &config, ("full", first), &["--users", "300"]);
+    assert_eq!(code, Some(0), "{report:#}");
+    assert_eq!(report["ledger"]["expected"], report["ledger"]["delivered"]);
+    assert_eq!(report["users"], 300);
+}
+
 // Proves: NH-3, SUB-7, REG-2, MSRP-22
 #[test]
 fn nothing_is_lost_in_chaos() {

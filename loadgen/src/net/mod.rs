@@ -27,6 +27,7 @@ pub use listen::Listeners;
 use tcp::{accept, outgoing};
 use timer::tick;
 use udp::datagrams;
+pub(crate) use udp::peer_of;
 
 /// A step's start: time, counters and CPU.
 #[derive(Clone, Debug)]

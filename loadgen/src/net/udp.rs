@@ -128,7 +128,8 @@ impl Receiver {
     }
 }
 
-fn peer_of(address: &SockaddrStorage) -> Option<SocketAddr> {
+/// The address of a peer.
+pub(crate) fn peer_of(address: &SockaddrStorage) -> Option<SocketAddr> {
     if let Some(v4) = address.as_sockaddr_in() {
         return Some(SocketAddr::from((v4.ip(), v4.port())));
     }
