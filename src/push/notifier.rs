@@ -138,6 +138,8 @@ impl NotifierDialog {
     }
 }
 
+crate::fold_fields!(NotifierDialog { text, routes, to, contact, target, call_id, cseq });
+
 #[cfg(test)]
 mod tests {
     use super::*;
