@@ -32,7 +32,7 @@ pub trait Idle: Default + Debug {
     fn is_idle(&self) -> bool;
 
     /// A few bits that can be asked of a cold value without making it again.
-    fn mark(&self) -> u8 {
+    fn cold_mark(&self) -> u8 {
         0
     }
 
@@ -350,14 +350,14 @@ impl<T: Idle> Pool<T> {
         warm
     }
 
-    /// The bits of [`Idle::mark`], warm or cold; `None` when nothing lives under `key`.
+    /// The bits of [`Idle::cold_mark`], warm or cold; `None` when nothing lives under `key`.
     #[must_use]
     pub fn mark(&self, key: Key) -> Option<u8> {
         let slot = self.slot_of(key)?;
         Some(if slot.is_cold() {
             self.cold.text(Place(slot.place))[0]
         } else {
-            self.warm_at(slot.place).value.mark()
+            self.warm_at(slot.place).value.cold_mark()
         })
     }
 
@@ -448,7 +448,7 @@ impl<T: Idle> Pool<T> {
         let entry = &self.warm[place as usize / CHUNK][place as usize % CHUNK];
         let slot = entry.slot;
         entry.value.fold(&mut Writer::new(&mut plain));
-        short.push(entry.value.mark());
+        short.push(entry.value.cold_mark());
         let cold = (plain.len() <= TEXT_BYTES_MAX).then(|| {
             self.squeezer.squeeze(&plain, &mut short);
             self.cold.put(&short)
@@ -548,7 +548,7 @@ mod tests {
             !self.busy
         }
 
-        fn mark(&self) -> u8 {
+        fn cold_mark(&self) -> u8 {
             self.text.len() as u8
         }
 
@@ -569,7 +569,7 @@ mod tests {
             let (key, thing) = pool.insert().unwrap();
             thing.busy = number % 10 == 0;
             thing.text = format!("sip:user{number:07}@home.example").into_bytes();
-            thing.number = 1000 + u64::from(number);
+            thing.number = 1000 + u64::from(key.slot);
             keys.push(key);
         }
         keys
@@ -596,7 +596,8 @@ mod tests {
             assert_eq!(pool.mark(key), Some(text.len() as u8));
             assert_eq!(pool.peek(key).unwrap().text, text);
             let thing = pool.lookup_mut(key).unwrap();
-            assert_eq!((&thing.text, thing.number), (&text, 1000 + number as u64));
+            let made = (&thing.text, thing.number);
+            assert_eq!(made, (&text, 1000 + u64::from(key.slot)));
         }
         assert_eq!(pool.warm_len(), 2000);
         settle(&mut pool);

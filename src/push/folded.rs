@@ -111,7 +111,7 @@ impl Idle for Push {
         self.is_at_rest()
     }
 
-    fn mark(&self) -> u8 {
+    fn cold_mark(&self) -> u8 {
         link_mark(self.msrp_link)
     }
 

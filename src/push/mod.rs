@@ -378,6 +378,8 @@ pub struct Push {
     pub takes: MediaLimit,
     /// The message being sent lies in parts.
     pub in_parts: bool,
+    /// Its connection is full; it is among those that go on when there is room.
+    pub held_back: bool,
     /// Send one message at a time: sessions of this device were lost lately (BAD-30).
     pub careful: bool,
     /// Index of the device's dialect.
@@ -444,6 +446,8 @@ impl Push {
         self.session_end = Timestamp::NEVER;
         self.invited = Timestamp::NEVER;
         self.triggered = Timestamp::NEVER;
+        // The place may be that of one at rest, which took its timer along.
+        self.armed = None;
         self.invite = None;
         self.other = None;
         self.trunk = None;
@@ -467,6 +471,7 @@ impl Push {
         self.octets_sent = 0;
         self.takes = MediaLimit::NONE;
         self.in_parts = false;
+        self.held_back = false;
         self.careful = false;
         self.dialect = 0;
         self.conversation = None;

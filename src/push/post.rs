@@ -194,6 +194,8 @@ pub struct Post {
     pub intakes: Intakes,
     /// MSRP connections that several sessions use.
     pub shared_links: SharedLinks,
+    /// Sessions that wait for room on their connections.
+    pub held_back: Vec<(LinkId, Key)>,
     /// A dialog for answering 2xx that no push owns.
     pub scratch_dialog: Dialog,
     /// Bytes for one message.
@@ -236,6 +238,7 @@ impl Post {
             parts: PartTable::new(keys),
             intakes: Intakes::new(&options.large),
             shared_links: SharedLinks::new(keys),
+            held_back: Vec::new(),
             scratch_dialog: Dialog::default(),
             scratch: Scratch::default(),
             options: options.clone(),

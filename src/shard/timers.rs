@@ -629,9 +629,23 @@ impl Shard {
         if !self.out.take_stalled(link) {
             return;
         }
-        for key in self.pushes_on(link) {
-            self.after_push(now, key, None);
+        // Those that wait, not all on the connection: there may be millions.
+        let mut waiting = core::mem::take(&mut self.desk.open);
+        waiting.clear();
+        self.post.held_back.retain(|&(on, key)| {
+            if on == link {
+                waiting.push(key);
+            }
+            on != link
+        });
+        for &key in &waiting {
+            if let Some(push) = self.pushes.lookup_mut(key) {
+                push.held_back = false;
+                self.after_push(now, key, None);
+            }
         }
+        waiting.clear();
+        self.desk.open = waiting;
     }
 
     /// Live pushes bound to `link`. A connection of one session names it, so that only one that many
@@ -664,6 +678,7 @@ impl Shard {
                 return;
             }
         }
+        self.post.held_back.retain(|&(on, _)| on != link);
         for key in self.pushes_on(link) {
             self.probe.msrp_lost_total += 1;
             let push = self.pushes.lookup_mut(key).expect("just listed");
