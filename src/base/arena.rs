@@ -40,6 +40,8 @@ pub struct Arena {
     classes: Vec<Class>,
     chunks: usize,
     ranges: usize,
+    /// Octets of the ranges that are taken.
+    taken: usize,
 }
 
 impl Default for Arena {
@@ -53,6 +55,7 @@ impl Default for Arena {
             classes: (0..CLASSES).map(|_| class()).collect(),
             chunks: 0,
             ranges: 0,
+            taken: 0,
         }
     }
 }
@@ -90,6 +93,7 @@ impl Arena {
         range[..HEAD].copy_from_slice(&len.to_le_bytes());
         range[HEAD..HEAD + text.len()].copy_from_slice(text);
         self.ranges += 1;
+        self.taken += size_of_class(number);
         let class = u32::try_from(number).expect("few classes");
         Some(Place(class << INDEX_BITS | index))
     }
@@ -118,12 +122,19 @@ impl Arena {
         range_of(&mut class.chunks, number, index)[..link.len()].copy_from_slice(&link);
         class.free = index;
         self.ranges -= 1;
+        self.taken -= size_of_class(number);
     }
 
     /// Texts held.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.ranges
+    }
+
+    /// Octets of the ranges in which they lie.
+    #[must_use]
+    pub const fn taken(&self) -> usize {
+        self.taken
     }
 
     /// `true` when none is held.
@@ -170,7 +181,8 @@ mod tests {
     #[test]
     fn texts_of_every_length_come_back_and_freed_ranges_are_used_again() {
         let mut arena = Arena::default();
-        let text = |len: usize| -> Vec<u8> { (0..len).map(|at| (at * 7 + len) as u8).collect() };
+        let text =
+            |len: usize| -> Vec<u8> { (0..len).map(|at| ((at * 7 + len) & 0xff) as u8).collect() };
         let mut places = Vec::new();
         for round in 0..3 {
             for len in 0..=RANGE_BYTES_MAX {

@@ -261,7 +261,12 @@ impl Fold for core::net::SocketAddr {
             let (mut flow, mut scope) = (0_u32, 0_u32);
             flow.unfold(from);
             scope.unfold(from);
-            Self::V6(core::net::SocketAddrV6::new(octets.into(), port, flow, scope))
+            Self::V6(core::net::SocketAddrV6::new(
+                octets.into(),
+                port,
+                flow,
+                scope,
+            ))
         };
     }
 }
@@ -301,10 +306,24 @@ fold_options!(
     u32 = 0,
     u64 = 0,
     Timestamp = Timestamp::ZERO,
-    Key = Key { slot: 0, generation: 0 },
-    Destination = Destination { shard: 0, link: LinkId { slot: 0, generation: 0 }, address: None },
-    LinkId = LinkId { slot: 0, generation: 0 },
-    core::net::SocketAddr = core::net::SocketAddr::new(core::net::IpAddr::V4(core::net::Ipv4Addr::UNSPECIFIED), 0),
+    Key = Key {
+        slot: 0,
+        generation: 0
+    },
+    Destination = Destination {
+        shard: 0,
+        link: LinkId {
+            slot: 0,
+            generation: 0
+        },
+        address: None
+    },
+    LinkId = LinkId {
+        slot: 0,
+        generation: 0
+    },
+    core::net::SocketAddr =
+        core::net::SocketAddr::new(core::net::IpAddr::V4(core::net::Ipv4Addr::UNSPECIFIED), 0),
 );
 
 fold_fields!(Key { slot, generation });
@@ -376,7 +395,6 @@ mod tests {
     }
 
     fold_fields!(All { number, flag, at, then, never, text, key, none, digest, address } but { left });
-
 
     #[test]
     fn fields_come_back_and_those_left_out_stay() {

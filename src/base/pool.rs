@@ -45,13 +45,14 @@ pub trait Idle: Default + Debug {
 
 /// Uses of a slot before it rests, see [`Slab`](crate::base::slab::Slab).
 const SHIFT: u32 = 1 << 20;
-/// Warm places of one allocation.
-const CHUNK: usize = 64;
-/// Free warm places that keep their buffers.
-const FREE_WARM_MAX: usize = 4096;
+/// Free warm places that keep their memory: bursts beyond give it back.
+const FREE_WARM_MAX: usize = 2048;
 const LIVE: u32 = 1 << 31;
 const COLD: u32 = 1 << 30;
-const _: () = assert!(GENERATION_MASK < COLD, "two bits are free beside a generation");
+const _: () = assert!(
+    GENERATION_MASK < COLD,
+    "two bits are free beside a generation"
+);
 
 #[derive(Clone, Copy, Debug)]
 struct Slot {
@@ -84,6 +85,7 @@ struct Warm<T> {
 }
 
 const NOBODY: u32 = u32::MAX;
+const TAKEN: &str = "a warm place in use has its memory";
 
 /// A value that is only read: a warm one itself, of a cold one a copy.
 #[derive(Debug)]
@@ -115,9 +117,12 @@ pub struct Pool<T: Idle> {
     resting: std::collections::VecDeque<u32>,
     live: usize,
     bound: usize,
-    warm: Vec<Vec<Warm<T>>>,
+    /// Each in an allocation of its own, so that one that is not needed any more can go.
+    warm: Vec<Option<Box<Warm<T>>>>,
     /// Warm places without a value, the next one last.
     free_warm: Vec<u32>,
+    /// Places whose memory was given back.
+    empty_warm: Vec<u32>,
     cold: Arena,
     squeezer: Squeezer,
     keeper: T::Keeper,
@@ -148,6 +153,7 @@ impl<T: Idle> Pool<T> {
             bound,
             warm: Vec::new(),
             free_warm: Vec::with_capacity(warm),
+            empty_warm: Vec::new(),
             cold: Arena::default(),
             squeezer: Squeezer::default(),
             keeper,
@@ -171,28 +177,28 @@ impl<T: Idle> Pool<T> {
     }
 
     fn grow_warm(&mut self) -> u32 {
-        if self.warm.last().is_none_or(|chunk| chunk.len() == CHUNK) {
-            self.warm.push(Vec::with_capacity(CHUNK));
-        }
-        let chunks = self.warm.len() - 1;
-        let chunk = &mut self.warm[chunks];
-        chunk.push(Warm {
+        let made = Some(Box::new(Warm {
             slot: NOBODY,
             touched: false,
             value: T::default(),
-        });
-        u32::try_from(chunks * CHUNK + chunk.len() - 1).expect("no more than slots")
+        }));
+        if let Some(place) = self.empty_warm.pop() {
+            self.warm[place as usize] = made;
+            return place;
+        }
+        self.warm.push(made);
+        u32::try_from(self.warm.len() - 1).expect("no more than slots")
     }
 
     #[inline]
     fn warm_at(&self, place: u32) -> &Warm<T> {
-        &self.warm[place as usize / CHUNK][place as usize % CHUNK]
+        self.warm[place as usize].as_ref().expect(TAKEN)
     }
 
     #[inline]
     fn warm_at_mut(&mut self, place: u32) -> &mut Warm<T> {
         self.stirred = true;
-        let entry = &mut self.warm[place as usize / CHUNK][place as usize % CHUNK];
+        let entry = self.warm[place as usize].as_mut().expect(TAKEN);
         entry.touched = true;
         entry
     }
@@ -209,13 +215,14 @@ impl<T: Idle> Pool<T> {
 
     /// The place at `place` has no value any more.
     fn leave_warm(&mut self, place: u32) {
-        let keep = self.free_warm.len() < FREE_WARM_MAX;
-        let entry = &mut self.warm[place as usize / CHUNK][place as usize % CHUNK];
+        if self.free_warm.len() >= FREE_WARM_MAX {
+            self.warm[place as usize] = None;
+            self.empty_warm.push(place);
+            return;
+        }
+        let entry = self.warm[place as usize].as_mut().expect(TAKEN);
         entry.slot = NOBODY;
         entry.touched = false;
-        if !keep {
-            entry.value = T::default();
-        }
         self.free_warm.push(place);
     }
 
@@ -339,10 +346,9 @@ impl<T: Idle> Pool<T> {
         slot.state &= !COLD;
         slot.place = warm;
         let mut plain = core::mem::take(&mut self.scratch[0]);
-        self.squeezer
-            .expand(&self.cold.text(cold)[1..], &mut plain);
+        self.squeezer.expand(&self.cold.text(cold)[1..], &mut plain);
         self.cold.free(cold);
-        let entry = &mut self.warm[warm as usize / CHUNK][warm as usize % CHUNK];
+        let entry = self.warm[warm as usize].as_mut().expect(TAKEN);
         let mut reader = Reader::new(&plain);
         entry.value.unfold(&self.keeper, key, &mut reader);
         assert!(reader.is_at_end(), "both directions list the same");
@@ -419,10 +425,10 @@ impl<T: Idle> Pool<T> {
             }
             let place = self.hand;
             self.hand += 1;
-            let entry = &mut self.warm[place as usize / CHUNK][place as usize % CHUNK];
-            if entry.slot == NOBODY {
+            let entry = self.warm[place as usize].as_mut();
+            let Some(entry) = entry.filter(|entry| entry.slot != NOBODY) else {
                 continue;
-            }
+            };
             if core::mem::take(&mut entry.touched) {
                 self.stirred = true;
             } else if entry.value.is_idle() && self.fold(place) {
@@ -445,7 +451,7 @@ impl<T: Idle> Pool<T> {
         let [mut plain, mut short] = core::mem::take(&mut self.scratch);
         plain.clear();
         short.clear();
-        let entry = &self.warm[place as usize / CHUNK][place as usize % CHUNK];
+        let entry = self.warm_at(place);
         let slot = entry.slot;
         entry.value.fold(&mut Writer::new(&mut plain));
         short.push(entry.value.cold_mark());
@@ -467,7 +473,7 @@ impl<T: Idle> Pool<T> {
     /// Warm places, taken or not.
     #[must_use]
     pub fn warm_places(&self) -> usize {
-        self.warm.last().map_or(0, |last| (self.warm.len() - 1) * CHUNK + last.len())
+        self.warm.len()
     }
 
     /// Values that are warm.
@@ -503,20 +509,22 @@ impl<T: Idle> Pool<T> {
         entry.is_live().then_some(Key { slot, generation })
     }
 
-    /// Whether the live value in `slot` is cold, and the octets it is written in.
+    /// Cold values, and the octets in which they lie.
     #[must_use]
-    pub fn cold_bytes(&self, slot: u32) -> Option<usize> {
-        let entry = *self.slots.get(slot as usize)?;
-        let cold = entry.is_live() && entry.is_cold();
-        cold.then(|| self.cold.text(Place(entry.place)).len())
+    pub const fn cold(&self) -> (usize, usize) {
+        (self.cold.len(), self.cold.taken())
     }
 
     /// Octets of slots, warm places and cold texts; what warm values own besides is theirs to say.
     #[must_use]
     pub fn memory(&self) -> usize {
-        let warm: usize = self.warm.iter().map(Vec::capacity).sum();
-        let lists = self.free.capacity() + self.resting.capacity() + self.free_warm.capacity();
+        let warm = self.warm.len() - self.empty_warm.len();
+        let lists = self.free.capacity()
+            + self.resting.capacity()
+            + self.free_warm.capacity()
+            + self.empty_warm.capacity();
         self.slots.capacity() * size_of::<Slot>()
+            + self.warm.capacity() * size_of::<Option<Box<Warm<T>>>>()
             + warm * size_of::<Warm<T>>()
             + lists * size_of::<u32>()
             + self.cold.memory()
@@ -549,7 +557,7 @@ mod tests {
         }
 
         fn cold_mark(&self) -> u8 {
-            self.text.len() as u8
+            (self.text.len() & 0xff) as u8
         }
 
         fn fold(&self, out: &mut Writer<'_>) {
@@ -593,7 +601,7 @@ mod tests {
         assert!(!pool.tidy(64, 16), "nothing was touched");
         for (number, &key) in keys.iter().enumerate() {
             let text = format!("sip:user{number:07}@home.example").into_bytes();
-            assert_eq!(pool.mark(key), Some(text.len() as u8));
+            assert_eq!(pool.mark(key), Some((text.len() & 0xff) as u8));
             assert_eq!(pool.peek(key).unwrap().text, text);
             let thing = pool.lookup_mut(key).unwrap();
             let made = (&thing.text, thing.number);

@@ -134,7 +134,10 @@ impl Squeezer {
             texts,
             ..
         } = self;
-        #[expect(clippy::cast_possible_truncation, reason = "an epoch, compared only with itself")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "an epoch, compared only with itself"
+        )]
         let epoch = *texts as u32;
         let window = &window[..];
         let mut at = DICTIONARY_BYTES_MAX;
@@ -310,7 +313,10 @@ mod tests {
                     0 => text.extend_from_slice(b"Route: <sip:127.0.0.1:5060;lr>\r\n"),
                     1 => text.extend_from_slice(format!("{:016x}", random(&mut state)).as_bytes()),
                     2 => text.extend_from_slice(&random(&mut state).to_le_bytes()),
-                    3 => text.extend(core::iter::repeat_n(b'a', random(&mut state) as usize % 300)),
+                    3 => text.extend(core::iter::repeat_n(
+                        b'a',
+                        (random(&mut state) & 0xff) as usize,
+                    )),
                     _ => text.extend_from_slice(format!("sip:user{number}@home").as_bytes()),
                 }
             }

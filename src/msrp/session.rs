@@ -688,4 +688,8 @@ impl crate::base::fold::Fold for Session {
     }
 }
 
-crate::fold_fields!(SessionOptions { transaction_timeout, report_wait, accept_hop_ack });
+crate::fold_fields!(SessionOptions {
+    transaction_timeout,
+    report_wait,
+    accept_hop_ack
+});

@@ -24,9 +24,9 @@ use crate::push::hops::{COMMON_SET, SETS_MAX};
 use crate::push::notices::Notices;
 use crate::push::notifier::NotifierDialog;
 use crate::push::options::Grouping;
+use crate::push::post::Post;
 use crate::push::reason::MessageReason;
 use crate::push::signalling;
-use crate::push::post::Post;
 use crate::push::{Ctx, Env, INFLIGHT_MAX, Outcome, Push, PushState, guard_after};
 use crate::reginfo::document::Document;
 use crate::registry::features::KnownLists;
@@ -203,7 +203,12 @@ impl Fold for UserState {
 }
 
 crate::fold_fields!(SubscribeState {
-    dialog, in_dialog, trunk, requests, registered_meanwhile, cseq,
+    dialog,
+    in_dialog,
+    trunk,
+    requests,
+    registered_meanwhile,
+    cseq,
 });
 
 /// Users who need a decision, and what deciding needs.

@@ -146,7 +146,10 @@ impl Idle for Push {
         self.device = device.0;
         let is_there = |from: &mut Reader<'_>| from.number() != 0;
         self.armed = is_there(from).then(|| {
-            let mut armed = (crate::wheel::TimerId::NONE, crate::base::time::Timestamp::ZERO);
+            let mut armed = (
+                crate::wheel::TimerId::NONE,
+                crate::base::time::Timestamp::ZERO,
+            );
             armed.0.unfold(from);
             armed.1.unfold(from);
             armed

@@ -138,7 +138,15 @@ impl NotifierDialog {
     }
 }
 
-crate::fold_fields!(NotifierDialog { text, routes, to, contact, target, call_id, cseq });
+crate::fold_fields!(NotifierDialog {
+    text,
+    routes,
+    to,
+    contact,
+    target,
+    call_id,
+    cseq
+});
 
 #[cfg(test)]
 mod tests {

@@ -839,4 +839,11 @@ crate::fold_fields!(Subscription {
     state, sequence, failures, faults, interval_retries, firm, refreshing, refresh_again, asked_s,
     granted_s, remote_cseq, remote_tag, started_at, timer_n, refresh_at, expires_at, wake_at,
 } but { transaction });
-crate::fold_variants!(SubscriptionState { Active, Dormant, Ending, Idle, Pending, Waiting });
+crate::fold_variants!(SubscriptionState {
+    Active,
+    Dormant,
+    Ending,
+    Idle,
+    Pending,
+    Waiting
+});

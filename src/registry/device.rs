@@ -322,9 +322,31 @@ pub(crate) fn deadline(now: Timestamp, seconds: u32) -> Timestamp {
 impl Fold for Device {
     fn fold(&self, out: &mut Writer<'_>) {
         let Self {
-            key, active, expires_at, registered_at, q, features, rule, binding, history, pushing, roaming,
-            no_require, losses, last, agents, dialect, no_match, was_active, dirty, announced, bound,
-            rule_of_sip, change, instance, note,
+            key,
+            active,
+            expires_at,
+            registered_at,
+            q,
+            features,
+            rule,
+            binding,
+            history,
+            pushing,
+            roaming,
+            no_require,
+            losses,
+            last,
+            agents,
+            dialect,
+            no_match,
+            was_active,
+            dirty,
+            announced,
+            bound,
+            rule_of_sip,
+            change,
+            instance,
+            note,
         } = self;
         debug_assert!(losses.is_none(), "such a device is not folded");
         Digest(*key).fold(out);

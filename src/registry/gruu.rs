@@ -306,7 +306,12 @@ fn is_host_port(host_port: &[u8]) -> bool {
 }
 
 crate::fold_variants!(GruuRule {
-    None, PubGruu, Composed, ContactByInstance, Contact, AorByInstance,
+    None,
+    PubGruu,
+    Composed,
+    ContactByInstance,
+    Contact,
+    AorByInstance,
 });
 
 #[cfg(test)]

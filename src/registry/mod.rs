@@ -267,10 +267,16 @@ impl<X: Extra> Registry<X> {
         (self.entries.warm_len(), self.entries.warm_places())
     }
 
-    /// The octets in which the user in `slot` is written, while it is.
+    /// See [`Pool::cold`].
     #[must_use]
-    pub fn cold_bytes(&self, slot: u32) -> Option<usize> {
-        self.entries.cold_bytes(slot)
+    pub const fn cold(&self) -> (usize, usize) {
+        self.entries.cold()
+    }
+
+    /// The entry in `slot` if it is warm.
+    #[must_use]
+    pub fn warm_of(&self, slot: u32) -> Option<&Entry<X>> {
+        self.entries.warm_of(slot)
     }
 
     /// The entry of `key`, mutable.

@@ -401,7 +401,11 @@ fn spread(wait: Duration, jitter: &mut Jitter) -> Duration {
 #[cfg(test)]
 mod tests;
 
-crate::fold_fields!(Change { registered, restarted, reappeared });
+crate::fold_fields!(Change {
+    registered,
+    restarted,
+    reappeared
+});
 
 impl Fold for BindingId {
     fn fold(&self, out: &mut Writer<'_>) {

@@ -646,4 +646,7 @@ impl Debounce {
 #[cfg(test)]
 mod tests;
 
-crate::fold_fields!(Debounce { window_ends, pending });
+crate::fold_fields!(Debounce {
+    window_ends,
+    pending
+});

@@ -371,7 +371,11 @@ impl Default for RuleBook {
     }
 }
 
-crate::fold_fields!(Ruling { edition, policy, preference });
+crate::fold_fields!(Ruling {
+    edition,
+    policy,
+    preference
+});
 
 #[cfg(test)]
 mod tests {

@@ -27,7 +27,6 @@ use crate::base::entropy::{Csprng, Jitter};
 use crate::base::map::MapKeys;
 use crate::base::outbox::Outbox;
 use crate::base::pool::Pool;
-use crate::push::folded::Sealer;
 use crate::base::slab::Key;
 use crate::base::surface::{
     Core, Input, LinkCommand, LinkEvent, LinkId, LinkKind, MeshFrame, NameQuery, StoreBatch,
@@ -38,6 +37,7 @@ use crate::base::token::{Claim, Domain, TokenParts};
 use crate::base::wall::{Reading, WallClock};
 use crate::metrics::probe::Probe;
 use crate::push::campaign::{Campaigns, UserState};
+use crate::push::folded::Sealer;
 use crate::push::hops::{self, Hops, ProbeKit};
 use crate::push::inspect::{self, UserReport};
 use crate::push::post::Post;

@@ -287,6 +287,11 @@ impl Held {
     }
 }
 
+/// Slots of one answer about memory: of most of them nothing is looked at but that they are cold.
+const SLOTS_PER_SURVEY: u32 = 65_536;
+/// Octets of a slot and of a timer in the wheel.
+const SLOT: usize = 8;
+const TIMER: usize = 24;
 /// Parts of a walk through the memory, in order.
 const WALKS: u64 = 3;
 
@@ -499,7 +504,7 @@ impl Shard {
             1 => self.registry.slots(),
             _ => self.out.slots(),
         };
-        let (range, next) = page(slot, slots, SLOTS_PER_QUESTION);
+        let (range, next) = page(slot, slots, SLOTS_PER_SURVEY);
         match part {
             0 => self.measure_pushes(range, &mut memory),
             1 => self.measure_users(range, &mut memory),
@@ -516,15 +521,7 @@ impl Shard {
     }
 
     fn measure_pushes(&self, slots: Range<u32>, memory: &mut Memory) {
-        const SLOT: usize = 8;
-        const TIMER: usize = 24;
         for slot in slots {
-            if let Some(cold) = self.pushes.cold_bytes(slot) {
-                memory.cold_sessions.add(1, cold);
-                memory.sessions += 1;
-                memory.session_bytes += (cold + SLOT + TIMER) as u64;
-                continue;
-            }
             let Some(push) = self.pushes.warm_of(slot) else {
                 continue;
             };
@@ -539,9 +536,7 @@ impl Shard {
 
     fn measure_users(&self, slots: Range<u32>, memory: &mut Memory) {
         for slot in slots {
-            if let Some(cold) = self.registry.cold_bytes(slot) {
-                memory.cold_users.add(1, cold);
-            } else if let Some(entry) = self.registry.at(slot) {
+            if let Some(entry) = self.registry.warm_of(slot) {
                 let (own, devices) = entry.user.memory();
                 memory.users.add(0, own);
                 memory.devices.add(entry.user.devices.len(), devices);
@@ -558,6 +553,12 @@ impl Shard {
         memory
             .push_slots
             .add(self.pushes.len(), self.pushes.memory());
+        let (sessions, octets) = self.pushes.cold();
+        memory.cold_sessions.add(sessions, octets);
+        memory.sessions += sessions as u64;
+        memory.session_bytes += (octets + sessions * (SLOT + TIMER)) as u64;
+        let (cold_users, octets) = self.registry.cold();
+        memory.cold_users.add(cold_users, octets);
         memory.users.add(self.registry.len(), users);
         memory.identities.add(0, identities);
         memory.queues.add(self.post.pending(), queues);

@@ -521,7 +521,20 @@ fn offset(position: usize) -> u32 {
 }
 
 crate::fold_fields!(Dialog {
-    text, to_end, tag_start, tag_end, strict_end, routes_end, target_start, target_end, local_cseq,
-    remote_cseq, state,
+    text,
+    to_end,
+    tag_start,
+    tag_end,
+    strict_end,
+    routes_end,
+    target_start,
+    target_end,
+    local_cseq,
+    remote_cseq,
+    state,
 });
-crate::fold_variants!(State { Absent, Confirmed, Ended });
+crate::fold_variants!(State {
+    Absent,
+    Confirmed,
+    Ended
+});

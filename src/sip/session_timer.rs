@@ -607,8 +607,23 @@ fn half(interval: Duration, dice: &mut Jitter) -> Duration {
 }
 
 crate::fold_fields!(SessionTimer {
-    refresh_at, bye_at, interval_s, min_se_s, phase, tries, glares, peer_updates, update_refused,
+    refresh_at,
+    bye_at,
+    interval_s,
+    min_se_s,
+    phase,
+    tries,
+    glares,
+    peer_updates,
+    update_refused,
 });
 crate::fold_variants!(Phase {
-    Off, Waiting, InFlight, Exhausted, Guarding, Kept, KeptFlight, Ended,
+    Off,
+    Waiting,
+    InFlight,
+    Exhausted,
+    Guarding,
+    Kept,
+    KeptFlight,
+    Ended,
 });

@@ -4,7 +4,7 @@
 //! digit in it (tokens, numbers), and the words. The engine's identifiers are opaque here: whatever does
 //! not repeat is a word, and patterns of which there are too many are not kept, but the text whole.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 /// Shortest word that is cut out.
 const WORD_MIN: usize = 7;
@@ -30,7 +30,7 @@ impl Compact {
 #[derive(Debug, Default)]
 pub(super) struct Patterns {
     known: Vec<Box<[u8]>>,
-    by_text: HashMap<Box<[u8]>, u8>,
+    by_text: BTreeMap<Box<[u8]>, u8>,
     pattern: Vec<u8>,
     words: Vec<u8>,
 }
@@ -44,7 +44,10 @@ impl Patterns {
         let mut rest = text;
         let mut fits = !text.contains(&HOLE);
         while !rest.is_empty() {
-            let len = rest.iter().take_while(|byte| byte.is_ascii_alphanumeric()).count();
+            let len = rest
+                .iter()
+                .take_while(|byte| byte.is_ascii_alphanumeric())
+                .count();
             let (word, behind) = rest.split_at(len);
             if len >= WORD_MIN && word.iter().any(u8::is_ascii_digit) && len < 256 {
                 self.pattern.push(HOLE);

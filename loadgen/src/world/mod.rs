@@ -187,7 +187,7 @@ pub struct World {
     engine_links: Vec<LinkId>,
     notify_links: Vec<(SocketAddr, LinkId)>,
     /// Paths of the engine that phones are to connect to, by device.
-    active_paths: std::collections::HashMap<usize, Box<[u8]>>,
+    active_paths: std::collections::BTreeMap<usize, Box<[u8]>>,
     /// What the texts of subscriptions and dialogs have in common.
     patterns: Patterns,
     partials: Vec<Vec<u8>>,
@@ -230,7 +230,7 @@ impl World {
             hasher: Hasher::default(),
             violations: Violations::default(),
             ledger: Ledger::with_capacity(setup.users as usize * setup.messages as usize),
-            active_paths: std::collections::HashMap::new(),
+            active_paths: std::collections::BTreeMap::new(),
             patterns: Patterns::default(),
             users,
             devices,

@@ -164,7 +164,11 @@ impl World {
         let serial = self.devices[index].dialog.serial;
         let side = self.sides.by_device.get(&(index as u32));
         let next = side.map_or(0, |side| side.cseq + 1);
-        let digits = [(index as u64, 10), (u64::from(serial), 8), (u64::from(next), 8)];
+        let digits = [
+            (index as u64, 10),
+            (u64::from(serial), 8),
+            (u64::from(next), 8),
+        ];
         let Some(link) = self.put_in_dialog(index, b"UPDATE", (b'u', digits)) else {
             return;
         };
@@ -182,7 +186,10 @@ impl World {
             && self.sides.byes_open < self.setup.users_in_flight
         {
             let index = self.sides.hung_up_to;
-            let full = self.engine_links.iter().chain(self.notify_links.iter().map(|(_, link)| link));
+            let full = self
+                .engine_links
+                .iter()
+                .chain(self.notify_links.iter().map(|(_, link)| link));
             let mut lens = full.map(|&link| self.outbox.peek(link).buffer.len());
             if lens.any(|len| len > super::LINK_BYTES_MAX) {
                 return;
