@@ -557,7 +557,7 @@ mod tests {
         }
 
         fn cold_mark(&self) -> u8 {
-            (self.text.len() & 0xff) as u8
+            self.text.len().to_le_bytes()[0]
         }
 
         fn fold(&self, out: &mut Writer<'_>) {
@@ -601,7 +601,7 @@ mod tests {
         assert!(!pool.tidy(64, 16), "nothing was touched");
         for (number, &key) in keys.iter().enumerate() {
             let text = format!("sip:user{number:07}@home.example").into_bytes();
-            assert_eq!(pool.mark(key), Some((text.len() & 0xff) as u8));
+            assert_eq!(pool.mark(key), Some(text.len().to_le_bytes()[0]));
             assert_eq!(pool.peek(key).unwrap().text, text);
             let thing = pool.lookup_mut(key).unwrap();
             let made = (&thing.text, thing.number);
