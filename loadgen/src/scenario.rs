@@ -364,6 +364,9 @@ pub struct Options {
     /// After signalling, let the phones accept and fetch every message the engine kept [default: false]
     #[arg(long, value_name = "BOOL")]
     pub sweep: Option<bool>,
+    /// In kind hold, phones hang up all sessions at the end; the step is in the report
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    pub hang_up: Option<bool>,
     /// Goal such as p99_trigger_to_invite_ms=5 or min_pushes_per_s=1000; may repeat
     #[arg(long, value_name = "NAME=VALUE")]
     pub objective: Option<Vec<String>>,
@@ -418,7 +421,7 @@ impl Options {
             users_in_flight, arrivals, rate_to, steps, sine_period_s, sine_depth, storm_within_s,
             storm_shape, replay, late, late_bound_ms, pressure_bound, deposit_rate, deposits_in_flight, warmup_s, duration_s,
             drain_s, reach_s, phone, mix, receivers, registrar, next_hops, dead_hops, hops, ring_ms, late_ms, slow_ms, loss, duplicate, delay, delay_ms, trying, ringing, session_timer, session_expires_s, refreshers, answer_cema, expect_cema,
-            sendonly_session_level, check, uniqueness_window, sweep, objective, goodput_maximum, lag_bound_ms,
+            sendonly_session_level, check, uniqueness_window, sweep, hang_up, objective, goodput_maximum, lag_bound_ms,
             engine_pid, cpu, seed, run_id, json, report_dir, ndjson, quiet);
     }
 
@@ -584,6 +587,8 @@ pub struct Setup {
     pub check: Check,
     pub uniqueness_window: usize,
     pub sweep: bool,
+    /// Phones hang up the sessions of a hold.
+    pub hang_up: bool,
     pub objectives: Vec<Objective>,
     pub goodput_maximum: Option<f64>,
     pub lag_bound_ms: f64,
@@ -688,6 +693,7 @@ impl Setup {
             check: parse_check(options.check.as_deref().unwrap_or("full"))?,
             uniqueness_window: options.uniqueness_window.unwrap_or(200_000),
             sweep: options.sweep.unwrap_or(false),
+            hang_up: options.hang_up.unwrap_or(false),
             objectives: parse_objectives(options.objective.unwrap_or_default())?,
             goodput_maximum: options.goodput_maximum,
             lag_bound_ms: options.lag_bound_ms.unwrap_or(5.0),

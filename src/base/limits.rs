@@ -40,6 +40,9 @@ pub const DEVICES_PER_USER_MAX: usize = 8;
 pub const MSRP_WINDOW: usize = 8;
 /// Most shards of one process: the shard number of an identifier has eight bits.
 pub const SHARDS_MAX: usize = 256;
+/// Sessions, users and queues of a shard that are never folded, each: a small population does not pay for
+/// being one that might grow.
+pub const WARM_KEPT: usize = 1024;
 
 const _: () = assert!(
     SIP_HEADER_SECTION_BYTES_MAX <= SIP_MESSAGE_BYTES_MAX,

@@ -505,6 +505,12 @@ fn take_train(link: &mut Link, buffer: &mut TxBuf) -> bool {
     false
 }
 
+crate::fold_fields!(Destination {
+    shard,
+    link,
+    address
+});
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -235,3 +235,11 @@ fn range_of(frame: &Frame<'_>) -> ByteRange {
 
 #[cfg(test)]
 mod tests;
+
+impl Reassembly {
+    /// No message is in work.
+    #[must_use]
+    pub const fn is_idle(&self) -> bool {
+        !self.active
+    }
+}

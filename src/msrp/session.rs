@@ -21,6 +21,7 @@
 
 use core::time::Duration;
 
+use crate::base::fold::{Reader, Writer};
 use crate::base::limits::{MSRP_CHUNK_BYTES_MAX, MSRP_WINDOW};
 use crate::base::time::Timestamp;
 use crate::base::token::SEQUENCE_MODULUS;
@@ -458,6 +459,12 @@ impl Session {
         self.live == 0 && self.pending == 0
     }
 
+    /// No message and no transaction is open: what is written of it is all there is.
+    #[must_use]
+    pub const fn is_foldable(&self) -> bool {
+        self.is_idle() && self.current.is_none() && !self.failed
+    }
+
     /// The session failed; nothing more comes out of it.
     #[must_use]
     pub const fn is_failed(&self) -> bool {
@@ -662,3 +669,27 @@ fn bits(mask: u32) -> impl Iterator<Item = u8> {
 
 #[cfg(test)]
 mod tests;
+
+impl crate::base::fold::Fold for Session {
+    fn fold(&self, out: &mut Writer<'_>) {
+        debug_assert!(self.is_foldable(), "open messages are not written");
+        self.options.fold(out);
+        self.epoch.fold(out);
+        self.sequence.fold(out);
+        self.bad_requests.fold(out);
+    }
+
+    fn unfold(&mut self, from: &mut Reader<'_>) {
+        *self = Self::default();
+        self.options.unfold(from);
+        self.epoch.unfold(from);
+        self.sequence.unfold(from);
+        self.bad_requests.unfold(from);
+    }
+}
+
+crate::fold_fields!(SessionOptions {
+    transaction_timeout,
+    report_wait,
+    accept_hop_ack
+});

@@ -10,9 +10,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::base::entropy::Jitter;
+use crate::base::fold::{Fold, Reader, Writer};
 use crate::base::limits;
 use crate::base::outbox::Destination;
-use crate::base::slab::{Key, Slab};
+use crate::base::pool::Pool;
+use crate::base::slab::Key;
 use crate::base::surface::LinkKind;
 use crate::base::time::Timestamp;
 use crate::imdn::{self, Ending, Requested};
@@ -23,9 +25,10 @@ use crate::push::lines::{Asking, BEGUN_MAX, Lines, SPAN};
 use crate::push::notices::Notices;
 use crate::push::notifier::NotifierDialog;
 use crate::push::options::Grouping;
+use crate::push::post::Post;
 use crate::push::reason::MessageReason;
 use crate::push::signalling;
-use crate::push::{Ctx, INFLIGHT_MAX, Outcome, Push, PushState, guard_after};
+use crate::push::{Ctx, Env, INFLIGHT_MAX, Outcome, Push, PushState, guard_after};
 use crate::reginfo::document::Document;
 use crate::registry::features::KnownLists;
 use crate::registry::{self, Class, Facts, OutcomeOptions, RegistryOptions, User, classify};
@@ -158,6 +161,77 @@ pub struct SubscribeState {
     /// CSeq of the SUBSCRIBE outstanding.
     pub cseq: u32,
 }
+
+impl registry::Extra for UserState {
+    fn is_idle(&self) -> bool {
+        !self.queued && !self.throttled
+    }
+}
+
+impl Fold for UserState {
+    fn fold(&self, out: &mut Writer<'_>) {
+        let Self {
+            armed,
+            queued: _,
+            throttled: _,
+            decide_at,
+            decided_at,
+            triggered_at,
+            retry_at,
+            pushes,
+            subscribe_at,
+            dirty,
+            doubt_at,
+            subscribe,
+            set,
+        } = self;
+        armed.is_some().fold(out);
+        if let Some((id, at)) = armed {
+            id.fold(out);
+            at.fold(out);
+        }
+        decide_at.fold(out);
+        decided_at.fold(out);
+        triggered_at.fold(out);
+        retry_at.fold(out);
+        pushes.fold(out);
+        subscribe_at.fold(out);
+        dirty.fold(out);
+        doubt_at.fold(out);
+        subscribe.fold(out);
+        set.fold(out);
+    }
+
+    fn unfold(&mut self, from: &mut Reader<'_>) {
+        self.queued = false;
+        self.throttled = false;
+        self.armed = (from.number() != 0).then(|| {
+            let mut armed = (TimerId::NONE, Timestamp::ZERO);
+            armed.0.unfold(from);
+            armed.1.unfold(from);
+            armed
+        });
+        self.decide_at.unfold(from);
+        self.decided_at.unfold(from);
+        self.triggered_at.unfold(from);
+        self.retry_at.unfold(from);
+        self.pushes.unfold(from);
+        self.subscribe_at.unfold(from);
+        self.dirty.unfold(from);
+        self.doubt_at.unfold(from);
+        self.subscribe.unfold(from);
+        self.set.unfold(from);
+    }
+}
+
+crate::fold_fields!(SubscribeState {
+    dialog,
+    in_dialog,
+    trunk,
+    requests,
+    registered_meanwhile,
+    cseq,
+});
 
 /// Users who need a decision, and what deciding needs.
 #[derive(Debug)]
@@ -395,7 +469,7 @@ impl Campaigns {
         &mut self,
         parts: &mut Parts<'_, '_>,
         key: Key,
-        pushes: &mut Slab<Push>,
+        pushes: &mut Pool<Push>,
         started: &mut Vec<Key>,
     ) {
         let now = parts.ctx.now;
@@ -915,6 +989,22 @@ const HELD_SPREAD: Duration = Duration::from_millis(500);
 
 /// Longest wait for a record that is read back.
 const LOAD_MAX: Duration = Duration::from_secs(10);
+
+/// A session that lingers and has nothing to send: [`pump`] would change nothing, and need not look at
+/// its user, who may be at rest.
+#[must_use]
+pub fn is_settled(push: &Push, post: &Post, env: &Env) -> bool {
+    !push.guard.is_never()
+        && push.is_at_rest()
+        && !env.options.linger.is_zero()
+        && push.messages_sent > 0
+        && push.messages_sent < env.options.max_messages
+        && env.dialect(push).grouping != Grouping::Message
+        && push
+            .user
+            .and_then(|user| post.mailbox_ref(user.slot))
+            .is_none_or(Mailbox::is_empty)
+}
 
 /// Moves a bound session forward: starts what is pending, sends what fits, lingers or ends when
 /// nothing is left.

@@ -328,6 +328,10 @@ pub fn flow(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<Missing> {
             if let Some(state) = ctx.out.lookup_mut(link) {
                 state.stalled = true;
             }
+            if !push.held_back {
+                push.held_back = true;
+                ctx.post.held_back.push((link, push.key()));
+            }
             break;
         }
         // One message is being sent at a time: the last one that was begun.

@@ -14,6 +14,7 @@
 pub mod campaign;
 pub mod delivery;
 pub mod dialect;
+pub mod folded;
 pub mod hops;
 pub mod inspect;
 pub mod large;
@@ -389,6 +390,8 @@ pub struct Push {
     pub takes: MediaLimit,
     /// The message being sent lies in parts.
     pub in_parts: bool,
+    /// Its connection is full; it is among those that go on when there is room.
+    pub held_back: bool,
     /// Send one message at a time: sessions of this device were lost lately (BAD-30).
     pub careful: bool,
     /// Index of the device's dialect.
@@ -426,7 +429,18 @@ pub struct Push {
 impl Push {
     /// Makes the slot ready for another push; buffers keep their capacity.
     pub fn reset(&mut self, env: &Env, key: Key, user: Key, device: u64) {
+        self.clear();
         self.state = PushState::Loading;
+        self.key = Some(key);
+        self.user = Some(user);
+        self.sip_seal = env.minter.seal(Domain::Push, env.shard, key);
+        self.device = device;
+        self.msrp_seal = env.minter.seal(Domain::Media, env.shard, key);
+    }
+
+    /// Forgets all but seals and key; buffers keep their capacity.
+    fn clear(&mut self) {
+        self.state = PushState::Free;
         self.other_request = OtherRequest::None;
         self.reported = false;
         self.bound_by_us = false;
@@ -438,13 +452,14 @@ impl Push {
         self.ack_branch = 0;
         self.other_branch = 0;
         self.other_cseq = 0;
-        self.key = Some(key);
-        self.user = Some(user);
+        self.key = None;
+        self.user = None;
         self.guard = Timestamp::NEVER;
         self.session_end = Timestamp::NEVER;
         self.invited = Timestamp::NEVER;
         self.triggered = Timestamp::NEVER;
-        self.sip_seal = env.minter.seal(Domain::Push, env.shard, key);
+        // The place may be that of one at rest, which took its timer along.
+        self.armed = None;
         self.invite = None;
         self.other = None;
         self.trunk = None;
@@ -454,11 +469,10 @@ impl Push {
         self.set = hops::COMMON_SET;
         self.detained = false;
         self.negotiation = None;
-        self.device = device;
+        self.device = 0;
         self.dialog.reset();
         self.initial = None;
         self.target.clear();
-        self.msrp_seal = env.minter.seal(Domain::Media, env.shard, key);
         self.bye_reason = "";
         self.tried_hops = 0;
         self.timer = SessionTimer::default();
@@ -469,6 +483,7 @@ impl Push {
         self.octets_sent = 0;
         self.takes = MediaLimit::NONE;
         self.in_parts = false;
+        self.held_back = false;
         self.careful = false;
         self.dialect = 0;
         self.conversation = None;

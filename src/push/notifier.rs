@@ -138,6 +138,16 @@ impl NotifierDialog {
     }
 }
 
+crate::fold_fields!(NotifierDialog {
+    text,
+    routes,
+    to,
+    contact,
+    target,
+    call_id,
+    cseq
+});
+
 #[cfg(test)]
 mod tests {
     use super::*;

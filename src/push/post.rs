@@ -8,8 +8,10 @@ use core::net::SocketAddr;
 use core::time::Duration;
 use std::collections::{BTreeSet, VecDeque};
 
+use crate::base::limits;
 use crate::base::map::{Map, MapKeys, new_map};
 use crate::base::outbox::Destination;
+use crate::base::pool::Pool;
 use crate::base::slab::Key;
 use crate::base::surface::{LinkId, Location, StoreBatch, StoreTicket};
 use crate::base::time::{Timestamp, UnixMillis};
@@ -31,6 +33,8 @@ const READS_MAX: u8 = 5;
 const UNREADABLE_KEPT_MAX: usize = 64;
 /// Most pushes that wait for records at a time.
 const LOADING_MAX: usize = 4096;
+/// Users have slots below this.
+const SLOTS_MAX: usize = 1 << 26;
 /// Sorts before every key.
 const FIRST_KEY: Key = Key {
     slot: 0,
@@ -63,6 +67,8 @@ pub struct PostOptions {
     pub clean: CleanOptions,
     /// Keep a message's charging identifier and addresses, and repeat them in its push (IMS-4, IMS-5).
     pub charging: bool,
+    /// Queues that never fold, if there are no more.
+    pub kept_warm: usize,
 }
 
 impl Default for PostOptions {
@@ -79,6 +85,7 @@ impl Default for PostOptions {
             large: LargeOptions::default(),
             clean: CleanOptions::default(),
             charging: false,
+            kept_warm: limits::WARM_KEPT,
         }
     }
 }
@@ -175,8 +182,8 @@ pub struct Scratch {
 /// A shard's messages.
 #[derive(Debug)]
 pub struct Post {
-    /// Queues, by user slot.
-    pub mailboxes: Vec<Mailbox>,
+    /// Queues, by user slot. Empty ones fold, so that a cold one holds no message.
+    pub mailboxes: Pool<Mailbox>,
     /// What each segment is needed for.
     pub segments: SegmentTable,
     /// Records in memory.
@@ -187,6 +194,8 @@ pub struct Post {
     pub intakes: Intakes,
     /// MSRP connections that several sessions use.
     pub shared_links: SharedLinks,
+    /// Sessions that wait for room on their connections.
+    pub held_back: Vec<(LinkId, Key)>,
     /// A dialog for answering 2xx that no push owns.
     pub scratch_dialog: Dialog,
     /// Bytes for one message.
@@ -223,12 +232,13 @@ impl Post {
     #[must_use]
     pub fn new(options: &PostOptions, keys: MapKeys, wall: UnixMillis) -> Self {
         Self {
-            mailboxes: Vec::new(),
+            mailboxes: Pool::new((), SLOTS_MAX, 0, options.kept_warm),
             segments: SegmentTable::default(),
             cache: Cache::new(options.cache_bytes_max, keys),
             parts: PartTable::new(keys),
             intakes: Intakes::new(&options.large),
             shared_links: SharedLinks::new(keys),
+            held_back: Vec::new(),
             scratch_dialog: Dialog::default(),
             scratch: Scratch::default(),
             options: options.clone(),
@@ -255,17 +265,13 @@ impl Post {
 
     /// The queue of the user in `slot`, made when first asked for.
     pub fn mailbox(&mut self, slot: u32) -> &mut Mailbox {
-        let slot = slot as usize;
-        if self.mailboxes.len() <= slot {
-            self.mailboxes.resize_with(slot + 1, Mailbox::default);
-        }
-        &mut self.mailboxes[slot]
+        self.mailboxes.place(slot)
     }
 
-    /// The queue of the user in `slot`, if it was ever used.
+    /// The queue of the user in `slot`; `None` when it was never used, or rests without a message.
     #[must_use]
     pub fn mailbox_ref(&self, slot: u32) -> Option<&Mailbox> {
-        self.mailboxes.get(slot as usize)
+        self.mailboxes.warm_of(slot)
     }
 
     /// A number for a new message: larger than every earlier one of its kind; those of notices are

@@ -153,6 +153,14 @@ fn offset(len: usize) -> u32 {
     u32::try_from(len).expect("texts of an INVITE are bounded far below 4 GiB")
 }
 
+crate::fold_fields!(Target {
+    text,
+    ends,
+    rare,
+    icid_end,
+    lines_end
+});
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -826,3 +826,24 @@ fn hash(bytes: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests;
+
+impl Subscription {
+    /// No request of ours waits for its answer.
+    #[must_use]
+    pub const fn is_quiet(&self) -> bool {
+        self.transaction.is_none()
+    }
+}
+
+crate::fold_fields!(Subscription {
+    state, sequence, failures, faults, interval_retries, firm, refreshing, refresh_again, asked_s,
+    granted_s, remote_cseq, remote_tag, started_at, timer_n, refresh_at, expires_at, wake_at,
+} but { transaction });
+crate::fold_variants!(SubscriptionState {
+    Active,
+    Dormant,
+    Ending,
+    Idle,
+    Pending,
+    Waiting
+});

@@ -5,6 +5,7 @@
 //! should be in few places. A row of a document that says what is stored is compared, not judged
 //! again.
 
+use crate::base::fold::{Digest, Fold, Reader, Writer, fold_list, unfold_list};
 use crate::base::limits::{REGINFO_CONTACTS_MAX, URI_BYTES_MAX};
 use crate::base::time::Timestamp;
 use crate::reginfo::document::REGISTRATIONS_MAX;
@@ -59,7 +60,7 @@ impl Short {
 }
 
 /// A registration with at least one binding.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Identity {
     /// Digest of the registration's id.
     id: u64,
@@ -73,7 +74,7 @@ struct Identity {
 }
 
 /// One active contact row.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Binding {
     row: u64,
     pub(crate) id: BindingId,
@@ -593,3 +594,111 @@ const _: () = assert!(
     FULL.identities <= u64::BITS as usize,
     "one bit for each identity"
 );
+
+crate::fold_fields!(Short { start, len });
+
+impl Fold for Identity {
+    fn fold(&self, out: &mut Writer<'_>) {
+        let Self {
+            id,
+            aor,
+            sip,
+            plain,
+            learned,
+        } = self;
+        Digest(*id).fold(out);
+        aor.fold(out);
+        sip.fold(out);
+        plain.fold(out);
+        learned.fold(out);
+    }
+
+    fn unfold(&mut self, from: &mut Reader<'_>) {
+        let mut id = Digest::default();
+        id.unfold(from);
+        self.id = id.0;
+        self.aor.unfold(from);
+        self.sip.unfold(from);
+        self.plain.unfold(from);
+        self.learned.unfold(from);
+    }
+}
+
+impl Fold for Binding {
+    fn fold(&self, out: &mut Writer<'_>) {
+        let Self {
+            row,
+            id,
+            expires_at,
+            registered_at,
+            uri,
+            target,
+            features,
+            q,
+            rule,
+            device,
+            identity,
+            sip,
+            stale,
+        } = self;
+        Digest(*row).fold(out);
+        id.fold(out);
+        expires_at.fold(out);
+        registered_at.fold(out);
+        uri.fold(out);
+        target.fold(out);
+        features.fold(out);
+        q.fold(out);
+        rule.fold(out);
+        device.fold(out);
+        identity.fold(out);
+        sip.fold(out);
+        stale.fold(out);
+    }
+
+    fn unfold(&mut self, from: &mut Reader<'_>) {
+        let mut row = Digest::default();
+        row.unfold(from);
+        self.row = row.0;
+        self.id.unfold(from);
+        self.expires_at.unfold(from);
+        self.registered_at.unfold(from);
+        self.uri.unfold(from);
+        self.target.unfold(from);
+        self.features.unfold(from);
+        self.q.unfold(from);
+        self.rule.unfold(from);
+        self.device.unfold(from);
+        self.identity.unfold(from);
+        self.sip.unfold(from);
+        self.stale.unfold(from);
+    }
+}
+
+impl Fold for Bindings {
+    fn fold(&self, out: &mut Writer<'_>) {
+        let Self {
+            rows,
+            identities,
+            text,
+            waste,
+            dropped,
+            full,
+        } = self;
+        fold_list(rows, out);
+        fold_list(identities, out);
+        text.fold(out);
+        waste.fold(out);
+        dropped.fold(out);
+        full.fold(out);
+    }
+
+    fn unfold(&mut self, from: &mut Reader<'_>) {
+        unfold_list(&mut self.rows, from, Binding::default);
+        unfold_list(&mut self.identities, from, Identity::default);
+        self.text.unfold(from);
+        self.waste.unfold(from);
+        self.dropped.unfold(from);
+        self.full.unfold(from);
+    }
+}

@@ -8,6 +8,7 @@
 use core::time::Duration;
 
 use crate::base::entropy::Jitter;
+use crate::base::fold::{Digest, Fold, Reader, Writer};
 use crate::base::slab::Key;
 use crate::base::time::Timestamp;
 use crate::registry::bindings::{Binding, Short};
@@ -316,4 +317,138 @@ pub(crate) struct Finished {
 pub(crate) fn deadline(now: Timestamp, seconds: u32) -> Timestamp {
     const TEN_YEARS_S: u64 = 10 * 365 * 24 * 3600;
     now + Duration::from_secs(u64::from(seconds).min(TEN_YEARS_S))
+}
+
+impl Fold for Device {
+    fn fold(&self, out: &mut Writer<'_>) {
+        let Self {
+            key,
+            active,
+            expires_at,
+            registered_at,
+            q,
+            features,
+            rule,
+            binding,
+            history,
+            pushing,
+            roaming,
+            no_require,
+            losses,
+            last,
+            agents,
+            dialect,
+            no_match,
+            was_active,
+            dirty,
+            announced,
+            bound,
+            rule_of_sip,
+            change,
+            instance,
+            note,
+        } = self;
+        debug_assert!(losses.is_none(), "such a device is not folded");
+        Digest(*key).fold(out);
+        active.fold(out);
+        expires_at.fold(out);
+        registered_at.fold(out);
+        q.fold(out);
+        features.fold(out);
+        rule.fold(out);
+        binding.fold(out);
+        history.fold(out);
+        pushing.fold(out);
+        roaming.fold(out);
+        no_require.fold(out);
+        last.status.fold(out);
+        last.at.fold(out);
+        place_of(last.code).unwrap_or_default().fold(out);
+        agents.fold(out);
+        dialect.fold(out);
+        no_match.fold(out);
+        was_active.fold(out);
+        dirty.fold(out);
+        announced.fold(out);
+        bound.fold(out);
+        rule_of_sip.fold(out);
+        change.fold(out);
+        instance.fold(out);
+        note.fold(out);
+    }
+
+    fn unfold(&mut self, from: &mut Reader<'_>) {
+        let mut key = Digest::default();
+        key.unfold(from);
+        self.key = key.0;
+        self.active.unfold(from);
+        self.expires_at.unfold(from);
+        self.registered_at.unfold(from);
+        self.q.unfold(from);
+        self.features.unfold(from);
+        self.rule.unfold(from);
+        self.binding.unfold(from);
+        self.history.unfold(from);
+        self.pushing.unfold(from);
+        self.roaming.unfold(from);
+        self.no_require.unfold(from);
+        self.losses = None;
+        self.last.status.unfold(from);
+        self.last.at.unfold(from);
+        let mut place = 0_u8;
+        place.unfold(from);
+        self.last.code = CODES[usize::from(place)];
+        self.agents.unfold(from);
+        self.dialect.unfold(from);
+        self.no_match.unfold(from);
+        self.was_active.unfold(from);
+        self.dirty.unfold(from);
+        self.announced.unfold(from);
+        self.bound.unfold(from);
+        self.rule_of_sip.unfold(from);
+        self.change.unfold(from);
+        self.instance.unfold(from);
+        self.note.unfold(from);
+    }
+}
+
+impl Device {
+    /// What is written of it is all there is.
+    pub(crate) fn is_foldable(&self) -> bool {
+        self.losses.is_none() && place_of(self.last.code).is_some()
+    }
+}
+
+/// The reason codes that a device's last attempt may have, the empty one first.
+const CODES: [&str; 25] = [
+    "",
+    "DELIVERED",
+    "R-422",
+    "R-REDIRECT",
+    "R-SIP",
+    "R-NO-ANSWER",
+    "S-THROTTLED",
+    "R-NO-CONTACT",
+    "R-SDP-ADDR",
+    "R-SDP-DIR",
+    "R-SDP-NONE",
+    "R-SDP-PATH",
+    "R-SDP-PORT0",
+    "R-SDP-PROTO",
+    "R-SDP-SETUP",
+    "R-SDP-TYPE",
+    "R-MSRP-CONNECT",
+    "R-MSRP-BIND",
+    "R-MSRP-TIMEOUT",
+    "R-MSRP-LOST",
+    "R-MSRP-506",
+    "R-MSRP-481",
+    "R-PEER-BYE",
+    "R-REFRESH",
+    "S-CAP",
+];
+
+fn place_of(code: &str) -> Option<u8> {
+    let place = CODES.iter().position(|&known| known == code)?;
+    u8::try_from(place).ok()
 }

@@ -231,6 +231,13 @@ const fn hex(digit: u8) -> Option<u8> {
     }
 }
 
+crate::fold_fields!(Features {
+    icsi,
+    refuses_invite,
+    speaks,
+    marks
+});
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -305,6 +305,15 @@ fn is_host_port(host_port: &[u8]) -> bool {
     !host.is_empty() && port_is_good
 }
 
+crate::fold_variants!(GruuRule {
+    None,
+    PubGruu,
+    Composed,
+    ContactByInstance,
+    Contact,
+    AorByInstance,
+});
+
 #[cfg(test)]
 mod tests {
     use super::*;

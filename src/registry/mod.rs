@@ -14,8 +14,10 @@ pub mod user;
 
 use core::hash::{BuildHasher, Hasher};
 
+use crate::base::fold::{Fold, Reader, Writer};
 use crate::base::map::{Map, MapKeys, new_map};
-use crate::base::slab::{Key, Slab};
+use crate::base::pool::{Idle, Peek, Pool};
+use crate::base::slab::Key;
 use crate::sip::uri;
 
 pub use device::{Device, Followup, Outcome, Target};
@@ -37,6 +39,32 @@ pub struct Entry<X> {
     pub extra: X,
 }
 
+/// What an owner keeps with each user.
+pub trait Extra: Default + core::fmt::Debug + Fold {
+    /// Nothing is under way that is not written.
+    fn is_idle(&self) -> bool {
+        true
+    }
+}
+
+impl<X: Extra> Idle for Entry<X> {
+    type Keeper = ();
+
+    fn is_idle(&self) -> bool {
+        self.extra.is_idle() && self.user.is_foldable()
+    }
+
+    fn fold(&self, out: &mut Writer<'_>) {
+        self.user.fold(out);
+        self.extra.fold(out);
+    }
+
+    fn unfold(&mut self, (): &(), _: Key, from: &mut Reader<'_>) {
+        self.user.unfold(from);
+        self.extra.unfold(from);
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Found {
     key: Key,
@@ -48,8 +76,8 @@ struct Found {
 /// Identities are kept as two independent keyed 64-bit hashes, not as text: a lookup that meets both
 /// by accident has odds of 2^-128 per pair, and the keys are secret.
 #[derive(Debug)]
-pub struct Registry<X = ()> {
-    entries: Slab<Entry<X>>,
+pub struct Registry<X: Extra> {
+    entries: Pool<Entry<X>>,
     by_identity: Map<u64, Found>,
     keys: [ahash::RandomState; 2],
     /// Canonical identities that lead to one user although another one registered them too, with that
@@ -68,20 +96,21 @@ enum Seek {
     Free(Option<u64>),
 }
 
-impl<X: Default> Registry<X> {
-    /// A registry for at most `bound` users, `warm` of them allocated up front.
+impl<X: Extra> Registry<X> {
+    /// A registry for at most `bound` users, `warm` of them allocated up front; `kept_warm` are never
+    /// folded.
     ///
     /// # Panics
-    /// As [`Slab::new`].
+    /// As [`Pool::new`].
     #[must_use]
-    pub fn new(keys: MapKeys, bound: usize, warm: usize) -> Self {
+    pub fn new(keys: MapKeys, bound: usize, warm: usize, kept_warm: usize) -> Self {
         let [a, b, c, d] = keys.0;
         let hashers = [
             keys.hasher(),
             MapKeys([!b, d ^ 0x5bd1_e995, a, !c]).hasher(),
         ];
         Self {
-            entries: Slab::new(bound, warm),
+            entries: Pool::new((), bound, warm, kept_warm),
             by_identity: new_map(keys, warm.saturating_mul(2)),
             keys: hashers,
             contested: Vec::new(),
@@ -203,9 +232,10 @@ impl<X: Default> Registry<X> {
 
     /// Whether both users have `name` registered and no device in common.
     fn is_shared(&self, owner: Key, rival: Key, name: &[u8]) -> bool {
-        let (Some(owner), Some(rival)) = (self.user(owner), self.user(rival)) else {
+        let (Some(owner), Some(rival)) = (self.entry(owner), self.entry(rival)) else {
             return false;
         };
+        let (owner, rival) = (&owner.user, &rival.user);
         let active = |user: &User, key| user.device(key).is_some_and(|device| device.active);
         let mut devices = owner.devices.iter().filter(|device| device.active);
         owner.has_registered(name)
@@ -213,10 +243,40 @@ impl<X: Default> Registry<X> {
             && !devices.any(|device| active(rival, device.key))
     }
 
-    /// The entry of `key`.
+    /// The entry of `key`, for a look; see [`Pool::peek`].
     #[must_use]
-    pub fn entry(&self, key: Key) -> Option<&Entry<X>> {
-        self.entries.lookup(key)
+    pub fn entry(&self, key: Key) -> Option<Peek<'_, Entry<X>>> {
+        self.entries.peek(key)
+    }
+
+    /// Folds what is idle; see [`Pool::tidy`].
+    pub fn tidy(&mut self, most: usize, folds: usize) -> bool {
+        self.entries.tidy(most, folds)
+    }
+
+    /// See [`Pool::is_untidy`].
+    #[must_use]
+    #[inline]
+    pub fn is_untidy(&self) -> bool {
+        self.entries.is_untidy()
+    }
+
+    /// Users that are warm, and places for such.
+    #[must_use]
+    pub fn warm(&self) -> (usize, usize) {
+        (self.entries.warm_len(), self.entries.warm_places())
+    }
+
+    /// See [`Pool::cold`].
+    #[must_use]
+    pub const fn cold(&self) -> (usize, usize) {
+        self.entries.cold()
+    }
+
+    /// The entry in `slot` if it is warm.
+    #[must_use]
+    pub fn warm_of(&self, slot: u32) -> Option<&Entry<X>> {
+        self.entries.warm_of(slot)
     }
 
     /// The entry of `key`, mutable.
@@ -232,7 +292,7 @@ impl<X: Default> Registry<X> {
 
     /// The entry in `slot`, whatever its generation.
     #[must_use]
-    pub fn at(&self, slot: u32) -> Option<&Entry<X>> {
+    pub fn at(&self, slot: u32) -> Option<Peek<'_, Entry<X>>> {
         self.entries.at(slot)
     }
 
@@ -244,12 +304,6 @@ impl<X: Default> Registry<X> {
         let places = self.by_identity.capacity() * 8 / 7;
         let index = places * (size_of::<(u64, Found)>() + 1);
         (self.entries.memory(), index)
-    }
-
-    /// The user of `key`.
-    #[must_use]
-    pub fn user(&self, key: Key) -> Option<&User> {
-        self.entries.lookup(key).map(|entry| &entry.user)
     }
 
     /// The user of `key`, mutable.
@@ -301,8 +355,10 @@ impl<X: Default> Registry<X> {
 mod tests {
     use super::*;
 
+    impl Extra for u32 {}
+
     fn registry(bound: usize) -> Registry<u32> {
-        Registry::new(MapKeys([1, 2, 3, 4]), bound, 1)
+        Registry::new(MapKeys([1, 2, 3, 4]), bound, 1, 0)
     }
 
     // Proves: INT-11
@@ -347,7 +403,7 @@ mod tests {
         user.identity.extend_from_slice(b"sip:a@h");
         registry.remove(key);
         let (key, _) = registry.lookup_or_create(b"b").unwrap();
-        let user = registry.user(key).unwrap();
+        let user = registry.user_mut(key).unwrap();
         assert!(!user.barred && user.served && user.identity.is_empty());
         assert_eq!(user.canonical, b"b");
     }

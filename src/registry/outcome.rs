@@ -11,6 +11,7 @@
 use core::time::Duration;
 
 use crate::base::entropy::Jitter;
+use crate::base::fold::{Digest, Fold, Reader, Writer};
 use crate::base::time::Timestamp;
 
 /// Longest `Retry-After` honoured (section 4: capped at 24 h).
@@ -399,3 +400,82 @@ fn spread(wait: Duration, jitter: &mut Jitter) -> Duration {
 
 #[cfg(test)]
 mod tests;
+
+crate::fold_fields!(Change {
+    registered,
+    restarted,
+    reappeared
+});
+
+impl Fold for BindingId {
+    fn fold(&self, out: &mut Writer<'_>) {
+        Digest(self.call_id).fold(out);
+        Digest(self.register).fold(out);
+    }
+
+    fn unfold(&mut self, from: &mut Reader<'_>) {
+        let [mut call_id, mut register] = [Digest::default(); 2];
+        call_id.unfold(from);
+        register.unfold(from);
+        *self = Self {
+            call_id: call_id.0,
+            register: register.0,
+        };
+    }
+}
+
+impl Fold for DeviceState {
+    fn fold(&self, out: &mut Writer<'_>) {
+        match self {
+            Self::Ready => out.number(0),
+            Self::Backoff { until, tries, firm } => {
+                out.number(1);
+                until.fold(out);
+                tries.fold(out);
+                firm.fold(out);
+            }
+            Self::WaitRegistration {
+                binding,
+                not_before,
+            } => {
+                out.number(2);
+                binding.fold(out);
+                not_before.fold(out);
+            }
+            Self::Quarantine { binding, until } => {
+                out.number(3);
+                binding.fold(out);
+                until.fold(out);
+            }
+        }
+    }
+
+    fn unfold(&mut self, from: &mut Reader<'_>) {
+        let kind = from.number();
+        let (mut binding, mut at) = (BindingId::default(), Timestamp::ZERO);
+        let (mut tries, mut firm) = (0_u8, false);
+        if kind >= 2 {
+            binding.unfold(from);
+        }
+        if kind >= 1 {
+            at.unfold(from);
+        }
+        if kind == 1 {
+            tries.unfold(from);
+            firm.unfold(from);
+        }
+        *self = match kind {
+            0 => Self::Ready,
+            1 => Self::Backoff {
+                until: at,
+                tries,
+                firm,
+            },
+            2 => Self::WaitRegistration {
+                binding,
+                not_before: at,
+            },
+            _ => Self::Quarantine { binding, until: at },
+        };
+    }
+}

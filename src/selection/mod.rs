@@ -645,3 +645,8 @@ impl Debounce {
 
 #[cfg(test)]
 mod tests;
+
+crate::fold_fields!(Debounce {
+    window_ends,
+    pending
+});

@@ -371,6 +371,12 @@ impl Default for RuleBook {
     }
 }
 
+crate::fold_fields!(Ruling {
+    edition,
+    policy,
+    preference
+});
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -497,10 +497,12 @@ impl Shard {
         if parts.kind != TokenKind::MsrpSession {
             return None;
         }
-        self.pushes
-            .lookup(parts.key)?
-            .has_session()
-            .then_some(parts.key)
+        // Only sessions rest.
+        let lives = match self.pushes.lookup_warm(parts.key) {
+            Some(push) => push.has_session(),
+            None => self.pushes.is_cold(parts.key),
+        };
+        lives.then_some(parts.key)
     }
 
     fn msrp_request(&mut self, now: Timestamp, link: LinkId, frame: &msrp_frame::Frame<'_>) {

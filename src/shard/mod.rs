@@ -26,7 +26,8 @@ use std::sync::Arc;
 use crate::base::entropy::{Csprng, Jitter};
 use crate::base::map::MapKeys;
 use crate::base::outbox::Outbox;
-use crate::base::slab::{Key, Slab};
+use crate::base::pool::Pool;
+use crate::base::slab::Key;
 use crate::base::surface::{
     Core, Input, LinkCommand, LinkEvent, LinkId, LinkKind, MeshFrame, NameQuery, StoreBatch,
     Transmit, TxBuf,
@@ -37,6 +38,7 @@ use crate::base::wall::{Reading, WallClock};
 use crate::metrics::probe::Probe;
 use crate::msrp::familiar::Frames;
 use crate::push::campaign::{Campaigns, UserState};
+use crate::push::folded::Sealer;
 use crate::push::hops::{self, Hops, ProbeKit};
 use crate::push::inspect::{self, UserReport};
 use crate::push::post::Post;
@@ -55,6 +57,12 @@ pub use options::{ShardOptions, ShardSeed, owner, serves};
 mod options;
 
 /// Pushes looked at in one turn after a connection to a hop was lost or made.
+/// Between two steps of folding.
+const TIDY_EVERY: Duration = Duration::from_millis(10);
+/// Steps in which all of them are gone round.
+const TIDY_SHARES: usize = 128;
+/// Most that one step folds of each kind.
+const TIDY_FOLDS_MAX: usize = 512;
 const SLOTS_PER_TURN: u32 = 4096;
 
 /// One shard of the engine.
@@ -66,7 +74,7 @@ pub struct Shard {
     post: Post,
     hops: Hops,
     registry: Registry<UserState>,
-    pushes: Slab<Push>,
+    pushes: Pool<Push>,
     campaigns: Campaigns,
     wheel: Wheel,
     server: ServerTable,
@@ -97,6 +105,8 @@ struct Desk {
     /// When the next user whose NOTIFY was not read asks for full state.
     dirty_at: Timestamp,
     next_tag: u64,
+    /// When what is idle is folded next.
+    tidy_at: Timestamp,
     /// Slots of pushes that are still to be looked at after a connection to a hop was lost or made.
     unseen_slots: u32,
 }
@@ -170,6 +180,7 @@ impl Core for Shard {
         self.follow_trunks(now);
         self.run_campaigns(now);
         self.run_asks(now);
+        self.tidy(now);
     }
 
     fn next_deadline(&self) -> Option<Timestamp> {
@@ -177,6 +188,9 @@ impl Core for Shard {
         let mut earliest = wheel.min(self.desk.hops_at).min(self.server.deadline());
         if self.desk.unseen_slots > 0 {
             earliest = Timestamp::ZERO;
+        }
+        if self.is_untidy() {
+            earliest = earliest.min(self.desk.tidy_at);
         }
         if !self.desk.draining {
             earliest = earliest.min(self.post.cleaning_due());
@@ -246,8 +260,16 @@ impl Shard {
             out: Outbox::new(options.shard),
             post: Post::new(&options.post, keys, wall),
             hops: Hops::new(options.shard, &options.hops, options.routing()),
-            registry: Registry::new(keys, options.users_max, 0),
-            pushes: Slab::new(options.pushes_max, options.pushes_warm),
+            registry: Registry::new(keys, options.users_max, 0, options.post.kept_warm),
+            pushes: Pool::new(
+                Sealer {
+                    minter: env.minter.clone(),
+                    shard: options.shard,
+                },
+                options.pushes_max,
+                options.pushes_warm,
+                options.post.kept_warm,
+            ),
             campaigns: Campaigns::new(options.campaign.clone()),
             wheel: Wheel::new(options.tick, options.timers_max(), now),
             server: ServerTable::new(&options.server, keys),
@@ -269,6 +291,7 @@ impl Shard {
                 dirty_at: now,
                 next_tag: 0,
                 unseen_slots: 0,
+                tidy_at: now,
             },
             probe: Probe::default(),
             env,
@@ -357,6 +380,27 @@ impl Shard {
         self.desk.draining || self.post.is_failed()
     }
 
+    #[inline]
+    fn is_untidy(&self) -> bool {
+        self.pushes.is_untidy() || self.registry.is_untidy() || self.post.mailboxes.is_untidy()
+    }
+
+    /// Folds sessions, users and queues at rest, a few at a time: round all of them once in about
+    /// [`TIDY_SHARES`] steps, so that what is touched every second or two stays as it is.
+    fn tidy(&mut self, now: Timestamp) {
+        if self.desk.tidy_at > now || !self.is_untidy() {
+            return;
+        }
+        self.desk.tidy_at = now + TIDY_EVERY;
+        let share = |places: usize| places / TIDY_SHARES + 1;
+        let pushes = share(self.pushes.warm_places());
+        self.pushes.tidy(pushes, TIDY_FOLDS_MAX);
+        let users = share(self.registry.warm().1);
+        self.registry.tidy(users, TIDY_FOLDS_MAX);
+        let mailboxes = share(self.post.mailboxes.warm_places());
+        self.post.mailboxes.tidy(mailboxes, TIDY_FOLDS_MAX);
+    }
+
     /// Pushes whose requests waited for a name or a connection say what they had to say.
     fn resume_detained(&mut self, now: Timestamp) {
         let mut keys = core::mem::take(&mut self.desk.open);
@@ -379,7 +423,8 @@ impl Shard {
         let start = end.saturating_sub(SLOTS_PER_TURN);
         self.desk.unseen_slots = start;
         for slot in (start..end).rev() {
-            let Some((key, push)) = self.pushes.at_mut(slot) else {
+            // One at rest has nothing outstanding.
+            let Some((key, push)) = self.pushes.warm_in(slot) else {
                 continue;
             };
             if signalling::is_stranded(push, &self.out) {
@@ -389,13 +434,13 @@ impl Shard {
         }
     }
 
-    /// The parts of `text` if it is a token of ours. One that names a live push is compared with what
+    /// The parts of `text` if it is a token of ours. One that names a push under way is compared with what
     /// the push keeps; only others cost a MAC.
     fn verify(&self, text: &[u8]) -> Option<TokenParts> {
         let claim = Claim::read(text)?;
         if claim.parts.shard == self.env.shard
             && matches!(claim.parts.kind.domain(), Domain::Push | Domain::Media)
-            && let Some(push) = self.pushes.lookup(claim.parts.key)
+            && let Some(push) = self.pushes.lookup_warm(claim.parts.key)
         {
             return push.confirms(&claim).then_some(claim.parts);
         }

@@ -11,9 +11,9 @@ use crate::cpim;
 use crate::imdn::{self, ImdnStatus, NoticeFields, NoticeStatus};
 use crate::msrp::frame::{self, Frame, OurPath, ReportFields};
 use crate::msrp::inbound::{Collected, whole_range};
+use crate::push::Ctx;
 use crate::push::delivery;
 use crate::push::notices::NoticeParts;
-use crate::push::{Ctx, Push};
 use crate::shard::{Shard, ctx, timers};
 use crate::sip::message::{Message, Method};
 use crate::sip::uri;
@@ -94,8 +94,8 @@ impl Shard {
     }
 
     fn pass_on(&mut self, now: Timestamp, key: Key, to: &[u8], content_type: &[u8], body: &[u8]) {
-        let user = self.pushes.lookup(key).map(Push::user);
-        let Some(entry) = user.and_then(|user| self.registry.entry(user)) else {
+        let user = self.pushes.lookup_mut(key).map(|push| push.user());
+        let Some(entry) = user.and_then(|user| self.registry.entry_mut(user)) else {
             return;
         };
         let parts = NoticeParts {

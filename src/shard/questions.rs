@@ -244,8 +244,12 @@ memory! {
     push_slots,
     /// What pushes own beside their slots.
     push_texts,
+    /// Of the slots, sessions at rest in their short form.
+    cold_sessions,
     /// The table of users, and what they own.
     users,
+    /// Of the table, users at rest in their short form.
+    cold_users,
     /// Rows of devices, and what they own.
     devices,
     /// Finds users by their identities.
@@ -283,6 +287,11 @@ impl Held {
     }
 }
 
+/// Slots of one answer about memory: of most of them nothing is looked at but that they are cold.
+const SLOTS_PER_SURVEY: u32 = 65_536;
+/// Octets of a slot and of a timer in the wheel.
+const SLOT: usize = 8;
+const TIMER: usize = 24;
 /// Parts of a walk through the memory, in order.
 const WALKS: u64 = 3;
 
@@ -381,16 +390,15 @@ impl Shard {
 
     /// The pushes of a user: one per device at most, and what is left of earlier ones is nobody's.
     fn pushes_of(&self, now: Timestamp, user: Key) -> Vec<SessionReport> {
-        let devices = self.registry.user(user).map(|user| &user.devices[..]);
-        let pushes = devices.unwrap_or_default().iter().filter_map(|device| {
-            let push = self.pushes.lookup(device.pushing?)?;
-            Some(self.tell_push(now, push))
-        });
-        pushes.collect()
+        let pushes = self.push_keys(user).into_iter();
+        pushes
+            .filter_map(|push| Some(self.tell_push(now, &*self.pushes.peek(push)?)))
+            .collect()
     }
 
     fn tell_push(&self, now: Timestamp, push: &Push) -> SessionReport {
-        let user = push.user.and_then(|user| self.registry.user(user));
+        let entry = push.user.and_then(|user| self.registry.entry(user));
+        let user = entry.as_ref().map(|entry| &entry.user);
         let instance = user.and_then(|user| {
             let device = user.device(push.device)?;
             Some(escaped(user.instance(device)))
@@ -430,15 +438,16 @@ impl Shard {
         let entry = self.registry.entry_mut(key).expect("just found");
         entry.extra.decided_at = None;
         let report = self.inspect(now, identity).expect("just found");
-        let before: Vec<_> = self.push_keys(key).collect();
+        let before = self.push_keys(key);
         let entry = self.registry.entry_mut(key).expect("just found");
         self.campaigns.changed(now, key, &mut entry.extra);
         self.run_campaigns(now);
         self.rearm_user(key);
-        let started = self.push_keys(key).filter(|push| !before.contains(push));
-        let started = started.filter_map(|push| self.pushes.lookup(push));
+        let started = self.push_keys(key).into_iter();
+        let started = started.filter(|push| !before.contains(push));
+        let started = started.filter_map(|push| self.pushes.peek(push));
         Answer::Pushed(Box::new(Pushed {
-            started: started.map(|push| self.tell_push(now, push)).collect(),
+            started: started.map(|push| self.tell_push(now, &push)).collect(),
             stopped: self.starts_nothing(),
             waits: self
                 .registry
@@ -448,10 +457,10 @@ impl Shard {
         }))
     }
 
-    fn push_keys(&self, user: Key) -> impl Iterator<Item = Key> + '_ {
-        let devices = self.registry.user(user).map(|user| &user.devices[..]);
-        let devices = devices.unwrap_or_default().iter();
-        devices.filter_map(|device| device.pushing)
+    fn push_keys(&self, user: Key) -> Vec<Key> {
+        let entry = self.registry.entry(user);
+        let devices = entry.iter().flat_map(|entry| &entry.user.devices);
+        devices.filter_map(|device| device.pushing).collect()
     }
 
     fn tell_sessions(&self, now: Timestamp, only: Option<Key>, from: u32, limit: usize) -> Answer {
@@ -463,15 +472,14 @@ impl Shard {
         let (range, mut next) = page(from, self.pushes.slots(), SLOTS_PER_QUESTION);
         let mut rows = Vec::new();
         for slot in range {
-            let live = self.pushes.key_at(slot).and_then(|_| self.pushes.at(slot));
-            let Some(push) = live.filter(|push| push.has_session()) else {
+            let Some(push) = self.pushes.at(slot).filter(|push| push.has_session()) else {
                 continue;
             };
             if rows.len() == limit {
                 next = Some(slot);
                 break;
             }
-            rows.push(self.tell_push(now, push));
+            rows.push(self.tell_push(now, &push));
         }
         Answer::Sessions(rows, next)
     }
@@ -496,7 +504,7 @@ impl Shard {
             1 => self.registry.slots(),
             _ => self.out.slots(),
         };
-        let (range, next) = page(slot, slots, SLOTS_PER_QUESTION);
+        let (range, next) = page(slot, slots, SLOTS_PER_SURVEY);
         match part {
             0 => self.measure_pushes(range, &mut memory),
             1 => self.measure_users(range, &mut memory),
@@ -513,23 +521,22 @@ impl Shard {
     }
 
     fn measure_pushes(&self, slots: Range<u32>, memory: &mut Memory) {
-        const TIMER: usize = 24;
         for slot in slots {
-            let Some(push) = self.pushes.at(slot) else {
+            let Some(push) = self.pushes.warm_of(slot) else {
                 continue;
             };
             let texts = push.memory();
             memory.push_texts.add(0, texts);
-            if self.pushes.key_at(slot).is_some() && push.has_session() {
+            if push.has_session() {
                 memory.sessions += 1;
-                memory.session_bytes += (size_of::<Push>() + texts + TIMER) as u64;
+                memory.session_bytes += (SLOT + size_of::<Push>() + texts + TIMER) as u64;
             }
         }
     }
 
     fn measure_users(&self, slots: Range<u32>, memory: &mut Memory) {
         for slot in slots {
-            if let Some(entry) = self.registry.at(slot) {
+            if let Some(entry) = self.registry.warm_of(slot) {
                 let (own, devices) = entry.user.memory();
                 memory.users.add(0, own);
                 memory.devices.add(entry.user.devices.len(), devices);
@@ -542,10 +549,16 @@ impl Shard {
 
     fn measure_tables(&self, memory: &mut Memory) {
         let (users, identities) = Registry::memory(&self.registry);
-        let queues = self.post.mailboxes.capacity() * size_of::<crate::store::index::Mailbox>();
+        let queues = self.post.mailboxes.memory();
         memory
             .push_slots
             .add(self.pushes.len(), self.pushes.memory());
+        let (sessions, octets) = self.pushes.cold();
+        memory.cold_sessions.add(sessions, octets);
+        memory.sessions += sessions as u64;
+        memory.session_bytes += (octets + sessions * (SLOT + TIMER)) as u64;
+        let (cold_users, octets) = self.registry.cold();
+        memory.cold_users.add(cold_users, octets);
         memory.users.add(self.registry.len(), users);
         memory.identities.add(0, identities);
         memory.queues.add(self.post.pending(), queues);

@@ -55,7 +55,7 @@ impl Shard {
             };
             checkpoint::put_start(&start, out);
         }
-        let slots = self.post.mailboxes.len() as u64;
+        let slots = u64::from(self.post.mailboxes.slots());
         let mut next = at;
         for _ in 0..PIECE_USERS {
             if next >= slots || out.len() > PIECE_BYTES {
@@ -63,10 +63,9 @@ impl Shard {
             }
             let slot = u32::try_from(next).expect("slots have 32 bits");
             next += 1;
-            let mailbox = &self.post.mailboxes[slot as usize];
-            if mailbox.is_empty() {
+            let Some(mailbox) = self.post.mailbox_ref(slot).filter(|held| !held.is_empty()) else {
                 continue;
-            }
+            };
             if let Some(entry) = self.registry.at(slot) {
                 mailbox.save(&entry.user.canonical, &entry.user.identity, out);
                 self.save_parts(mailbox, out);
@@ -105,9 +104,7 @@ impl Shard {
                     found.has_checkpoint = true;
                     let users = usize::try_from(start.users).unwrap_or(usize::MAX);
                     self.registry.reserve(users);
-                    self.post
-                        .mailboxes
-                        .reserve_exact(users.min(self.options.users_max));
+                    self.post.mailboxes.reserve(users);
                 }
                 Ok(Item::Segment(segment)) => self.post.segments.load(&segment),
                 Ok(Item::User(saved)) => {
@@ -123,11 +120,10 @@ impl Shard {
                     if entry.user.identity.is_empty() {
                         entry.user.identity.extend_from_slice(saved.identity);
                     }
-                    self.post.mailbox(user.slot);
                     let post = &mut self.post;
                     let (mailboxes, segments) = (&mut post.mailboxes, &mut post.segments);
                     let mut count = 0;
-                    mailboxes[user.slot as usize].load(&saved, |location| {
+                    mailboxes.place(user.slot).load(&saved, |location| {
                         segments.deposit(location);
                         count += 1;
                     });
@@ -157,7 +153,7 @@ impl Shard {
             return 0;
         }
         let mut gone = 0;
-        for mailbox in &mut self.post.mailboxes {
+        for mailbox in self.post.mailboxes.warm_values() {
             gone += mailbox.forget_absent(present);
         }
         for _ in 0..gone {

@@ -30,7 +30,7 @@ impl Shard {
             return false;
         };
         let mut text = Vec::with_capacity(2048);
-        let entry = self.registry.entry(key).expect("found by the caller");
+        let entry = self.registry.entry_mut(key).expect("found by the caller");
         if !write_document(&entry.user.identity, answer, &mut text) {
             return false;
         }

@@ -180,7 +180,7 @@ impl Shard {
         let parts = self.verify(message.to().ok()?.tag()?)?;
         match parts.kind {
             TokenKind::PushTag => {
-                let push = self.pushes.lookup(parts.key)?;
+                let push = self.pushes.peek(parts.key)?;
                 let from_peer = message
                     .from()
                     .ok()?

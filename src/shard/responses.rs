@@ -73,7 +73,7 @@ impl Shard {
         };
         let local = &call_id[..at];
         match parts.kind {
-            TokenKind::PushBranch => match self.pushes.lookup(parts.key) {
+            TokenKind::PushBranch => match self.pushes.lookup_warm(parts.key) {
                 Some(push) => local == push.token(&self.env, TokenKind::PushCallId, 0).as_bytes(),
                 None => {
                     local

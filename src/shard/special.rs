@@ -122,7 +122,7 @@ impl Shard {
         let entry = self.registry.entry_mut(key).expect("just found");
         let mut pushes = entry.user.devices.iter().filter_map(|at| at.pushing);
         let moving = pushes.any(|push| {
-            let push = self.pushes.lookup(push);
+            let push = self.pushes.lookup_warm(push);
             push.is_some_and(|push| push.inflight.contains(&number))
         });
         if moving {

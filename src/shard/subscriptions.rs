@@ -567,7 +567,7 @@ impl Shard {
         let mut from = 0;
         while let Some((place, aor)) = self
             .registry
-            .user(key)
+            .user_mut(key)
             .and_then(|user| user.next_unlearned(from))
         {
             name.clear();

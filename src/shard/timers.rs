@@ -10,6 +10,7 @@ use crate::base::surface::{LinkId, StoreDone};
 use crate::base::time::Timestamp;
 use crate::push::campaign::{self, Parts};
 use crate::push::delivery::{self, Progress};
+use crate::push::folded::link_mark;
 use crate::push::large::Intake;
 use crate::push::post::After;
 use crate::push::signalling;
@@ -200,6 +201,9 @@ impl Shard {
         // Most inputs only move the push's own deadline, and once its end was reported its user has
         // no more to do with it and may be gone.
         if is_quiet || push.reported {
+            return self.settle_push(now, key);
+        }
+        if outcome.is_none() && campaign::is_settled(push, &self.post, &self.env) {
             return self.settle_push(now, key);
         }
         let user = push.user();
@@ -457,7 +461,7 @@ impl Shard {
     fn read_again(&mut self, number: u64) -> bool {
         self.probe.store_unreadable_total += 1;
         let waiter = self.post.waiter(number);
-        let push = waiter.and_then(|key| self.pushes.lookup(key));
+        let push = waiter.and_then(|key| self.pushes.lookup_warm(key));
         let location = if PartTable::is_part(number) {
             push.and_then(|push| delivery::part_of(push, &self.post))
                 .map(|part| part.location)
@@ -511,7 +515,8 @@ impl Shard {
             .iter()
             .filter_map(|device| device.pushing)
         {
-            let push = self.pushes.lookup(push);
+            // One at rest has no message in flight.
+            let push = self.pushes.lookup_warm(push);
             moving.extend(push.into_iter().flat_map(|push| &push.inflight));
         }
         let mut ctx = ctx!(self, now);
@@ -626,17 +631,35 @@ impl Shard {
         if !self.out.take_stalled(link) {
             return;
         }
-        for key in self.pushes_on(link) {
-            self.after_push(now, key, None);
+        // Those that wait, not all on the connection: there may be millions.
+        let mut waiting = core::mem::take(&mut self.desk.open);
+        waiting.clear();
+        self.post.held_back.retain(|&(on, key)| {
+            if on == link {
+                waiting.push(key);
+            }
+            on != link
+        });
+        for &key in &waiting {
+            if let Some(push) = self.pushes.lookup_mut(key) {
+                push.held_back = false;
+                self.after_push(now, key, None);
+            }
         }
+        waiting.clear();
+        self.desk.open = waiting;
     }
 
     /// Live pushes bound to `link`. A connection of one session names it, so that only one that many
     /// share costs a look at every push.
     fn pushes_on(&self, link: LinkId) -> Vec<Key> {
+        let mark = link_mark(Some(link));
         let is_on = |key: &Key| {
-            let push = self.pushes.lookup(*key);
-            push.is_some_and(|push| push.msrp_link == Some(link))
+            self.pushes.mark(*key) == Some(mark)
+                && self
+                    .pushes
+                    .peek(*key)
+                    .is_some_and(|push| push.msrp_link == Some(link))
         };
         if let Some(state) = self.out.lookup(link)
             && state.bound_count == 1
@@ -657,6 +680,7 @@ impl Shard {
                 return;
             }
         }
+        self.post.held_back.retain(|&(on, _)| on != link);
         for key in self.pushes_on(link) {
             self.probe.msrp_lost_total += 1;
             let push = self.pushes.lookup_mut(key).expect("just listed");

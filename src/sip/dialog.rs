@@ -474,3 +474,22 @@ fn is_loose(route: &Uri<'_>) -> bool {
 fn offset(position: usize) -> u32 {
     u32::try_from(position).expect("a message is shorter than 4 GiB")
 }
+
+crate::fold_fields!(Dialog {
+    text,
+    to_end,
+    tag_start,
+    tag_end,
+    strict_end,
+    routes_end,
+    target_start,
+    target_end,
+    local_cseq,
+    remote_cseq,
+    state,
+});
+crate::fold_variants!(State {
+    Absent,
+    Confirmed,
+    Ended
+});

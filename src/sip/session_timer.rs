@@ -605,3 +605,25 @@ fn half(interval: Duration, dice: &mut Jitter) -> Duration {
     let half = interval / 2;
     dice.duration(half - half / 20, half)
 }
+
+crate::fold_fields!(SessionTimer {
+    refresh_at,
+    bye_at,
+    interval_s,
+    min_se_s,
+    phase,
+    tries,
+    glares,
+    peer_updates,
+    update_refused,
+});
+crate::fold_variants!(Phase {
+    Off,
+    Waiting,
+    InFlight,
+    Exhausted,
+    Guarding,
+    Kept,
+    KeptFlight,
+    Ended,
+});

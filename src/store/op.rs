@@ -478,6 +478,18 @@ impl LifeOptions {
     }
 }
 
+crate::fold_fields!(MediaLimit { bytes_max, classes });
+
+impl crate::base::fold::Fold for Hints {
+    fn fold(&self, out: &mut crate::base::fold::Writer<'_>) {
+        self.0.fold(out);
+    }
+
+    fn unfold(&mut self, from: &mut crate::base::fold::Reader<'_>) {
+        self.0.unfold(from);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -82,6 +82,8 @@ pub struct TimerId {
     generation: u32,
 }
 
+crate::fold_fields!(TimerId { slot, generation });
+
 impl TimerId {
     /// Names no timer; every wheel refuses it.
     pub const NONE: Self = Self {

@@ -11,6 +11,8 @@ use crate::harness::{Bench, options};
 
 thread_local! {
     static COUNT: Cell<Option<u64>> = const { Cell::new(None) };
+    /// Octets allocated on this thread and not freed.
+    static LIVE: Cell<i64> = const { Cell::new(0) };
     /// Whether the next allocation is to be shown.
     static SHOW: Cell<bool> = const { Cell::new(false) };
 }
@@ -23,17 +25,20 @@ struct Counting;
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         note();
+        grow(0, layout.size());
         // SAFETY: the caller's promises are passed on.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        grow(layout.size(), 0);
         // SAFETY: the caller's promises are passed on.
         unsafe { System.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         note();
+        grow(layout.size(), size);
         // SAFETY: the caller's promises are passed on.
         unsafe { System.realloc(pointer, layout, size) }
     }
@@ -53,6 +58,17 @@ fn note() {
     });
 }
 
+fn grow(from: usize, to: usize) {
+    // Sizes are below 2^63.
+    let change = to.cast_signed().wrapping_sub(from.cast_signed()) as i64;
+    let _gone = LIVE.try_with(|live| live.set(live.get() + change));
+}
+
+/// Octets that this thread has allocated and nobody freed.
+pub(crate) fn live_octets() -> i64 {
+    LIVE.with(Cell::get)
+}
+
 /// Runs `work` and adds what it allocated to `total`.
 pub(crate) fn counted<T>(total: &mut u64, work: impl FnOnce() -> T) -> T {
     COUNT.with(|count| count.set(Some(0)));
@@ -70,6 +86,7 @@ fn bench() -> Bench {
     options.push.linger = std::time::Duration::ZERO;
     options.campaign.outcome.backoff_min = std::time::Duration::from_secs(1);
     options.pushes_max = 64;
+    options.post.kept_warm = volley::base::limits::WARM_KEPT;
     let mut bench = Bench::with(options);
     bench.reuse_links = true;
     bench

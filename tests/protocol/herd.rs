@@ -16,6 +16,7 @@ use volley::base::surface::{
 use volley::base::time::{Timestamp, UnixMillis};
 use volley::shard::{Shard, ShardSeed};
 
+use crate::allocation::live_octets;
 use crate::harness::script::{PHONE_PATH, sdp};
 use crate::harness::text::crlf;
 use crate::harness::{WALL_S, patient_options};
@@ -38,6 +39,7 @@ struct Session {
 
 struct Herd {
     shard: Shard,
+    devices: u64,
     now: Timestamp,
     links: u32,
     trunk: Option<LinkId>,
@@ -78,10 +80,11 @@ fn number(text: &[u8]) -> usize {
 }
 
 impl Herd {
-    fn new() -> Self {
+    /// Users with `devices` each.
+    fn new(devices: u64) -> Self {
         let mut options = patient_options();
         options.hops[0].invite_inflight_max = 200_000;
-        options.users_max = 20_000;
+        options.users_max = 40_000;
         options.pushes_max = 120_000;
         options.push.msrp_reuse = true;
         options.post.cache_bytes_max = 1 << 30;
@@ -93,6 +96,7 @@ impl Herd {
         let wall = UnixMillis::from_secs(WALL_S);
         let mut herd = Self {
             shard: Shard::new(options, seed, now, wall).expect("the profile is valid"),
+            devices,
             now,
             links: 0,
             trunk: None,
@@ -274,7 +278,7 @@ impl Herd {
         let serial = self.serial;
         let uri = line(subscribe, "To");
         let uri = std::str::from_utf8(uri).unwrap().trim_matches(['<', '>']);
-        let contacts: String = (0..DEVICES)
+        let contacts: String = (0..self.devices)
             .map(|at| {
                 let urn = format!("urn:uuid:f81d4fae-7dec-11d0-a765-00a0c91e6{at:03}");
                 format!(
@@ -375,7 +379,7 @@ impl Herd {
 // Proves: ST-8, OVL-10
 #[test]
 fn a_hundred_thousand_sessions_are_refreshed_on_time_and_not_in_step() {
-    let mut herd = Herd::new();
+    let mut herd = Herd::new(DEVICES);
     let begin = herd.now;
     for user in 0..USERS {
         herd.now = begin + Duration::from_millis(user);
@@ -397,4 +401,39 @@ fn a_hundred_thousand_sessions_are_refreshed_on_time_and_not_in_step() {
     // All began within 12.5 s: without jitter 8,000 would be refreshed in the same second.
     let busiest = herd.seconds.values().max().copied();
     assert!(busiest < Some(3000), "{busiest:?} refreshes in one second");
+}
+
+/// Most octets of heap for one session at rest, its user with registration, subscription and devices
+/// included: one device for each user, and three.
+const OCTETS_MAX: [(u64, u64); 2] = [(1, 410), (3, 340)];
+
+/// Octets of heap that a shard has with `sessions` of users with `devices` each.
+fn heap_of(sessions: u64, devices: u64) -> u64 {
+    let mut herd = Herd::new(devices);
+    let begin = herd.now;
+    for user in 0..sessions / devices {
+        herd.now = begin + Duration::from_micros(100 * user);
+        herd.deposit(user);
+    }
+    // The INVITEs' transactions end after 32 s.
+    herd.run_until(begin + Duration::from_secs(60));
+    let population = herd.shard.population();
+    assert_eq!(population.pushes as u64, sessions, "all are open");
+    assert_eq!(population.messages, 0, "all was delivered");
+    let before = live_octets();
+    drop(herd.shard);
+    u64::try_from(before - live_octets()).unwrap()
+}
+
+#[test]
+fn a_session_at_rest_takes_few_octets_with_all_that_belongs_to_it() {
+    for (devices, most) in OCTETS_MAX {
+        // What a shard has anyway, and what stays warm, is in both.
+        let (few, many) = (6_000, 27_000);
+        let each = (heap_of(many, devices) - heap_of(few, devices)) / (many - few);
+        assert!(
+            each <= most,
+            "{each} octets a session with {devices} devices a user"
+        );
+    }
 }

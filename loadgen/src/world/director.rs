@@ -23,6 +23,8 @@ pub enum Step {
     Warmup,
     /// Load while measuring.
     Measure,
+    /// Phones hang up the sessions of a hold.
+    HangUp,
     /// Outstanding pushes come to their end.
     Drain,
     /// Phones accept and fetch what was kept.
@@ -40,6 +42,7 @@ impl Step {
             Self::Register => "register",
             Self::Warmup => "warmup",
             Self::Measure => "measure",
+            Self::HangUp => "hang-up",
             Self::Drain => "drain",
             Self::Sweep => "sweep",
             Self::Done => "done",
@@ -180,9 +183,15 @@ impl World {
             }
             Step::Measure => {
                 let end = self.director.since + seconds(self.setup.duration_s);
-                self.pump_triggers(end, Step::Drain);
+                let next = if self.setup.hang_up && self.holds_sessions() {
+                    Step::HangUp
+                } else {
+                    Step::Drain
+                };
+                self.pump_triggers(end, next);
             }
             Step::Sweep => self.pump_list(),
+            Step::HangUp => self.pump_hang_ups(),
             Step::Drain => self.pump_drain(),
         }
         self.watch_progress();
@@ -191,7 +200,8 @@ impl World {
     /// All connections stand: begin.
     pub fn start(&mut self, now: u64) {
         self.now = now;
-        let first = if self.setup.messages > 0 {
+        // For a hold, the message follows its user's REGISTER.
+        let first = if self.setup.messages > 0 && !self.holds_sessions() {
             Step::Deposit
         } else {
             Step::Register
@@ -215,7 +225,7 @@ impl World {
                 self.setup.open_loop().then(|| self.director.plan.due())
             }
             Step::Deposit => self.setup.deposit_rate.map(|_| self.director.deposit_due),
-            Step::Connect | Step::Drain | Step::Sweep | Step::Done => None,
+            Step::Connect | Step::HangUp | Step::Drain | Step::Sweep | Step::Done => None,
         }
     }
 
@@ -292,7 +302,7 @@ impl World {
         }
     }
 
-    fn enter(&mut self, step: Step) {
+    pub(super) fn enter(&mut self, step: Step) {
         if !self.pass_gate(step) {
             return;
         }
@@ -323,6 +333,8 @@ impl World {
                     }
                 }
             }
+            // What stood is counted before it ends.
+            Step::HangUp => self.judge_held(),
             Step::Connect
             | Step::Deposit
             | Step::Register
@@ -369,12 +381,22 @@ impl World {
                 break;
             };
             self.director.cursor += 1;
+            let holds = self.holds_sessions() && !sweep;
+            if holds {
+                self.send_register(user);
+                for _ in 0..self.setup.messages {
+                    self.director.deposits_open += 1;
+                    self.send_deposit(user, due);
+                }
+            }
             let waiting = self.arm(user, due, u8::MAX);
             if !sweep {
                 self.counters.triggers_due += 1;
                 self.counters.triggers_sent += 1;
                 self.latencies.record(Stage::SendLag, due, self.now);
-                self.send_register(user);
+                if !holds {
+                    self.send_register(user);
+                }
             } else if waiting {
                 self.send_notify(user, b"active;expires=599999");
             }
@@ -405,7 +427,7 @@ impl World {
     }
 
     fn pump_triggers(&mut self, end: u64, next: Step) {
-        let measuring = next == Step::Drain;
+        let measuring = next != Step::Measure;
         let end = if self.director.cut_short {
             end.min(self.now)
         } else {
@@ -637,6 +659,7 @@ impl World {
             + counters.chunks_deposited
             + counters.triggers_sent
             + counters.triggers_stalled
+            + counters.hung_up
             + counters.triggers_refused;
         if self.director.progress.0 != sum {
             self.director.progress = (sum, self.now);
@@ -647,7 +670,7 @@ impl World {
         let waiting = match self.director.step {
             Step::Connect | Step::Done => false,
             Step::Warmup | Step::Measure => self.director.open > 0,
-            Step::Deposit | Step::Register | Step::Drain | Step::Sweep => {
+            Step::Deposit | Step::Register | Step::HangUp | Step::Drain | Step::Sweep => {
                 self.director.wanted.is_none()
             }
         };

@@ -216,7 +216,7 @@ impl World {
     fn ended_by_registrar(&mut self, user: u32, fault: Registrar) {
         let now = self.now;
         let entry = &mut self.users[user as usize];
-        entry.subscription = Box::default();
+        entry.subscription = super::Compact::default();
         entry.unsubscribed_until = if fault.retries_later() {
             now + RETRY_AFTER * 1_000_000_000
         } else if fault.waits_for_register() {

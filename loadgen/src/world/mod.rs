@@ -1,6 +1,7 @@
 //! The world the engine sees: S-CSCF, registrar, notifier, senders and phones as one plain state
 //! machine. It gets octets and the time, and appends octets to an outbox; the driver does the rest.
 
+mod compact;
 mod director;
 mod faults;
 mod hops;
@@ -29,6 +30,8 @@ use crate::scan::{Header, Message, Method, Scanned, Table, scan};
 use crate::scenario::{Check, Kind, Setup};
 use crate::stats::{Counters, Latencies};
 use crate::timeline::{Timeline, Totals};
+
+use compact::{Compact, Patterns};
 
 pub use director::{Director, Step};
 
@@ -104,7 +107,7 @@ pub struct User {
     tel: bool,
     registered: bool,
     /// Subscription data; empty without a subscription.
-    subscription: Box<[u8]>,
+    subscription: Compact,
     /// Parts of `subscription`: Contact URI, From value; the rest is the Call-ID.
     contact_len: u16,
     from_len: u16,
@@ -183,12 +186,17 @@ pub struct World {
     pub director: Director,
     engine_links: Vec<LinkId>,
     notify_links: Vec<(SocketAddr, LinkId)>,
-    active_paths: Vec<Option<Box<[u8]>>>,
+    /// Paths of the engine that phones are to connect to, by device.
+    active_paths: std::collections::BTreeMap<usize, Box<[u8]>>,
+    /// What the texts of subscriptions and dialogs have in common.
+    patterns: Patterns,
     partials: Vec<Vec<u8>>,
     free_partials: Vec<u32>,
     larges: std::collections::BTreeMap<u32, large::Large>,
     table: Table,
     scratch: Vec<u8>,
+    /// A text out of its compact form.
+    unpacked: Vec<u8>,
     sampled: u32,
     serial: u32,
     accepting: bool,
@@ -222,7 +230,8 @@ impl World {
             hasher: Hasher::default(),
             violations: Violations::default(),
             ledger: Ledger::with_capacity(setup.users as usize * setup.messages as usize),
-            active_paths: vec![None; devices.len()],
+            active_paths: std::collections::BTreeMap::new(),
+            patterns: Patterns::default(),
             users,
             devices,
             outbox: outbox(&setup),
@@ -245,6 +254,7 @@ impl World {
             larges: std::collections::BTreeMap::new(),
             table: Table::default(),
             scratch: Vec::with_capacity(8192),
+            unpacked: Vec::new(),
             sampled: 0,
             serial: 0,
             accepting: setup.kind != Kind::Signalling,

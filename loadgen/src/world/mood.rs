@@ -37,8 +37,6 @@ pub(super) enum Kind {
     Media,
     /// The connection of a session that is over was to be closed by the engine.
     Close,
-    /// A refresh of the phone is due; its octets are made then.
-    Refresh,
 }
 
 /// What waits, by time.
@@ -51,11 +49,13 @@ pub(super) struct Waiting {
 impl World {
     /// When something that waits is due.
     pub(super) fn next_later(&self) -> Option<u64> {
-        self.waiting.heap.peek().map(|Reverse(later)| later.due)
+        let first = self.waiting.heap.peek().map(|Reverse(later)| later.due);
+        first.into_iter().chain(self.sides.next()).min()
     }
 
     /// Sends what is due by now.
     pub(super) fn pump_later(&mut self) {
+        self.pump_refreshes();
         while let Some(Reverse(first)) = self.waiting.heap.peek()
             && first.due <= self.now
         {
@@ -72,15 +72,11 @@ impl World {
             let live = device.dialog.serial == later.serial
                 && match later.kind {
                     Kind::Answer => device.call == Call::Ringing,
-                    Kind::Bye | Kind::Refresh => device.call == Call::Confirmed,
+                    Kind::Bye => device.call == Call::Confirmed,
                     Kind::Media => !self.outbox.peek(later.link).closed,
                     Kind::Close => false,
                 };
             if !live {
-                continue;
-            }
-            if later.kind == Kind::Refresh {
-                self.phone_refresh(later.index);
                 continue;
             }
             if later.kind == Kind::Answer {
@@ -93,7 +89,7 @@ impl World {
             match later.kind {
                 Kind::Answer => self.final_sent(later.link, later.serial),
                 Kind::Bye => self.request_sent(later.link),
-                Kind::Close | Kind::Media | Kind::Refresh => self.outbox.sent(later.link),
+                Kind::Close | Kind::Media => self.outbox.sent(later.link),
             }
         }
     }

@@ -111,7 +111,7 @@ impl World {
             Answer::Declined
         };
         if answer == Answer::Active {
-            self.active_paths[index] = Some(push.path.into());
+            self.active_paths.insert(index, push.path.into());
         }
         self.session_begins(message, index);
         self.behave(link, message, (push.user, push.device, index), answer);
@@ -182,13 +182,13 @@ impl World {
             (device.dialog.serial, device.behaviour)
         };
         if let Some(refusal) = behaviour.refusal() {
-            self.active_paths[index] = None;
+            self.active_paths.remove(&index);
             return self.refuse(link, message, index, refusal);
         }
         match behaviour {
             Behaviour::Silent => {
                 self.devices[index].call = Call::Ringing;
-                self.active_paths[index] = None;
+                self.active_paths.remove(&index);
                 self.reply(link, message, b"100 Trying", None, b"");
             }
             Behaviour::Ring | Behaviour::Late => {
@@ -354,7 +354,7 @@ impl World {
         if self.holds_sessions() {
             self.session_stands(index);
         }
-        if self.active_paths[index].is_some() {
+        if self.active_paths.contains_key(&index) {
             self.open_media(user, device_number, index);
         }
     }
@@ -522,7 +522,7 @@ impl World {
 
     /// The phone connects to the engine (`setup:active`).
     fn open_media(&mut self, user: u32, device: u8, index: usize) {
-        let Some(path) = self.active_paths[index].take() else {
+        let Some(path) = self.active_paths.remove(&index) else {
             return;
         };
         let address = path

@@ -3,12 +3,13 @@
 //! What a phone does is drawn from the seed: it leaves refreshing to the engine, refreshes itself, or
 //! says that it will and does not. Octets are kept only for phones that refresh.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
-use super::{Call, World, bench, device_key};
+use super::{Call, Compact, Step, World, bench, device_key};
 use crate::behaviour::Refresher;
 use crate::check::dialog::phone_tag;
 use crate::identity::{put_fixed, put_plain, read_digits};
+use crate::link::LinkId;
 use crate::rules::Rule;
 use crate::scan::{Header, Message, lists, name_addr, param, parse_number};
 use crate::scenario::Kind;
@@ -21,16 +22,29 @@ const EARLY: u64 = 200_000_000;
 /// What a phone needs to send a request in the dialog of a push.
 #[derive(Clone, Debug)]
 pub(super) struct Side {
-    target: Box<[u8]>,
-    /// To and From of the INVITE, which change places.
-    own: Box<[u8]>,
-    peer: Box<[u8]>,
-    call_id: Box<[u8]>,
+    /// Contact of the INVITE, its To with the phone's tag, its From, its Call-ID; a line each.
+    texts: Compact,
     cseq: u32,
 }
 
-/// Phones that refresh, by device.
-pub(super) type Sides = BTreeMap<u64, Side>;
+/// Phones that send requests of their own, by device, and when they refresh next.
+#[derive(Debug, Default)]
+pub(super) struct Sides {
+    by_device: BTreeMap<u32, Side>,
+    /// Due time, device and serial; all wait equally long, so they are in order.
+    refreshes: VecDeque<(u64, u32, u32)>,
+    /// Devices up to this one have hung up, or had nothing to hang up.
+    hung_up_to: usize,
+    /// Their BYEs without an answer.
+    byes_open: u32,
+}
+
+impl Sides {
+    /// When a phone refreshes next.
+    pub(super) fn next(&self) -> Option<u64> {
+        self.refreshes.front().map(|&(due, ..)| due)
+    }
+}
 
 impl World {
     /// Whether sessions are held and their timers judged.
@@ -46,22 +60,31 @@ impl World {
 
     /// A push is answered: a phone that refreshes remembers its dialog.
     pub(super) fn session_begins(&mut self, message: &Message<'_>, index: usize) {
-        if self.devices[index].refresher != Refresher::Phone {
+        let refreshes = self.devices[index].refresher == Refresher::Phone;
+        if !self.holds_sessions() || !(refreshes || self.setup.hang_up) {
             return;
         }
         let value = |header| message.value(header).unwrap_or(&[]);
         let contact = name_addr(value(Header::Contact)).map_or(&[][..], |(uri, _)| uri);
-        let mut own = value(Header::To).to_vec();
-        own.extend_from_slice(b";tag=");
-        own.extend_from_slice(&phone_tag(self.devices[index].dialog.serial));
-        let side = Side {
-            target: contact.into(),
-            own: own.into(),
-            peer: value(Header::From).into(),
-            call_id: value(Header::CallId).into(),
-            cseq: 0,
-        };
-        self.sides.insert(index as u64, side);
+        let tag = phone_tag(self.devices[index].dialog.serial);
+        let parts = [
+            contact,
+            b"\n",
+            value(Header::To),
+            b";tag=",
+            &tag,
+            b"\n",
+            value(Header::From),
+            b"\n",
+            value(Header::CallId),
+        ];
+        let mut text = core::mem::take(&mut self.unpacked);
+        text.clear();
+        parts.iter().for_each(|part| text.extend_from_slice(part));
+        let texts = self.patterns.keep(&text);
+        self.unpacked = text;
+        let side = Side { texts, cseq: 0 };
+        self.sides.by_device.insert(index as u32, side);
     }
 
     /// The ACK is here: a phone that refreshes does so at half the interval.
@@ -73,44 +96,155 @@ impl World {
     }
 
     fn refresh_later(&mut self, index: usize) {
-        let ms = f64::from(self.setup.session_expires_s) * 500.0;
-        let link = self.engine_links[0];
-        self.later(super::mood::Kind::Refresh, ms, link, index, Vec::new());
+        let due = self.now + self.half();
+        let serial = self.devices[index].dialog.serial;
+        self.sides.refreshes.push_back((due, index as u32, serial));
     }
 
-    /// The UPDATE of a phone.
-    pub(super) fn phone_refresh(&mut self, index: usize) {
-        let Some(side) = self.sides.get_mut(&(index as u64)) else {
-            return;
-        };
+    /// Phones whose refresh is due send it.
+    pub(super) fn pump_refreshes(&mut self) {
+        while let Some(&(due, index, serial)) = self.sides.refreshes.front()
+            && due <= self.now
+        {
+            self.sides.refreshes.pop_front();
+            let device = &self.devices[index as usize];
+            if device.dialog.serial == serial && device.call == Call::Confirmed {
+                self.phone_refresh(index as usize);
+            }
+        }
+    }
+
+    /// Writes a request of a phone in its dialog, without what follows CSeq; gives its link. The branch is
+    /// `kind` and `digits`.
+    fn put_in_dialog(
+        &mut self,
+        index: usize,
+        method: &[u8],
+        (kind, digits): (u8, [(u64, usize); 3]),
+    ) -> Option<LinkId> {
+        let side = self.sides.by_device.get_mut(&(index as u32))?;
         side.cseq += 1;
-        let side = side.clone();
-        let link = self.notify_link(&side.target);
-        let serial = self.devices[index].dialog.serial;
+        let cseq = side.cseq;
+        let mut text = core::mem::take(&mut self.unpacked);
+        self.patterns.text(&side.texts, &mut text);
+        let mut lines = text.split(|&byte| byte == b'\n');
+        let mut line = || lines.next().unwrap_or(&[]);
+        let (target, own, peer, call_id) = (line(), line(), line(), line());
+        let link = self.notify_link(target);
         let out = self.outbox.buffer(link);
-        out.extend_from_slice(b"UPDATE ");
-        out.extend_from_slice(&side.target);
+        out.extend_from_slice(method);
+        out.push(b' ');
+        out.extend_from_slice(target);
         out.extend_from_slice(b" SIP/2.0\r\nVia: SIP/2.0/");
         out.extend_from_slice(self.transport);
         out.push(b' ');
         out.extend_from_slice(self.setup.scscf_listen.to_string().as_bytes());
-        out.extend_from_slice(b";branch=z9hG4bKu");
-        put_fixed(index as u64, 10, out);
-        put_fixed(u64::from(serial), 8, out);
-        put_fixed(u64::from(side.cseq), 8, out);
+        out.extend_from_slice(b";branch=z9hG4bK");
+        out.push(kind);
+        for (value, width) in digits {
+            put_fixed(value, width, out);
+        }
         out.extend_from_slice(b"\r\nMax-Forwards: 70\r\nFrom: ");
-        out.extend_from_slice(&side.own);
+        out.extend_from_slice(own);
         out.extend_from_slice(b"\r\nTo: ");
-        out.extend_from_slice(&side.peer);
+        out.extend_from_slice(peer);
         out.extend_from_slice(b"\r\nCall-ID: ");
-        out.extend_from_slice(&side.call_id);
+        out.extend_from_slice(call_id);
         out.extend_from_slice(b"\r\nCSeq: ");
-        put_plain(u64::from(side.cseq), out);
-        out.extend_from_slice(b" UPDATE\r\nSupported: timer\r\nSession-Expires: ");
+        put_plain(u64::from(cseq), out);
+        out.push(b' ');
+        out.extend_from_slice(method);
+        out.extend_from_slice(b"\r\n");
+        self.unpacked = text;
+        Some(link)
+    }
+
+    /// The UPDATE of a phone.
+    fn phone_refresh(&mut self, index: usize) {
+        let serial = self.devices[index].dialog.serial;
+        let side = self.sides.by_device.get(&(index as u32));
+        let next = side.map_or(0, |side| side.cseq + 1);
+        let digits = [
+            (index as u64, 10),
+            (u64::from(serial), 8),
+            (u64::from(next), 8),
+        ];
+        let Some(link) = self.put_in_dialog(index, b"UPDATE", (b'u', digits)) else {
+            return;
+        };
+        let out = self.outbox.buffer(link);
+        out.extend_from_slice(b"Supported: timer\r\nSession-Expires: ");
         put_plain(u64::from(self.setup.session_expires_s), out);
         out.extend_from_slice(b";refresher=uac\r\nContent-Length: 0\r\n\r\n");
         self.request_sent(link);
         self.counters.phone_refreshes += 1;
+    }
+
+    /// The hold is over: phones hang up, so many at a time.
+    pub(super) fn pump_hang_ups(&mut self) {
+        while self.sides.hung_up_to < self.devices.len()
+            && self.sides.byes_open < self.setup.users_in_flight
+        {
+            let index = self.sides.hung_up_to;
+            let full = self
+                .engine_links
+                .iter()
+                .chain(self.notify_links.iter().map(|(_, link)| link));
+            let mut lens = full.map(|&link| self.outbox.peek(link).buffer.len());
+            if lens.any(|len| len > super::LINK_BYTES_MAX) {
+                return;
+            }
+            self.sides.hung_up_to += 1;
+            let device = &self.devices[index];
+            if device.call != Call::Confirmed {
+                continue;
+            }
+            let serial = device.dialog.serial;
+            let digits = [(index as u64, 10), (u64::from(serial), 8), (0, 1)];
+            let Some(link) = self.put_in_dialog(index, b"BYE", (b'h', digits)) else {
+                continue;
+            };
+            self.outbox
+                .buffer(link)
+                .extend_from_slice(b"Content-Length: 0\r\n\r\n");
+            self.request_sent(link);
+            self.sides.byes_open += 1;
+        }
+        if self.sides.hung_up_to == self.devices.len() && self.sides.byes_open == 0 {
+            self.enter(Step::Drain);
+        }
+    }
+
+    /// The engine's answer to the BYE of a phone that hangs up at the end.
+    pub(super) fn hang_up_answered(&mut self, message: &Message<'_>, digits: &[u8]) {
+        if message.status < 200 {
+            return;
+        }
+        let part = |from: usize, to: usize| digits.get(from..to).and_then(read_digits);
+        let (Some(index), Some(serial)) = (part(0, 10), part(10, 18)) else {
+            self.counters.strays += 1;
+            return;
+        };
+        let index = index as usize;
+        let Some(device) = self.devices.get_mut(index) else {
+            self.counters.strays += 1;
+            return;
+        };
+        if u64::from(device.dialog.serial) != serial {
+            return;
+        }
+        self.sides.byes_open = self.sides.byes_open.saturating_sub(1);
+        if device.call != Call::Confirmed {
+            // The engine's own BYE was faster.
+            return;
+        }
+        device.call = Call::Idle;
+        self.counters.hung_up += 1;
+        self.sides.by_device.remove(&(index as u32));
+        if message.status != 200 {
+            let what = "the BYE of a phone is not answered 200";
+            self.violations.record(Rule::Dlg8, what, message.bytes);
+        }
     }
 
     /// The engine's answer to an UPDATE of a phone (ST-14, ST-15).
@@ -183,7 +317,7 @@ impl World {
         if !self.holds_sessions() {
             return;
         }
-        self.sides.remove(&(index as u64));
+        self.sides.by_device.remove(&(index as u32));
         let device = &self.devices[index];
         let after = self.now.saturating_sub(device.refreshed_at);
         // A BYE that comes earlier has other reasons: nothing is left to send.
@@ -205,7 +339,7 @@ impl World {
 
     /// The run is over: sessions that stand, and those whose timers ran out unseen.
     pub(super) fn judge_held(&mut self) {
-        if !self.holds_sessions() {
+        if !self.holds_sessions() || self.counters.sessions_held > 0 {
             return;
         }
         let (half, end) = (self.half(), self.end_after());

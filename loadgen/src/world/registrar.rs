@@ -1,6 +1,6 @@
 //! Registrar, notifier and senders: REGISTER, SUBSCRIBE, NOTIFY, MESSAGE and their answers.
 
-use super::{NO_LINK, World, bench};
+use super::{Compact, NO_LINK, World, bench};
 use crate::check::subscribe;
 use crate::forms::{Notify, REGISTRATION_S, Shape, put_subscription_tag};
 use crate::identity::read_digits;
@@ -67,7 +67,9 @@ impl World {
 
     fn send_document(&mut self, user: u32, state: &[u8], shape: Option<&Shape>) {
         let entry = &mut self.users[user as usize];
-        let (contact, rest) = entry.subscription.split_at(usize::from(entry.contact_len));
+        let mut subscription = core::mem::take(&mut self.unpacked);
+        self.patterns.text(&entry.subscription, &mut subscription);
+        let (contact, rest) = subscription.split_at(usize::from(entry.contact_len));
         let (from, call_id) = rest.split_at(usize::from(entry.from_len));
         entry.notify_cseq += 1;
         entry.notified_at = self.now;
@@ -91,6 +93,7 @@ impl World {
             None => self.forms.put_notify(&notify, out),
             Some(shape) => self.forms.put_shaped(&notify, shape, out),
         }
+        self.unpacked = subscription;
         entry.version += 1;
         let link = entry.notify_link;
         self.request_sent(link);
@@ -167,14 +170,14 @@ impl World {
         data.extend_from_slice(contact);
         data.extend_from_slice(from);
         data.extend_from_slice(call_id);
-        entry.subscription = data.into_boxed_slice();
+        entry.subscription = self.patterns.keep(&data);
     }
 
     /// NOTIFY after a SUBSCRIBE; it is the trigger of a user who waits in the wave.
     fn wave_notify(&mut self, user: u32, expires: u32) {
         if expires == 0 {
             self.send_notify(user, b"terminated;reason=timeout");
-            self.users[user as usize].subscription = Box::default();
+            self.users[user as usize].subscription = Compact::default();
             return;
         }
         if !self.send_notify(user, b"active;expires=599999") {
@@ -235,6 +238,7 @@ impl World {
             Some(b'r') => self.register_answered(message, &branch[1..]),
             Some(b'n') => self.notify_answered(message, &branch[1..]),
             Some(b'b') => self.phone_bye_answered(message, &branch[1..]),
+            Some(b'h') => self.hang_up_answered(message, &branch[1..]),
             Some(b'u') => self.phone_refresh_answered(message, &branch[1..]),
             _ => self.counters.strays += 1,
         }

@@ -122,7 +122,7 @@ impl Post {
     /// Asks for records of the next queues; true when all were looked at.
     fn walk(&mut self) -> bool {
         let cleaner = &mut self.cleaner;
-        let slots = u32::try_from(self.mailboxes.len()).unwrap_or(u32::MAX);
+        let slots = self.mailboxes.slots();
         for _ in 0..WALK {
             let (slot, after) = cleaner.at;
             if slot >= slots {
@@ -131,8 +131,8 @@ impl Post {
             if cleaner.reading.len() + cleaner.writing >= COPIES_MAX || cleaner.allowance <= 0 {
                 return false;
             }
-            let mailbox = &self.mailboxes[slot as usize];
-            let Some(entry) = mailbox.next_in(after, &cleaner.victims) else {
+            let mailbox = self.mailboxes.warm_of(slot);
+            let Some(entry) = mailbox.and_then(|held| held.next_in(after, &cleaner.victims)) else {
                 cleaner.at = (slot + 1, 0);
                 continue;
             };
@@ -164,7 +164,7 @@ impl Post {
         let Ok(Record::Deposit(deposit)) = record::decode(payload) else {
             return;
         };
-        let Some(mailbox) = self.mailboxes.get(slot as usize) else {
+        let Some(mailbox) = self.mailboxes.warm_of(slot) else {
             return;
         };
         let from = mailbox.lookup(number).and_then(|entry| entry.location());

@@ -12,9 +12,10 @@ mod tests;
 const TIMER_D_MIN: Duration = Duration::from_secs(32);
 
 /// Where an INVITE client transaction is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ClientInviteState {
     /// Nothing was answered yet.
+    #[default]
     Calling,
     /// A provisional response came.
     Proceeding,
@@ -64,8 +65,9 @@ pub enum CancelAction {
     TooLate,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Wish {
+    #[default]
     Keep,
     CancelLater,
     Cancelled,
@@ -75,7 +77,7 @@ enum Wish {
 ///
 /// Owner: a push, which keeps the INVITE (or what renders it) and the ACK. `Proceeding` has no timer
 /// in the RFC: the owner guards it with its answer timer and then calls [`ClientInvite::cancel`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct ClientInvite {
     /// Timer A.
     repeat_at: Timestamp,
@@ -275,3 +277,25 @@ impl ClientInvite {
         assert!(ends != self.end_at.is_never(), "timers B, D, M by state");
     }
 }
+
+crate::fold_fields!(ClientInvite {
+    repeat_at,
+    end_at,
+    interval_ms,
+    t1_ms,
+    state,
+    wish,
+    reliable,
+});
+crate::fold_variants!(ClientInviteState {
+    Calling,
+    Proceeding,
+    Completed,
+    Accepted,
+    Terminated,
+});
+crate::fold_variants!(Wish {
+    Keep,
+    CancelLater,
+    Cancelled
+});

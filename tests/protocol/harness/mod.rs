@@ -70,7 +70,11 @@ pub(crate) fn options() -> ShardOptions {
             decisions_per_turn: 256,
             pushes_per_s: 0,
         },
-        post: PostOptions::default(),
+        // What rests is folded at once, whatever else a test is about.
+        post: PostOptions {
+            kept_warm: 0,
+            ..PostOptions::default()
+        },
         subscribe: SubscribeOptions {
             transaction: TransactionOptions {
                 reliable: true,
