@@ -164,7 +164,7 @@ pub struct SubscribeState {
 
 impl registry::Extra for UserState {
     fn is_idle(&self) -> bool {
-        !self.queued && !self.throttled
+        !self.queued && self.throttled.is_none() && self.ask == Ask::No
     }
 }
 
@@ -174,6 +174,9 @@ impl Fold for UserState {
             armed,
             queued: _,
             throttled: _,
+            ask: _,
+            ask_line: _,
+            ask_span,
             decide_at,
             decided_at,
             triggered_at,
@@ -190,6 +193,7 @@ impl Fold for UserState {
             id.fold(out);
             at.fold(out);
         }
+        ask_span.fold(out);
         decide_at.fold(out);
         decided_at.fold(out);
         triggered_at.fold(out);
@@ -204,13 +208,16 @@ impl Fold for UserState {
 
     fn unfold(&mut self, from: &mut Reader<'_>) {
         self.queued = false;
-        self.throttled = false;
+        self.throttled = None;
+        self.ask = Ask::No;
+        self.ask_line = COMMON_SET;
         self.armed = (from.number() != 0).then(|| {
             let mut armed = (TimerId::NONE, Timestamp::ZERO);
             armed.0.unfold(from);
             armed.1.unfold(from);
             armed
         });
+        self.ask_span.unfold(from);
         self.decide_at.unfold(from);
         self.decided_at.unfold(from);
         self.triggered_at.unfold(from);
