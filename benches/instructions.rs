@@ -45,6 +45,7 @@ const WARM: usize = 100;
 
 fn bench() -> Bench {
     let mut options = options();
+    options.post.kept_warm = volley::base::limits::WARM_KEPT;
     options.push.linger = Duration::ZERO;
     let mut bench = Bench::with(options);
     bench.reuse_links = true;

@@ -68,6 +68,7 @@ impl Recovery for Loader {
 
 fn shard() -> Shard {
     let mut options = harness::options();
+    options.post.kept_warm = volley::base::limits::WARM_KEPT;
     options.users_max = 8_000_000;
     let seed = ShardSeed {
         identifier_key: [7; 16],

@@ -30,6 +30,7 @@ mod allocation {
 /// A user with phone A whose first push was refused, and a message that stays.
 fn waiting() -> (Bench, Notifier) {
     let mut options = options();
+    options.post.kept_warm = volley::base::limits::WARM_KEPT;
     options.push.linger = Duration::ZERO;
     let mut bench = Bench::with(options);
     bench.reuse_links = true;
