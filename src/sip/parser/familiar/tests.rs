@@ -30,7 +30,7 @@ const MORE: [&[u8]; 4] = [
       l: 003\r\n\
       \r\n\
       abc",
-    b"BYE sip:u:pw@192.0.2.1:5060;transport=tcp SIP/2.0\r\n\
+    b"BYE sip:u%41%5ax:pw@192.0.2.1:5060;transport=tcp SIP/2.0\r\n\
       Via: SIP/2.0/TCP 192.0.2.9:5061;branch=old-style\r\n\
       From: sip:a@x.example;tag=1;y=2\r\n\
       To: <sips:b@x.example>;tag=z9\r\n\
