@@ -3,34 +3,15 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use quick_xml::events::Event;
-use quick_xml::name::ResolveResult;
 use volley::base::time::Timestamp;
 use volley::reginfo::document::Document;
 use volley::registry::features::KnownLists;
 use volley::registry::{RegistryOptions, User};
 
-/// Two devices under two identities: four contact rows, 2,980 octets.
-const TWO_CONTACTS: &[u8] = include_bytes!("../src/reginfo/cases/two_devices.xml");
+#[path = "shared/walk.rs"]
+mod walk;
 
-/// What any reader must do: resolve names, decode attributes and text. Keeps only their lengths.
-fn quick_xml(bytes: &[u8]) -> usize {
-    let mut reader = quick_xml::NsReader::from_reader(bytes);
-    let mut total = 0;
-    loop {
-        match reader.read_resolved_event() {
-            Ok((namespace, Event::Start(tag) | Event::Empty(tag))) => {
-                total += usize::from(matches!(namespace, ResolveResult::Bound(_)));
-                for attribute in tag.attributes().flatten() {
-                    total += attribute.value.len();
-                }
-            }
-            Ok((_, Event::Text(text))) => total += text.len(),
-            Ok((_, Event::Eof)) | Err(_) => return total,
-            Ok(_) => {}
-        }
-    }
-}
+use walk::{TWO_CONTACTS, read_quick_xml};
 
 fn document(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("reginfo/document");
@@ -45,7 +26,7 @@ fn document(criterion: &mut Criterion) {
         });
     });
     group.bench_function("2_contacts_quick_xml", |bencher| {
-        bencher.iter(|| quick_xml(black_box(TWO_CONTACTS)));
+        bencher.iter(|| read_quick_xml(black_box(TWO_CONTACTS)));
     });
     group.finish();
 }

@@ -359,9 +359,27 @@ impl<T> Memory<T> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::base::entropy::Jitter;
+
+    /// `text` with up to three octets of `within` changed: into letters and digits, marks that structure
+    /// texts, or anything.
+    pub(crate) fn scribbled(dice: &mut Jitter, text: &[u8], within: Range<usize>) -> Vec<u8> {
+        const NAMES: &[u8] = b"0123456789abcxyzABCXYZ";
+        const MARKS: &[u8] = b" ,;:=<>@%\"\r\n\t?&\\/.-+[]*#$";
+        let mut text = text.to_vec();
+        let mut below = |bound: usize| usize::try_from(dice.below(bound as u64)).unwrap();
+        for _ in 0..below(4) {
+            let at = within.start + below(within.len());
+            text[at] = match below(4) {
+                0 => u8::try_from(below(256)).unwrap(),
+                1 => MARKS[below(MARKS.len())],
+                _ => NAMES[below(NAMES.len())],
+            };
+        }
+        text
+    }
 
     #[test]
     fn an_octet_may_be_what_it_was_said_to_be_at_every_place_and_length() {

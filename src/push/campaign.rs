@@ -10,9 +10,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::base::entropy::Jitter;
-use crate::base::fold::{Fold, Reader, Writer};
 use crate::base::limits;
-use crate::base::outbox::Destination;
 use crate::base::pool::Pool;
 use crate::base::slab::Key;
 use crate::base::surface::LinkKind;
@@ -20,14 +18,13 @@ use crate::base::time::Timestamp;
 use crate::imdn::{self, Ending, Requested};
 use crate::push::delivery::{self, Fit, Missing, Progress};
 use crate::push::dialect::Dialect;
-use crate::push::hops::COMMON_SET;
 use crate::push::lines::{Asking, BEGUN_MAX, Lines, SPAN};
 use crate::push::notices::Notices;
-use crate::push::notifier::NotifierDialog;
 use crate::push::options::Grouping;
 use crate::push::post::Post;
 use crate::push::reason::MessageReason;
 use crate::push::signalling;
+use crate::push::user::{Ask, UserState};
 use crate::push::{Ctx, Env, INFLIGHT_MAX, Outcome, Push, PushState, guard_after};
 use crate::reginfo::document::Document;
 use crate::registry::features::KnownLists;
@@ -40,7 +37,6 @@ use crate::sip::uri;
 use crate::store::index::{Entry, Fate, Goal, Mailbox, Marked};
 use crate::store::op::{DepositFlags, Evidence, Mark, MarkKind, NOTICE_NUMBERS, RemovalReason};
 use crate::store::record::{self, Record};
-use crate::wheel::TimerId;
 
 /// Options of campaigns.
 #[derive(Clone, Debug)]
@@ -63,182 +59,6 @@ pub struct CampaignOptions {
 
 /// How much of the pace may be used at once.
 const PACE_BATCH: Duration = Duration::from_millis(1);
-
-/// What the shard keeps per user beside the registration.
-#[derive(Debug)]
-pub struct UserState {
-    /// The wheel entry of the user, and its deadline.
-    pub armed: Option<(TimerId, Timestamp)>,
-    /// In the queue of users to decide on.
-    pub queued: bool,
-    /// The line in which the user waits for a hop to take an INVITE.
-    pub throttled: Option<u8>,
-    /// Why the user waits for a SUBSCRIBE.
-    pub ask: Ask,
-    /// The line in which it does.
-    pub ask_line: u8,
-    /// When the SUBSCRIBE outstanding was begun, in the spans of [`Asking`].
-    pub ask_span: u16,
-    /// When a decision is due that had to wait.
-    pub decide_at: Timestamp,
-    /// When the last decision was made.
-    pub decided_at: Option<Timestamp>,
-    /// When what the next decision is for became due.
-    pub triggered_at: Timestamp,
-    /// Earliest moment at which a device's wait ends.
-    pub retry_at: Timestamp,
-    /// Pushes whose outcome is open; the user stays while there are any.
-    pub pushes: u32,
-    /// When to ask the registrar after a restart, or for what was not read.
-    pub subscribe_at: Timestamp,
-    /// A NOTIFY was acknowledged unread: full state is to be asked for (SUB-9).
-    pub dirty: bool,
-    /// When to ask for full state because the registrar named the user and told nothing since.
-    pub doubt_at: Timestamp,
-    /// The subscription's requests.
-    pub subscribe: SubscribeState,
-    /// The list of hops of the S-CSCF that serves the user (NH-1).
-    pub set: u8,
-}
-
-impl Default for UserState {
-    fn default() -> Self {
-        Self {
-            armed: None,
-            queued: false,
-            throttled: None,
-            ask: Ask::No,
-            ask_line: COMMON_SET,
-            ask_span: 0,
-            decide_at: Timestamp::NEVER,
-            decided_at: None,
-            triggered_at: Timestamp::NEVER,
-            retry_at: Timestamp::NEVER,
-            pushes: 0,
-            subscribe_at: Timestamp::NEVER,
-            dirty: false,
-            doubt_at: Timestamp::NEVER,
-            subscribe: SubscribeState::default(),
-            set: COMMON_SET,
-        }
-    }
-}
-
-impl UserState {
-    /// For the next user of the slot.
-    pub fn reset(&mut self) {
-        *self = Self::default();
-    }
-}
-
-/// Why a user stands in line for a SUBSCRIBE; what is greater says more.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Ask {
-    /// It does not.
-    #[default]
-    No,
-    /// There is mail for it, or a rule wants it.
-    Wanted,
-    /// A third-party REGISTER named it.
-    Registered,
-}
-
-/// The SUBSCRIBE side of a user's subscription: dialog and transaction. The states are
-/// [`reginfo::subscription`](crate::reginfo::subscription)'s.
-#[derive(Debug, Default)]
-pub struct SubscribeState {
-    /// The dialog, once a NOTIFY made it.
-    pub dialog: NotifierDialog,
-    /// The SUBSCRIBE outstanding is in the dialog; a repeated one stays as it was sent, even when
-    /// the NOTIFY that makes the dialog has come meanwhile.
-    pub in_dialog: bool,
-    /// Where it went.
-    pub trunk: Option<Destination>,
-    /// Requests sent in this dialog, modulo 128.
-    pub requests: u16,
-    /// A third-party REGISTER came while a SUBSCRIBE was unanswered.
-    pub registered_meanwhile: bool,
-    /// CSeq of the SUBSCRIBE outstanding.
-    pub cseq: u32,
-}
-
-impl registry::Extra for UserState {
-    fn is_idle(&self) -> bool {
-        !self.queued && self.throttled.is_none() && self.ask == Ask::No
-    }
-}
-
-impl Fold for UserState {
-    fn fold(&self, out: &mut Writer<'_>) {
-        let Self {
-            armed,
-            queued: _,
-            throttled: _,
-            ask: _,
-            ask_line: _,
-            ask_span,
-            decide_at,
-            decided_at,
-            triggered_at,
-            retry_at,
-            pushes,
-            subscribe_at,
-            dirty,
-            doubt_at,
-            subscribe,
-            set,
-        } = self;
-        armed.is_some().fold(out);
-        if let Some((id, at)) = armed {
-            id.fold(out);
-            at.fold(out);
-        }
-        ask_span.fold(out);
-        decide_at.fold(out);
-        decided_at.fold(out);
-        triggered_at.fold(out);
-        retry_at.fold(out);
-        pushes.fold(out);
-        subscribe_at.fold(out);
-        dirty.fold(out);
-        doubt_at.fold(out);
-        subscribe.fold(out);
-        set.fold(out);
-    }
-
-    fn unfold(&mut self, from: &mut Reader<'_>) {
-        self.queued = false;
-        self.throttled = None;
-        self.ask = Ask::No;
-        self.ask_line = COMMON_SET;
-        self.armed = (from.number() != 0).then(|| {
-            let mut armed = (TimerId::NONE, Timestamp::ZERO);
-            armed.0.unfold(from);
-            armed.1.unfold(from);
-            armed
-        });
-        self.ask_span.unfold(from);
-        self.decide_at.unfold(from);
-        self.decided_at.unfold(from);
-        self.triggered_at.unfold(from);
-        self.retry_at.unfold(from);
-        self.pushes.unfold(from);
-        self.subscribe_at.unfold(from);
-        self.dirty.unfold(from);
-        self.doubt_at.unfold(from);
-        self.subscribe.unfold(from);
-        self.set.unfold(from);
-    }
-}
-
-crate::fold_fields!(SubscribeState {
-    dialog,
-    in_dialog,
-    trunk,
-    requests,
-    registered_meanwhile,
-    cseq,
-});
 
 /// Users who need a decision, and what deciding needs.
 #[derive(Debug)]
@@ -361,19 +181,30 @@ impl Campaigns {
     }
 
     /// The next user to decide on, unless the pace is used up: whose trigger is oldest. Those who found
-    /// no hop come before those who come now, for lists of hops that take INVITEs by `has_room`.
-    pub fn poll_user(&mut self, now: Timestamp, has_room: impl FnMut(u8) -> bool) -> Option<Key> {
+    /// no hop come before those who come now, for lists of hops that take INVITEs by `has_room`; of them
+    /// the line is told, too, for [`Campaigns::came_up`].
+    pub fn poll_user(
+        &mut self,
+        now: Timestamp,
+        has_room: impl FnMut(u8) -> bool,
+    ) -> Option<(Option<u8>, Key)> {
         self.throttled_due = !self.throttled.is_empty();
         if self.is_paced(now) {
             return None;
         }
         if self.throttled_due {
-            if let Some((_, user)) = self.throttled.pop(has_room) {
-                return Some(user);
+            if let Some((line, user)) = self.throttled.pop(has_room) {
+                return Some((Some(line), user));
             }
             self.throttled_due = false;
         }
-        self.queue.pop_front()
+        Some((None, self.queue.pop_front()?))
+    }
+
+    /// A user left a line for INVITEs; `false` when it waits elsewhere, or no more.
+    pub fn came_up(state: &mut UserState, line: u8) -> bool {
+        state.invite_places.leave(line);
+        state.throttled == Some(line)
     }
 
     /// Whether a SUBSCRIBE for a user of `set` may leave at once: nobody waits for one, and there is room.
@@ -385,7 +216,7 @@ impl Campaigns {
     pub fn ask_later(&mut self, now: Timestamp, user: Key, state: &mut UserState, why: Ask) {
         if state.ask == Ask::No || state.ask_line != state.set {
             state.ask_line = state.set;
-            self.asks.join(state.set, now, user);
+            self.asks.join(&mut state.ask_places, state.set, now, user);
         }
         state.ask = state.ask.max(why);
     }
@@ -423,12 +254,6 @@ impl Campaigns {
         }
     }
 
-    /// Users who wait for a SUBSCRIBE.
-    #[must_use]
-    pub fn asks(&self) -> usize {
-        self.asks.len()
-    }
-
     fn is_paced(&self, now: Timestamp) -> bool {
         self.paced_until >= now + PACE_BATCH
     }
@@ -457,18 +282,13 @@ impl Campaigns {
 
     /// `user` waits for a hop. One who stood in line before keeps its place.
     fn throttle(&mut self, user: Key, state: &mut UserState, before: Option<u8>) {
-        if before == Some(state.set) {
-            self.throttled.stay(state.set, state.triggered_at, user);
+        let (places, set, since) = (&mut state.invite_places, state.set, state.triggered_at);
+        if before == Some(set) {
+            self.throttled.stay(places, set, since, user);
         } else {
-            self.throttled.join(state.set, state.triggered_at, user);
+            self.throttled.join(places, set, since, user);
         }
         state.throttled = Some(state.set);
-    }
-
-    /// Users waiting for a hop.
-    #[must_use]
-    pub fn throttled(&self) -> usize {
-        self.throttled.len()
     }
 
     /// Decides for `user` and starts a push for every selected client; their keys go to `started`.

@@ -10,6 +10,7 @@
 use core::time::Duration;
 use std::collections::VecDeque;
 
+use crate::base::fold::{Fold, Reader, Writer};
 use crate::base::slab::Key;
 use crate::base::time::Timestamp;
 use crate::push::hops::SETS_MAX;
@@ -28,8 +29,40 @@ const SPAN_BITS: u32 = 8;
 pub const SPAN: Duration = Duration::from_millis(1 << SPAN_BITS);
 const _: () = assert!(Duration::from_millis((SPANS as u64) << SPAN_BITS).as_millis() == 1024);
 
-/// Who waits, for each list of hops a line of its own. A user may stand in several when its list
-/// changes; the caller knows which one counts.
+/// The lines in which a user has a place, a bit each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Places(u32);
+
+impl Places {
+    fn enter(&mut self, set: u8) -> bool {
+        let bit = 1 << bounded(set);
+        let new = self.0 & bit == 0;
+        self.0 |= bit;
+        new
+    }
+
+    /// The user came up in the line of `set`.
+    pub fn leave(&mut self, set: u8) {
+        self.0 &= !(1 << bounded(set));
+    }
+}
+
+impl Fold for Places {
+    fn fold(&self, out: &mut Writer<'_>) {
+        self.0.fold(out);
+    }
+
+    fn unfold(&mut self, from: &mut Reader<'_>) {
+        self.0.unfold(from);
+    }
+}
+
+fn bounded(set: u8) -> usize {
+    usize::from(set).min(SETS_MAX - 1)
+}
+
+/// Who waits, for each list of hops a line of its own. A user has one place at most in each; it may have
+/// some in several when its list changes, and the caller knows which one counts.
 #[derive(Debug)]
 pub struct Lines {
     lines: Vec<VecDeque<(Timestamp, Key)>>,
@@ -49,18 +82,23 @@ impl Default for Lines {
 }
 
 impl Lines {
-    /// `user`, who wants something since `since`, waits behind all others for hops of `set`.
-    pub fn join(&mut self, set: u8, since: Timestamp, user: Key) {
-        self.line(set).push_back((since, user));
+    /// `user`, who wants something since `since`, waits behind all others for hops of `set`, or where it
+    /// stands already.
+    pub fn join(&mut self, places: &mut Places, set: u8, since: Timestamp, user: Key) {
+        if places.enter(set) {
+            self.line(set).push_back((since, user));
+        }
     }
 
-    /// `user` was at the head of the line of `set` and goes on waiting there.
-    pub fn stay(&mut self, set: u8, since: Timestamp, user: Key) {
-        self.line(set).push_front((since, user));
+    /// `user` came up in the line of `set` and goes on waiting there, before all others.
+    pub fn stay(&mut self, places: &mut Places, set: u8, since: Timestamp, user: Key) {
+        if places.enter(set) {
+            self.line(set).push_front((since, user));
+        }
     }
 
     fn line(&mut self, set: u8) -> &mut VecDeque<(Timestamp, Key)> {
-        let at = usize::from(set).min(SETS_MAX - 1);
+        let at = bounded(set);
         self.occupied |= 1 << at;
         &mut self.lines[at]
     }
@@ -91,13 +129,7 @@ impl Lines {
     /// Users in the line of `set`.
     #[must_use]
     pub fn waiting_for(&self, set: u8) -> usize {
-        self.lines[usize::from(set).min(SETS_MAX - 1)].len()
-    }
-
-    /// Users in all lines.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.lines.iter().map(VecDeque::len).sum()
+        self.lines[bounded(set)].len()
     }
 
     /// `true` when nobody waits.
@@ -168,11 +200,11 @@ mod tests {
     fn the_longest_wait_comes_first_among_those_who_have_room() {
         let mut lines = Lines::default();
         for (set, since, slot) in [(3, 10, 1), (0, 20, 2), (3, 30, 3), (31, 5, 4)] {
-            lines.join(set, at(since), key(slot));
+            lines.join(&mut Places::default(), set, at(since), key(slot));
         }
-        assert_eq!((lines.len(), lines.waiting_for(3)), (4, 2));
+        assert_eq!([0, 3, 31].map(|set| lines.waiting_for(set)), [1, 2, 1]);
         assert_eq!(lines.pop(|set| set != 31), Some((3, key(1))));
-        lines.stay(3, at(10), key(1));
+        lines.stay(&mut Places::default(), 3, at(10), key(1));
         assert_eq!(lines.pop(|_| true), Some((31, key(4))));
         assert_eq!(lines.pop(|_| true), Some((3, key(1))), "it kept its place");
         assert_eq!(lines.pop(|set| set == 3), Some((3, key(3))));
@@ -180,6 +212,21 @@ mod tests {
         assert!(!lines.is_empty());
         assert_eq!(lines.pop(|_| true), Some((0, key(2))));
         assert!(lines.is_empty() && lines.pop(|_| true).is_none());
+    }
+
+    #[test]
+    fn who_changes_lines_for_ever_has_one_place_in_each() {
+        let (mut lines, mut places) = (Lines::default(), Places::default());
+        for turn in 0..1000 {
+            let set = [0, 7, 31][turn % 3];
+            lines.join(&mut places, set, at(10), key(1));
+            lines.stay(&mut places, set, at(10), key(1));
+        }
+        assert_eq!([0, 7, 31].map(|set| lines.waiting_for(set)), [1, 1, 1]);
+        assert_eq!(lines.pop(|set| set == 7), Some((7, key(1))));
+        places.leave(7);
+        lines.join(&mut places, 7, at(20), key(1));
+        assert_eq!(lines.waiting_for(7), 1);
     }
 
     #[test]

@@ -28,6 +28,7 @@ pub mod post;
 pub mod reason;
 pub mod signalling;
 pub mod target;
+pub mod user;
 
 use core::net::IpAddr;
 use core::time::Duration;

@@ -7,8 +7,8 @@ use std::io::Write as _;
 use crate::base::slab::Key;
 use crate::base::time::Timestamp;
 use crate::base::token::{TokenKind, TokenParts};
-use crate::push::campaign::{Ask, UserState};
 use crate::push::hops::{Offer, Way};
+use crate::push::user::{Ask, UserState};
 use crate::reginfo::subscription::{
     Action, Ended, Notify, NotifyBody, NotifyHead, NotifyState, SubscribeContext, SubscribeKind,
     SubscribeResponse, Subscription, SubscriptionState, TerminationReason,
@@ -161,6 +161,7 @@ impl Shard {
                 continue;
             };
             let state = &mut entry.extra;
+            state.ask_places.leave(line);
             if state.ask == Ask::No || state.ask_line != line {
                 continue;
             }

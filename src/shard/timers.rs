@@ -8,7 +8,7 @@ use core::time::Duration;
 use crate::base::slab::Key;
 use crate::base::surface::{LinkId, StoreDone};
 use crate::base::time::Timestamp;
-use crate::push::campaign::{self, Parts};
+use crate::push::campaign::{self, Campaigns, Parts};
 use crate::push::delivery::{self, Progress};
 use crate::push::folded::link_mark;
 use crate::push::large::Intake;
@@ -264,12 +264,15 @@ impl Shard {
         for _ in 0..self.campaigns.options.decisions_per_turn {
             let (hops, post, out) = (&self.hops, &self.post, &self.out);
             let has_room = |set| post.load_room() > 0 && hops.invite_room(out, now, set) > 0;
-            let Some(user) = self.campaigns.poll_user(now, has_room) else {
+            let Some((line, user)) = self.campaigns.poll_user(now, has_room) else {
                 break;
             };
             let Some(entry) = self.registry.entry_mut(user) else {
                 continue;
             };
+            if line.is_some_and(|line| !Campaigns::came_up(&mut entry.extra, line)) {
+                continue;
+            }
             let mut ctx = ctx!(self, now);
             let mut parts = Parts {
                 user: &mut entry.user,

@@ -6,6 +6,8 @@
 //! recognised by a perfect hash. Header values that are not needed to route or match a message stay
 //! unread until asked for: of a response that is also From, which only repeats ours.
 //!
+//! A head like one that was read before is not read again (`familiar`).
+//!
 //! Lenient where the field is: white space before the first header and before colons (folded too),
 //! trailing blanks on the start line, blank lines before it, a datagram that ends after a complete
 //! header line, RFC 2543 messages without tags and branches, UTF-8 in unquoted display names.

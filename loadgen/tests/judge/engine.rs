@@ -30,6 +30,18 @@ pub(crate) enum Fault {
     NoAutomata,
     /// Accepts messages and never pushes.
     Silent,
+    /// Lets sessions stand.
+    Linger,
+    /// Lets sessions stand and knows nothing of them when the phone hangs up.
+    LingerDeaf,
+    /// Lets sessions stand and answers no BYE.
+    LingerMute,
+}
+
+impl Fault {
+    fn lingers(self) -> bool {
+        matches!(self, Self::Linger | Self::LingerDeaf | Self::LingerMute)
+    }
 }
 
 const ICSI: &str = "urn%3Aurn-7%3A3gpp-service.ims.icsi.oma.cpm.deferred";
@@ -290,9 +302,12 @@ impl State {
                 .pushes
                 .get_mut(&call_id)
                 .map(|push| push.declined = true);
+            if self.fault == Fault::LingerMute {
+                return;
+            }
             let status = match known {
-                Some(()) => "200 OK",
-                None => "481 Call/Transaction Does Not Exist",
+                Some(()) if self.fault != Fault::LingerDeaf => "200 OK",
+                _ => "481 Call/Transaction Does Not Exist",
             };
             self.answer(conn, text, status, "", "");
             self.ended(&call_id);
@@ -651,7 +666,7 @@ impl State {
                 return;
             };
             push.waiting -= 1;
-            if push.waiting == 0 {
+            if push.waiting == 0 && !self.fault.lingers() {
                 self.sessions.remove(&session);
                 self.bye(&call_id);
             }

@@ -79,3 +79,52 @@ fn a_refused_message_is_kept_and_excuses_the_early_end() {
     assert_eq!(report["ledger"]["kept"], 40);
     assert_eq!(code, 0, "{report:#}");
 }
+
+const HELD: &[&str] = &[
+    "--scenario",
+    "sessions",
+    "--users",
+    "40",
+    "--devices",
+    "1",
+    "--duration-s",
+    "0.3",
+    "--users-in-flight",
+    "8",
+    "--drain-s",
+    "1",
+    "--hang-up",
+];
+
+// Proves: DLG-8
+#[test]
+fn phones_hang_up_what_stood_and_the_message_follows_its_users_register() {
+    let (code, report) = judge("hang-up", Fault::Linger, HELD);
+    assert_eq!(broken(&report), [""; 0], "{report:#}");
+    assert_eq!(count(&report, "hung_up"), 40, "{report:#}");
+    assert_eq!(count(&report, "sessions_held"), 40, "they stood before");
+    assert_eq!(report["ledger"]["delivered"], 40);
+    assert_eq!(code, 0, "{report:#}");
+    let steps = report["phases"].as_array().unwrap();
+    let names: Vec<&str> = steps
+        .iter()
+        .map(|step| step["name"].as_str().unwrap())
+        .collect();
+    assert!(names.contains(&"hang-up"), "{names:?}");
+    // No message waited on the engine's disk for its user to come.
+    assert!(!names.contains(&"deposit"), "{names:?}");
+}
+
+#[test]
+fn an_engine_that_knows_nothing_of_a_session_that_stands_is_not_conformant() {
+    let (code, report) = judge("hang-up-deaf", Fault::LingerDeaf, HELD);
+    assert_eq!(broken(&report), ["DLG-8"], "{report:#}");
+    assert_eq!(code, 4, "{report:#}");
+}
+
+#[test]
+fn a_bye_without_an_answer_ends_the_run_and_it_says_so() {
+    let (code, report) = judge("hang-up-mute", Fault::LingerMute, HELD);
+    assert_eq!(count(&report, "hung_up"), 0, "{report:#}");
+    assert_ne!(code, 0, "{report:#}");
+}

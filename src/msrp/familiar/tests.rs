@@ -1,7 +1,6 @@
-#![expect(clippy::cast_possible_truncation, reason = "test data is small")]
-
 use super::*;
 use crate::base::entropy::Jitter;
+use crate::base::shape::tests::scribbled;
 use crate::msrp::frame::{Parsed, parse};
 
 const PATHS: &str = "To-Path: msrp://10.0.0.2:2855/kaiaad5maaaaaaaabbrrjit5ts4gkoge;tcp\r\n\
@@ -47,10 +46,6 @@ fn knows(sample: &str) -> Frames {
     frames
 }
 
-fn pick(dice: &mut Jitter, from: &[u8]) -> u8 {
-    from[dice.below(from.len() as u64) as usize]
-}
-
 #[test]
 fn what_is_recalled_is_what_reading_would_say_whatever_octets_changed() {
     let mut dice = Jitter::new(7);
@@ -58,15 +53,7 @@ fn what_is_recalled_is_what_reading_would_say_whatever_octets_changed() {
         let mut frames = knows(&sample);
         let mut taken = 0;
         for _ in 0..30_000 {
-            let mut text = sample.as_bytes().to_vec();
-            for _ in 0..dice.below(4) {
-                let at = dice.below(text.len() as u64) as usize;
-                text[at] = match dice.below(4) {
-                    0 => dice.below(256) as u8,
-                    1 => pick(&mut dice, b" :;=/.[]\r\n\t*-%@+#$"),
-                    _ => pick(&mut dice, b"0123456789abXY"),
-                };
-            }
+            let mut text = scribbled(&mut dice, sample.as_bytes(), 0..sample.len());
             text.extend_from_slice(b"MSRP behind");
             let readable = String::from_utf8_lossy(&text).into_owned();
             match frames.recall(&text) {

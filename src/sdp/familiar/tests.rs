@@ -1,7 +1,6 @@
-#![expect(clippy::cast_possible_truncation, reason = "test data is small")]
-
 use super::*;
 use crate::base::entropy::Jitter;
+use crate::base::shape::tests::scribbled;
 
 const SDP: Option<&[u8]> = Some(b"application/sdp");
 
@@ -53,10 +52,6 @@ fn knows(sample: &str) -> Answers {
     answers
 }
 
-fn pick(dice: &mut Jitter, from: &[u8]) -> u8 {
-    from[dice.below(from.len() as u64) as usize]
-}
-
 fn recalls(answers: &mut Answers, body: &[u8]) -> bool {
     let noted = answers.0.recall(body);
     noted.is_some_and(|noted| noted.resolve(body).is_some())
@@ -69,15 +64,7 @@ fn what_is_recalled_is_what_judging_would_say_whatever_octets_changed() {
         let mut answers = knows(&sample);
         let mut taken = 0;
         for _ in 0..30_000 {
-            let mut text = sample.as_bytes().to_vec();
-            for _ in 0..=dice.below(3) {
-                let at = dice.below(text.len() as u64) as usize;
-                text[at] = match dice.below(4) {
-                    0 => dice.below(256) as u8,
-                    1 => pick(&mut dice, b" :;=/.[]\r\n\t*-%@"),
-                    _ => pick(&mut dice, b"0123456789abXY"),
-                };
-            }
+            let text = scribbled(&mut dice, sample.as_bytes(), 0..sample.len());
             if !recalls(&mut answers, &text) {
                 // A memory that misses falls asleep.
                 answers = knows(&sample);

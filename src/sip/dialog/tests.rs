@@ -1,6 +1,7 @@
 use core::time::Duration;
 
 use super::*;
+use crate::base::shape::tests::scribbled;
 use crate::sip::message::HeaderTable;
 use crate::sip::parser::parse;
 use crate::sip::session_timer::glare_delay;
@@ -327,9 +328,6 @@ fn mutated_responses_never_inject_a_line() {
 #[test]
 fn a_dialog_by_what_peers_wrote_before_is_the_one_that_reading_makes() {
     let mut dice = Jitter::new(9);
-    let pick = |dice: &mut Jitter, from: &[u8]| {
-        from[usize::try_from(dice.below(from.len() as u64)).unwrap()]
-    };
     let samples = [
         (ROUTES, CONTACT),
         (
@@ -353,14 +351,10 @@ fn a_dialog_by_what_peers_wrote_before_is_the_one_that_reading_makes() {
         let mut peers = Peers::new();
         let mut made = 0;
         for round in 0..20_000 {
-            let mut bytes = original.clone();
-            for _ in 0..dice.below(4).min(round) {
-                let at = lines + usize::try_from(dice.below((end - lines) as u64)).unwrap();
-                bytes[at] = match dice.below(3) {
-                    0 => pick(&mut dice, b" ,;:=<>@%\"?&./-"),
-                    _ => pick(&mut dice, b"0123456789abcxyzABC"),
-                };
-            }
+            let bytes = match round {
+                0 => original.clone(),
+                _ => scribbled(&mut dice, &original, lines..end),
+            };
             let mut table = HeaderTable::new();
             let Ok(message) = parse(&bytes, &mut table) else {
                 continue;

@@ -431,6 +431,20 @@ impl Bench {
         bye
     }
 
+    /// The peer asks so much over its stuck connection that no request fits beside the answers owed.
+    pub(crate) fn owe_answers(&mut self) {
+        for n in 0..6000 {
+            self.sip_in(&message(
+                &format!(
+                    "OPTIONS sip:push@192.0.2.10:5060 SIP/2.0\n\
+                     Via: SIP/2.0/TCP 192.0.2.20:5060;branch=z9hG4bK{n}\nMax-Forwards: 70\n\
+                     From: <sip:x@y>;tag=1\nTo: <sip:push@192.0.2.10:5060>\nCall-ID: {n}\nCSeq: 1 OPTIONS\n"
+                ),
+                "",
+            ));
+        }
+    }
+
     pub(crate) fn messages(&self) -> usize {
         self.shard.population().messages
     }

@@ -9,14 +9,11 @@
 //! ```
 
 use std::hint::black_box;
-use std::io::Write as _;
 use std::time::Duration;
 
-use quick_xml::events::Event;
-use quick_xml::name::ResolveResult;
 use rsipstack::sip::prelude::{HeadersExt as _, ToTypedHeader as _};
 use volley::reginfo::document::Document;
-use volley::sip::message::{HeaderName, HeaderTable, Message};
+use volley::sip::message::HeaderTable;
 use volley::sip::parser::parse;
 use volley::sip::template::{InviteFields, Profile, Templates};
 
@@ -24,56 +21,22 @@ use volley::sip::template::{InviteFields, Profile, Templates};
 #[allow(dead_code)]
 mod messages;
 
+#[path = "../../../../shared/answer.rs"]
+mod answer_fields;
+#[path = "../../../../shared/invite.rs"]
+mod invite_by_hand;
+#[path = "../../../../shared/walk.rs"]
+mod walk;
+
 #[path = "../page.rs"]
 mod page;
 
+use answer_fields::read_answer;
+use invite_by_hand::{FIELDS, write_invite};
+use walk::{TWO_CONTACTS, read_quick_xml};
+
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-const FIELDS: InviteFields<'_> = InviteFields {
-    request_uri: b"sip:+15550100@ims.example.net;gr=urn:uuid:f81d4fae-7dec-11d0-a765-00a0c91e6bf6",
-    branch: b"abcdefghijklmnopqrstuvwxyz234567",
-    from_tag: b"bcdefghijklmnopqrstuvwxyz234567a",
-    to_uri: b"sip:+15550100@ims.example.net",
-    call_id: b"cdefghijklmnopqrstuvwxyz234567ab",
-    cseq: 1,
-    icid: b"defghijklmnopqrstuvwxyz234567abc",
-    session_expires_s: Some(1800),
-    min_se: None,
-    conversation_id: b"4f93f0fe-86d6-462c-9ba2-e4bc3d1cafcc",
-    contribution_id: b"94d850fb-ed40-437e-9609-de9ea0e393d9",
-    sdp_session: 3_973_000_001,
-    sdp_version: 1,
-    msrp_session: b"efghijklmnopqrstuvwxyz234567abcd",
-    no_require: false,
-    related_icid: b"",
-    extra_accept_contact: b"",
-    extra_headers: b"",
-    from_uri: b"",
-};
-
-/// Every field that handling the answer to a push reads.
-fn read_answer(message: &Message<'_>) -> usize {
-    let via = message.via_top().expect("sound");
-    let cseq = message.cseq().expect("sound");
-    let contact = message.contact().map(|contact| contact.expect("sound"));
-    let timer = message.session_expires().map(|timer| timer.expect("sound"));
-    usize::from(message.status())
-        + via.branch.map_or(0, <[u8]>::len)
-        + message.via_count()
-        + cseq.number as usize
-        + message.to_tag().map_or(0, <[u8]>::len)
-        + message.call_id().len()
-        + contact.map_or(0, |contact| contact.uri.len())
-        + message
-            .values(HeaderName::RecordRoute)
-            .map(<[u8]>::len)
-            .sum::<usize>()
-        + timer.map_or(0, |timer| timer.interval_s as usize)
-        + usize::from(message.lists(HeaderName::Allow, b"UPDATE"))
-        + usize::from(message.lists(HeaderName::Supported, b"timer"))
-        + message.body().len()
-}
 
 /// The same fields where rsipstack has types for them.
 fn read_rsipstack(bytes: &[u8]) -> usize {
@@ -127,76 +90,6 @@ fn parse_rsip(bytes: &[u8]) -> usize {
 /// Finds each line end and looks at where it is: what a parser does at least.
 fn lines(bytes: &[u8]) -> usize {
     memchr::memchr_iter(b'\n', bytes).fold(0, |sum, at| sum ^ at)
-}
-
-/// Two devices under two identities: four contact rows, 2,980 octets.
-const TWO_CONTACTS: &[u8] = include_bytes!("../../../../../src/reginfo/cases/two_devices.xml");
-
-/// What any reader of XML must do: resolve names, decode attributes and text. Keeps only their lengths.
-fn read_quick_xml(bytes: &[u8]) -> usize {
-    let mut reader = quick_xml::NsReader::from_reader(bytes);
-    let mut total = 0;
-    loop {
-        match reader.read_resolved_event() {
-            Ok((namespace, Event::Start(tag) | Event::Empty(tag))) => {
-                total += usize::from(matches!(namespace, ResolveResult::Bound(_)));
-                for attribute in tag.attributes().flatten() {
-                    total += attribute.value.len();
-                }
-            }
-            Ok((_, Event::Text(text))) => total += text.len(),
-            Ok((_, Event::Eof)) | Err(_) => return total,
-            Ok(_) => {}
-        }
-    }
-}
-
-fn sdp_of(f: &InviteFields<'_>, out: &mut Vec<u8>) {
-    let msrp = text(f.msrp_session);
-    write!(
-        out,
-        "v=0\r\no=- {} {} IN IP4 192.0.2.10\r\ns=-\r\nc=IN IP4 192.0.2.10\r\nt=0 0\r\n\
-         m=message 2855 TCP/MSRP *\r\na=path:msrp://192.0.2.10:2855/{msrp};tcp\r\n\
-         a=accept-types:message/cpim\r\na=accept-wrapped-types:*\r\na=setup:actpass\r\n\
-         a=msrp-cema\r\na=sendonly\r\n",
-        f.sdp_session, f.sdp_version
-    )
-    .expect("a Vec grows");
-}
-
-fn text(bytes: &[u8]) -> &str {
-    str::from_utf8(bytes).expect("the fields are text")
-}
-
-/// One `write!` for each part.
-fn write_invite(f: &InviteFields<'_>, out: &mut Vec<u8>) {
-    sdp_of(f, out);
-    let body_len = out.len();
-    out.clear();
-    let (uri, branch, tag) = (text(f.request_uri), text(f.branch), text(f.from_tag));
-    let (to, call_id, cseq, icid) = (text(f.to_uri), text(f.call_id), f.cseq, text(f.icid));
-    let (conversation, contribution) = (text(f.conversation_id), text(f.contribution_id));
-    let expires = f.session_expires_s.unwrap_or_default();
-    let tagged = "+g.3gpp.icsi-ref=\"urn%3Aurn-7%3A3gpp-service.ims.icsi.oma.cpm.deferred\"";
-    write!(
-        out,
-        "INVITE {uri} SIP/2.0\r\nVia: SIP/2.0/TCP pf1.ims.example.net:5060;branch=z9hG4bK{branch};\
-         oc;oc-algo=\"loss,rate\"\r\nMax-Forwards: 70\r\n\
-         Route: <sip:scscf1.ims.example.net:5060;transport=tcp;lr>\r\n\
-         From: <sip:cpm-pf@ims.example.net>;tag={tag}\r\nTo: <{to}>\r\n\
-         Call-ID: {call_id}@pf1.ims.example.net\r\nCSeq: {cseq} INVITE\r\n\
-         Contact: <sip:push@pf1.ims.example.net:5060;transport=tcp>;{tagged};automata\r\n\
-         Accept-Contact: *;{tagged}\r\nP-Asserted-Identity: <sip:cpm-pf@ims.example.net>\r\n\
-         P-Asserted-Service: urn:urn-7:3gpp-service.ims.icsi.oma.cpm.deferred\r\n\
-         P-Charging-Vector: icid-value=\"{icid}\";icid-generated-at=pf1.ims.example.net;\
-         orig-ioi=\"ims.example.net\"\r\nUser-Agent: CPM-serv/OMA2.2 volley/0.1.0\r\n\
-         Allow: INVITE, ACK, CANCEL, BYE, UPDATE, OPTIONS\r\nSupported: timer\r\n\
-         Session-Expires: {expires};refresher=uac\r\nConversation-ID: {conversation}\r\n\
-         Contribution-ID: {contribution}\r\nContent-Type: application/sdp\r\n\
-         Content-Length: {body_len}\r\n\r\n"
-    )
-    .expect("a Vec grows");
-    sdp_of(f, out);
 }
 
 /// One `format!`, whose text is then sent.
