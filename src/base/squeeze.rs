@@ -220,9 +220,20 @@ fn match_len(window: &[u8], source: usize, at: usize, known: usize) -> usize {
     if source >= end {
         return 0;
     }
-    let from = &window[source..end];
-    let pairs = from.iter().zip(&window[at..]).take(COPY_MAX);
-    pairs.take_while(|(a, b)| a == b).count()
+    let most = COPY_MAX.min(end - source).min(window.len() - at);
+    let (from, text) = (&window[source..source + most], &window[at..at + most]);
+    let (from_words, from_rest) = from.as_chunks::<8>();
+    let (text_words, text_rest) = text.as_chunks::<8>();
+    let mut len = 0;
+    for (a, b) in from_words.iter().zip(text_words) {
+        let differs = u64::from_le_bytes(*a) ^ u64::from_le_bytes(*b);
+        if differs != 0 {
+            return len + differs.trailing_zeros() as usize / 8;
+        }
+        len += 8;
+    }
+    let rest = from_rest.iter().zip(text_rest);
+    len + rest.take_while(|(a, b)| a == b).count()
 }
 
 fn copy(dictionary: &[u8], source: usize, len: usize, out: &mut Vec<u8>) {

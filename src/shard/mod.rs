@@ -24,6 +24,7 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use crate::base::entropy::{Csprng, Jitter};
+use crate::base::limits;
 use crate::base::map::MapKeys;
 use crate::base::outbox::Outbox;
 use crate::base::pool::Pool;
@@ -57,13 +58,13 @@ use crate::wheel::Wheel;
 pub use options::{ShardOptions, ShardSeed, owner, serves};
 mod options;
 
-/// Pushes looked at in one turn after a connection to a hop was lost or made.
 /// Between two steps of folding.
 const TIDY_EVERY: Duration = Duration::from_millis(10);
 /// Steps in which all of them are gone round.
 const TIDY_SHARES: usize = 128;
-/// Most that one step folds of each kind.
-const TIDY_FOLDS_MAX: usize = 512;
+/// Most that one step folds of each kind, and when there are more than [`limits::WARM_EASY`].
+const TIDY_FOLDS: [usize; 2] = [64, 512];
+/// Pushes looked at in one turn after a connection to a hop was lost or made.
 const SLOTS_PER_TURN: u32 = 4096;
 
 /// One shard of the engine.
@@ -394,12 +395,13 @@ impl Shard {
         }
         self.desk.tidy_at = now + TIDY_EVERY;
         let share = |places: usize| places / TIDY_SHARES + 1;
-        let pushes = share(self.pushes.warm_places());
-        self.pushes.tidy(pushes, TIDY_FOLDS_MAX);
-        let users = share(self.registry.warm().1);
-        self.registry.tidy(users, TIDY_FOLDS_MAX);
-        let mailboxes = share(self.post.mailboxes.warm_places());
-        self.post.mailboxes.tidy(mailboxes, TIDY_FOLDS_MAX);
+        let folds = |warm: usize| TIDY_FOLDS[usize::from(warm > limits::WARM_EASY)];
+        let pushes = &mut self.pushes;
+        pushes.tidy(share(pushes.warm_places()), folds(pushes.warm_len()));
+        let (warm, places) = self.registry.warm();
+        self.registry.tidy(share(places), folds(warm));
+        let mailboxes = &mut self.post.mailboxes;
+        mailboxes.tidy(share(mailboxes.warm_places()), folds(mailboxes.warm_len()));
     }
 
     /// Pushes whose requests waited for a name or a connection say what they had to say.
