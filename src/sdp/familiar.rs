@@ -130,15 +130,23 @@ impl Noted {
         for line in Lines::new(body) {
             let line = line.ok()?;
             hosts += usize::from(line.kind == b'c');
-            paths += usize::from(line.kind == b'a' && line.value.starts_with(b"path:"));
+            if line.kind == b'a'
+                && let Some(path) = line.value.strip_prefix(b"path:")
+            {
+                paths += 1;
+                self.path = Span::of(body, path);
+            }
             if line.kind == b'm' {
                 let media = MediaLine::parse(line.value).ok()?;
                 self.port = Span::of(body, media.port_text);
             }
             free_line(body, line, shape);
         }
-        // Of a refusal nobody looked at the path, and its port stays.
+        // Of a refusal nobody looks at the path but to see that it stands there once; its port stays.
         let Some(answer) = answer else {
+            if paths == 1 {
+                shape.free(self.path.range(), Freedom::Graphic);
+            }
             return Some(());
         };
         self.host = Span::of(body, answer.host);

@@ -98,6 +98,28 @@ fn other_addresses_ports_and_sessions_are_recalled() {
 }
 
 #[test]
+fn a_refusal_with_another_path_is_recalled_unless_it_has_two() {
+    let refusal = HANDSET.replace("message 20855", "message 0");
+    let other = |text: &str| text.replacen("kkkkkkkkkkkk", "Zt4hVd0PqL8n", 1);
+    let mut answers = knows(&refusal);
+    let (same, spoilt) = (
+        other(&refusal),
+        refusal.replace("kkkkkkkkkkkk", "kkkkkk kkkkk"),
+    );
+    assert!(recalls(&mut answers, same.as_bytes()));
+    assert_eq!(answers.judge(same.as_bytes(), SDP), Err(SdpError::Port0));
+    assert!(!recalls(&mut answers, spoilt.as_bytes()));
+    let path = "a=path:msrp://203.0.113.20:20855/kkkkkkkkkkkk;tcp\r\n";
+    let twice = refusal.replace(path, &path.repeat(2));
+    let mut answers = knows(&twice);
+    assert!(!recalls(&mut answers, other(&twice).as_bytes()));
+    assert_eq!(
+        answers.judge(other(&twice).as_bytes(), SDP),
+        Err(SdpError::Path)
+    );
+}
+
+#[test]
 fn what_changes_the_verdict_is_judged_anew() {
     let mut answers = knows(HANDSET);
     for (old, new, error) in [
