@@ -85,6 +85,7 @@ struct Warm<T> {
 }
 
 const NOBODY: u32 = u32::MAX;
+const STIRRED: u8 = 2;
 const TAKEN: &str = "a warm place in use has its memory";
 
 /// A value that is only read: a warm one itself, of a cold one a copy.
@@ -130,8 +131,9 @@ pub struct Pool<T: Idle> {
     kept_warm: usize,
     /// Where [`Pool::tidy`] goes on.
     hand: u32,
-    /// Something was touched or folded since the hand was at the first place.
-    stirred: bool,
+    /// [`STIRRED`] when something was touched or folded since the hand was at the first place, one less in
+    /// a round that has found nothing yet, 0 after one that found nothing.
+    stirred: u8,
     scratch: [Vec<u8>; 2],
 }
 
@@ -159,7 +161,7 @@ impl<T: Idle> Pool<T> {
             keeper,
             kept_warm,
             hand: 0,
-            stirred: false,
+            stirred: 0,
             scratch: [Vec::new(), Vec::new()],
         };
         for _ in 0..warm {
@@ -197,7 +199,7 @@ impl<T: Idle> Pool<T> {
 
     #[inline]
     fn warm_at_mut(&mut self, place: u32) -> &mut Warm<T> {
-        self.stirred = true;
+        self.stirred = STIRRED;
         let entry = self.warm[place as usize].as_mut().expect(TAKEN);
         entry.touched = true;
         entry
@@ -419,7 +421,8 @@ impl<T: Idle> Pool<T> {
             }
             if self.hand as usize >= places {
                 self.hand = 0;
-                if !core::mem::take(&mut self.stirred) {
+                self.stirred = self.stirred.saturating_sub(1);
+                if self.stirred == 0 {
                     return false;
                 }
             }
@@ -430,9 +433,9 @@ impl<T: Idle> Pool<T> {
                 continue;
             };
             if core::mem::take(&mut entry.touched) {
-                self.stirred = true;
+                self.stirred = STIRRED;
             } else if entry.value.is_idle() && self.fold(place) {
-                self.stirred = true;
+                self.stirred = STIRRED;
                 left -= 1;
             }
         }
@@ -443,7 +446,7 @@ impl<T: Idle> Pool<T> {
     #[must_use]
     #[inline]
     pub fn is_untidy(&self) -> bool {
-        self.stirred && self.warm_len() > self.kept_warm
+        self.stirred > 0 && self.warm_len() > self.kept_warm
     }
 
     /// Writes the value at `place` into the arena; `false` when it is too long.
@@ -584,12 +587,26 @@ mod tests {
     }
 
     fn settle(pool: &mut Pool<Thing>) {
-        for _ in 0..1000 {
-            if !pool.tidy(64, 16) {
+        settle_by(pool, (64, 16));
+    }
+
+    fn settle_by(pool: &mut Pool<Thing>, (most, folds): (usize, usize)) {
+        for _ in 0..10_000 {
+            if !pool.tidy(most, folds) {
                 return;
             }
         }
         panic!("tidying never ends");
+    }
+
+    #[test]
+    fn nothing_idle_is_left_warm_however_small_the_steps() {
+        for step in [(1, 1), (7, 1), (64, 3), (3000, 3000)] {
+            let mut pool: Pool<Thing> = Pool::new(0, 1000, 0, 0);
+            fill(&mut pool, 1000);
+            settle_by(&mut pool, step);
+            assert_eq!(pool.warm_len(), 100, "every tenth is busy, {step:?}");
+        }
     }
 
     #[test]
