@@ -25,6 +25,7 @@ use crate::push::signalling;
 use crate::push::user::{Ask, UserState};
 use crate::push::{Ctx, INFLIGHT_MAX, Outcome, Push, PushState, guard_after};
 use crate::reginfo::document::Document;
+use crate::reginfo::familiar::Documents;
 use crate::registry::features::KnownLists;
 use crate::registry::{self, Class, Facts, OutcomeOptions, RegistryOptions, User, classify};
 use crate::selection::rules::{RuleBook, Ruling};
@@ -65,6 +66,8 @@ pub struct Campaigns {
     pub options: CampaignOptions,
     /// The document of the NOTIFY at hand.
     pub document: Document,
+    /// What documents before it looked like.
+    pub documents: Documents,
     /// ICSI lists of documents before it.
     pub lists: KnownLists,
     /// Notices of clients on their way to the senders.
@@ -98,6 +101,7 @@ impl Campaigns {
             review_from: None,
             options,
             document: Document::new(),
+            documents: Documents::new(),
             lists: KnownLists::default(),
             notices: Notices::default(),
             queue: VecDeque::with_capacity(1024),
