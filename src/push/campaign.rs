@@ -27,6 +27,7 @@ use crate::push::signalling;
 use crate::push::user::{Ask, UserState};
 use crate::push::{Ctx, Env, INFLIGHT_MAX, Outcome, Push, PushState, guard_after};
 use crate::reginfo::document::Document;
+use crate::reginfo::familiar::Documents;
 use crate::registry::features::KnownLists;
 use crate::registry::{self, Class, Facts, OutcomeOptions, RegistryOptions, User, classify};
 use crate::selection::rules::{RuleBook, Ruling};
@@ -67,6 +68,8 @@ pub struct Campaigns {
     pub options: CampaignOptions,
     /// The document of the NOTIFY at hand.
     pub document: Document,
+    /// What documents before it looked like.
+    pub documents: Documents,
     /// ICSI lists of documents before it.
     pub lists: KnownLists,
     /// Notices of clients on their way to the senders.
@@ -100,6 +103,7 @@ impl Campaigns {
             review_from: None,
             options,
             document: Document::new(),
+            documents: Documents::new(),
             lists: KnownLists::default(),
             notices: Notices::default(),
             queue: VecDeque::with_capacity(1024),

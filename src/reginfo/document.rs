@@ -239,7 +239,7 @@ pub struct Document {
     pub contacts: Vec<ContactRow>,
     /// Parameters of all contacts, in document order.
     pub params: Vec<ParamRow>,
-    arena: Vec<u8>,
+    pub(super) arena: Vec<u8>,
     namespaces: Vec<Binding>,
     /// Whether names without prefix are those of RFC 3680.
     plain_is_reginfo: bool,
@@ -301,6 +301,13 @@ impl Document {
             self.clear();
         }
         result
+    }
+
+    /// A document of these octets, without rows.
+    pub(super) fn begin(&mut self, version: u64, state: DocumentState, bytes: &[u8]) {
+        self.clear();
+        (self.version, self.state) = (version, state);
+        self.arena.extend_from_slice(bytes);
     }
 
     fn clear(&mut self) {
@@ -769,7 +776,7 @@ fn event(value: &[u8]) -> Option<ContactEvent> {
 }
 
 /// A decimal number of 64 bits; no sign.
-fn number(value: &[u8]) -> Option<u64> {
+pub(super) fn number(value: &[u8]) -> Option<u64> {
     if value.is_empty() {
         return None;
     }
@@ -783,7 +790,7 @@ fn number(value: &[u8]) -> Option<u64> {
 }
 
 /// A decimal number of seconds, held at the top of its 32 bits.
-fn seconds(value: &[u8]) -> Option<u32> {
+pub(super) fn seconds(value: &[u8]) -> Option<u32> {
     let value = value.trim_ascii();
     let mut sum = 0_u32;
     for &byte in value {
@@ -816,4 +823,4 @@ fn quality(value: &[u8]) -> u16 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -601,10 +601,11 @@ impl Shard {
         if !(is_reginfo(content_type) || is_reginfo(Parameterized::parse(content_type).value)) {
             return Err((415, b"Accept: application/reginfo+xml\r\n"));
         }
-        self.campaigns
-            .document
-            .parse(message.body())
-            .map_err(|_| (400, &b""[..]))
+        let campaigns = &mut self.campaigns;
+        let read = campaigns
+            .documents
+            .read(message.body(), &mut campaigns.document);
+        read.map_err(|_| (400, &b""[..]))
     }
 }
 

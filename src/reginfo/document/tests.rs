@@ -2,7 +2,7 @@ use quick_xml::events::Event as Quick;
 
 use super::*;
 
-const TWO_DEVICES: &[u8] = include_bytes!("../cases/two_devices.xml");
+pub(crate) const TWO_DEVICES: &[u8] = include_bytes!("../cases/two_devices.xml");
 const HEAD: &str = "xmlns=\"urn:ietf:params:xml:ns:reginfo\" \
      xmlns:gr=\"urn:ietf:params:xml:ns:gruuinfo\"";
 
@@ -303,7 +303,7 @@ fn option_env_dir() -> Option<std::path::PathBuf> {
 }
 
 /// What a document says, in full.
-fn said(document: &Document, verdict: Result<(), ReginfoError>) -> String {
+pub(crate) fn said(document: &Document, verdict: Result<(), ReginfoError>) -> String {
     let mut out = format!("{verdict:?} {} {:?}\n", document.version, document.state);
     for registration in &document.registrations {
         let (aor, id) = (
