@@ -234,6 +234,8 @@ counters! {
     hung_up,
     /// Refreshes that phones sent.
     phone_refreshes,
+    /// Refreshes of the engine that crossed the BYE of a phone.
+    updates_crossed,
     /// Sessions that stood at the end of a hold.
     sessions_held,
     /// Sessions that the engine ended before, and not for want of a refresh.

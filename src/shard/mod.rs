@@ -62,8 +62,8 @@ mod options;
 const TIDY_EVERY: Duration = Duration::from_millis(10);
 /// Steps in which all of them are gone round.
 const TIDY_SHARES: usize = 128;
-/// Most that one step folds of each kind, and when there are more than [`limits::WARM_EASY`].
-const TIDY_FOLDS: [usize; 2] = [64, 512];
+/// Most that one step folds of each kind, as long as no more than [`limits::WARM_EASY`] are warm.
+const TIDY_FOLDS_EASY: usize = 64;
 /// Pushes looked at in one turn after a connection to a hop was lost or made.
 const SLOTS_PER_TURN: u32 = 4096;
 
@@ -395,7 +395,11 @@ impl Shard {
         }
         self.desk.tidy_at = now + TIDY_EVERY;
         let share = |places: usize| places / TIDY_SHARES + 1;
-        let folds = |warm: usize| TIDY_FOLDS[usize::from(warm > limits::WARM_EASY)];
+        // Above that all there is in a share, or whatever touches many would fill the memory.
+        let folds = |warm: usize| match warm > limits::WARM_EASY {
+            true => usize::MAX,
+            false => TIDY_FOLDS_EASY,
+        };
         let pushes = &mut self.pushes;
         pushes.tidy(share(pushes.warm_places()), folds(pushes.warm_len()));
         let (warm, places) = self.registry.warm();

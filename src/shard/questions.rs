@@ -240,15 +240,15 @@ macro_rules! memory {
 }
 
 memory! {
-    /// Slots of pushes; live ones are counted.
+    /// Slots of pushes, without what is at rest; all live ones are counted.
     push_slots,
     /// What pushes own beside their slots.
     push_texts,
-    /// Of the slots, sessions at rest in their short form.
+    /// Sessions at rest, in their short form.
     cold_sessions,
-    /// The table of users, and what they own.
+    /// The table of users and what they own, without what is at rest; all are counted.
     users,
-    /// Of the table, users at rest in their short form.
+    /// Users at rest, in their short form.
     cold_users,
     /// Rows of devices, and what they own.
     devices,
@@ -550,16 +550,15 @@ impl Shard {
     fn measure_tables(&self, memory: &mut Memory) {
         let (users, identities) = Registry::memory(&self.registry);
         let queues = self.post.mailboxes.memory();
-        memory
-            .push_slots
-            .add(self.pushes.len(), self.pushes.memory());
         let (sessions, octets) = self.pushes.cold();
         memory.cold_sessions.add(sessions, octets);
+        let slots = self.pushes.memory() - octets;
+        memory.push_slots.add(self.pushes.len(), slots);
         memory.sessions += sessions as u64;
         memory.session_bytes += (octets + sessions * (SLOT + TIMER)) as u64;
         let (cold_users, octets) = self.registry.cold();
         memory.cold_users.add(cold_users, octets);
-        memory.users.add(self.registry.len(), users);
+        memory.users.add(self.registry.len(), users - octets);
         memory.identities.add(0, identities);
         memory.queues.add(self.post.pending(), queues);
         memory.cache.add(0, self.post.cache.bytes());

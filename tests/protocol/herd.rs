@@ -14,6 +14,7 @@ use volley::base::surface::{
     Core, Input, LinkCommand, LinkEvent, LinkId, LinkKind, Location, StoreBatch, StoreDone, TxBuf,
 };
 use volley::base::time::{Timestamp, UnixMillis};
+use volley::shard::questions::{Answer, Memory, Question};
 use volley::shard::{Shard, ShardSeed};
 
 use crate::allocation::live_octets;
@@ -407,8 +408,8 @@ fn a_hundred_thousand_sessions_are_refreshed_on_time_and_not_in_step() {
 /// included: one device for each user, and three.
 const OCTETS_MAX: [(u64, u64); 2] = [(1, 410), (3, 340)];
 
-/// Octets of heap that a shard has with `sessions` of users with `devices` each.
-fn heap_of(sessions: u64, devices: u64) -> u64 {
+/// Octets of heap that a shard has with `sessions` of users with `devices` each, and those it tells of.
+fn heap_of(sessions: u64, devices: u64) -> [u64; 2] {
     let mut herd = Herd::new(devices);
     let begin = herd.now;
     for user in 0..sessions / devices {
@@ -420,9 +421,27 @@ fn heap_of(sessions: u64, devices: u64) -> u64 {
     let population = herd.shard.population();
     assert_eq!(population.pushes as u64, sessions, "all are open");
     assert_eq!(population.messages, 0, "all was delivered");
+    let told = told_memory(&mut herd);
     let before = live_octets();
     drop(herd.shard);
-    u64::try_from(before - live_octets()).unwrap()
+    let held = u64::try_from(before - live_octets()).unwrap();
+    [held, told]
+}
+
+/// What the shard says its components hold.
+fn told_memory(herd: &mut Herd) -> u64 {
+    let (mut sum, mut next) = (Memory::default(), Some(0));
+    while let Some(from) = next {
+        let Answer::Memory(part, more) = herd.shard.ask(herd.now, &Question::Memory { from })
+        else {
+            panic!("asked about memory");
+        };
+        sum.merge(&part);
+        next = more;
+    }
+    // The wheel is allocated with the shard.
+    let grown = sum.iter().filter(|(name, _)| *name != "wheel");
+    grown.map(|(_, held)| held.bytes).sum()
 }
 
 #[test]
@@ -430,10 +449,17 @@ fn a_session_at_rest_takes_few_octets_with_all_that_belongs_to_it() {
     for (devices, most) in OCTETS_MAX {
         // What a shard has anyway, and what stays warm, is in both.
         let (few, many) = (6_000, 27_000);
-        let each = (heap_of(many, devices) - heap_of(few, devices)) / (many - few);
+        let (large, small) = (heap_of(many, devices), heap_of(few, devices));
+        let each = [0, 1].map(|which| (large[which] - small[which]) / (many - few));
+        let [held, told] = each;
         assert!(
-            each <= most,
-            "{each} octets a session with {devices} devices a user"
+            held <= most,
+            "{held} octets a session with {devices} devices a user"
+        );
+        // Nothing is told twice, and little is left out.
+        assert!(
+            told <= held && told >= held - held / 8,
+            "{told} octets a session told of {held}"
         );
     }
 }

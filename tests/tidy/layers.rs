@@ -18,6 +18,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("msrp::uri", 1),
     ("reginfo", 1),
     ("reginfo::document", 1),
+    ("reginfo::familiar", 1),
     ("reginfo::scan", 1),
     ("sdp", 1),
     ("sip", 1),

@@ -439,10 +439,15 @@ impl World {
             );
             return;
         };
+        let crossed = self.hung_up_just_now(index);
         let device = &mut self.devices[index];
         if device.call == Call::Idle {
-            self.violations
-                .record(Rule::Dlg6, "UPDATE without a dialog", message.bytes);
+            if crossed {
+                self.counters.updates_crossed += 1;
+            } else {
+                self.violations
+                    .record(Rule::Dlg6, "UPDATE without a dialog", message.bytes);
+            }
             self.reply(
                 link,
                 message,

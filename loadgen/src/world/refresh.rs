@@ -16,6 +16,8 @@ use crate::scenario::Kind;
 
 /// How late a refresh or an end may be beside what the rows allow: ticks, load, nanoseconds.
 const SLACK: u64 = 1_500_000_000;
+/// How long after the 200 to a phone's BYE a refresh may arrive that left before it, nanoseconds.
+const CROSSING: u64 = 1_000_000_000;
 /// How much earlier than half the interval a refresh may come, beside its jitter, nanoseconds.
 const EARLY: u64 = 200_000_000;
 
@@ -215,6 +217,13 @@ impl World {
         }
     }
 
+    /// The phone of `index` hung up so lately that a refresh of the engine may have been on its way over
+    /// another connection.
+    pub(super) fn hung_up_just_now(&self, index: usize) -> bool {
+        let at = self.devices[index].refreshed_at;
+        index < self.sides.hung_up_to && self.now.saturating_sub(at) < CROSSING
+    }
+
     /// The engine's answer to the BYE of a phone that hangs up at the end.
     pub(super) fn hang_up_answered(&mut self, message: &Message<'_>, digits: &[u8]) {
         if message.status < 200 {
@@ -239,6 +248,7 @@ impl World {
             return;
         }
         device.call = Call::Idle;
+        device.refreshed_at = self.now;
         self.counters.hung_up += 1;
         self.sides.by_device.remove(&(index as u32));
         if message.status != 200 {

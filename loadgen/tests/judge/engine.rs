@@ -36,11 +36,16 @@ pub(crate) enum Fault {
     LingerDeaf,
     /// Lets sessions stand and answers no BYE.
     LingerMute,
+    /// Lets sessions stand; a refresh of each arrives behind the answer to the phone's BYE.
+    LingerCross,
 }
 
 impl Fault {
     fn lingers(self) -> bool {
-        matches!(self, Self::Linger | Self::LingerDeaf | Self::LingerMute)
+        matches!(
+            self,
+            Self::Linger | Self::LingerDeaf | Self::LingerMute | Self::LingerCross
+        )
     }
 }
 
@@ -310,6 +315,14 @@ impl State {
                 _ => "481 Call/Transaction Does Not Exist",
             };
             self.answer(conn, text, status, "", "");
+            if self.fault == Fault::LingerCross
+                && let Some(push) = self.pushes.get_mut(&call_id)
+            {
+                // Behind the answer for sure.
+                push.conn = conn;
+                let timer = "Supported: timer\r\nSession-Expires: 1800;refresher=uac\r\n";
+                self.in_dialog(&call_id, "UPDATE", 2, timer);
+            }
             self.ended(&call_id);
         } else if header(text, "CSeq").ends_with("INVITE") && !first.starts_with("SIP/2.0 1") {
             self.refused(text);

@@ -122,6 +122,15 @@ fn an_engine_that_knows_nothing_of_a_session_that_stands_is_not_conformant() {
     assert_eq!(code, 4, "{report:#}");
 }
 
+// Proves: DLG-6
+#[test]
+fn a_refresh_that_crosses_the_bye_of_a_phone_is_nobodys_fault() {
+    let (code, report) = judge("hang-up-cross", Fault::LingerCross, HELD);
+    assert_eq!(broken(&report), [""; 0], "{report:#}");
+    assert_eq!(count(&report, "updates_crossed"), 40, "{report:#}");
+    assert_eq!(code, 0, "{report:#}");
+}
+
 #[test]
 fn a_bye_without_an_answer_ends_the_run_and_it_says_so() {
     let (code, report) = judge("hang-up-mute", Fault::LingerMute, HELD);
