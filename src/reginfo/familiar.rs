@@ -15,8 +15,12 @@ use crate::reginfo::scan::{Attribute, Attributes, Event, Known, ReginfoError, Sc
 const DOCUMENT_BYTES_MAX: usize = 4096;
 /// Shapes kept.
 const WAYS: usize = 8;
+/// Most rows of a document that is kept, of each kind.
+const REGISTRATIONS_MAX: usize = 8;
+const CONTACTS_MAX: usize = 16;
+const PARAMS_MAX: usize = 64;
 /// Octets that reading may have written otherwise than they stand: four around each instance id.
-const WRITTEN_MAX: usize = 64;
+const WRITTEN_MAX: usize = 4 * CONTACTS_MAX;
 /// Digits that neither overflow nor are held at the top.
 const DIGITS_MAX: usize = 9;
 
@@ -25,7 +29,7 @@ const DIGITS_MAX: usize = 9;
 pub struct Documents(Memory<Noted>);
 
 /// What was found in a document.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Noted {
     version: Span,
     state: DocumentState,
@@ -45,10 +49,10 @@ impl Default for Documents {
 }
 
 impl Documents {
-    /// Knows nothing yet (50 KiB, and what the rows of documents take).
+    /// Knows nothing yet; all memory there will be (90 KiB).
     #[must_use]
     pub fn new() -> Self {
-        Self(Memory::new(WAYS, DOCUMENT_BYTES_MAX, Noted::default))
+        Self(Memory::new(WAYS, DOCUMENT_BYTES_MAX, Noted::blank))
     }
 
     /// Fills `document` as [`Document::parse`] would.
@@ -69,6 +73,18 @@ impl Documents {
 }
 
 impl Noted {
+    fn blank() -> Self {
+        Self {
+            version: Span::EMPTY,
+            state: DocumentState::Full,
+            registrations: Vec::with_capacity(REGISTRATIONS_MAX),
+            contacts: Vec::with_capacity(CONTACTS_MAX),
+            numbers: Vec::with_capacity(CONTACTS_MAX),
+            params: Vec::with_capacity(PARAMS_MAX),
+            written: Vec::with_capacity(WRITTEN_MAX),
+        }
+    }
+
     /// Fills `document` from a text that fits; `false` leaves it to be read.
     #[inline]
     fn restore(&self, bytes: &[u8], document: &mut Document) -> bool {
@@ -94,18 +110,23 @@ impl Noted {
     /// Notes what `document` says of `bytes`; `false` for one that is not to be kept.
     fn read(&mut self, bytes: &[u8], document: &Document, shape: &mut Shape) -> bool {
         // Texts that had to be decoded lie behind the document.
-        if document.arena.len() != bytes.len() {
+        if document.arena.len() != bytes.len()
+            || document.registrations.len() > REGISTRATIONS_MAX
+            || document.contacts.len() > CONTACTS_MAX
+            || document.params.len() > PARAMS_MAX
+        {
             return false;
         }
-        let written = bytes.iter().zip(&document.arena).enumerate();
+        let both = (0_u32..).zip(bytes.iter().zip(&document.arena));
+        let written = both.filter(|(_, (stands, octet))| stands != octet);
         self.written.clear();
-        for (at, (_, &octet)) in written.filter(|(_, (a, b))| a != b) {
-            let Ok(at) = u32::try_from(at) else {
+        for (at, (_, &octet)) in written {
+            if self.written.len() == WRITTEN_MAX {
                 return false;
-            };
+            }
             self.written.push((at, octet));
         }
-        if self.written.len() > WRITTEN_MAX || self.find_numbers(bytes, shape).is_none() {
+        if self.find_numbers(bytes, shape).is_none() {
             return false;
         }
         let said = document.contacts.iter();
@@ -157,6 +178,9 @@ impl Noted {
                 return None;
             }
             let is_contact = name == b"contact";
+            if is_contact && self.numbers.len() == CONTACTS_MAX {
+                return None;
+            }
             if is_contact {
                 self.numbers.push([Span::EMPTY; 2]);
             }
