@@ -10,7 +10,7 @@ const STEP: usize = 16;
 /// Classes: the largest range is their product with [`STEP`].
 const CLASSES: usize = 64;
 /// Longest text that is taken, octets.
-pub const RANGE_BYTES_MAX: usize = CLASSES * STEP - HEAD;
+const RANGE_BYTES_MAX: usize = CLASSES * STEP - HEAD;
 /// Octets of a chunk.
 const CHUNK_BYTES: usize = 16 * 1024;
 /// The length in front of each text.
@@ -61,7 +61,7 @@ impl Default for Arena {
 }
 
 impl Arena {
-    /// Keeps a copy of `text`; `None` when it is longer than [`RANGE_BYTES_MAX`], or the class is full.
+    /// Keeps a copy of `text`; `None` when it is longer than a range may be, or the class is full.
     pub fn put(&mut self, text: &[u8]) -> Option<Place> {
         if text.len() > RANGE_BYTES_MAX {
             return None;

@@ -5,7 +5,6 @@
 //! compiler says when one is missing. What is written stays within the process and is read by the code
 //! that wrote it, so nothing here is checked as input would be.
 
-use crate::base::outbox::Destination;
 use crate::base::slab::Key;
 use crate::base::span::Span;
 use crate::base::surface::LinkId;
@@ -31,6 +30,11 @@ impl<'a> Writer<'a> {
             value >>= 7;
         }
         self.out.push((value & 0x7f) as u8);
+    }
+
+    /// A number that has no pattern, such as a hash: eight octets, where [`Writer::number`] takes ten.
+    pub fn digest(&mut self, value: u64) {
+        self.raw(&value.to_le_bytes());
     }
 
     /// Octets of a known number.
@@ -80,6 +84,12 @@ impl<'a> Reader<'a> {
         bytes
     }
 
+    /// The next number without a pattern.
+    pub fn digest(&mut self) -> u64 {
+        let bytes = self.raw(8).first_chunk().expect("eight octets");
+        u64::from_le_bytes(*bytes)
+    }
+
     /// Everything was read.
     #[must_use]
     pub const fn is_at_end(&self) -> bool {
@@ -95,22 +105,57 @@ pub trait Fold {
     fn unfold(&mut self, from: &mut Reader<'_>);
 }
 
-/// [`Fold`] of a struct by its fields, all of them. Those behind `but` are written nowhere: they are what
-/// `Default` says whenever the value is folded, or their owner makes them again.
+/// [`Fold`] of a struct by its fields, all of them. A number without pattern is written `as digest`, a `Vec`
+/// `as list`. Those behind `but` are not written: whenever the value is folded they are what is given, and
+/// made so again; without a value they are the owner's to make again.
 #[macro_export]
 macro_rules! fold_fields {
-    ($name:ty { $($field:ident),+ $(,)? } $(but { $($left:ident),+ $(,)? })?) => {
+    (
+        $name:ty { $($field:ident $(as $how:ident)?),+ $(,)? }
+        $(but { $($left:ident $(= $blank:expr)?),+ $(,)? })?
+    ) => {
         impl $crate::base::fold::Fold for $name {
             fn fold(&self, out: &mut $crate::base::fold::Writer<'_>) {
                 let Self { $($field,)+ $($($left: _,)+)? } = self;
-                $($crate::base::fold::Fold::fold($field, out);)+
+                $($crate::fold_field!(fold $field, out $(, $how)?);)+
             }
 
             fn unfold(&mut self, from: &mut $crate::base::fold::Reader<'_>) {
-                let Self { $($field,)+ $($($left: _,)+)? } = self;
-                $($crate::base::fold::Fold::unfold($field, from);)+
+                let Self { $($field,)+ $($($left,)+)? } = self;
+                $($crate::fold_field!(unfold $field, from $(, $how)?);)+
+                $($($crate::fold_field!(blank $left $(, $blank)?);)+)?
             }
         }
+    };
+}
+
+/// One field of [`fold_fields!`](crate::fold_fields).
+#[doc(hidden)]
+#[macro_export]
+macro_rules! fold_field {
+    (fold $field:ident, $wire:ident) => {
+        $crate::base::fold::Fold::fold($field, $wire)
+    };
+    (fold $field:ident, $wire:ident, digest) => {
+        $wire.digest(*$field)
+    };
+    (fold $field:ident, $wire:ident, list) => {
+        $crate::base::fold::fold_list($field, $wire)
+    };
+    (unfold $field:ident, $wire:ident) => {
+        $crate::base::fold::Fold::unfold($field, $wire)
+    };
+    (unfold $field:ident, $wire:ident, digest) => {
+        *$field = $wire.digest()
+    };
+    (unfold $field:ident, $wire:ident, list) => {
+        $crate::base::fold::unfold_list($field, $wire)
+    };
+    (blank $field:ident) => {
+        _ = $field
+    };
+    (blank $field:ident, $blank:expr) => {
+        *$field = $blank
     };
 }
 
@@ -164,21 +209,6 @@ impl Fold for bool {
 
     fn unfold(&mut self, from: &mut Reader<'_>) {
         *self = from.number() != 0;
-    }
-}
-
-/// A number without pattern, such as a hash: eight octets, not ten.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Digest(pub u64);
-
-impl Fold for Digest {
-    fn fold(&self, out: &mut Writer<'_>) {
-        out.raw(&self.0.to_le_bytes());
-    }
-
-    fn unfold(&mut self, from: &mut Reader<'_>) {
-        let bytes = from.raw(8).first_chunk().expect("eight octets");
-        self.0 = u64::from_le_bytes(*bytes);
     }
 }
 
@@ -271,36 +301,25 @@ impl Fold for core::net::SocketAddr {
     }
 }
 
-/// Options of what has no default of its own are made from this.
-trait Blank {
-    const BLANK: Self;
+/// What an option is made again from, its value to be overwritten.
+pub trait Blank {
+    /// Any value.
+    fn blank() -> Self;
 }
 
-macro_rules! fold_options {
+/// [`Blank`] of types, each with a value.
+#[macro_export]
+macro_rules! fold_blanks {
     ($($name:ty = $blank:expr),+ $(,)?) => {
-        $(impl Blank for $name {
-            const BLANK: Self = $blank;
-        }
-        impl Fold for Option<$name> {
-            fn fold(&self, out: &mut Writer<'_>) {
-                out.number(u64::from(self.is_some()));
-                if let Some(value) = self {
-                    value.fold(out);
-                }
-            }
-
-            fn unfold(&mut self, from: &mut Reader<'_>) {
-                *self = (from.number() != 0).then(|| {
-                    let mut value = <$name as Blank>::BLANK;
-                    value.unfold(from);
-                    value
-                });
+        $(impl $crate::base::fold::Blank for $name {
+            fn blank() -> Self {
+                $blank
             }
         })+
     };
 }
 
-fold_options!(
+fold_blanks!(
     bool = false,
     u16 = 0,
     u32 = 0,
@@ -310,14 +329,6 @@ fold_options!(
         slot: 0,
         generation: 0
     },
-    Destination = Destination {
-        shard: 0,
-        link: LinkId {
-            slot: 0,
-            generation: 0
-        },
-        address: None
-    },
     LinkId = LinkId {
         slot: 0,
         generation: 0
@@ -325,6 +336,41 @@ fold_options!(
     core::net::SocketAddr =
         core::net::SocketAddr::new(core::net::IpAddr::V4(core::net::Ipv4Addr::UNSPECIFIED), 0),
 );
+
+impl<A: Blank, B: Blank> Blank for (A, B) {
+    fn blank() -> Self {
+        (A::blank(), B::blank())
+    }
+}
+
+impl<A: Fold, B: Fold> Fold for (A, B) {
+    fn fold(&self, out: &mut Writer<'_>) {
+        self.0.fold(out);
+        self.1.fold(out);
+    }
+
+    fn unfold(&mut self, from: &mut Reader<'_>) {
+        self.0.unfold(from);
+        self.1.unfold(from);
+    }
+}
+
+impl<T: Fold + Blank> Fold for Option<T> {
+    fn fold(&self, out: &mut Writer<'_>) {
+        out.number(u64::from(self.is_some()));
+        if let Some(value) = self {
+            value.fold(out);
+        }
+    }
+
+    fn unfold(&mut self, from: &mut Reader<'_>) {
+        *self = (from.number() != 0).then(|| {
+            let mut value = T::blank();
+            value.unfold(from);
+            value
+        });
+    }
+}
 
 fold_fields!(Key { slot, generation });
 fold_fields!(LinkId { slot, generation });
@@ -362,14 +408,14 @@ pub fn fold_list<T: Fold>(list: &[T], out: &mut Writer<'_>) {
     }
 }
 
-/// Makes a list again; `blank` makes what is overwritten.
-pub fn unfold_list<T: Fold>(list: &mut Vec<T>, from: &mut Reader<'_>, blank: impl Fn() -> T) {
+/// Makes a list again.
+pub fn unfold_list<T: Fold + Default>(list: &mut Vec<T>, from: &mut Reader<'_>) {
     let mut len = 0_usize;
     len.unfold(from);
     list.clear();
     list.reserve(len);
     for _ in 0..len {
-        let mut item = blank();
+        let mut item = T::default();
         item.unfold(from);
         list.push(item);
     }
@@ -389,15 +435,20 @@ mod tests {
         text: Vec<u8>,
         key: Option<Key>,
         none: Option<u32>,
-        digest: Digest,
+        digest: u64,
+        pairs: Vec<u16>,
+        timer: Option<(u32, Timestamp)>,
         address: Option<core::net::SocketAddr>,
         left: u8,
+        reset: u8,
     }
 
-    fold_fields!(All { number, flag, at, then, never, text, key, none, digest, address } but { left });
+    fold_fields!(All {
+        number, flag, at, then, never, text, key, none, digest as digest, pairs as list, timer, address,
+    } but { left, reset = 9 });
 
     #[test]
-    fn fields_come_back_and_those_left_out_stay() {
+    fn fields_come_back_and_those_left_out_stay_or_are_what_was_given() {
         for number in [0, 1, 127, 128, 1 << 20, u64::MAX - 1, u64::MAX] {
             let all = All {
                 number,
@@ -411,9 +462,12 @@ mod tests {
                     generation: 1 << 27,
                 }),
                 none: None,
-                digest: Digest(number),
+                digest: number,
+                pairs: vec![3, 300],
+                timer: Some((8, Timestamp::NEVER)),
                 address: Some("[fe80::1%3]:5060".parse().unwrap()),
                 left: 0,
+                reset: 9,
             };
             let mut text = Vec::new();
             all.fold(&mut Writer::new(&mut text));

@@ -510,6 +510,13 @@ crate::fold_fields!(Destination {
     link,
     address
 });
+crate::fold_blanks!(
+    Destination = Destination {
+        shard: 0,
+        link: crate::base::fold::Blank::blank(),
+        address: None
+    }
+);
 
 #[cfg(test)]
 mod tests {

@@ -126,6 +126,12 @@ pub struct Reassembly {
 }
 
 impl Reassembly {
+    /// No message is in work.
+    #[must_use]
+    pub const fn is_idle(&self) -> bool {
+        !self.active
+    }
+
     /// Forgets the message in work; keeps the memory.
     pub fn reset(&mut self) {
         self.bytes.clear();
@@ -235,11 +241,3 @@ fn range_of(frame: &Frame<'_>) -> ByteRange {
 
 #[cfg(test)]
 mod tests;
-
-impl Reassembly {
-    /// No message is in work.
-    #[must_use]
-    pub const fn is_idle(&self) -> bool {
-        !self.active
-    }
-}

@@ -21,7 +21,6 @@
 
 use core::time::Duration;
 
-use crate::base::fold::{Reader, Writer};
 use crate::base::limits::{MSRP_CHUNK_BYTES_MAX, MSRP_WINDOW};
 use crate::base::time::Timestamp;
 use crate::base::token::SEQUENCE_MODULUS;
@@ -667,29 +666,27 @@ fn bits(mask: u32) -> impl Iterator<Item = u8> {
     })
 }
 
-#[cfg(test)]
-mod tests;
-
-impl crate::base::fold::Fold for Session {
-    fn fold(&self, out: &mut Writer<'_>) {
-        debug_assert!(self.is_foldable(), "open messages are not written");
-        self.options.fold(out);
-        self.epoch.fold(out);
-        self.sequence.fold(out);
-        self.bad_requests.fold(out);
-    }
-
-    fn unfold(&mut self, from: &mut Reader<'_>) {
-        *self = Self::default();
-        self.options.unfold(from);
-        self.epoch.unfold(from);
-        self.sequence.unfold(from);
-        self.bad_requests.unfold(from);
-    }
-}
-
+crate::fold_fields!(Session {
+    options,
+    epoch,
+    sequence,
+    bad_requests,
+} but {
+    messages = [Message::default(); MESSAGES_MAX],
+    window = [Transaction::default(); MSRP_WINDOW],
+    covered = Coverage::default(),
+    live = 0,
+    acked = 0,
+    pending = 0,
+    current = None,
+    taken = 0,
+    failed = false,
+});
 crate::fold_fields!(SessionOptions {
     transaction_timeout,
     report_wait,
     accept_hop_ack
 });
+
+#[cfg(test)]
+mod tests;

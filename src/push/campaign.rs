@@ -21,11 +21,10 @@ use crate::push::dialect::Dialect;
 use crate::push::lines::{Asking, BEGUN_MAX, Lines, SPAN};
 use crate::push::notices::Notices;
 use crate::push::options::Grouping;
-use crate::push::post::Post;
 use crate::push::reason::MessageReason;
 use crate::push::signalling;
 use crate::push::user::{Ask, UserState};
-use crate::push::{Ctx, Env, INFLIGHT_MAX, Outcome, Push, PushState, guard_after};
+use crate::push::{Ctx, INFLIGHT_MAX, Outcome, Push, PushState, guard_after};
 use crate::reginfo::document::Document;
 use crate::reginfo::familiar::Documents;
 use crate::registry::features::KnownLists;
@@ -820,22 +819,6 @@ const HELD_SPREAD: Duration = Duration::from_millis(500);
 
 /// Longest wait for a record that is read back.
 const LOAD_MAX: Duration = Duration::from_secs(10);
-
-/// A session that lingers and has nothing to send: [`pump`] would change nothing, and need not look at
-/// its user, who may be at rest.
-#[must_use]
-pub fn is_settled(push: &Push, post: &Post, env: &Env) -> bool {
-    !push.guard.is_never()
-        && push.is_at_rest()
-        && !env.options.linger.is_zero()
-        && push.messages_sent > 0
-        && push.messages_sent < env.options.max_messages
-        && env.dialect(push).grouping != Grouping::Message
-        && push
-            .user
-            .and_then(|user| post.mailbox_ref(user.slot))
-            .is_none_or(Mailbox::is_empty)
-}
 
 /// Moves a bound session forward: starts what is pending, sends what fits, lingers or ends when
 /// nothing is left.

@@ -209,6 +209,9 @@ pub fn unbind(push: &mut Push, ctx: &mut Ctx<'_>) {
     let Some(link) = push.msrp_link.take() else {
         return;
     };
+    if core::mem::take(&mut push.held_back) {
+        ctx.post.held_back.remove(&(link, push.key()));
+    }
     let Some(state) = ctx.out.lookup_mut(link) else {
         return;
     };
@@ -328,10 +331,8 @@ pub fn flow(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<Missing> {
             if let Some(state) = ctx.out.lookup_mut(link) {
                 state.stalled = true;
             }
-            if !push.held_back {
-                push.held_back = true;
-                ctx.post.held_back.push((link, push.key()));
-            }
+            push.held_back = true;
+            ctx.post.held_back.insert((link, push.key()));
             break;
         }
         // One message is being sent at a time: the last one that was begun.

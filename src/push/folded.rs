@@ -3,15 +3,20 @@
 //! A session that stands for hours does something every quarter of an hour. Between, it is kept as a few
 //! hundred octets ([`Pool`](crate::base::pool::Pool)): its dialog, its timer, whom it serves. Written is
 //! everything that may differ from a fresh slot; what may not is held against that in
-//! [`Push::is_at_rest`], and the seals are made again from the key.
+//! [`Push::is_at_rest`], and the seals are made again from the key. Each field is in one list or the other, or
+//! this does not compile.
 
-use crate::base::fold::{Digest, Fold, Reader, Writer};
+use crate::base::fold::{Fold, Reader, Writer};
 use crate::base::pool::Idle;
 use crate::base::slab::Key;
 use crate::base::surface::LinkId;
 use crate::base::token::{Domain, Minter};
-use crate::push::{OtherRequest, Push, PushState};
+use crate::push::options::Grouping;
+use crate::push::post::Post;
+use crate::push::{Env, OtherRequest, PeerMedia, Push, PushState};
 use crate::sip::transaction::client_invite::{ClientInvite, ClientInviteState};
+use crate::store::index::Mailbox;
+use crate::store::op::Hints;
 
 /// What the seals of a push are made from.
 #[derive(Debug)]
@@ -52,57 +57,107 @@ impl Push {
             && self.refresh.is_none()
             && self.waiting_for.is_none()
             && self.inflight.is_empty()
+            && !self.held_back
             && !self.in_parts
             && self.session.is_foldable()
             && self.inbound.is_idle()
             && self.forks == 0
     }
+
+    /// It lingers and has nothing to send: [`pump`](crate::push::campaign::pump) would change nothing, and
+    /// need not look at its user, who may be at rest.
+    #[must_use]
+    pub fn is_settled(&self, post: &Post, env: &Env) -> bool {
+        !self.guard.is_never()
+            && self.is_at_rest()
+            && !env.options.linger.is_zero()
+            && self.messages_sent > 0
+            && self.messages_sent < env.options.max_messages
+            && env.dialect(self).grouping != Grouping::Message
+            && self
+                .user
+                .and_then(|user| post.mailbox_ref(user.slot))
+                .is_none_or(Mailbox::is_empty)
+    }
 }
 
-/// Fields in the order in which they are written; both directions go through this list.
-macro_rules! each_field {
-    ($push:ident, $with:ident, $wire:ident) => {
-        $push.bound_by_us.$with($wire);
-        $push.sequence.$with($wire);
-        $push.invite_branch.$with($wire);
-        $push.invite_filler.$with($wire);
-        $push.invite_cseq.$with($wire);
-        $push.ack_cseq.$with($wire);
-        $push.ack_branch.$with($wire);
-        $push.other_branch.$with($wire);
-        $push.other_cseq.$with($wire);
-        $push.user.$with($wire);
-        $push.guard.$with($wire);
-        $push.session_end.$with($wire);
-        $push.invited.$with($wire);
-        $push.triggered.$with($wire);
-        $push.timer.$with($wire);
-        $push.trunk.$with($wire);
-        $push.used_hop.$with($wire);
-        $push.set.$with($wire);
-        $push.dialog.$with($wire);
-        $push.target.$with($wire);
-        $push.tried_hops.$with($wire);
-        $push.msrp_link.$with($wire);
-        $push.messages_sent.$with($wire);
-        $push.octets_sent.$with($wire);
-        $push.takes.$with($wire);
-        $push.careful.$with($wire);
-        $push.dialect.$with($wire);
-        $push.agents.$with($wire);
-        $push.no_require.$with($wire);
-        $push.urgent.$with($wire);
-        $push.last_number.$with($wire);
-        $push.last_notice.$with($wire);
-        $push.media.path.$with($wire);
-        $push.media.wrapped_types.$with($wire);
-        $push.media.max_size.$with($wire);
-        $push.session.$with($wire);
-        $push.failed_to.$with($wire);
-        $push.note.$with($wire);
-        $push.binding.$with($wire);
-    };
-}
+crate::fold_fields!(Push {
+    bound_by_us,
+    sequence,
+    invite_branch,
+    invite_filler,
+    invite_cseq,
+    ack_cseq,
+    ack_branch,
+    other_branch,
+    other_cseq,
+    user,
+    guard,
+    session_end,
+    invited,
+    triggered,
+    armed,
+    invite,
+    timer,
+    trunk,
+    used_hop,
+    set,
+    device as digest,
+    dialog,
+    target,
+    tried_hops,
+    msrp_link,
+    messages_sent,
+    octets_sent,
+    takes,
+    careful,
+    dialect,
+    conversation,
+    agents,
+    no_require,
+    urgent,
+    last_number,
+    last_notice,
+    media,
+    session,
+    failed_to,
+    note,
+    binding,
+} but {
+    // What `is_at_rest` says.
+    state = PushState::Delivering,
+    other_request = OtherRequest::None,
+    reported = false,
+    other = None,
+    hop = None,
+    forks = 0,
+    detained = false,
+    negotiation = None,
+    bye_reason = "",
+    refresh = None,
+    waiting_for = None,
+    in_parts = false,
+    held_back = false,
+    inflight,
+    inbound,
+    // Of forks ended none is known.
+    fork_tags,
+    // Only the first answer asks for it.
+    initial = None,
+    // Made from the key.
+    key,
+    sip_seal,
+    msrp_seal,
+});
+crate::fold_fields!(PeerMedia {
+    path,
+    wrapped_types,
+    max_size
+});
+crate::fold_blanks!(
+    ClientInvite = ClientInvite::default(),
+    Hints = Hints::default(),
+);
 
 impl Idle for Push {
     type Keeper = Sealer;
@@ -117,52 +172,95 @@ impl Idle for Push {
 
     fn fold(&self, out: &mut Writer<'_>) {
         debug_assert!(self.is_at_rest(), "what is under way is not written");
-        each_field!(self, fold, out);
-        Digest(self.device).fold(out);
-        self.armed.is_some().fold(out);
-        if let Some((id, at)) = self.armed {
-            id.fold(out);
-            at.fold(out);
-        }
-        self.conversation.is_some().fold(out);
-        if let Some(conversation) = self.conversation {
-            conversation.fold(out);
-        }
-        self.invite.is_some().fold(out);
-        if let Some(invite) = &self.invite {
-            invite.fold(out);
-        }
+        Fold::fold(self, out);
     }
 
     fn unfold(&mut self, keeper: &Sealer, key: Key, from: &mut Reader<'_>) {
-        self.clear();
+        self.inflight.clear();
+        self.inbound.reset();
+        Fold::unfold(self, from);
         self.key = Some(key);
         self.sip_seal = keeper.minter.seal(Domain::Push, keeper.shard, key);
         self.msrp_seal = keeper.minter.seal(Domain::Media, keeper.shard, key);
-        self.state = PushState::Delivering;
-        each_field!(self, unfold, from);
-        let mut device = Digest::default();
-        device.unfold(from);
-        self.device = device.0;
-        let is_there = |from: &mut Reader<'_>| from.number() != 0;
-        self.armed = is_there(from).then(|| {
-            let mut armed = (
-                crate::wheel::TimerId::NONE,
-                crate::base::time::Timestamp::ZERO,
-            );
-            armed.0.unfold(from);
-            armed.1.unfold(from);
-            armed
-        });
-        self.conversation = is_there(from).then(|| {
-            let mut conversation = crate::store::op::Hints::default();
-            conversation.unfold(from);
-            conversation
-        });
-        self.invite = is_there(from).then(|| {
-            let mut invite = ClientInvite::default();
-            invite.unfold(from);
-            invite
-        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::push::Outcome;
+    use crate::registry::device::place_of;
+    use crate::sdp::SdpError;
+
+    /// One of each kind; the match is there so that a new kind does not compile until it is listed.
+    fn outcomes() -> Vec<Outcome> {
+        let status = |status| Outcome::Status {
+            status,
+            retry_after_s: None,
+        };
+        let all = vec![
+            Outcome::Drained,
+            status(302),
+            status(422),
+            status(486),
+            Outcome::NoAnswer,
+            Outcome::NoHop,
+            Outcome::NoContact,
+            Outcome::Sdp(SdpError::Addr),
+            Outcome::Sdp(SdpError::Dir),
+            Outcome::Sdp(SdpError::None),
+            Outcome::Sdp(SdpError::Path),
+            Outcome::Sdp(SdpError::Port0),
+            Outcome::Sdp(SdpError::Proto),
+            Outcome::Sdp(SdpError::Setup),
+            Outcome::Sdp(SdpError::Type),
+            Outcome::MsrpConnect,
+            Outcome::MsrpBind,
+            Outcome::MsrpTimeout,
+            Outcome::MsrpLost,
+            Outcome::MsrpStatus(481),
+            Outcome::MsrpStatus(506),
+            Outcome::PeerBye,
+            Outcome::Refresh,
+            Outcome::Cap,
+        ];
+        for outcome in &all {
+            match outcome {
+                Outcome::Drained
+                | Outcome::Status { .. }
+                | Outcome::NoAnswer
+                | Outcome::NoHop
+                | Outcome::NoContact
+                | Outcome::MsrpConnect
+                | Outcome::MsrpBind
+                | Outcome::MsrpTimeout
+                | Outcome::MsrpLost
+                | Outcome::MsrpStatus(_)
+                | Outcome::PeerBye
+                | Outcome::Refresh
+                | Outcome::Cap => {}
+                Outcome::Sdp(error) => match error {
+                    SdpError::Addr
+                    | SdpError::Dir
+                    | SdpError::None
+                    | SdpError::Path
+                    | SdpError::Port0
+                    | SdpError::Proto
+                    | SdpError::Setup
+                    | SdpError::Type => {}
+                },
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn whatever_ended_the_last_attempt_does_not_keep_a_device_from_resting() {
+        let codes = outcomes().into_iter().map(Outcome::code);
+        let mut places: Vec<u8> = codes
+            .map(|code| place_of(code).unwrap_or_else(|| panic!("{code} has no place")))
+            .collect();
+        places.push(place_of("").expect("no attempt yet"));
+        places.sort_unstable();
+        assert!(places.is_sorted_by(|a, b| a < b), "each has its own");
     }
 }

@@ -430,18 +430,7 @@ pub struct Push {
 impl Push {
     /// Makes the slot ready for another push; buffers keep their capacity.
     pub fn reset(&mut self, env: &Env, key: Key, user: Key, device: u64) {
-        self.clear();
         self.state = PushState::Loading;
-        self.key = Some(key);
-        self.user = Some(user);
-        self.sip_seal = env.minter.seal(Domain::Push, env.shard, key);
-        self.device = device;
-        self.msrp_seal = env.minter.seal(Domain::Media, env.shard, key);
-    }
-
-    /// Forgets all but seals and key; buffers keep their capacity.
-    fn clear(&mut self) {
-        self.state = PushState::Free;
         self.other_request = OtherRequest::None;
         self.reported = false;
         self.bound_by_us = false;
@@ -453,14 +442,15 @@ impl Push {
         self.ack_branch = 0;
         self.other_branch = 0;
         self.other_cseq = 0;
-        self.key = None;
-        self.user = None;
+        self.key = Some(key);
+        self.user = Some(user);
         self.guard = Timestamp::NEVER;
         self.session_end = Timestamp::NEVER;
         self.invited = Timestamp::NEVER;
         self.triggered = Timestamp::NEVER;
         // The place may be that of one at rest, which took its timer along.
         self.armed = None;
+        self.sip_seal = env.minter.seal(Domain::Push, env.shard, key);
         self.invite = None;
         self.other = None;
         self.trunk = None;
@@ -470,10 +460,11 @@ impl Push {
         self.set = hops::COMMON_SET;
         self.detained = false;
         self.negotiation = None;
-        self.device = 0;
+        self.device = device;
         self.dialog.reset();
         self.initial = None;
         self.target.clear();
+        self.msrp_seal = env.minter.seal(Domain::Media, env.shard, key);
         self.bye_reason = "";
         self.tried_hops = 0;
         self.timer = SessionTimer::default();

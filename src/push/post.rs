@@ -194,8 +194,8 @@ pub struct Post {
     pub intakes: Intakes,
     /// MSRP connections that several sessions use.
     pub shared_links: SharedLinks,
-    /// Sessions that wait for room on their connections.
-    pub held_back: Vec<(LinkId, Key)>,
+    /// Sessions that wait for room on their connections, each once.
+    pub held_back: BTreeSet<(LinkId, Key)>,
     /// A dialog for answering 2xx that no push owns.
     pub scratch_dialog: Dialog,
     /// Bytes for one message.
@@ -238,7 +238,7 @@ impl Post {
             parts: PartTable::new(keys),
             intakes: Intakes::new(&options.large),
             shared_links: SharedLinks::new(keys),
-            held_back: Vec::new(),
+            held_back: BTreeSet::new(),
             scratch_dialog: Dialog::default(),
             scratch: Scratch::default(),
             options: options.clone(),
@@ -266,6 +266,19 @@ impl Post {
     /// The queue of the user in `slot`, made when first asked for.
     pub fn mailbox(&mut self, slot: u32) -> &mut Mailbox {
         self.mailboxes.place(slot)
+    }
+
+    /// Sessions that waited for room on `link` do no more; their keys go to `waiting`.
+    pub fn let_go(&mut self, link: LinkId, waiting: &mut Vec<Key>) {
+        let key = |part: u32| Key {
+            slot: part,
+            generation: part,
+        };
+        let theirs = (link, key(0))..=(link, key(u32::MAX));
+        waiting.extend(self.held_back.range(theirs).map(|&(_, key)| key));
+        for &key in &*waiting {
+            self.held_back.remove(&(link, key));
+        }
     }
 
     /// The queue of the user in `slot`; `None` when it was never used, or rests without a message.

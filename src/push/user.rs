@@ -1,6 +1,5 @@
 //! What a shard keeps of a user beside the registration: what waits, for what and until when (layer 3).
 
-use crate::base::fold::{Fold, Reader, Writer};
 use crate::base::outbox::Destination;
 use crate::base::time::Timestamp;
 use crate::push::hops::COMMON_SET;
@@ -119,75 +118,22 @@ impl registry::Extra for UserState {
     }
 }
 
-impl Fold for UserState {
-    fn fold(&self, out: &mut Writer<'_>) {
-        let Self {
-            armed,
-            queued: _,
-            throttled: _,
-            invite_places,
-            ask: _,
-            ask_line: _,
-            ask_places,
-            ask_span,
-            decide_at,
-            decided_at,
-            triggered_at,
-            retry_at,
-            pushes,
-            subscribe_at,
-            dirty,
-            doubt_at,
-            subscribe,
-            set,
-        } = self;
-        armed.is_some().fold(out);
-        if let Some((id, at)) = armed {
-            id.fold(out);
-            at.fold(out);
-        }
-        invite_places.fold(out);
-        ask_places.fold(out);
-        ask_span.fold(out);
-        decide_at.fold(out);
-        decided_at.fold(out);
-        triggered_at.fold(out);
-        retry_at.fold(out);
-        pushes.fold(out);
-        subscribe_at.fold(out);
-        dirty.fold(out);
-        doubt_at.fold(out);
-        subscribe.fold(out);
-        set.fold(out);
-    }
-
-    fn unfold(&mut self, from: &mut Reader<'_>) {
-        self.queued = false;
-        self.throttled = None;
-        self.ask = Ask::No;
-        self.ask_line = COMMON_SET;
-        self.armed = (from.number() != 0).then(|| {
-            let mut armed = (TimerId::NONE, Timestamp::ZERO);
-            armed.0.unfold(from);
-            armed.1.unfold(from);
-            armed
-        });
-        self.invite_places.unfold(from);
-        self.ask_places.unfold(from);
-        self.ask_span.unfold(from);
-        self.decide_at.unfold(from);
-        self.decided_at.unfold(from);
-        self.triggered_at.unfold(from);
-        self.retry_at.unfold(from);
-        self.pushes.unfold(from);
-        self.subscribe_at.unfold(from);
-        self.dirty.unfold(from);
-        self.doubt_at.unfold(from);
-        self.subscribe.unfold(from);
-        self.set.unfold(from);
-    }
-}
-
+crate::fold_fields!(UserState {
+    armed,
+    invite_places,
+    ask_places,
+    ask_span,
+    decide_at,
+    decided_at,
+    triggered_at,
+    retry_at,
+    pushes,
+    subscribe_at,
+    dirty,
+    doubt_at,
+    subscribe,
+    set,
+} but { queued = false, throttled = None, ask = Ask::No, ask_line = COMMON_SET });
 crate::fold_fields!(SubscribeState {
     dialog,
     in_dialog,

@@ -824,9 +824,6 @@ fn hash(bytes: &[u8]) -> u64 {
         })
 }
 
-#[cfg(test)]
-mod tests;
-
 impl Subscription {
     /// No request of ours waits for its answer.
     #[must_use]
@@ -838,7 +835,7 @@ impl Subscription {
 crate::fold_fields!(Subscription {
     state, sequence, failures, faults, interval_retries, firm, refreshing, refresh_again, asked_s,
     granted_s, remote_cseq, remote_tag, started_at, timer_n, refresh_at, expires_at, wake_at,
-} but { transaction });
+} but { transaction = None });
 crate::fold_variants!(SubscriptionState {
     Active,
     Dormant,
@@ -847,3 +844,6 @@ crate::fold_variants!(SubscriptionState {
     Pending,
     Waiting
 });
+
+#[cfg(test)]
+mod tests;

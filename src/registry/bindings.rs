@@ -5,7 +5,6 @@
 //! should be in few places. A row of a document that says what is stored is compared, not judged
 //! again.
 
-use crate::base::fold::{Digest, Fold, Reader, Writer, fold_list, unfold_list};
 use crate::base::limits::{REGINFO_CONTACTS_MAX, URI_BYTES_MAX};
 use crate::base::time::Timestamp;
 use crate::reginfo::document::REGISTRATIONS_MAX;
@@ -597,108 +596,33 @@ const _: () = assert!(
 
 crate::fold_fields!(Short { start, len });
 
-impl Fold for Identity {
-    fn fold(&self, out: &mut Writer<'_>) {
-        let Self {
-            id,
-            aor,
-            sip,
-            plain,
-            learned,
-        } = self;
-        Digest(*id).fold(out);
-        aor.fold(out);
-        sip.fold(out);
-        plain.fold(out);
-        learned.fold(out);
-    }
-
-    fn unfold(&mut self, from: &mut Reader<'_>) {
-        let mut id = Digest::default();
-        id.unfold(from);
-        self.id = id.0;
-        self.aor.unfold(from);
-        self.sip.unfold(from);
-        self.plain.unfold(from);
-        self.learned.unfold(from);
-    }
-}
-
-impl Fold for Binding {
-    fn fold(&self, out: &mut Writer<'_>) {
-        let Self {
-            row,
-            id,
-            expires_at,
-            registered_at,
-            uri,
-            target,
-            features,
-            q,
-            rule,
-            device,
-            identity,
-            sip,
-            stale,
-        } = self;
-        Digest(*row).fold(out);
-        id.fold(out);
-        expires_at.fold(out);
-        registered_at.fold(out);
-        uri.fold(out);
-        target.fold(out);
-        features.fold(out);
-        q.fold(out);
-        rule.fold(out);
-        device.fold(out);
-        identity.fold(out);
-        sip.fold(out);
-        stale.fold(out);
-    }
-
-    fn unfold(&mut self, from: &mut Reader<'_>) {
-        let mut row = Digest::default();
-        row.unfold(from);
-        self.row = row.0;
-        self.id.unfold(from);
-        self.expires_at.unfold(from);
-        self.registered_at.unfold(from);
-        self.uri.unfold(from);
-        self.target.unfold(from);
-        self.features.unfold(from);
-        self.q.unfold(from);
-        self.rule.unfold(from);
-        self.device.unfold(from);
-        self.identity.unfold(from);
-        self.sip.unfold(from);
-        self.stale.unfold(from);
-    }
-}
-
-impl Fold for Bindings {
-    fn fold(&self, out: &mut Writer<'_>) {
-        let Self {
-            rows,
-            identities,
-            text,
-            waste,
-            dropped,
-            full,
-        } = self;
-        fold_list(rows, out);
-        fold_list(identities, out);
-        text.fold(out);
-        waste.fold(out);
-        dropped.fold(out);
-        full.fold(out);
-    }
-
-    fn unfold(&mut self, from: &mut Reader<'_>) {
-        unfold_list(&mut self.rows, from, Binding::default);
-        unfold_list(&mut self.identities, from, Identity::default);
-        self.text.unfold(from);
-        self.waste.unfold(from);
-        self.dropped.unfold(from);
-        self.full.unfold(from);
-    }
-}
+crate::fold_fields!(Identity {
+    id as digest,
+    aor,
+    sip,
+    plain,
+    learned
+});
+crate::fold_fields!(Binding {
+    row as digest,
+    id,
+    expires_at,
+    registered_at,
+    uri,
+    target,
+    features,
+    q,
+    rule,
+    device,
+    identity,
+    sip,
+    stale,
+});
+crate::fold_fields!(Bindings {
+    rows as list,
+    identities as list,
+    text,
+    waste,
+    dropped,
+    full,
+});

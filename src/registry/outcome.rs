@@ -11,7 +11,7 @@
 use core::time::Duration;
 
 use crate::base::entropy::Jitter;
-use crate::base::fold::{Digest, Fold, Reader, Writer};
+use crate::base::fold::{Fold, Reader, Writer};
 use crate::base::time::Timestamp;
 
 /// Longest `Retry-After` honoured (section 4: capped at 24 h).
@@ -407,22 +407,10 @@ crate::fold_fields!(Change {
     reappeared
 });
 
-impl Fold for BindingId {
-    fn fold(&self, out: &mut Writer<'_>) {
-        Digest(self.call_id).fold(out);
-        Digest(self.register).fold(out);
-    }
-
-    fn unfold(&mut self, from: &mut Reader<'_>) {
-        let [mut call_id, mut register] = [Digest::default(); 2];
-        call_id.unfold(from);
-        register.unfold(from);
-        *self = Self {
-            call_id: call_id.0,
-            register: register.0,
-        };
-    }
-}
+crate::fold_fields!(BindingId {
+    call_id as digest,
+    register as digest
+});
 
 impl Fold for DeviceState {
     fn fold(&self, out: &mut Writer<'_>) {

@@ -1,6 +1,5 @@
 //! What is known of one user, and how a registration document changes it (REG-2..10). Layer 3.
 
-use crate::base::fold::{Fold, Reader, Writer, fold_list, unfold_list};
 use crate::base::time::Timestamp;
 use crate::reginfo::document::{
     ContactEvent, ContactRow, ContactStatus, Document, DocumentState, ParamKind, RegistrationRow,
@@ -490,67 +489,25 @@ impl User {
 
 crate::fold_fields!(RegistrationState { version, known });
 
-impl Fold for User {
-    fn fold(&self, out: &mut Writer<'_>) {
-        let Self {
-            identity,
-            canonical,
-            devices,
-            registration,
-            subscription,
-            ruling,
-            served,
-            barred,
-            visiting,
-            debounce,
-            scscf,
-            charging,
-            icid,
-            orig_ioi,
-            aliases,
-            bindings,
-            home_len,
-        } = self;
-        identity.fold(out);
-        canonical.fold(out);
-        fold_list(devices, out);
-        registration.fold(out);
-        subscription.fold(out);
-        ruling.fold(out);
-        served.fold(out);
-        barred.fold(out);
-        visiting.fold(out);
-        debounce.fold(out);
-        scscf.fold(out);
-        charging.fold(out);
-        icid.fold(out);
-        orig_ioi.fold(out);
-        fold_list(aliases, out);
-        bindings.fold(out);
-        home_len.fold(out);
-    }
-
-    fn unfold(&mut self, from: &mut Reader<'_>) {
-        self.identity.unfold(from);
-        self.canonical.unfold(from);
-        unfold_list(&mut self.devices, from, Device::default);
-        self.registration.unfold(from);
-        self.subscription = Subscription::default();
-        self.subscription.unfold(from);
-        self.ruling.unfold(from);
-        self.served.unfold(from);
-        self.barred.unfold(from);
-        self.visiting.unfold(from);
-        self.debounce.unfold(from);
-        self.scscf.unfold(from);
-        self.charging.unfold(from);
-        self.icid.unfold(from);
-        self.orig_ioi.unfold(from);
-        unfold_list(&mut self.aliases, from, u64::default);
-        self.bindings.unfold(from);
-        self.home_len.unfold(from);
-    }
-}
+crate::fold_fields!(User {
+    identity,
+    canonical,
+    devices as list,
+    registration,
+    subscription,
+    ruling,
+    served,
+    barred,
+    visiting,
+    debounce,
+    scscf,
+    charging,
+    icid,
+    orig_ioi,
+    aliases as list,
+    bindings,
+    home_len,
+});
 
 /// A merge under way.
 #[derive(Debug)]

@@ -643,10 +643,10 @@ impl Debounce {
     }
 }
 
-#[cfg(test)]
-mod tests;
-
 crate::fold_fields!(Debounce {
     window_ends,
     pending
 });
+
+#[cfg(test)]
+mod tests;

@@ -203,7 +203,7 @@ impl Shard {
         if is_quiet || push.reported {
             return self.settle_push(now, key);
         }
-        if outcome.is_none() && campaign::is_settled(push, &self.post, &self.env) {
+        if outcome.is_none() && push.is_settled(&self.post, &self.env) {
             return self.settle_push(now, key);
         }
         let user = push.user();
@@ -637,12 +637,7 @@ impl Shard {
         // Those that wait, not all on the connection: there may be millions.
         let mut waiting = core::mem::take(&mut self.desk.open);
         waiting.clear();
-        self.post.held_back.retain(|&(on, key)| {
-            if on == link {
-                waiting.push(key);
-            }
-            on != link
-        });
+        self.post.let_go(link, &mut waiting);
         for &key in &waiting {
             if let Some(push) = self.pushes.lookup_mut(key) {
                 push.held_back = false;
@@ -683,11 +678,12 @@ impl Shard {
                 return;
             }
         }
-        self.post.held_back.retain(|&(on, _)| on != link);
+        self.post.let_go(link, &mut Vec::new());
         for key in self.pushes_on(link) {
             self.probe.msrp_lost_total += 1;
             let push = self.pushes.lookup_mut(key).expect("just listed");
             push.msrp_link = None;
+            push.held_back = false;
             if push.has_session() {
                 signalling::bye_media(push, &mut ctx!(self, now));
                 self.after_push(now, key, Some(Outcome::MsrpLost));

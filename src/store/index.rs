@@ -11,12 +11,10 @@
 
 use std::collections::VecDeque;
 
-use crate::base::fold::{Digest, Fold, Reader, Writer};
-use crate::base::pool::Idle;
-use crate::base::slab::Key;
 use crate::base::surface::Location;
 use crate::store::op::{DepositFlags, Evidence, Hints, MarkKind, MediaLimit, STATUS_UNKNOWN};
 
+mod folded;
 mod snapshot;
 
 /// Device keys one mailbox tells apart.
@@ -232,71 +230,6 @@ struct Extra {
     devices: Vec<u64>,
     /// Dedupe hash and expiry of messages that left, oldest first.
     recent: VecDeque<(u64, u32)>,
-}
-
-impl Idle for Mailbox {
-    type Keeper = ();
-
-    /// Empty: what is left are devices and repeats.
-    fn is_idle(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    fn fold(&self, out: &mut Writer<'_>) {
-        let Self {
-            entries: _,
-            extra,
-            bytes,
-            earliest_s,
-        } = self;
-        bytes.fold(out);
-        earliest_s.fold(out);
-        let (devices, recent) = extra
-            .as_ref()
-            .map_or((0, 0), |extra| (extra.devices.len(), extra.recent.len()));
-        devices.fold(out);
-        recent.fold(out);
-        if let Some(extra) = extra {
-            for &key in &extra.devices {
-                Digest(key).fold(out);
-            }
-            for &(hash, expires_s) in &extra.recent {
-                Digest(hash).fold(out);
-                expires_s.fold(out);
-            }
-        }
-    }
-
-    fn unfold(&mut self, (): &(), _: Key, from: &mut Reader<'_>) {
-        self.entries.clear();
-        self.bytes.unfold(from);
-        self.earliest_s.unfold(from);
-        let (mut devices, mut recent) = (0_usize, 0_usize);
-        devices.unfold(from);
-        recent.unfold(from);
-        if let Some(extra) = &mut self.extra {
-            extra.devices.clear();
-            extra.recent.clear();
-        }
-        if devices + recent == 0 {
-            return;
-        }
-        let extra = self.extra.get_or_insert_default();
-        let digest = |from: &mut Reader<'_>| {
-            let mut digest = Digest::default();
-            digest.unfold(from);
-            digest.0
-        };
-        for _ in 0..devices {
-            extra.devices.push(digest(from));
-        }
-        for _ in 0..recent {
-            let hash = digest(from);
-            let mut expires_s = 0_u32;
-            expires_s.unfold(from);
-            extra.recent.push_back((hash, expires_s));
-        }
-    }
 }
 
 impl Mailbox {

@@ -83,6 +83,7 @@ pub struct TimerId {
 }
 
 crate::fold_fields!(TimerId { slot, generation });
+crate::fold_blanks!(TimerId = TimerId::NONE);
 
 impl TimerId {
     /// Names no timer; every wheel refuses it.

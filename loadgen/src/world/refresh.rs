@@ -224,29 +224,33 @@ impl World {
         index < self.sides.hung_up_to && self.now.saturating_sub(at) < CROSSING
     }
 
+    /// Whose request in its dialog bore `digits` in its branch, and whether that session still stands.
+    fn asked_by(&mut self, digits: &[u8]) -> Option<(usize, bool)> {
+        let part = |from: usize, to: usize| digits.get(from..to).and_then(read_digits);
+        let index = part(0, 10).and_then(|index| usize::try_from(index).ok());
+        let device = index.and_then(|index| self.devices.get(index));
+        let (Some(index), Some(device), Some(serial)) = (index, device, part(10, 18)) else {
+            self.counters.strays += 1;
+            return None;
+        };
+        let is_same = u64::from(device.dialog.serial) == serial;
+        Some((index, is_same && device.call == Call::Confirmed))
+    }
+
     /// The engine's answer to the BYE of a phone that hangs up at the end.
     pub(super) fn hang_up_answered(&mut self, message: &Message<'_>, digits: &[u8]) {
         if message.status < 200 {
             return;
         }
-        let part = |from: usize, to: usize| digits.get(from..to).and_then(read_digits);
-        let (Some(index), Some(serial)) = (part(0, 10), part(10, 18)) else {
-            self.counters.strays += 1;
+        let Some((index, stands)) = self.asked_by(digits) else {
             return;
         };
-        let index = index as usize;
-        let Some(device) = self.devices.get_mut(index) else {
-            self.counters.strays += 1;
-            return;
-        };
-        if u64::from(device.dialog.serial) != serial {
-            return;
-        }
         self.sides.byes_open = self.sides.byes_open.saturating_sub(1);
-        if device.call != Call::Confirmed {
+        if !stands {
             // The engine's own BYE was faster.
             return;
         }
+        let device = &mut self.devices[index];
         device.call = Call::Idle;
         device.refreshed_at = self.now;
         self.counters.hung_up += 1;
@@ -262,18 +266,9 @@ impl World {
         if message.status < 200 {
             return;
         }
-        let part = |from: usize, to: usize| digits.get(from..to).and_then(read_digits);
-        let (Some(index), Some(serial)) = (part(0, 10), part(10, 18)) else {
-            self.counters.strays += 1;
+        let Some((index, true)) = self.asked_by(digits) else {
             return;
         };
-        let index = index as usize;
-        let live = self.devices.get(index).is_some_and(|device| {
-            u64::from(device.dialog.serial) == serial && device.call == Call::Confirmed
-        });
-        if !live {
-            return;
-        }
         let asked = self.setup.session_expires_s;
         let mut bench = bench(&mut self.violations, message);
         let good = message.status == 200;
