@@ -856,6 +856,32 @@ mod tests {
     }
 
     #[test]
+    fn sessions_wait_for_their_own_connection_and_each_goes_on_once() {
+        let mut post = Post::new(
+            &PostOptions::default(),
+            MapKeys([1, 2, 3, 4]),
+            UnixMillis(0),
+        );
+        let link = |slot| LinkId {
+            slot,
+            generation: 1,
+        };
+        let key = |slot| Key {
+            slot,
+            generation: 9 - slot,
+        };
+        for (on, slot) in [(1, 5), (0, 1), (1, 0), (2, 3), (1, 5)] {
+            post.held_back.insert((link(on), key(slot)));
+        }
+        let mut waiting = Vec::new();
+        post.let_go(link(1), &mut waiting);
+        assert_eq!(waiting, [key(0), key(5)]);
+        waiting.clear();
+        post.let_go(link(1), &mut waiting);
+        assert!(waiting.is_empty() && post.held_back.len() == 2);
+    }
+
+    #[test]
     fn the_oldest_record_makes_room_and_buffers_are_reused() {
         let mut cache = cache(10);
         cache.insert(1, b"aaaa");
