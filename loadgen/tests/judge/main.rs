@@ -60,6 +60,43 @@ fn command(args: &[&str]) -> i32 {
     volley_loadgen::cli_main(all.map(OsString::from).collect())
 }
 
+/// What a busy machine makes of a run and no fault of the judge or the engine does.
+const BUSY: &[&str] = &[
+    "stood-still",
+    "sent-share",
+    "send-lag",
+    "generator-waited",
+    "engine-waited",
+    "steal",
+    "generator-busy",
+];
+
+/// The run ended with this code, or was invalid because this machine had other things to do. What an
+/// idle machine must never say is looked at in `validity`, on figures and not on this machine.
+fn ended(code: i32, wanted: i32, report: &Value) {
+    if code == 3 {
+        let reasons = report["invalid_reasons"].as_array().unwrap();
+        let codes: Vec<&str> = reasons
+            .iter()
+            .map(|reason| reason["code"].as_str().unwrap())
+            .collect();
+        assert!(!codes.is_empty(), "{report:#}");
+        assert!(codes.iter().all(|code| BUSY.contains(code)), "{codes:?}");
+        return;
+    }
+    assert_eq!(code, wanted, "{report:#}");
+}
+
+/// So many triggers fell due, and no more than a machine that is late at a step's end adds.
+fn due(report: &Value, wanted: u64) {
+    let due = report["counters"]["triggers_due"].as_u64().unwrap();
+    let bound = if report["valid"] == true { 30 } else { 300 };
+    assert!(
+        (wanted..=wanted + bound).contains(&due),
+        "{due} of {wanted}"
+    );
+}
+
 fn broken(report: &Value) -> Vec<&str> {
     report["broken"]
         .as_array()
@@ -115,8 +152,7 @@ fn signalling_keeps_every_message_and_the_sweep_fetches_it() {
     assert_eq!(report["broken"], Value::Array(Vec::new()), "{report:#}");
     assert_eq!(report["ledger"]["delivered"], 80);
     assert!(report["counters"]["pushes"].as_u64().unwrap() > 200);
-    // On a busy machine the generator may be the limit; then it says so.
-    assert!(code == 0 || code == 3, "{report:#}");
+    ended(code, 0, &report);
 }
 
 #[test]
@@ -143,7 +179,7 @@ fn steady_mode_pushes_each_deposit_to_registered_users() {
     assert_eq!(report["broken"], Value::Array(Vec::new()), "{report:#}");
     assert_eq!(report["ledger"]["expected"], report["ledger"]["delivered"]);
     assert!(report["ledger"]["delivered"].as_u64().unwrap() > 200);
-    assert_eq!(code, 0, "{report:#}");
+    ended(code, 0, &report);
 }
 
 #[test]
@@ -174,19 +210,9 @@ fn an_open_loop_measures_from_the_intended_time() {
     assert!(report["series"]["slots"].as_array().unwrap().len() >= 4);
     assert_eq!(report["ledger"]["kept"], 600);
     assert_eq!(report["objectives_met"], false);
-    assert_eq!(code, 1, "{report:#}");
-    let pushes = report["phases"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .find(|phase| phase["name"] == "measure")
-        .unwrap()["pushes"]
-        .as_u64()
-        .unwrap();
-    assert!(
-        (150..=250).contains(&pushes),
-        "{pushes} pushes in half a second at 400/s"
-    );
+    ended(code, 1, &report);
+    // 300 users come, and 120 of them again in 0.6 s: a user has two devices.
+    due(&report, 420);
 }
 
 #[test]
