@@ -223,7 +223,7 @@ def kamailio(bench, transport):
     modules = next(path for path in pathlib.Path("/usr/lib").glob("*/kamailio/modules"))
     config = fill("kamailio.cfg", {"PORT": local, "PEER": port, "TRANSPORT": transport, "WORK": bench.work,
                                    "MODULES": modules, "CALLS": KAMAILIO_CALLS}, bench.work / "kamailio.cfg")
-    command = ["kamailio", "-f", config, "-DD", "-E", "-x", "fm", "-X", "fm", "-m", "512", "-M", "16",
+    command = ["kamailio", "-f", config, "-DD", "-E", "-x", "fm", "-X", "fm", "-m", "2048", "-M", "16",
                "-Y", bench.work, "-w", bench.work]
     caller = bench.hold("kamailio", command)
     peer = bench.peer(transport, port, caller.pid)
