@@ -685,7 +685,7 @@ impl Default for Limits {
         Self {
             users_max: 4_000_000,
             pushes_max: 1_000_000,
-            server_transactions_max: 65_536,
+            server_transactions_max: 262_144,
         }
     }
 }

@@ -88,6 +88,10 @@ probe! {
     sip_dropped_total,
     /// SIP requests refused with 4xx, 5xx for their form.
     sip_rejected_total,
+    /// Requests over UDP refused with 503: no server transaction was free, or long enough answered.
+    server_transactions_full_total,
+    /// Server transactions forgotten before their time, in favour of new ones.
+    server_transactions_forgotten_total,
     /// Streams closed because their framing was lost.
     streams_broken_total,
     /// Frames from peers outside `trusted_peers`.

@@ -66,7 +66,10 @@ impl Shard {
                     return self.reply(now, &origin, message, &Reply::plain(status));
                 }
                 Lookup::Merged => return self.reply(now, &origin, message, &Reply::plain(482)),
-                Lookup::Full => return self.reply(now, &origin, message, &Reply::plain(503)),
+                Lookup::Full => {
+                    self.probe.server_transactions_full_total += 1;
+                    return self.reply(now, &origin, message, &Reply::plain(503));
+                }
                 Lookup::Ack(_) | Lookup::DialogAck => {
                     return self.dispatch(now, &origin, message);
                 }

@@ -110,6 +110,7 @@ impl Shard {
             }
         }
         self.server.advance(now);
+        self.probe.server_transactions_forgotten_total = self.server.forgotten();
     }
 
     fn push_timer(&mut self, now: Timestamp, key: Key) {

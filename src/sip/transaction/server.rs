@@ -6,6 +6,9 @@
 //! response, except for INVITE. A request that is never answered is forgotten after 64*T1 as well,
 //! because its client gave up then and a 408 would only harm (RFC 4320 section 4.2).
 //!
+//! When the table is full, the request answered longest ago makes room, if that was a while ago: over UDP
+//! a client whose answer was lost asks again within T2, so what it does not ask for in twice that time it has.
+//!
 //! Rows are found by a keyed 128-bit digest of what identifies the transaction, so that no octet of
 //! the peer's is stored. The wait is the same for all rows, so expiry is a queue, not a heap.
 
@@ -26,13 +29,21 @@ mod tests;
 const EXPIRE_PER_CALL_MAX: usize = 256;
 /// Buffers above this size are not pooled, octets.
 const POOLED_BYTES_MAX: usize = 4096;
+/// T1s after which an answered row may make room for another: twice T2, as T2 is 8 T1 by default (RFC 3261
+/// section 17.1.2.2).
+const SETTLED_T1: u32 = 16;
+/// Rows made at the start, if the bound is not lower.
+const WARM_ROWS: usize = 65_536;
+/// Rows looked at, in the order of their deadlines, for one that may make room.
+const LOOKED_AT_MAX: usize = 8;
 
 /// Bounds of a [`ServerTable`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServerOptions {
     /// T1 of the next hops towards us; rows live 64 times as long.
     pub t1: Duration,
-    /// Most transactions at a time; more are refused as [`Lookup::Full`].
+    /// Most transactions at a time. With all of them answered less than 16 T1 ago or not at all, more are
+    /// refused as [`Lookup::Full`].
     pub transactions_max: usize,
     /// Most octets of kept responses together; beyond it responses are not kept, and repeats of
     /// their requests are absorbed in silence.
@@ -43,7 +54,7 @@ impl Default for ServerOptions {
     fn default() -> Self {
         Self {
             t1: Duration::from_millis(500),
-            transactions_max: 65_536,
+            transactions_max: 262_144,
             response_bytes_max: 64 * 1024 * 1024,
         }
     }
@@ -97,8 +108,15 @@ struct Row {
     is_acked: bool,
 }
 
+impl Row {
+    /// Answered; and acknowledged, where that is due.
+    const fn is_over(&self) -> bool {
+        self.status >= 200 && (self.is_acked || !self.is_invite)
+    }
+}
+
 /// All server transactions of a shard. Owner: the shard's routing, which asks it about each request
-/// first. Allocates in `new`, and for response buffers until its pool is warm.
+/// first. Allocates in `new`, for rows beyond 65,536, and for response buffers until its pool is warm.
 #[derive(Debug)]
 pub struct ServerTable {
     rows: Slab<Row>,
@@ -108,7 +126,10 @@ pub struct ServerTable {
     expiry: VecDeque<(Timestamp, Key)>,
     pool: Vec<Vec<u8>>,
     response_bytes: usize,
+    forgotten: u64,
     wait: Duration,
+    /// Of `wait`, what is left when a row is settled.
+    spare: Duration,
     response_bytes_max: usize,
     hashers: [ahash::RandomState; 2],
 }
@@ -124,13 +145,15 @@ impl ServerTable {
         let [a, b, c, d] = keys.0;
         let other = MapKeys([c.rotate_left(17), !d, a.rotate_left(31), !b]);
         Self {
-            rows: Slab::new(bound, bound),
+            rows: Slab::new(bound, bound.min(WARM_ROWS)),
             by_digest: new_map(keys, bound),
             by_merge: new_map(keys, bound),
             expiry: VecDeque::with_capacity(2 * bound),
             pool: Vec::with_capacity(bound),
             response_bytes: 0,
+            forgotten: 0,
             wait: options.t1 * 64,
+            spare: options.t1 * (64 - SETTLED_T1),
             response_bytes_max: options.response_bytes_max,
             hashers: [keys.hasher(), other.hasher()],
         }
@@ -275,18 +298,11 @@ impl ServerTable {
     }
 
     fn open(&mut self, now: Timestamp, digest: u128, merge: Option<u128>) -> Option<Key> {
-        // A queue entry may outlive its row; twice the rows is all the queue has room for.
-        while self.expiry.len() >= 2 * (self.rows.len() + self.rows.room()) - 1 {
-            let (deadline, key) = self.expiry.pop_front().expect("it is long");
-            if self
-                .rows
-                .lookup(key)
-                .is_some_and(|row| row.deadline == deadline)
-            {
-                self.close(key);
-            }
-        }
+        self.trim_expiry();
         let deadline = now + self.wait;
+        if self.rows.room() == 0 {
+            self.make_room(now);
+        }
         let (key, row) = self.rows.insert()?;
         row.digest = digest;
         row.merge_digest = merge;
@@ -300,6 +316,42 @@ impl ServerTable {
         }
         self.expiry.push_back((deadline, key));
         Some(key)
+    }
+
+    /// Keeps room in the queue for one more row and its answer: an entry may outlive its row, or be that of a
+    /// row that was prolonged.
+    fn trim_expiry(&mut self) {
+        let rows = &self.rows;
+        let is_live = |&(deadline, key): &(Timestamp, Key)| {
+            rows.lookup(key).is_some_and(|row| row.deadline == deadline)
+        };
+        while self.expiry.front().is_some_and(|entry| !is_live(entry)) {
+            self.expiry.pop_front();
+        }
+        // Behind a request that waits long for its answer.
+        if self.expiry.len() + 2 > 2 * (rows.len() + rows.room()) {
+            self.expiry.retain(is_live);
+        }
+    }
+
+    /// Forgets the row that was answered longest ago, if no repeat of its request is on the way.
+    fn make_room(&mut self, now: Timestamp) {
+        let settled = now + self.spare;
+        let mut oldest = self.expiry.iter().take(LOOKED_AT_MAX).copied();
+        let found = oldest.find(|&(deadline, key)| {
+            let row = self.rows.lookup(key);
+            deadline <= settled && row.is_some_and(|row| row.deadline == deadline && row.is_over())
+        });
+        if let Some((_, key)) = found {
+            self.close(key);
+            self.forgotten += 1;
+        }
+    }
+
+    /// Rows that made room for others, since the start.
+    #[must_use]
+    pub const fn forgotten(&self) -> u64 {
+        self.forgotten
     }
 
     fn keep(&mut self, key: Key, response: &[u8]) {

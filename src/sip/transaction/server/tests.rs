@@ -448,6 +448,60 @@ fn a_full_table_refuses_new_requests_and_still_answers_old_ones() {
     check(&table);
 }
 
+// Proves: SX-1
+#[test]
+fn a_full_table_forgets_what_was_answered_longest_ago_once_nobody_asks_for_it_again() {
+    let mut table = table(3);
+    let vias = [
+        "SIP/2.0/UDP a.example;branch=z9hG4bK-1",
+        "SIP/2.0/UDP a.example;branch=z9hG4bK-2",
+        "SIP/2.0/UDP a.example;branch=z9hG4bK-3",
+        "SIP/2.0/UDP a.example;branch=z9hG4bK-4",
+        "SIP/2.0/UDP a.example;branch=z9hG4bK-5",
+    ];
+    let mut cseq = 7;
+    let [unanswered, first, second, third, fourth] = vias.map(|via| {
+        cseq += 1;
+        Ask {
+            via,
+            cseq,
+            ..NOTIFY
+        }
+    });
+    new_key(&mut table, at(0), &unanswered);
+    for one in [&first, &second] {
+        let key = new_key(&mut table, at(0), one);
+        answer(&mut table, at(1000), key, 200);
+    }
+    // Twice T2 after the answer, not after the request.
+    assert_eq!(ask(&mut table, at(8999), &third), Said::Other("full"));
+    assert_eq!(
+        ask(&mut table, at(8999), &first),
+        Said::Again(response(200)),
+        "nothing was forgotten in vain"
+    );
+    new_key(&mut table, at(9000), &third);
+    assert_eq!(table.forgotten(), 1);
+    check(&table);
+    assert_eq!(
+        ask(&mut table, at(9000), &second),
+        Said::Again(response(200)),
+        "one at a time, the oldest"
+    );
+    assert_eq!(
+        ask(&mut table, at(9000), &unanswered),
+        Said::Again(String::new()),
+        "what has no answer yet is not forgotten"
+    );
+    let key = new_key(&mut table, at(9000), &fourth);
+    answer(&mut table, at(9000), key, 200);
+    // None of the three is both answered and old.
+    assert_eq!(ask(&mut table, at(16_999), &first), Said::Other("full"));
+    new_key(&mut table, at(17_000), &first);
+    assert_eq!(table.forgotten(), 3);
+    check(&table);
+}
+
 #[test]
 fn kept_responses_have_a_bound_in_octets() {
     let options = ServerOptions {
