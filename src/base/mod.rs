@@ -3,6 +3,7 @@
 pub mod arena;
 pub mod entropy;
 pub mod fold;
+pub mod foresee;
 pub mod lanes;
 pub mod limits;
 pub mod map;

@@ -20,6 +20,7 @@ use core::ops::Deref;
 
 use crate::base::arena::{Arena, Place};
 use crate::base::fold::{Reader, Writer};
+use crate::base::foresee;
 use crate::base::slab::{GENERATION_MASK, Key};
 use crate::base::squeeze::{Squeezer, TEXT_BYTES_MAX};
 
@@ -77,6 +78,7 @@ impl Slot {
 }
 
 #[derive(Debug)]
+#[repr(C)]
 struct Warm<T> {
     /// The slot whose value it is; `u32::MAX` for none.
     slot: u32,
@@ -300,6 +302,20 @@ impl<T: Idle> Pool<T> {
     pub fn lookup_warm(&self, key: Key) -> Option<&T> {
         let slot = self.slot_of(key).filter(|slot| !slot.is_cold())?;
         Some(&self.warm_at(slot.place).value)
+    }
+
+    /// Asks for the first `octets` of the value of `key`, if it is warm: it is going to be looked up.
+    #[inline]
+    pub fn foresee(&self, key: Key, octets: usize) {
+        if let Some(slot) = self.slot_of(key).filter(|slot| !slot.is_cold()) {
+            foresee::bring(self.warm_at(slot.place), octets);
+        }
+    }
+
+    /// The values that others left in the places that will be used next.
+    pub fn left(&self) -> impl Iterator<Item = &T> {
+        let places = self.free_warm.iter().rev();
+        places.map(|&place| &self.warm_at(place).value)
     }
 
     /// `true` when the value of `key` is still that one, and cold.

@@ -82,6 +82,8 @@ probe! {
     responses_forged_total,
     /// SIP messages whose head was like one read before, and was not read again.
     sip_recalled_total,
+    /// Messages whose push or user was asked for while the message before them was handled.
+    messages_foreseen_total,
     /// SIP messages that were read whole.
     sip_read_total,
     /// SIP messages that did not parse and got no answer.

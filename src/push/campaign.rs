@@ -308,6 +308,9 @@ impl Campaigns {
         parts.state.decided_at = Some(now);
         parts.state.decide_at = Timestamp::NEVER;
         parts.ctx.probe.decisions_total += 1;
+        for push in pushes.left().take(PUSHES_FORESEEN) {
+            push.foresee_reuse();
+        }
         self.evaluate(parts, key);
         parts.state.retry_at = self.look_again_at(parts, key);
         match self.selection.user_verdict() {
@@ -324,6 +327,7 @@ impl Campaigns {
             let Some((push_key, push)) = pushes.insert() else {
                 break;
             };
+            push.foresee_texts();
             let device = &mut parts.user.devices[index];
             push.reset(parts.ctx.env, push_key, key, device.key);
             push.set = parts.state.set;
@@ -605,6 +609,8 @@ fn begun(asking: u32, waiting: usize) -> u32 {
 }
 
 /// Users looked at in one turn after the rules changed.
+/// Pushes that a decision may lead to, as far as their memory is asked for ahead.
+const PUSHES_FORESEEN: usize = 4;
 const REVIEWED_PER_TURN: u32 = 4096;
 
 /// Decides for a user with its queue, into `selection`; `devices` is for its views. The one place that

@@ -288,11 +288,11 @@ impl Hops {
                 if let Some(chosen) = chosen {
                     let index = u16::try_from(chosen).expect("fewer hops than 2^16");
                     let roomy = offer != Offer::Owed;
-                    let to = match roomy {
-                        true => self.roomy_destination(out, index),
-                        false => self.destination(index),
+                    let link = match roomy {
+                        true => self.roomy_trunk(out, index),
+                        false => self.next_trunk(index, |_| true),
                     };
-                    return to.map(|to| (index, to));
+                    return link.map(|link| (index, self.to_hop(index, link)));
                 }
             }
             at = end;
@@ -368,20 +368,37 @@ impl Hops {
     /// The next trunk of hop `index`, if it has one.
     pub fn destination(&mut self, index: u16) -> Option<Destination> {
         self.next_trunk(index, |_| true)
+            .map(|link| self.to_hop(index, link))
+    }
+
+    /// A trunk of hop `index`, or a socket and its address.
+    #[inline]
+    fn to_hop(&self, index: u16, link: LinkId) -> Destination {
+        let shard = self.shard;
+        let options = &self.hops[usize::from(index)].options;
+        // Each is made where it goes: an address that is passed about is copied in pieces and read as a
+        // whole, which waits for every store before.
+        match options.transport {
+            HopTransport::Tcp => Destination {
+                shard,
+                link,
+                address: None,
+            },
+            HopTransport::Udp => Destination {
+                shard,
+                link,
+                address: Some(options.address),
+            },
+        }
     }
 
     /// The next trunk of hop `index` that new requests may use.
-    fn roomy_destination(&mut self, out: &Outbox, index: u16) -> Option<Destination> {
+    fn roomy_trunk(&mut self, out: &Outbox, index: u16) -> Option<LinkId> {
         self.next_trunk(index, |link| has_room(out, link))
     }
 
-    fn next_trunk(&mut self, index: u16, is_fit: impl Fn(LinkId) -> bool) -> Option<Destination> {
-        let shard = self.shard;
+    fn next_trunk(&mut self, index: u16, is_fit: impl Fn(LinkId) -> bool) -> Option<LinkId> {
         let hop = self.hops.get_mut(usize::from(index))?;
-        let address = match hop.options.transport {
-            HopTransport::Tcp => None,
-            HopTransport::Udp => Some(hop.options.address),
-        };
         let count = hop.trunks.len();
         for step in 0..count {
             let at = (hop.next + step) % count;
@@ -389,11 +406,7 @@ impl Hops {
                 && is_fit(link)
             {
                 hop.next = at + 1;
-                return Some(Destination {
-                    shard,
-                    link,
-                    address,
-                });
+                return Some(link);
             }
         }
         None

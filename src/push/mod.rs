@@ -34,6 +34,7 @@ use core::net::IpAddr;
 use core::time::Duration;
 
 use crate::base::entropy::Jitter;
+use crate::base::foresee;
 use crate::base::outbox::{Destination, Outbox};
 use crate::base::slab::Key;
 use crate::base::surface::LinkId;
@@ -427,7 +428,40 @@ pub struct Push {
     fork_tags: [u64; signalling::FORKS_MAX],
 }
 
+/// Octets of a push that its SIP messages touch.
+const FRONT_BYTES: usize = core::mem::offset_of!(Push, last_number);
+/// Octets of the text of a target.
+const TARGET_BYTES: usize = 256;
+/// Octets of the text of a dialog.
+const DIALOG_BYTES: usize = 512;
+
 impl Push {
+    /// Octets of a push that its SIP messages touch.
+    pub const FRONT_BYTES: usize = FRONT_BYTES;
+
+    /// Asks for what its next message leads to.
+    #[inline]
+    pub fn foresee(&self) {
+        if self.state == PushState::Calling {
+            self.dialog.foresee(DIALOG_BYTES);
+        } else if self.state == PushState::Delivering {
+            foresee::bring_whole(&self.media.path[..]);
+            foresee::bring_whole(&self.inflight[..]);
+        }
+    }
+
+    /// Asks for what another push will be made in; its own octets first.
+    pub fn foresee_reuse(&self) {
+        foresee::bring(self, core::mem::offset_of!(Self, session));
+        let behind = size_of::<Self>() - core::mem::offset_of!(Self, inbound);
+        foresee::bring(&self.inbound, behind);
+    }
+
+    /// Then its texts.
+    pub fn foresee_texts(&self) {
+        self.target.foresee(TARGET_BYTES);
+    }
+
     /// Makes the slot ready for another push; buffers keep their capacity.
     pub fn reset(&mut self, env: &Env, key: Key, user: Key, device: u64) {
         self.state = PushState::Loading;

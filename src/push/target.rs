@@ -1,6 +1,7 @@
 //! Whom the initial INVITE of a push addresses, and in what conversation: texts that are written once
 //! and read for each request outside the dialog, kept as one buffer.
 
+use crate::base::foresee;
 /// The parts of a [`Target`], in the order in which they are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -27,6 +28,11 @@ pub struct Target {
 }
 
 impl Target {
+    /// Asks for the first `octets` of its text.
+    pub(crate) fn foresee(&self, octets: usize) {
+        foresee::bring(&self.text[..], octets);
+    }
+
     /// Forgets everything.
     pub fn clear(&mut self) {
         self.text.clear();

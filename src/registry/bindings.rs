@@ -5,6 +5,7 @@
 //! should be in few places. A row of a document that says what is stored is compared, not judged
 //! again.
 
+use crate::base::foresee;
 use crate::base::limits::{REGINFO_CONTACTS_MAX, URI_BYTES_MAX};
 use crate::base::time::Timestamp;
 use crate::reginfo::document::REGISTRATIONS_MAX;
@@ -145,6 +146,13 @@ pub(crate) struct Bindings {
 }
 
 impl Bindings {
+    /// Asks for its tables and texts.
+    pub(crate) fn foresee(&self) {
+        foresee::bring_whole(&self.rows[..]);
+        foresee::bring_whole(&self.identities[..]);
+        foresee::bring_whole(&self.text[..]);
+    }
+
     /// Forgets everything; buffers stay.
     pub(crate) fn clear(&mut self) {
         self.rows.clear();

@@ -15,6 +15,7 @@ pub mod user;
 use core::hash::{BuildHasher, Hasher};
 
 use crate::base::fold::{Fold, Reader, Writer};
+use crate::base::foresee;
 use crate::base::map::{Map, MapKeys, new_map};
 use crate::base::pool::{Idle, Peek, Pool};
 use crate::base::slab::Key;
@@ -247,6 +248,27 @@ impl<X: Extra> Registry<X> {
     #[must_use]
     pub fn entry(&self, key: Key) -> Option<Peek<'_, Entry<X>>> {
         self.entries.peek(key)
+    }
+
+    /// Asks for the entry of `key`, which is going to be looked up: its own octets first.
+    #[inline]
+    pub fn foresee(&self, key: Key) {
+        self.entries.foresee(key, size_of::<Entry<X>>());
+    }
+
+    /// Then for its devices.
+    #[inline]
+    pub fn foresee_devices(&self, key: Key) {
+        if let Some(entry) = self.entries.lookup_warm(key) {
+            foresee::bring_whole(&entry.user.devices[..]);
+        }
+    }
+
+    /// Or for the texts and tables that a document is compared with.
+    pub fn foresee_merge(&self, key: Key) {
+        if let Some(entry) = self.entries.lookup_warm(key) {
+            entry.user.foresee();
+        }
     }
 
     /// Folds what is idle; see [`Pool::tidy`].

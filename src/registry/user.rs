@@ -1,5 +1,6 @@
 //! What is known of one user, and how a registration document changes it (REG-2..10). Layer 3.
 
+use crate::base::foresee;
 use crate::base::time::Timestamp;
 use crate::reginfo::document::{
     ContactEvent, ContactRow, ContactStatus, Document, DocumentState, ParamKind, RegistrationRow,
@@ -159,6 +160,12 @@ impl User {
         self.visiting = None;
         self.debounce = Debounce::default();
         self.aliases.clear();
+    }
+
+    /// Asks for what a document is compared with.
+    pub(crate) fn foresee(&self) {
+        foresee::bring_whole(&self.devices[..]);
+        self.bindings.foresee();
     }
 
     /// The device named `key`.

@@ -158,9 +158,11 @@ impl Shard {
         bytes: &[u8],
         scanned: usize,
     ) -> Step {
+        self.foresee_more();
         let mut table = self.desk.headers.take().unwrap_or_default();
         let recalled = self.desk.familiar.recall(bytes, &mut table);
         if let Some(len) = recalled.filter(|&len| len <= self.options.message_max) {
+            self.foresee(&bytes[len..]);
             if let Some(origin) = self.origin_of(link, kind) {
                 let message = &bytes[..len];
                 let parsed = parser::recalled(message, &table);
@@ -172,6 +174,7 @@ impl Shard {
         }
         let outlined = parser::outline(bytes, &mut table);
         if let Some(len) = outlined.filter(|&len| len <= self.options.message_max) {
+            self.foresee(&bytes[len..]);
             if let Some(origin) = self.origin_of(link, kind) {
                 let message = &bytes[..len];
                 match parser::complete(message, &mut table) {
@@ -380,7 +383,9 @@ impl Shard {
     }
 
     fn take_msrp(&mut self, now: Timestamp, link: LinkId, bytes: &[u8], scanned: usize) -> Step {
+        self.foresee_more();
         if let Some((frame, len)) = self.desk.frames.recall(bytes) {
+            self.foresee_msrp(&bytes[len..]);
             self.handle_msrp(now, link, &frame);
             return Step::Used(len);
         }
@@ -394,6 +399,7 @@ impl Shard {
             }
             Ok(Parsed::Frame { frame, len }) => {
                 self.desk.frames.learn(bytes, &frame, len);
+                self.foresee_msrp(&bytes[len..]);
                 self.handle_msrp(now, link, &frame);
                 Step::Used(len)
             }

@@ -4,6 +4,7 @@
 //! the inputs; drivers (`io`, `sim`) implement the rest of the world. Here: which part an input is
 //! for, and when it wakes. Not here: what the part does with it.
 
+mod foresee;
 mod frames;
 mod in_dialog;
 mod intake;
@@ -48,6 +49,7 @@ use crate::push::{Ctx, Env, Push, Seen, signalling};
 use crate::registry::{OutcomeOptions, Registry};
 use crate::selection::Moment;
 use crate::selection::rules::RuleBook;
+use crate::shard::foresee::Foreseen;
 use crate::sip::message::HeaderTable;
 use crate::sip::parser::Familiar;
 use crate::sip::transaction::server::ServerTable;
@@ -101,6 +103,8 @@ struct Desk {
     familiar: Familiar,
     frames: Frames,
     seen: Seen,
+    /// What the next message of this read is about.
+    foreseen: Foreseen,
     draining: bool,
     /// Documents read in the turn of this moment.
     documents: (Timestamp, u32),
@@ -288,6 +292,7 @@ impl Shard {
                 familiar: Familiar::new(),
                 frames: Frames::new(),
                 seen: Seen::default(),
+                foreseen: Foreseen::Nothing,
                 draining: false,
                 documents: (now, 0),
                 dirty_at: now,

@@ -136,6 +136,10 @@ impl Shard {
             self.late_response(now, from, message, parts.key);
             return;
         };
+        if let Some(user) = push.user.filter(|_| !push.reported) {
+            // It may end here, which its device is told.
+            self.registry.foresee_devices(user);
+        }
         let mut ctx = ctx!(self, now);
         let outcome = signalling::handle_response(push, &mut ctx, message, parts.sequence);
         self.after_push(now, parts.key, outcome);

@@ -6,6 +6,7 @@
 //! themselves (templates), the ACK's repetition (the push keeps its octets).
 
 use crate::base::entropy::Jitter;
+use crate::base::foresee;
 use crate::base::limits::{ROUTES_MAX, URI_BYTES_MAX};
 use crate::base::octets;
 use crate::sip::header::{AddrSpans, HeaderName};
@@ -74,6 +75,12 @@ impl Dialog {
             text,
             ..Self::default()
         };
+    }
+
+    /// Asks for the first `octets` of its text.
+    #[inline]
+    pub fn foresee(&self, octets: usize) {
+        foresee::bring(&self.text[..], octets);
     }
 
     /// Octets that it owns beside its place.

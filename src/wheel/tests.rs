@@ -241,7 +241,7 @@ fn a_timer_fires_once_and_its_id_is_stale_then() {
     assert_eq!(wheel.pop_due(millis(9_999_999)), None);
     assert!(!wheel.disarm(id));
     let reused = wheel.arm(millis(0), 8).unwrap();
-    assert_eq!(reused.slot, id.slot);
+    assert_eq!(reused.slot(), id.slot());
     assert!(!wheel.disarm(id), "the slot's new user is not hit");
     assert!(wheel.is_armed(reused));
     assert!(!wheel.disarm(TimerId::NONE));

@@ -1,7 +1,7 @@
 //! Transactions and dialogs of a push, and the framing of what carries them.
 
 use crate::harness::script::{
-    Answer, Contact, PHONE_A, PHONE_B, PHONE_PATH, USER, message, response, sdp,
+    Answer, Contact, PHONE_A, PHONE_B, PHONE_PATH, USER, message, reginfo, response, sdp,
 };
 use crate::harness::text::Sip;
 use crate::harness::{Bench, SCSCF, addr};
@@ -288,7 +288,7 @@ fn a_repeated_notify_gets_the_same_answer_and_is_applied_once() {
     bench.deposit("hello");
     let subscribe = bench.expect("SUBSCRIBE");
     let mut notifier = bench.notifier(&subscribe);
-    let document = crate::harness::script::reginfo(0, "full", &[Contact::of(PHONE_A)]);
+    let document = reginfo(0, "full", &[Contact::of(PHONE_A)]);
     let lines = "Event: reg\nSubscription-State: active;expires=599999\n\
                  Content-Type: application/reginfo+xml\n";
     let text = bench.notify_text(&mut notifier, lines, &document);
@@ -588,6 +588,33 @@ fn a_2xx_that_makes_no_dialog_is_acknowledged_and_left() {
         assert!(bench.connects.is_empty());
         assert_eq!(bench.messages(), 1);
     }
+}
+
+#[test]
+fn what_the_next_message_of_a_read_is_about_is_asked_for_before_its_turn() {
+    let mut bench = Bench::new();
+    bench.deposit("hello");
+    let mut notifier = bench.subscribed(&[Contact::of(PHONE_A), Contact::of(PHONE_B)]);
+    let (a, b) = (bench.expect("INVITE"), bench.expect("INVITE"));
+    let trying = |invite: &Sip| response(invite, "100 Trying", "", "", "");
+    let document = reginfo(notifier.version, "partial", &[Contact::of(PHONE_A)]);
+    let lines = "Event: reg\nSubscription-State: active;expires=599999\n\
+                 Content-Type: application/reginfo+xml\n";
+    let notify = bench.notify_text(&mut notifier, lines, &document);
+    let foreign = trying(&a).replace("z9hG4bK", "z9hG4bKnot");
+    for (read, wanted) in [
+        (trying(&a), 0),
+        (trying(&a) + &trying(&b), 1),
+        (trying(&b) + &notify + &trying(&a), 2),
+        // Of nobody here.
+        (trying(&b) + &foreign, 0),
+    ] {
+        let before = bench.counter("messages_foreseen_total");
+        bench.feed(a.link, read.as_bytes());
+        let foreseen = bench.counter("messages_foreseen_total") - before;
+        assert_eq!(foreseen, wanted, "{read}");
+    }
+    bench.expect("200");
 }
 
 // Proves: OK-4, PUSH-0b
