@@ -312,6 +312,17 @@ impl<T: Idle> Pool<T> {
         }
     }
 
+    /// The same for the value in `slot`, whoever's it is.
+    #[inline]
+    pub fn foresee_slot(&self, slot: u32, octets: usize) {
+        if let Some(entry) = self.slots.get(slot as usize)
+            && entry.is_live()
+            && !entry.is_cold()
+        {
+            foresee::bring(self.warm_at(entry.place), octets);
+        }
+    }
+
     /// The values that others left in the places that will be used next.
     pub fn left(&self) -> impl Iterator<Item = &T> {
         let places = self.free_warm.iter().rev();

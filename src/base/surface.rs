@@ -293,6 +293,11 @@ pub trait Core {
     fn poll_query(&mut self) -> Option<NameQuery> {
         None
     }
+    /// What the next input of octets begins with, or nothing: said before each one, with the one behind it, by
+    /// drivers that know. For speed only; it changes nothing that a peer can see.
+    fn foresee(&mut self, front: &[u8]) {
+        let _ = front;
+    }
     /// False while the driver must not read from peers.
     fn room(&self) -> bool;
     /// True once a drain has finished.

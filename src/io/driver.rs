@@ -373,9 +373,14 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             self.counters.completions += reaped.len() as u64;
         }
         self.resume_deferred();
-        for completion in reaped.drain(..) {
+        let mut reaped_yet = reaped.drain(..).peekable();
+        while let Some(completion) = reaped_yet.next() {
+            if completion.buffer.is_some() {
+                self.foresee(reaped_yet.peek());
+            }
             self.dispatch(completion);
         }
+        drop(reaped_yet);
         self.scratch = reaped;
         if self.take_frames() | self.take_answers() | self.take_stored() | self.check_stop() {
             progress = Progress::Some;
@@ -412,6 +417,19 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
     /// Brings the next tick forward because a link got a deadline of less than a second.
     pub(super) fn hurry_tick(&mut self) {
         self.next_tick = self.next_tick.min(self.now + TICK_URGENT);
+    }
+
+    /// Tells the core what octets come behind those that are next.
+    #[inline]
+    fn foresee(&mut self, behind: Option<&Completion>) {
+        let front = behind.and_then(|completion| {
+            let (buffer, len) = (completion.buffer?, usize::try_from(completion.result).ok()?);
+            if completion.token.kind == Kind::ReceiveDatagrams {
+                return Some(self.ring.received_datagrams(buffer, len)?.payload);
+            }
+            Some(self.ring.received(STREAM_GROUP.into(), buffer, len))
+        });
+        self.core.foresee(front.unwrap_or_default());
     }
 
     fn dispatch(&mut self, completion: Completion) {

@@ -328,11 +328,23 @@ impl RawRing {
         let number = train.prepare(run);
         train.outstanding += 1;
         train.unhandled += 1;
-        let header: *const libc::msghdr = &raw const train.blocks[number].header;
+        let header = &train.blocks[number].header;
         let number = u32::try_from(number).expect("a buffer has fewer than 2^32 octets");
-        let entry = opcode::SendMsg::new(Fd(socket.as_raw_fd()), header)
-            .flags(libc::MSG_NOSIGNAL.cast_unsigned())
-            .build();
+        let entry = if run.count == 1 {
+            // Without a header for the kernel to copy.
+            let part = &train.parts[run.first as usize];
+            let len = u32::try_from(part.iov_len).expect("a part of a buffer");
+            opcode::Send::new(Fd(socket.as_raw_fd()), part.iov_base.cast(), len)
+                .flags(libc::MSG_NOSIGNAL)
+                .dest_addr(header.msg_name.cast())
+                .dest_addr_len(header.msg_namelen)
+                .build()
+        } else {
+            let header: *const libc::msghdr = header;
+            opcode::SendMsg::new(Fd(socket.as_raw_fd()), header)
+                .flags(libc::MSG_NOSIGNAL.cast_unsigned())
+                .build()
+        };
         self.push(entry, Token::new(Kind::SendTrain, index, number));
     }
 

@@ -204,6 +204,12 @@ impl Campaigns {
         Some((None, self.queue.pop_front()?))
     }
 
+    /// Who is decided on next, and then, and after that, if nobody waits for a hop.
+    #[must_use]
+    pub fn upcoming(&self) -> [Option<Key>; 3] {
+        [0, 1, 2].map(|at| self.queue.get(at).copied())
+    }
+
     /// A user left a line for INVITEs; `false` when it waits elsewhere, or no more.
     pub fn came_up(state: &mut UserState, line: u8) -> bool {
         state.invite_places.leave(line);

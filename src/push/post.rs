@@ -8,6 +8,7 @@ use core::net::SocketAddr;
 use core::time::Duration;
 use std::collections::{BTreeSet, VecDeque};
 
+use crate::base::foresee;
 use crate::base::limits;
 use crate::base::map::{Map, MapKeys, new_map};
 use crate::base::outbox::Destination;
@@ -479,6 +480,41 @@ impl Post {
     pub fn reply_after_all(&mut self, reply: Reply) {
         let ticket = StoreTicket(self.next_ticket - 1);
         self.after.push_back((ticket, After::Reply(reply)));
+    }
+
+    /// The users of the deposits that the next effects are about; the memory of the first one's reply is asked
+    /// for.
+    pub fn foresee_after(&self) -> [Option<Key>; 3] {
+        let user = |at: usize| {
+            let After::Deposit { user, reply, .. } = &self.after.get(at)?.1 else {
+                return None;
+            };
+            if let (0, Some(reply)) = (at, reply) {
+                foresee::bring_whole(&reply.bytes[..]);
+            }
+            Some(*user)
+        };
+        [0, 1, 2].map(user)
+    }
+
+    /// Asks for the queue of the user in `slot`.
+    #[inline]
+    pub fn foresee(&self, slot: u32) {
+        self.mailboxes.foresee_slot(slot, size_of::<Mailbox>());
+    }
+
+    /// Then for what is in it.
+    pub fn foresee_entries(&self, slot: u32) {
+        if let Some(mailbox) = self.mailboxes.warm_of(slot) {
+            mailbox.foresee();
+        }
+    }
+
+    /// And for what it remembers.
+    pub fn foresee_memories(&self, slot: u32) {
+        if let Some(mailbox) = self.mailboxes.warm_of(slot) {
+            mailbox.foresee_memories();
+        }
     }
 
     /// The next effect whose record is durable up to `ticket`.

@@ -36,10 +36,15 @@ pub(super) enum Foreseen {
 }
 
 impl Shard {
-    /// Asks for what the message at the front of `rest` is about.
+    /// Asks for what the message at the front of `rest` is about, which is next.
     #[inline]
-    pub(super) fn foresee(&mut self, rest: &[u8]) {
-        self.desk.foreseen = Foreseen::Nothing;
+    pub(super) fn foresee_next(&mut self, rest: &[u8]) {
+        self.desk.foreseen = self.foreseen(rest);
+    }
+
+    /// Asks for what the message at the front of `rest` is about; says what that is.
+    #[inline]
+    pub(super) fn foreseen(&self, rest: &[u8]) -> Foreseen {
         let claim = if rest.starts_with(b"SIP/2.0 ") {
             let head = &rest[..rest.len().min(RESPONSE_BYTES)];
             let at = BRANCH.find(head).map(|at| at + 7);
@@ -48,48 +53,68 @@ impl Shard {
             let head = &rest[..rest.len().min(REQUEST_BYTES)];
             let mut tags = TAG.find_iter(head).take(TAGS_MAX).map(|at| at + 5);
             tags.find_map(|at| Claim::read(head.get(at..at + TOKEN_LEN)?))
+        } else if rest.starts_with(b"MSRP ") {
+            self.msrp_claim(rest)
         } else {
             None
         };
         // Not held against its seal: it leads to memory, and to nothing else.
+        let claim = claim.filter(|claim| claim.parts.shard == self.env.shard);
         let Some(parts) = claim.map(|claim| claim.parts) else {
-            return;
+            return Foreseen::Nothing;
         };
-        if parts.shard != self.env.shard {
-            return;
-        }
         if parts.kind == TokenKind::PushBranch {
             self.pushes.foresee(parts.key, Push::FRONT_BYTES);
-            self.desk.foreseen = Foreseen::Push(parts.key);
-        } else if parts.kind == TokenKind::SubscribeTag {
-            self.registry.foresee(parts.key);
-            self.desk.foreseen = Foreseen::User(parts.key);
+            return Foreseen::Push(parts.key);
         }
-    }
-
-    /// Asks for the push that the MSRP frame at the front of `rest` is about: a response names it by its
-    /// transaction, a request by its path.
-    #[inline]
-    pub(super) fn foresee_msrp(&mut self, rest: &[u8]) {
-        self.desk.foreseen = Foreseen::Nothing;
-        let claim = rest.get(5..5 + TOKEN_LEN).and_then(Claim::read);
-        let claim = claim.or_else(|| {
-            let head = &rest[..rest.len().min(FIRST_LINE_BYTES)];
-            let end = find_near(head, b'\n')?;
-            let path = rest[end + 1..].strip_prefix(b"To-Path: ")?;
-            let session = path.strip_prefix(&self.env.msrp_prefix[..])?;
-            Claim::read(session.get(..TOKEN_LEN)?)
-        });
-        let Some(parts) = claim.map(|claim| claim.parts) else {
-            return;
-        };
-        let is_push = matches!(
+        if parts.kind == TokenKind::SubscribeTag {
+            self.registry.foresee(parts.key);
+            return Foreseen::User(parts.key);
+        }
+        if matches!(
             parts.kind,
             TokenKind::MsrpTransaction | TokenKind::MsrpSession
-        );
-        if is_push && parts.shard == self.env.shard {
+        ) {
             self.pushes.foresee(parts.key, size_of::<Push>());
-            self.desk.foreseen = Foreseen::Push(parts.key);
+            return Foreseen::Push(parts.key);
+        }
+        Foreseen::Nothing
+    }
+
+    /// The transaction or session of ours that an MSRP frame names: a response in its first line, a request in
+    /// its path.
+    fn msrp_claim(&self, frame: &[u8]) -> Option<Claim> {
+        let transaction = frame.get(5..5 + TOKEN_LEN).and_then(Claim::read);
+        if transaction.is_some() {
+            return transaction;
+        }
+        let head = &frame[..frame.len().min(FIRST_LINE_BYTES)];
+        let end = find_near(head, b'\n')?;
+        let path = frame[end + 1..].strip_prefix(b"To-Path: ")?;
+        let session = path.strip_prefix(&self.env.msrp_prefix[..])?;
+        Claim::read(session.get(..TOKEN_LEN)?)
+    }
+
+    /// Asks for a user and its queue.
+    #[inline]
+    pub(super) fn foresee_user(&self, user: Key) {
+        self.registry.foresee(user);
+        self.post.foresee(user.slot);
+    }
+
+    /// Of users that come next in some row: of the third one its own memory, of the second what that leads to, of
+    /// the first what that leads to in turn.
+    #[inline]
+    pub(super) fn foresee_users(&self, [first, second, third]: [Option<Key>; 3]) {
+        if let Some(user) = first {
+            self.post.foresee_memories(user.slot);
+        }
+        if let Some(user) = second {
+            self.registry.foresee_merge(user);
+            self.post.foresee_entries(user.slot);
+        }
+        if let Some(user) = third {
+            self.foresee_user(user);
         }
     }
 

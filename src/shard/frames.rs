@@ -162,7 +162,7 @@ impl Shard {
         let mut table = self.desk.headers.take().unwrap_or_default();
         let recalled = self.desk.familiar.recall(bytes, &mut table);
         if let Some(len) = recalled.filter(|&len| len <= self.options.message_max) {
-            self.foresee(&bytes[len..]);
+            self.foresee_next(&bytes[len..]);
             if let Some(origin) = self.origin_of(link, kind) {
                 let message = &bytes[..len];
                 let parsed = parser::recalled(message, &table);
@@ -174,7 +174,7 @@ impl Shard {
         }
         let outlined = parser::outline(bytes, &mut table);
         if let Some(len) = outlined.filter(|&len| len <= self.options.message_max) {
-            self.foresee(&bytes[len..]);
+            self.foresee_next(&bytes[len..]);
             if let Some(origin) = self.origin_of(link, kind) {
                 let message = &bytes[..len];
                 match parser::complete(message, &mut table) {
@@ -260,6 +260,7 @@ impl Shard {
 
     /// One whole SIP message.
     pub(super) fn handle_sip(&mut self, now: Timestamp, origin: &Origin, bytes: &[u8]) {
+        self.foresee_more();
         let mut table = self.desk.headers.take().unwrap_or_default();
         if self.desk.familiar.recall(bytes, &mut table).is_some() {
             self.probe.sip_recalled_total += 1;
@@ -385,7 +386,7 @@ impl Shard {
     fn take_msrp(&mut self, now: Timestamp, link: LinkId, bytes: &[u8], scanned: usize) -> Step {
         self.foresee_more();
         if let Some((frame, len)) = self.desk.frames.recall(bytes) {
-            self.foresee_msrp(&bytes[len..]);
+            self.foresee_next(&bytes[len..]);
             self.handle_msrp(now, link, &frame);
             return Step::Used(len);
         }
@@ -399,7 +400,7 @@ impl Shard {
             }
             Ok(Parsed::Frame { frame, len }) => {
                 self.desk.frames.learn(bytes, &frame, len);
-                self.foresee_msrp(&bytes[len..]);
+                self.foresee_next(&bytes[len..]);
                 self.handle_msrp(now, link, &frame);
                 Step::Used(len)
             }

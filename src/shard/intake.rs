@@ -106,6 +106,7 @@ impl Shard {
         let user = self
             .served_user(message.request_uri())
             .ok_or(Refusal::plain(404))?;
+        self.foresee_user(user);
         if self.registry.is_contested(message.request_uri()) {
             return Err(Refusal::plain(485));
         }
@@ -113,7 +114,9 @@ impl Shard {
             self.rearm_user(user);
             return Err(Refusal::plain(403));
         }
+        self.post.foresee_entries(user.slot);
         self.judge_content(message)?;
+        self.post.foresee_memories(user.slot);
         let mut scratch = core::mem::take(&mut self.post.scratch);
         scratch.wrapped.clear();
         scratch.content.clear();

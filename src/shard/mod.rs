@@ -105,6 +105,8 @@ struct Desk {
     seen: Seen,
     /// What the next message of this read is about.
     foreseen: Foreseen,
+    /// What the first message of the next read is about.
+    coming: Foreseen,
     draining: bool,
     /// Documents read in the turn of this moment.
     documents: (Timestamp, u32),
@@ -227,6 +229,11 @@ impl Core for Shard {
         self.save(at, out)
     }
 
+    fn foresee(&mut self, front: &[u8]) {
+        let coming = self.foreseen(front);
+        self.desk.foreseen = core::mem::replace(&mut self.desk.coming, coming);
+    }
+
     fn poll_query(&mut self) -> Option<NameQuery> {
         self.hops.poll_query()
     }
@@ -293,6 +300,7 @@ impl Shard {
                 frames: Frames::new(),
                 seen: Seen::default(),
                 foreseen: Foreseen::Nothing,
+                coming: Foreseen::Nothing,
                 draining: false,
                 documents: (now, 0),
                 dirty_at: now,

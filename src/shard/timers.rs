@@ -268,6 +268,7 @@ impl Shard {
             let Some((line, user)) = self.campaigns.poll_user(now, has_room) else {
                 break;
             };
+            self.foresee_users(self.campaigns.upcoming());
             let Some(entry) = self.registry.entry_mut(user) else {
                 continue;
             };
@@ -328,6 +329,7 @@ impl Shard {
     pub(super) fn handle_stored(&mut self, now: Timestamp, done: &StoreDone) {
         for &(ticket, location) in &done.stored {
             while let Some(after) = self.post.take_after(ticket) {
+                self.foresee_users(self.post.foresee_after());
                 self.settle(now, after, Some(location));
             }
         }

@@ -11,6 +11,7 @@
 
 use std::collections::VecDeque;
 
+use crate::base::foresee;
 use crate::base::surface::Location;
 use crate::store::op::{DepositFlags, Evidence, Hints, MarkKind, MediaLimit, STATUS_UNKNOWN};
 
@@ -223,6 +224,9 @@ pub struct Mailbox {
     earliest_s: u32,
 }
 
+/// Octets of entries that are asked for of an empty mailbox, which is about to get some.
+const FORESEEN_BYTES: usize = 64;
+
 /// What most mailboxes never need.
 #[derive(Debug, Default)]
 struct Extra {
@@ -233,6 +237,26 @@ struct Extra {
 }
 
 impl Mailbox {
+    /// Asks for its entries.
+    pub fn foresee(&self) {
+        let (front, back) = self.entries.as_slices();
+        foresee::bring(front, FORESEEN_BYTES.max(size_of_val(front)));
+        foresee::bring_whole(back);
+        if let Some(extra) = &self.extra {
+            foresee::bring_whole(&**extra);
+        }
+    }
+
+    /// Then for what it remembers of devices and of messages that left.
+    pub fn foresee_memories(&self) {
+        if let Some(extra) = &self.extra {
+            foresee::bring_whole(&extra.devices[..]);
+            let (front, back) = extra.recent.as_slices();
+            foresee::bring_whole(front);
+            foresee::bring_whole(back);
+        }
+    }
+
     /// Empties the mailbox and forgets devices and repeats; keeps buffers for the next user.
     pub fn reset(&mut self) {
         self.entries.clear();

@@ -147,6 +147,10 @@ impl Watched {
         self.watch(|shard| shard.handle(now, input));
     }
 
+    pub(crate) fn foresee(&mut self, front: &[u8]) {
+        self.watch(|shard| shard.foresee(front));
+    }
+
     fn advance(&mut self, now: Timestamp) {
         self.watch(|shard| shard.advance(now));
     }
