@@ -58,6 +58,7 @@ impl Push {
             && self.waiting_for.is_none()
             && self.inflight.is_empty()
             && !self.held_back
+            && !self.ack_owed
             && !self.in_parts
             && self.session.is_foldable()
             && self.inbound.is_idle()
@@ -132,6 +133,7 @@ crate::fold_fields!(Push {
     hop = None,
     forks = 0,
     detained = false,
+    ack_owed = false,
     negotiation = None,
     bye_reason = "",
     refresh = None,

@@ -362,6 +362,8 @@ pub struct Push {
     pub set: u8,
     /// What it has to say in its dialog waits until the way there is known.
     pub detained: bool,
+    /// The connection did not take the last ACK: it goes before whatever the dialog says next.
+    pub ack_owed: bool,
     /// What only sessions have that are described again.
     pub negotiation: Option<Box<Negotiation>>,
     /// The device it serves (stable hash).
@@ -493,6 +495,7 @@ impl Push {
         self.forks = 0;
         self.set = hops::COMMON_SET;
         self.detained = false;
+        self.ack_owed = false;
         self.negotiation = None;
         self.device = device;
         self.dialog.reset();

@@ -72,6 +72,34 @@ fn a_trunk_whose_peer_does_not_read_gets_no_new_invite_and_loses_nothing_owed() 
     assert_eq!(bench.counter("output_dropped_total"), 0);
 }
 
+// Proves: OK-0
+#[test]
+fn an_ack_that_a_full_connection_did_not_take_goes_before_the_bye_that_is_repeated() {
+    let mut bench = Bench::new();
+    let (invite, _) = bench.invited();
+    let trunk = bench.trunks[&addr(SCSCF)];
+    bench.stick(trunk);
+    for _ in 0..4 {
+        bench.owe_answers();
+    }
+    let mut answer = Answer::active();
+    answer.sdp = answer.sdp.replace("m=message 2855", "m=message 0");
+    let dropped = bench.counter("output_dropped_total");
+    bench.send_200(&invite, &answer);
+    // The ACK, once more before the BYE, and that.
+    assert_eq!(bench.counter("output_dropped_total") - dropped, 3);
+    bench.unstick(trunk);
+    let is_ours = |sip: &Sip| matches!(sip.what(), "ACK" | "BYE");
+    assert!(!bench.take_sip().iter().any(is_ours), "neither was taken");
+    bench.run_s(1);
+    let sent = bench.take_sip();
+    let sent: Vec<&str> = sent.iter().map(Sip::what).collect();
+    assert_eq!(sent, ["ACK", "BYE"]);
+    bench.run_s(40);
+    let again = bench.take_sip();
+    assert!(!again.iter().any(|sip| sip.what() == "ACK"), "it left once");
+}
+
 // Proves: OVL-1, OVL-2, OVL-3, OVL-4
 #[test]
 fn of_twenty_new_invites_a_loss_of_forty_percent_sends_twelve_and_the_rest_later() {

@@ -45,15 +45,15 @@ pub(super) enum Place {
 }
 
 /// Appends one request to the push's trunk. What a full or lost link does not take is dropped and
-/// counted: its transaction repeats it or runs out.
+/// counted, and `false`: its transaction repeats it or runs out.
 pub(super) fn transmit(
     push: &Push,
     ctx: &mut Ctx<'_>,
     place: Place,
     encode: impl FnOnce(&Templates, &mut Vec<u8>),
-) {
+) -> bool {
     if push.detained {
-        return;
+        return true;
     }
     let trunk = way_out(push, ctx);
     let forms = &ctx.env.dialect(push).forms;
@@ -66,6 +66,7 @@ pub(super) fn transmit(
     if !sent {
         ctx.probe.output_dropped_total += 1;
     }
+    sent
 }
 
 /// `o=` session id: unique per dialog while the slot and generation are (SDP-2).
@@ -217,16 +218,17 @@ pub(super) fn offer_text(
 }
 
 /// ACK to a 2xx of the INVITE numbered `cseq`.
-pub(super) fn ack(push: &Push, ctx: &mut Ctx<'_>, cseq: u32, branch: u16) {
+pub(super) fn ack(push: &mut Push, ctx: &mut Ctx<'_>, cseq: u32, branch: u16) {
     if push.detained {
         return;
     }
     let names = Names::new(push, ctx, branch);
     let fields = names.in_dialog(push, cseq);
     ctx.probe.acks_sent_total += 1;
-    transmit(push, ctx, Place::Any, |templates, out| {
+    let sent = transmit(push, ctx, Place::Any, |templates, out| {
         templates.ack(&fields, out);
     });
+    push.ack_owed = !sent;
 }
 
 /// ACK to a failure: the INVITE's own branch, Request-URI and route (RFC 3261 section 17.1.1.3).
@@ -266,7 +268,10 @@ pub(super) fn failure_ack_with(
 }
 
 /// The request that `other` carries.
-pub(super) fn other(push: &Push, ctx: &mut Ctx<'_>) {
+pub(super) fn other(push: &mut Push, ctx: &mut Ctx<'_>) {
+    if push.ack_owed {
+        ack(push, ctx, push.ack_cseq, push.ack_branch);
+    }
     match push.other_request {
         OtherRequest::None => {}
         OtherRequest::Cancel => {
