@@ -78,7 +78,6 @@ impl Slot {
 }
 
 #[derive(Debug)]
-#[repr(C)]
 struct Warm<T> {
     /// The slot whose value it is; `u32::MAX` for none.
     slot: u32,
@@ -304,22 +303,11 @@ impl<T: Idle> Pool<T> {
         Some(&self.warm_at(slot.place).value)
     }
 
-    /// Asks for the first `octets` of the value of `key`, if it is warm: it is going to be looked up.
+    /// Asks for the first `octets` of the value in `slot`, if it is warm: it is going to be looked up.
     #[inline]
-    pub fn foresee(&self, key: Key, octets: usize) {
-        if let Some(slot) = self.slot_of(key).filter(|slot| !slot.is_cold()) {
-            foresee::bring(self.warm_at(slot.place), octets);
-        }
-    }
-
-    /// The same for the value in `slot`, whoever's it is.
-    #[inline]
-    pub fn foresee_slot(&self, slot: u32, octets: usize) {
-        if let Some(entry) = self.slots.get(slot as usize)
-            && entry.is_live()
-            && !entry.is_cold()
-        {
-            foresee::bring(self.warm_at(entry.place), octets);
+    pub fn foresee(&self, slot: u32, octets: usize) {
+        if let Some(value) = self.warm_of(slot) {
+            foresee::bring(value, octets);
         }
     }
 

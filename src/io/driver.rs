@@ -373,14 +373,14 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             self.counters.completions += reaped.len() as u64;
         }
         self.resume_deferred();
-        let mut reaped_yet = reaped.drain(..).peekable();
-        while let Some(completion) = reaped_yet.next() {
+        let mut in_turn = reaped.drain(..).peekable();
+        while let Some(completion) = in_turn.next() {
             if completion.buffer.is_some() {
-                self.foresee(reaped_yet.peek());
+                self.foresee(in_turn.peek());
             }
             self.dispatch(completion);
         }
-        drop(reaped_yet);
+        drop(in_turn);
         self.scratch = reaped;
         if self.take_frames() | self.take_answers() | self.take_stored() | self.check_stop() {
             progress = Progress::Some;

@@ -430,8 +430,6 @@ pub struct Push {
     fork_tags: [u64; signalling::FORKS_MAX],
 }
 
-/// Octets of a push that its SIP messages touch.
-const FRONT_BYTES: usize = core::mem::offset_of!(Push, last_number);
 /// Octets of the text of a target.
 const TARGET_BYTES: usize = 256;
 /// Octets of the text of a dialog.
@@ -439,7 +437,7 @@ const DIALOG_BYTES: usize = 512;
 
 impl Push {
     /// Octets of a push that its SIP messages touch.
-    pub const FRONT_BYTES: usize = FRONT_BYTES;
+    pub const FRONT_BYTES: usize = core::mem::offset_of!(Self, last_number);
 
     /// Asks for what its next message leads to.
     #[inline]
@@ -453,14 +451,14 @@ impl Push {
     }
 
     /// Asks for what another push will be made in; its own octets first.
-    pub fn foresee_reuse(&self) {
+    pub(crate) fn foresee_reuse(&self) {
         foresee::bring(self, core::mem::offset_of!(Self, session));
         let behind = size_of::<Self>() - core::mem::offset_of!(Self, inbound);
         foresee::bring(&self.inbound, behind);
     }
 
     /// Then its texts.
-    pub fn foresee_texts(&self) {
+    pub(crate) fn foresee_texts(&self) {
         self.target.foresee(TARGET_BYTES);
     }
 

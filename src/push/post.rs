@@ -500,7 +500,7 @@ impl Post {
     /// Asks for the queue of the user in `slot`.
     #[inline]
     pub fn foresee(&self, slot: u32) {
-        self.mailboxes.foresee_slot(slot, size_of::<Mailbox>());
+        self.mailboxes.foresee(slot, size_of::<Mailbox>());
     }
 
     /// Then for what is in it.

@@ -253,7 +253,7 @@ impl<X: Extra> Registry<X> {
     /// Asks for the entry of `key`, which is going to be looked up: its own octets first.
     #[inline]
     pub fn foresee(&self, key: Key) {
-        self.entries.foresee(key, size_of::<Entry<X>>());
+        self.entries.foresee(key.slot, size_of::<Entry<X>>());
     }
 
     /// Then for its devices.

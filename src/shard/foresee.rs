@@ -64,7 +64,7 @@ impl Shard {
             return Foreseen::Nothing;
         };
         if parts.kind == TokenKind::PushBranch {
-            self.pushes.foresee(parts.key, Push::FRONT_BYTES);
+            self.pushes.foresee(parts.key.slot, Push::FRONT_BYTES);
             return Foreseen::Push(parts.key);
         }
         if parts.kind == TokenKind::SubscribeTag {
@@ -75,7 +75,7 @@ impl Shard {
             parts.kind,
             TokenKind::MsrpTransaction | TokenKind::MsrpSession
         ) {
-            self.pushes.foresee(parts.key, size_of::<Push>());
+            self.pushes.foresee(parts.key.slot, size_of::<Push>());
             return Foreseen::Push(parts.key);
         }
         Foreseen::Nothing

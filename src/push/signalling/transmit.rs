@@ -228,7 +228,10 @@ pub(super) fn ack(push: &mut Push, ctx: &mut Ctx<'_>, cseq: u32, branch: u16) {
     let sent = transmit(push, ctx, Place::Any, |templates, out| {
         templates.ack(&fields, out);
     });
-    push.ack_owed = !sent;
+    // Of an earlier one that is repeated its peer asks again.
+    if cseq == push.ack_cseq {
+        push.ack_owed = !sent;
+    }
 }
 
 /// ACK to a failure: the INVITE's own branch, Request-URI and route (RFC 3261 section 17.1.1.3).
