@@ -217,10 +217,12 @@ fn read_request(stream: &mut impl Read) -> Result<Request, u16> {
     let mut piece = [0; 1024];
     let begun = Clock.now();
     while Clock.now().since(begun) < PATIENCE {
-        let len = stream.read(&mut piece).map_err(|_| 408_u16)?;
-        if len == 0 {
-            return Err(400);
-        }
+        let len = match stream.read(&mut piece) {
+            Ok(0) => return Err(400),
+            Ok(len) => len,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(_) => return Err(408),
+        };
         bytes.extend_from_slice(&piece[..len]);
         if let Some(request) = parse(&bytes)? {
             return Ok(request);

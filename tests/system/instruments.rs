@@ -5,7 +5,7 @@
 )]
 
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -221,10 +221,9 @@ fn status_of_deposit(address: SocketAddr, number: u32) -> String {
         "+15550000000",
     );
     stream.write_all(text.as_bytes()).unwrap();
-    let mut answer = [0; 1024];
-    let length = stream.read(&mut answer).unwrap();
-    let answer = String::from_utf8_lossy(&answer[..length]).into_owned();
-    answer.lines().next().unwrap().to_owned()
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).unwrap();
+    line.trim_end().to_owned()
 }
 
 #[test]

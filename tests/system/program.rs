@@ -226,6 +226,7 @@ pub(crate) fn accepted(stream: &mut TcpStream, enough: usize) -> usize {
             Ok(0) => break,
             Ok(len) => all.extend_from_slice(&part[..len]),
             Err(error) if error.kind() == ErrorKind::ConnectionReset => break,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => panic!("{error}"),
         }
     }

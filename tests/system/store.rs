@@ -1,7 +1,7 @@
 //! The store's promises, kept by the real binary, and its tools.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Output, Stdio};
@@ -119,7 +119,10 @@ fn until(stream: &mut TcpStream, text: &[u8]) -> Vec<u8> {
     let mut all = Vec::new();
     let mut part = [0; 16_384];
     while !all.windows(text.len()).any(|at| at == text) {
-        let len = stream.read(&mut part).expect("it answers");
+        let len = match stream.read(&mut part) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            other => other.expect("it answers"),
+        };
         assert!(len > 0, "the engine closed: {}", all.escape_ascii());
         all.extend_from_slice(&part[..len]);
     }

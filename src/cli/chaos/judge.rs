@@ -131,7 +131,12 @@ fn watch(number: u64, kind: Kind, stream: TcpStream, sender: &SyncSender<Event>)
             return;
         }
         let mut part = vec![0; 64 << 10];
-        while let Ok(len @ 1..) = reader.read(&mut part) {
+        loop {
+            let len = match reader.read(&mut part) {
+                Ok(len @ 1..) => len,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Ok(0) | Err(_) => break,
+            };
             if sender
                 .send(Event::Bytes(number, part[..len].to_vec()))
                 .is_err()

@@ -1,4 +1,5 @@
 use std::collections::VecDeque;
+use std::io::ErrorKind;
 use std::net::UdpSocket;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -127,7 +128,13 @@ fn deliver(
     let mut got = Vec::new();
     let mut buffer = [0; 2048];
     for _ in 0..driver.counters.tx_datagrams {
-        let len = peer.recv(&mut buffer).unwrap();
+        // A ring of this thread may interrupt the wait.
+        let len = loop {
+            match peer.recv(&mut buffer) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                other => break other.unwrap(),
+            }
+        };
         assert!(buffer[..len].iter().all(|&octet| octet == buffer[0]));
         got.push((len, buffer[0]));
     }
