@@ -7,6 +7,7 @@
 //! Idle --wanted/registered--> Pending --NOTIFY--> Active --terminated, expiry--> Pending | Waiting | Dormant
 //! Pending --480, 403--> Dormant --third-party REGISTER--> Pending
 //! Pending --failure, no NOTIFY in 64*T1--> Waiting --time--> Pending
+//! Pending --no room for its SUBSCRIBE--> Idle
 //! Active --unsubscribe--> Ending --NOTIFY terminated or 64*T1--> Idle
 //! ```
 //! Armed timers follow from the state: Pending and Ending wait for `timer_n`, Active for `refresh_at`,
@@ -369,6 +370,15 @@ impl Subscription {
             SubscriptionState::Active | SubscriptionState::Ending | SubscriptionState::Pending => {
                 Action::None
             }
+        }
+    }
+
+    /// The first SUBSCRIBE could not leave, and its owner asks again when it can: as if it had not been
+    /// wanted yet. Failures before it still count.
+    pub fn postpone(&mut self) {
+        if self.state == SubscriptionState::Pending {
+            self.disarm();
+            self.state = SubscriptionState::Idle;
         }
     }
 

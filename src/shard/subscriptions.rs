@@ -265,6 +265,9 @@ impl Shard {
             picked.map(|(_, trunk)| trunk)
         });
         let Some(trunk) = picked else {
+            if kind == SubscribeKind::Initial && !self.hops.is_up(&self.out, now, set) {
+                return self.stand_in_line(now, user);
+            }
             // Counts as a failure of the transport; the machine tries again later.
             self.subscription_step(now, user, |subscription, context| {
                 let _waits = subscription.handle_transport_error(context);
@@ -278,6 +281,19 @@ impl Shard {
         state.in_dialog = state.dialog.is_established();
         self.probe.subscribes_sent_total += 1;
         self.transmit_subscribe(user);
+    }
+
+    /// No hop has room for a first SUBSCRIBE: it leaves when one has, in the order of those who wait.
+    fn stand_in_line(&mut self, now: Timestamp, user: Key) {
+        self.subscription_step(now, user, |subscription, _| {
+            subscription.postpone();
+            Action::None
+        });
+        if let Some(entry) = self.registry.entry_mut(user) {
+            self.probe.subscribes_delayed_total += 1;
+            self.campaigns
+                .ask_later(now, user, &mut entry.extra, Ask::Registered);
+        }
     }
 
     fn transmit_subscribe(&mut self, key: Key) {
@@ -370,7 +386,7 @@ impl Shard {
             && let Some(entry) = self.registry.entry_mut(user)
             && core::mem::take(&mut entry.extra.subscribe.registered_meanwhile)
         {
-            self.subscription_step(now, user, Subscription::registered);
+            self.ask_about(now, user, Ask::Registered);
         }
         self.rearm_user(user);
     }

@@ -272,6 +272,49 @@ fn a_register_while_no_hop_takes_anything_is_not_forgotten() {
     assert_eq!(bench.counter("subscribes_delayed_total"), 3);
 }
 
+/// The 480 says what was true before the REGISTER; that nothing takes the next SUBSCRIBE is no answer of
+/// the registrar, and does not cost the pause after one.
+#[test]
+fn a_register_that_crosses_its_480_waits_for_room_and_no_longer() {
+    let mut bench = Bench::with(crowd_options());
+    let text = bench.deposit_text(USER, "hello", "");
+    bench.sip_in(&about(0, &long(&text)));
+    bench.expect_some("202");
+    let early = bench.expect("SUBSCRIBE");
+    register(&mut bench, 0);
+    bench.expect("200");
+    let trunk = bench.trunks[&addr(SCSCF)];
+    bench.stick(trunk);
+    bench.owe_answers();
+    bench.reply(&early, "480 Temporarily Unavailable", "");
+    bench.run_ms(700);
+    let mut asked = Vec::new();
+    subscribed(bench.take_sip(), &mut asked);
+    assert!(asked.is_empty(), "there is no room");
+    bench.unstick(trunk);
+    subscribed(bench.take_sip(), &mut asked);
+    assert_eq!(asked.len(), 1);
+    assert_eq!(bench.counter("subscribes_delayed_total"), 1);
+}
+
+#[test]
+fn a_pause_that_ends_while_no_hop_takes_anything_is_not_followed_by_another() {
+    let mut bench = Bench::with(crowd_options());
+    let text = bench.deposit_text(USER, "hello", "");
+    bench.sip_in(&about(0, &long(&text)));
+    bench.expect_some("202");
+    let first = bench.expect("SUBSCRIBE");
+    bench.reply(&first, "500 Server Internal Error", "");
+    let trunk = bench.trunks[&addr(SCSCF)];
+    bench.stick(trunk);
+    bench.owe_answers();
+    bench.run_ms(50_000);
+    let mut asked = Vec::new();
+    bench.unstick(trunk);
+    subscribed(bench.take_sip(), &mut asked);
+    assert_eq!(asked.len(), 1);
+}
+
 #[test]
 fn what_was_begun_comes_to_its_invite_before_more_is_begun() {
     const USERS: usize = BEGUN_MAX as usize + 300;
