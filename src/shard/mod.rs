@@ -10,6 +10,7 @@ mod in_dialog;
 mod intake;
 mod large;
 mod large_media;
+mod loads;
 mod notices;
 pub mod questions;
 pub mod recover;
@@ -107,6 +108,8 @@ struct Desk {
     foreseen: Foreseen,
     /// What the first message of the next read is about.
     coming: Foreseen,
+    /// The push whose session frames of this read were about, and which is to go on.
+    stirred: Option<Key>,
     draining: bool,
     /// Documents read in the turn of this moment.
     documents: (Timestamp, u32),
@@ -301,6 +304,7 @@ impl Shard {
                 seen: Seen::default(),
                 foreseen: Foreseen::Nothing,
                 coming: Foreseen::Nothing,
+                stirred: None,
                 draining: false,
                 documents: (now, 0),
                 dirty_at: now,
