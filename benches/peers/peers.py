@@ -179,7 +179,7 @@ def volley(bench, transport, trains, shards=1, cpus=None):
     extra = ["--drive", f"127.0.0.1:{sip}", "--users", bench.options.users, "--devices", "4",
              "--users-in-flight", USERS_IN_FLIGHT * shards]
     if trains:
-        extra.append("--gro")
+        extra.append("--trains")
     peer = bench.peer(transport, port, engine.pid, extra)
     bench.until_measured(peer, engine)
     said = bench.result(peer)
@@ -308,7 +308,7 @@ def messages(bench, step, shards=1):
     cpu_us = phase["engine_us_per_push"] * (phase["deposits"] if step == "deposit" else phase["pushes"])
     totals = {"invites": users, "acks": users, "byes": users, "completed": operations, "repeats": 0}
     per = cpu_us / max(operations, 1)
-    return ({"totals": totals, "reconciled": good, "open": 0, "refused": said["broken"], "gro": False,
+    return ({"totals": totals, "reconciled": good, "open": 0, "refused": said["broken"], "trains": False,
              "caller_busy": phase["engine_busy"], "caller_waited": phase["engine_wait_share"],
              "peer_busy": phase["own_busy"], "caller_processes": 1, "us_per_push": per,
              "pushes_per_core_s": 1e6 / max(per, 1e-9)},
@@ -369,7 +369,7 @@ def trial(bench, name):
     row = {"what": name, "reconciled": why is None, "calls": said["totals"]["completed"],
            "repeats": said["totals"]["repeats"], "caller_busy": said["caller_busy"],
            "caller_waited": said["caller_waited"], "peer_busy": said["peer_busy"],
-           "processes": said["caller_processes"], "gro": said["gro"]}
+           "processes": said["caller_processes"], "trains": said["trains"]}
     if "mesh" in own:
         row["mesh_frames_each"] = own["mesh"]
     if why is None:

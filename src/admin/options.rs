@@ -175,8 +175,8 @@ fn profile(config: &Config, addresses: &ShardAddresses) -> Profile {
     }
 }
 
-/// The largest datagram that travels in a train; 0 when none does.
-fn datagram_max(config: &Config, hop: SocketAddr) -> u16 {
+/// The largest datagram that travels in a train to `hop`; 0 when none does.
+pub(super) fn datagram_max(config: &Config, hop: SocketAddr) -> u16 {
     const HEADERS: (u16, u16) = (20 + 8, 40 + 8);
     let trains = config.sip.transport == Transport::Udp && config.sip.udp_trains == Trains::Auto;
     let headers = if hop.is_ipv6() { HEADERS.1 } else { HEADERS.0 };

@@ -42,7 +42,7 @@ use super::ring::{Completion, DATAGRAM_GROUP, Kind, SLOTS_MAX, STREAM_GROUP, Tok
 use super::stats::{Counters, DriverStats};
 use super::sys::{DATAGRAM_HEADROOM, RawRing};
 use super::tcp::Sources;
-use super::trains::{Refusals, Sorter};
+use super::trains::{Refusals, Sorter, TRAIN_SEGMENT_BYTES};
 
 pub use super::stores::{NullStore, StoreDriver};
 
@@ -89,6 +89,8 @@ pub struct DriverOptions {
     /// Send equal-sized datagrams as trains (UDP GSO) and take joined ones in (UDP GRO); a host tries
     /// first whether the kernel can.
     pub trains: bool,
+    /// Largest datagram of a train: what the path takes whole.
+    pub train_segment_bytes_max: u16,
     /// Limit for connecting a stream.
     pub connect_limit: Duration,
     /// A connection whose peer takes nothing for this long is closed.
@@ -118,6 +120,7 @@ impl Default for DriverOptions {
             stream_buffer_bytes: 16 * 1024,
             datagram_buffers: 128,
             trains: true,
+            train_segment_bytes_max: TRAIN_SEGMENT_BYTES,
             connect_limit: Duration::from_secs(10),
             stall_limit: Duration::from_secs(30),
             half_closed_limit: Duration::from_millis(300),

@@ -11,7 +11,7 @@ use super::listen::DatagramSocket;
 use super::recorder::Event;
 use super::ring::Completion;
 use super::sys;
-use super::trains::{Run, TRAIN_DATAGRAMS_MAX, refuses_trains};
+use super::trains::{Run, RunLimits, TRAIN_DATAGRAMS_MAX, refuses_trains};
 
 /// Buffers of datagrams in flight before a socket takes no more.
 const TRAINS_IN_FLIGHT_MAX: u32 = 64;
@@ -107,8 +107,11 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
                 }
             }
             let trains = self.options.trains && !self.refusals.holds(destination, self.now);
-            let most = if trains { TRAIN_DATAGRAMS_MAX } else { 1 };
-            self.sorter.sort(&buffer.cuts, most);
+            let limits = RunLimits {
+                datagrams: if trains { TRAIN_DATAGRAMS_MAX } else { 1 },
+                segment_bytes: self.options.train_segment_bytes_max,
+            };
+            self.sorter.sort(&buffer.cuts, limits);
             self.trains_in_flight += 1;
             let sorted = (&self.sorter.parts[..], &self.sorter.runs[..]);
             self.ring
