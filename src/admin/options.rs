@@ -30,6 +30,8 @@ use crate::store::op::LifeOptions;
 
 /// Decisions of one turn of a shard.
 const DECISIONS_PER_TURN: usize = 256;
+/// Pushes whose state stays in the caches of a core, more or less.
+const HOT_INVITES: u32 = 2048;
 /// Tick of the timer wheel.
 const TICK: Duration = Duration::from_millis(10);
 
@@ -292,6 +294,7 @@ fn campaign_options(config: &Config) -> CampaignOptions {
             GoalKey::UntilExpiry => Goal::UntilExpiry,
         },
         decisions_per_turn: DECISIONS_PER_TURN,
+        hot_invites: HOT_INVITES,
         pushes_per_s: share_of(config.push.pace_per_s, config),
     }
 }

@@ -395,6 +395,9 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         if any || readable || due {
             progress = Progress::Some;
         }
+        if progress == Progress::Idle && self.core.caught_up() {
+            progress = Progress::Some;
+        }
         self.busy = progress == Progress::Some;
         if self.counters.turns.is_multiple_of(PUBLISH_TURNS) {
             self.publish();

@@ -213,6 +213,8 @@ impl Hop {
 pub struct Hops {
     shard: u8,
     hops: Vec<Hop>,
+    /// INVITEs without a final response, of all hops.
+    invites_inflight: u32,
     trusted: Vec<IpAddr>,
     own_routes: Vec<(String, u16)>,
     sets: Vec<SetOptions>,
@@ -243,6 +245,7 @@ impl Hops {
         Self {
             shard,
             hops: hops.collect(),
+            invites_inflight: 0,
             trusted: routing.trusted,
             own_routes: routing.own_routes,
             sets: routing.sets,
@@ -455,6 +458,7 @@ impl Hops {
     pub fn invite_started(&mut self, index: u16) {
         if let Some(hop) = self.hops.get_mut(usize::from(index)) {
             hop.invites_inflight += 1;
+            self.invites_inflight += 1;
         }
     }
 
@@ -469,7 +473,14 @@ impl Hops {
                 "an INVITE ended that never started"
             );
             hop.invites_inflight -= 1;
+            self.invites_inflight -= 1;
         }
+    }
+
+    /// INVITEs that have no final response yet.
+    #[must_use]
+    pub const fn invites_inflight(&self) -> u32 {
+        self.invites_inflight
     }
 
     /// The hop answered 503: it gets no new request until `until`. Several answers do not add up.

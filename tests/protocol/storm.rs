@@ -316,6 +316,60 @@ fn a_pause_that_ends_while_no_hop_takes_anything_is_not_followed_by_another() {
 }
 
 #[test]
+fn a_shard_that_is_behind_finishes_before_it_begins_more() {
+    const USERS: usize = 60;
+    const HOT: usize = 8;
+    let mut options = crowd_options();
+    options.campaign.pushes_per_s = 0;
+    options.campaign.coalesce = Duration::ZERO;
+    options.campaign.hot_invites = HOT as u32;
+    let mut bench = away(options, USERS);
+    let mut invites = Vec::new();
+    let mut come = |bench: &mut Bench, users: core::ops::Range<usize>| {
+        for user in users {
+            register(bench, user);
+            let (_, rest) = answered(bench, &mut invites);
+            let text = notify(bench, user, &rest[0]);
+            bench.sip_in(&text);
+            answered(bench, &mut invites);
+        }
+        invites.len()
+    };
+    // Nothing is held back while it keeps up, or has only just begun not to.
+    assert_eq!(come(&mut bench, 0..12), 12);
+    bench.behind = true;
+    assert_eq!(come(&mut bench, 12..20), 20);
+    bench.run_ms(5);
+    assert_eq!(
+        come(&mut bench, 20..USERS),
+        20,
+        "more than enough is under way"
+    );
+    assert!(bench.counter("turns_held_total") > 0);
+    // Each end below the bound makes room for the one that has waited longest.
+    for ended in 0..15 {
+        let (_, invite) = invites[ended].clone();
+        bench.reply(&invite, "486 Busy Here", "");
+        for message in bench.take_sip() {
+            if message.what() == "INVITE" {
+                invites.push((user_of(&message), message));
+            }
+        }
+        assert_eq!(invites.len(), 20 + (ended + 1).saturating_sub(20 - HOT));
+    }
+    // All at once when it has caught up.
+    bench.behind = false;
+    bench.pump();
+    for message in bench.take_sip() {
+        if message.what() == "INVITE" {
+            invites.push((user_of(&message), message));
+        }
+    }
+    let order: Vec<usize> = invites.iter().map(|(user, _)| *user).collect();
+    assert_eq!(order, (0..USERS).collect::<Vec<_>>());
+}
+
+#[test]
 fn what_was_begun_comes_to_its_invite_before_more_is_begun() {
     const USERS: usize = BEGUN_MAX as usize + 300;
     let mut options = crowd_options();
