@@ -26,4 +26,4 @@ if wanted "$@"; then
     *) cargo build --release --locked --manifest-path "$here/rust/Cargo.toml" || echo "rsipstack is left out: it does not build" ;;
     esac
 fi
-exec python3 "$here/peers.py" --target "$CARGO_TARGET_DIR" "$@"
+exec python3 -B "$here/peers.py" --target "$CARGO_TARGET_DIR" "$@"
