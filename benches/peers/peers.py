@@ -339,7 +339,8 @@ def main():
     parser.add_argument("--warmup", type=float, default=1.0, help="seconds of calls before it")
     parser.add_argument("--only", help="trials by the beginnings of their names, separated by commas")
     parser.add_argument("--smoke", action="store_true",
-                        help="a few of them with 200 users; counts must agree, rates do not matter")
+                        help="a few of them with 200 or 500 users, and a planted fault; counts must agree, "
+                             "rates do not matter")
     parser.add_argument("--shards", action="store_true",
                         help="our engine alone, with 1, 2 and 6 shards: a push must cost the same")
     parser.add_argument("--messages", action="store_true",
