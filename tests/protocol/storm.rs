@@ -318,11 +318,11 @@ fn a_pause_that_ends_while_no_hop_takes_anything_is_not_followed_by_another() {
 #[test]
 fn a_shard_that_is_behind_finishes_before_it_begins_more() {
     const USERS: usize = 60;
-    const HOT: usize = 8;
+    const HOT: u32 = 8;
     let mut options = crowd_options();
     options.campaign.pushes_per_s = 0;
     options.campaign.coalesce = Duration::ZERO;
-    options.campaign.hot_invites = HOT as u32;
+    options.campaign.hot_invites = HOT;
     let mut bench = away(options, USERS);
     let mut invites = Vec::new();
     let mut come = |bench: &mut Bench, users: core::ops::Range<usize>| {
@@ -347,7 +347,7 @@ fn a_shard_that_is_behind_finishes_before_it_begins_more() {
     );
     assert!(bench.counter("turns_held_total") > 0);
     // Each end below the bound makes room for the one that has waited longest.
-    for ended in 0..15 {
+    for ended in 0..15_usize {
         let (_, invite) = invites[ended].clone();
         bench.reply(&invite, "486 Busy Here", "");
         for message in bench.take_sip() {
@@ -355,7 +355,10 @@ fn a_shard_that_is_behind_finishes_before_it_begins_more() {
                 invites.push((user_of(&message), message));
             }
         }
-        assert_eq!(invites.len(), 20 + (ended + 1).saturating_sub(20 - HOT));
+        assert_eq!(
+            invites.len(),
+            20 + (ended + 1).saturating_sub(20 - HOT as usize)
+        );
     }
     // All at once when it has caught up.
     bench.behind = false;
