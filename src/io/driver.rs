@@ -86,10 +86,8 @@ pub struct DriverOptions {
     pub stream_buffer_bytes: u32,
     /// Receive buffers of datagram sockets; a power of two, at most 32,768. Each has 64 KiB.
     pub datagram_buffers: u16,
-    /// Send equal-sized datagrams as trains (UDP GSO) and take joined ones in (UDP GRO); a host tries
-    /// first whether the kernel can.
-    pub trains: bool,
-    /// Largest datagram of a train: what the path takes whole.
+    /// Send equal-sized datagrams up to this size, which the path takes whole, as trains (UDP GSO) and take
+    /// joined ones in (UDP GRO); a host tries first whether the kernel can. 0: one by one, both ways.
     pub train_segment_bytes_max: u16,
     /// Limit for connecting a stream.
     pub connect_limit: Duration,
@@ -119,7 +117,6 @@ impl Default for DriverOptions {
             stream_buffers: 1024,
             stream_buffer_bytes: 16 * 1024,
             datagram_buffers: 128,
-            trains: true,
             train_segment_bytes_max: TRAIN_SEGMENT_BYTES,
             connect_limit: Duration::from_secs(10),
             stall_limit: Duration::from_secs(30),

@@ -66,9 +66,9 @@ struct Open {
 /// What a run may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RunLimits {
-    /// Datagrams; 1: each travels by itself.
+    /// Datagrams.
     pub datagrams: u32,
-    /// Octets of the largest datagram that may travel with others.
+    /// Octets of the largest datagram that may travel with others; 0: each travels by itself.
     pub segment_bytes: u16,
 }
 

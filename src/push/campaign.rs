@@ -65,7 +65,7 @@ const PACE_BATCH: Duration = Duration::from_millis(1);
 
 /// A shard that has not caught up for this long is behind. At a pace it can keep it does within a
 /// millisecond.
-pub const BEHIND_AFTER: Duration = Duration::from_millis(4);
+const BEHIND_AFTER: Duration = Duration::from_millis(4);
 
 /// Users who need a decision, and what deciding needs.
 #[derive(Debug)]
@@ -220,9 +220,9 @@ impl Campaigns {
     /// Whether to decide at all, with so many INVITEs under way: what was begun comes to its end before more
     /// is begun, while the shard is behind with its input.
     #[inline]
-    pub fn may_begin(&mut self, now: Timestamp, invites: u32) -> bool {
+    pub fn may_begin(&mut self, now: Timestamp, invites: impl FnOnce() -> u32) -> bool {
         let from = *self.busy_from.get_or_insert(now);
-        self.held = invites >= self.options.hot_invites && now.since(from) >= BEHIND_AFTER;
+        self.held = now.since(from) >= BEHIND_AFTER && invites() >= self.options.hot_invites;
         !self.held
     }
 

@@ -200,12 +200,6 @@ impl Hop {
     pub const fn transport(&self) -> HopTransport {
         self.options.transport
     }
-
-    /// INVITEs without a final response.
-    #[must_use]
-    pub const fn invites_inflight(&self) -> u32 {
-        self.invites_inflight
-    }
 }
 
 /// All hops of a shard: by set, priority and place in the configuration, then those of routes.
@@ -213,8 +207,6 @@ impl Hop {
 pub struct Hops {
     shard: u8,
     hops: Vec<Hop>,
-    /// INVITEs without a final response, of all hops.
-    invites_inflight: u32,
     trusted: Vec<IpAddr>,
     own_routes: Vec<(String, u16)>,
     sets: Vec<SetOptions>,
@@ -245,7 +237,6 @@ impl Hops {
         Self {
             shard,
             hops: hops.collect(),
-            invites_inflight: 0,
             trusted: routing.trusted,
             own_routes: routing.own_routes,
             sets: routing.sets,
@@ -458,7 +449,6 @@ impl Hops {
     pub fn invite_started(&mut self, index: u16) {
         if let Some(hop) = self.hops.get_mut(usize::from(index)) {
             hop.invites_inflight += 1;
-            self.invites_inflight += 1;
         }
     }
 
@@ -473,14 +463,13 @@ impl Hops {
                 "an INVITE ended that never started"
             );
             hop.invites_inflight -= 1;
-            self.invites_inflight -= 1;
         }
     }
 
-    /// INVITEs that have no final response yet.
+    /// INVITEs without a final response, of all hops. Looks at each.
     #[must_use]
-    pub const fn invites_inflight(&self) -> u32 {
-        self.invites_inflight
+    pub fn invites_inflight(&self) -> u32 {
+        self.hops.iter().map(|hop| hop.invites_inflight).sum()
     }
 
     /// The hop answered 503: it gets no new request until `until`. Several answers do not add up.

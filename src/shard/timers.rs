@@ -263,7 +263,10 @@ impl Shard {
         self.review(now);
         let mut started = core::mem::take(&mut self.desk.started);
         for _ in 0..self.campaigns.options.decisions_per_turn {
-            if !self.campaigns.may_begin(now, self.hops.invites_inflight()) {
+            if !self
+                .campaigns
+                .may_begin(now, || self.hops.invites_inflight())
+            {
                 self.probe.turns_held_total += 1;
                 break;
             }

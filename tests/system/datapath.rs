@@ -636,7 +636,7 @@ fn a_train_comes_in_as_its_datagrams_and_their_answers_leave_as_one() {
 #[test]
 fn without_trains_datagrams_travel_one_by_one() {
     let options = DriverOptions {
-        trains: false,
+        train_segment_bytes_max: 0,
         ..DriverOptions::default()
     };
     let running = Running::start_with(1, Manner::Echo, options, None);
