@@ -205,7 +205,7 @@ fn measure(trains: bool, depth: usize, seconds: u64) -> String {
         shard_port_base: None,
         msrp: any,
         driver: DriverOptions {
-            trains,
+            train_segment_bytes_max: if trains { 1_472 } else { 0 },
             ..DriverOptions::default()
         },
     };

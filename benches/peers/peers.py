@@ -9,141 +9,22 @@ import json
 import pathlib
 import shutil
 import signal
-import socket
+import sqlite3
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 
-HERE = pathlib.Path(__file__).resolve().parent
+import deferred
+from common import HERE, Bench, Failed, fill, free_port, wait_for
+
 SIPP_USERS = 400
 KAMAILIO_CALLS = 100
 RSIPSTACK_CALLS = 50
 BARE_CALLS = 256
 USERS_IN_FLIGHT = 96
 ENGINE_USERS = 2000
-
-
-class Failed(Exception):
-    """A trial that gives no rate, and why."""
-
-
-def free_port():
-    """A port that is free for UDP and TCP."""
-    for _ in range(100):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
-            udp.bind(("127.0.0.1", 0))
-            port = udp.getsockname()[1]
-            try:
-                tcp.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise Failed("no free port")
-
-
-def fill(name, values, to):
-    text = (HERE / name).read_text()
-    for key, value in values.items():
-        text = text.replace(f"@{key}@", str(value))
-    to.write_text(text)
-    return to
-
-
-class Bench:
-    """What all trials share."""
-
-    def __init__(self, options):
-        self.options = options
-        self.programs = pathlib.Path(options.target) / "release"
-        self.judge = [self.programs / "volley", "judge"]
-        self.work = pathlib.Path(tempfile.mkdtemp(prefix="volley-peers."))
-        self.children = []
-
-    def start(self, name, command, cpu=None, stdin=subprocess.DEVNULL):
-        log = open(self.work / f"{name}.log", "w")
-        command = [str(word) for word in command]
-        if cpu is not None:
-            command = ["taskset", "-c", str(cpu)] + command
-        child = subprocess.Popen(command, stdin=stdin, stdout=log, stderr=subprocess.STDOUT, cwd=self.work)
-        child.log = self.work / f"{name}.log"
-        self.children.append(child)
-        return child
-
-    def hold(self, name, command):
-        """A caller whose process number is known before it calls: it begins at `release`."""
-        return self.start(name, ["sh", "-c", 'read _ && exec "$@"', name, *command], self.cpu(), subprocess.PIPE)
-
-    @staticmethod
-    def release(child):
-        time.sleep(0.3)
-        child.stdin.write(b"go\n")
-        child.stdin.close()
-
-    def stop(self, child, how=signal.SIGTERM, seconds=15):
-        if child.poll() is None:
-            child.send_signal(how)
-        try:
-            child.wait(seconds)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-        if child in self.children:
-            self.children.remove(child)
-
-    def close(self):
-        for child in list(self.children):
-            self.stop(child, seconds=3)
-        shutil.rmtree(self.work, ignore_errors=True)
-
-    def peer(self, transport, port, pid=None, extra=()):
-        """The answering peer; the caller is started before or after."""
-        command = [*self.judge, "answer", "--json", "--listen", f"127.0.0.1:{port}", "--transport", transport,
-                   "--cpu", self.options.peer_cpu, "--warmup-s", self.options.warmup,
-                   "--seconds", self.options.seconds]
-        if pid is not None:
-            command += ["--pid", pid]
-        errors = open(self.work / "measured.log", "w")
-        child = subprocess.Popen([str(word) for word in command + list(extra)], stdin=subprocess.DEVNULL,
-                                 stdout=subprocess.PIPE, stderr=errors, cwd=self.work, text=True)
-        self.children.append(child)
-        return child
-
-    def until_measured(self, peer, caller):
-        """Waits for the end of the window."""
-        end = time.monotonic() + self.options.warmup + self.options.seconds + 60
-        while time.monotonic() < end:
-            if "measured" in (self.work / "measured.log").read_text():
-                return
-            if peer.poll() is not None:
-                raise Failed("the answering peer ended: " + (self.work / "measured.log").read_text()[-300:])
-            if caller.poll() is not None:
-                raise Failed("the caller ended: " + caller.log.read_text(errors="replace")[-300:])
-            time.sleep(0.02)
-        raise Failed("nothing was measured")
-
-    def result(self, peer):
-        out, _ = peer.communicate(timeout=90)
-        self.children.remove(peer)
-        if not out.strip():
-            raise Failed("the answering peer said nothing: " + (self.work / "measured.log").read_text()[-300:])
-        return json.loads(out)
-
-    def cpu(self):
-        return self.options.caller_cpu
-
-    def both(self):
-        return f"{self.options.caller_cpu},{self.options.peer_cpu}"
-
-
-def wait_for(what, seconds=15):
-    end = time.monotonic() + seconds
-    while not what():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.05)
-    return True
+DEFERRED_USERS = 20000
 
 
 def engine_of(bench, values, cpus):
@@ -179,7 +60,7 @@ def volley(bench, transport, trains, shards=1, cpus=None):
     extra = ["--drive", f"127.0.0.1:{sip}", "--users", bench.options.users, "--devices", "4",
              "--users-in-flight", USERS_IN_FLIGHT * shards]
     if trains:
-        extra.append("--gro")
+        extra.append("--trains")
     peer = bench.peer(transport, port, engine.pid, extra)
     bench.until_measured(peer, engine)
     said = bench.result(peer)
@@ -279,20 +160,22 @@ def bare(bench, transport):
         "--seconds", seconds])
 
 
-def messages(bench, step, shards=1):
-    """Deposits that become durable, then their delivery in sessions of 20 messages, by the judge: every
-    message checked octet by octet, its ledger balanced. The operation is a deposit, or a SEND with its 200,
-    its REPORT and the durable mark that it was delivered."""
+def judged(bench, users, each, unanswered=8192, transport="tcp", shards=1):
+    """Deposits for absent users that become durable, then their registration and delivery, by the judge: every
+    message checked octet by octet, its ledger balanced. Both of its phases, as what a caller says."""
     port, sip, msrp, phones = free_port(), free_port(), free_port(), free_port()
-    values = {"SIP": sip, "MSRP": msrp, "PEER": port, "TRANSPORT": "tcp", "UDP": "", "SHARDS": shards}
+    udp = 'path_mtu = 65535\nudp_trains = "off"' if transport == "udp" else ""
+    values = {"SIP": sip, "MSRP": msrp, "PEER": port, "TRANSPORT": transport, "UDP": udp, "SHARDS": shards}
     engine = engine_of(bench, values, bench.cpu())
     report = bench.work / "report.json"
     report.unlink(missing_ok=True)
-    users, each = (200, 5) if bench.options.smoke else (10000, 20)
     words = [*bench.judge, "run", "--quiet", "--kind", "full", "--engine", f"127.0.0.1:{sip}",
-             "--scscf-listen", f"127.0.0.1:{port}", "--msrp-listen", f"127.0.0.1:{phones}", "--users", users,
-             "--devices", 1, "--messages", each, "--deposits-in-flight", 8192, "--users-in-flight", 256,
-             "--engine-pid", engine.pid, "--cpu", bench.options.peer_cpu, "--json", report]
+             "--transport", transport, "--scscf-listen", f"127.0.0.1:{port}", "--msrp-listen", f"127.0.0.1:{phones}",
+             "--reply-style", "datagrams", "--users", users, "--devices", 1, "--messages", each,
+             "--deposits-in-flight", unanswered, "--users-in-flight", 256, "--engine-pid", engine.pid,
+             "--cpu", bench.options.peer_cpu, "--json", report]
+    if transport == "udp":
+        words += ["--path-mtu", 65535]
     done = subprocess.run([str(word) for word in words], stdin=subprocess.DEVNULL, capture_output=True, text=True,
                           timeout=120, check=False)
     if not report.exists():
@@ -303,17 +186,26 @@ def messages(bench, step, shards=1):
     ledger = said["ledger"]
     good = said["conformant"] and said["ledger_balances"] and ledger["delivered"] == users * each
     rows = {phase["name"]: phase for phase in said["phases"]}
-    phase = rows["deposit"] if step == "deposit" else rows["register"]
-    operations = phase["deposits"] if step == "deposit" else ledger["delivered"]
-    cpu_us = phase["engine_us_per_push"] * (phase["deposits"] if step == "deposit" else phase["pushes"])
-    totals = {"invites": users, "acks": users, "byes": users, "completed": operations, "repeats": 0}
-    per = cpu_us / max(operations, 1)
-    return ({"totals": totals, "reconciled": good, "open": 0, "refused": said["broken"], "gro": False,
-             "caller_busy": phase["engine_busy"], "caller_waited": phase["engine_wait_share"],
-             "peer_busy": phase["own_busy"], "caller_processes": 1, "us_per_push": per,
-             "pushes_per_core_s": 1e6 / max(per, 1e-9)},
-            {"invites": users, "accepted": users, "byes_answered": users, "strays": 0,
-             "mesh": counters["mesh_sent_total"] / (users * each)})
+
+    def of(phase, began, operations):
+        per = phase["engine_us_per_push"] * began / max(operations, 1)
+        totals = {"invites": users, "acks": users, "byes": users, "completed": operations, "repeats": 0}
+        return ({"totals": totals, "reconciled": good, "open": 0, "refused": said["broken"], "trains": False,
+                 "caller_busy": phase["engine_busy"], "caller_waited": phase["engine_wait_share"],
+                 "peer_busy": phase["own_busy"], "caller_processes": 1, "us_per_push": per,
+                 "pushes_per_core_s": 1e6 / max(per, 1e-9)},
+                {"invites": users, "accepted": users, "byes_answered": users, "strays": 0,
+                 "mesh": counters["mesh_sent_total"] / (users * each)})
+
+    return (of(rows["deposit"], rows["deposit"]["deposits"], rows["deposit"]["deposits"]),
+            of(rows["register"], rows["register"]["pushes"], ledger["delivered"]))
+
+
+def messages(bench, step, shards=1):
+    """Sessions of 20 messages. The operation is a deposit, or a SEND with its 200, its REPORT and the durable
+    mark that it was delivered."""
+    users, each = (200, 5) if bench.options.smoke else (10000, 20)
+    return judged(bench, users, each, shards=shards)[0 if step == "deposit" else 1]
 
 
 TRIALS = {
@@ -341,7 +233,23 @@ MESSAGES = {
     "durable deposits by MESSAGE, TCP": lambda bench: messages(bench, "deposit"),
     "SENDs on warm connections, TCP": lambda bench: messages(bench, "wave"),
 }
-SMOKE = ["volley, TCP", "volley, UDP", "SIPp, UDP", "Kamailio tm, UDP", "bare caller, UDP"]
+# A message is stored for each user, who then registers and gets it: each trial has a row for either step. What
+# waits beyond a socket's buffer is lost over UDP: so many deposits are unanswered at a time.
+DEFERRED = {
+    "deferred: volley, TCP": lambda bench: judged(bench, deferred.users_of(bench), 1, 1024),
+    "deferred: volley, UDP": lambda bench: judged(bench, deferred.users_of(bench), 1, 256, "udp"),
+    "deferred: Kamailio msilo, TCP": lambda bench: deferred.msilo(bench, "tcp", "LOOKUP"),
+    "deferred: Kamailio msilo, UDP": lambda bench: deferred.msilo(bench, "udp", "LOOKUP"),
+    "deferred: Kamailio msilo, on disk, UDP": lambda bench: deferred.msilo(bench, "udp", "LOOKUP", disk=True),
+    "deferred: Kamailio msilo, spared, UDP": lambda bench: deferred.msilo(bench, "udp", "LOOKUP", spared=True),
+    "deferred: Kamailio msilo, spared, no look-up, UDP": lambda bench: deferred.msilo(
+        bench, "udp", "STRAIGHT", spared=True),
+}
+SMOKE = ["volley, TCP", "volley, UDP", "SIPp, UDP", "Kamailio tm, UDP", "bare caller, UDP", "deferred: volley, TCP",
+         "deferred: Kamailio msilo, UDP"]
+# A phone does not answer: there must be no rate, and this reason.
+PLANTED = {"deferred: a silent phone": lambda bench: deferred.msilo(bench, "udp", "LOOKUP", silent=True)}
+PLANTED_WHY = "after register the table has 1 rows"
 
 
 def reconcile(said, own):
@@ -358,19 +266,28 @@ def reconcile(said, own):
 
 
 def trial(bench, name):
+    """The rows of a trial: two of one that stores and delivers, else one."""
     try:
-        said, own = (TRIALS | SHARDS | MESSAGES)[name](bench)
-    except (Failed, OSError, ValueError, KeyError, StopIteration, subprocess.TimeoutExpired) as error:
-        return {"what": name, "reconciled": False, "why": f"{type(error).__name__}: {error}"}
+        found = (TRIALS | SHARDS | MESSAGES | DEFERRED | PLANTED)[name](bench)
+    except (Failed, OSError, ValueError, KeyError, StopIteration, subprocess.TimeoutExpired,
+            sqlite3.Error) as error:
+        return [{"what": name, "reconciled": False, "why": f"{type(error).__name__}: {error}"}]
     finally:
         for child in list(bench.children):
             bench.stop(child, seconds=5)
-    why = reconcile(said, own)
+    if name.startswith("deferred: "):
+        return [row_of(name.replace("deferred", step), *one) for step, one in zip(("stored", "delivered"), found)]
+    return [row_of(name, *found)]
+
+
+def row_of(name, said, own):
+    """One row; who has no counts of its own has compared them before."""
+    why = reconcile(said, own) if own else None
     row = {"what": name, "reconciled": why is None, "calls": said["totals"]["completed"],
            "repeats": said["totals"]["repeats"], "caller_busy": said["caller_busy"],
            "caller_waited": said["caller_waited"], "peer_busy": said["peer_busy"],
-           "processes": said["caller_processes"], "gro": said["gro"]}
-    if "mesh" in own:
+           "processes": said["caller_processes"], "trains": said["trains"]}
+    if own and "mesh" in own:
         row["mesh_frames_each"] = own["mesh"]
     if why is None:
         row |= {"us_per_push": said["us_per_push"], "pushes_per_core_s": said["pushes_per_core_s"]}
@@ -400,7 +317,8 @@ def table(rounds):
     rows = ["| what | a core-second, median (range) | CPU each |", "|---|---|---|"]
     if floors:
         rows = [rows[0] + " of the bare caller, same transport |", rows[1] + "---|"]
-    for name, rates in by_name.items():
+    # What is stored, then what is delivered.
+    for name, rates in sorted(by_name.items(), key=lambda one: one[0].startswith("delivered: ")):
         median = statistics.median(rates)
         spread = f"{median:,.0f} ({min(rates):,.0f}-{max(rates):,.0f})"
         if len(rates) < len(rounds):
@@ -408,7 +326,8 @@ def table(rounds):
         row = f"| {name} | {spread} | {1e6 / median:.1f} us |"
         if floors:
             floor = by_name.get("bare caller, " + name.rsplit(", ", 1)[1].split(" ")[0])
-            row += f" {median / statistics.median(floor):.0%} |" if floor else " |"
+            # It stores nothing, and is no measure of who does.
+            row += f" {median / statistics.median(floor):.0%} |" if floor and ": " not in name else " |"
         rows.append(row)
     return "\n".join(rows)
 
@@ -420,14 +339,19 @@ def main():
     parser.add_argument("--warmup", type=float, default=1.0, help="seconds of calls before it")
     parser.add_argument("--only", help="trials by the beginnings of their names, separated by commas")
     parser.add_argument("--smoke", action="store_true",
-                        help="a few of them with 200 users; counts must agree, rates do not matter")
+                        help="a few of them with 200 or 500 users, and a planted fault; counts must agree, "
+                             "rates do not matter")
     parser.add_argument("--shards", action="store_true",
                         help="our engine alone, with 1, 2 and 6 shards: a push must cost the same")
     parser.add_argument("--messages", action="store_true",
                         help="our engine alone: durable deposits, and SENDs in sessions of 20 messages")
+    parser.add_argument("--deferred", action="store_true",
+                        help="a message stored for each absent user and delivered when it registers, by our engine "
+                             "and by Kamailio's msilo")
+    parser.add_argument("--deferred-users", type=int, default=DEFERRED_USERS, metavar="N", help="users of --deferred")
     parser.add_argument("--write", type=pathlib.Path, metavar="FILE", action="append", default=[],
                         help="put the table between <!-- NAME:begin --> and <!-- NAME:end --> of a page; NAME is "
-                             "peers, shards or messages")
+                             "peers, shards, messages or deferred")
     parser.add_argument("--users", type=int, default=ENGINE_USERS, help="of our engine")
     parser.add_argument("--caller-cpu", type=int, default=0)
     parser.add_argument("--peer-cpu", type=int, default=1)
@@ -437,7 +361,9 @@ def main():
     options = parser.parse_args()
     # Ended from outside, it ends what it started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    names = SMOKE if options.smoke else list(SHARDS if options.shards else MESSAGES if options.messages else TRIALS)
+    part = next((part for part in ("shards", "messages", "deferred") if getattr(options, part)), "peers")
+    trials = {"peers": TRIALS, "shards": SHARDS, "messages": MESSAGES, "deferred": DEFERRED}[part]
+    names = SMOKE if options.smoke else list(trials)
     if options.smoke:
         options.users = 200
     if options.only:
@@ -451,22 +377,29 @@ def main():
         for number in range(1, options.rounds + 1):
             rows = []
             for name in names:
-                rows.append(trial(bench, name))
+                found = trial(bench, name)
                 # Who waits for a CPU for half a second repeats itself over UDP: in a smoke run that is no failure.
                 for _ in range(2 if options.smoke else 0):
-                    if not rows[-1]["reconciled"]:
-                        print(line(number, rows[-1]) + "; once more", flush=True)
-                        rows[-1] = trial(bench, name)
-                print(line(number, rows[-1]), flush=True)
-                failed |= not rows[-1]["reconciled"]
+                    wrong = [row for row in found if not row["reconciled"]]
+                    if wrong:
+                        print(line(number, wrong[0]) + "; once more", flush=True)
+                        found = trial(bench, name)
+                for row in found:
+                    print(line(number, row), flush=True)
+                    failed |= not row["reconciled"]
+                rows += found
             rounds.append(rows)
+        for name in PLANTED if options.smoke and not options.only else []:
+            row = trial(bench, name)[-1]
+            seen = PLANTED_WHY in row.get("why", "")
+            print(line(number, row) + ("; as it must be" if seen else "; THE FAULT WAS NOT SEEN"), flush=True)
+            failed |= not seen
     finally:
         bench.close()
     print()
     print(table(rounds))
     for page_file in options.write if not failed else []:
-        name = "shards" if options.shards else "messages" if options.messages else "peers"
-        begin, end = f"<!-- {name}:begin -->\n", f"<!-- {name}:end -->"
+        begin, end = f"<!-- {part}:begin -->\n", f"<!-- {part}:end -->"
         page = page_file.read_text()
         before, rest = page.split(begin)
         _, after = rest.split(end)

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use crossbeam::queue::ArrayQueue;
 
 use crate::admin::ask::{Line, Questions};
-use crate::admin::options::{journal_options, shard_options};
+use crate::admin::options::{datagram_max, journal_options, shard_options};
 use crate::base::surface::Location;
 use crate::base::time::Timestamp;
 use crate::config::Config;
-use crate::config::file::{Trains, Transport};
+use crate::config::file::Transport;
 use crate::io::clock::Clock;
 use crate::io::driver::DriverOptions;
 use crate::io::host::{Host, HostConfig, HostError, ShardFactory};
@@ -306,7 +306,7 @@ fn host_config(config: &Config) -> HostConfig {
         }),
         msrp: config.msrp.listen,
         driver: DriverOptions {
-            trains: config.sip.udp_trains == Trains::Auto,
+            train_segment_bytes_max: datagram_max(config, config.sip.listen),
             backend: config.node.backend,
             drain_limit: std::time::Duration::from_secs(config.node.drain_s),
             recorder_bytes: config.instruments.flight_recorder.octets(),

@@ -30,6 +30,8 @@ use crate::store::op::LifeOptions;
 
 /// Decisions of one turn of a shard.
 const DECISIONS_PER_TURN: usize = 256;
+/// Pushes whose state stays in the caches of a core, more or less.
+const HOT_INVITES: u32 = 2048;
 /// Tick of the timer wheel.
 const TICK: Duration = Duration::from_millis(10);
 
@@ -175,8 +177,8 @@ fn profile(config: &Config, addresses: &ShardAddresses) -> Profile {
     }
 }
 
-/// The largest datagram that travels in a train; 0 when none does.
-fn datagram_max(config: &Config, hop: SocketAddr) -> u16 {
+/// The largest datagram that travels in a train to `hop`; 0 when none does.
+pub(super) fn datagram_max(config: &Config, hop: SocketAddr) -> u16 {
     const HEADERS: (u16, u16) = (20 + 8, 40 + 8);
     let trains = config.sip.transport == Transport::Udp && config.sip.udp_trains == Trains::Auto;
     let headers = if hop.is_ipv6() { HEADERS.1 } else { HEADERS.0 };
@@ -292,6 +294,7 @@ fn campaign_options(config: &Config) -> CampaignOptions {
             GoalKey::UntilExpiry => Goal::UntilExpiry,
         },
         decisions_per_turn: DECISIONS_PER_TURN,
+        hot_invites: HOT_INVITES,
         pushes_per_s: share_of(config.push.pace_per_s, config),
     }
 }

@@ -46,6 +46,10 @@ struct Bounds {
 }
 
 /// A text, and what may stand in place of its octets.
+///
+/// A text of whole steps and a rest has its last 32 octets as the step behind them: what they share
+/// with the step before is looked at twice. Only a text below one step is padded. A rest that is copied to
+/// be padded is read as a whole right after, which waits until all stores before it have reached the cache.
 #[derive(Debug)]
 pub struct Shape {
     text: Box<[[u8; STEP]]>,
@@ -90,10 +94,17 @@ impl Shape {
             return false;
         }
         let steps = self.text.iter_mut().zip(&mut self.bounds);
-        for ((octets, bounds), chunk) in steps.zip(text.chunks(STEP)) {
-            *octets = padded(chunk);
+        let (whole, rest) = text.as_chunks::<STEP>();
+        let last = match text.last_chunk() {
+            _ if rest.is_empty() => None,
+            Some(tail) => Some((*tail, STEP)),
+            None => Some((padded(rest), rest.len())),
+        };
+        let chunks = whole.iter().map(|chunk| (*chunk, STEP)).chain(last);
+        for ((octets, bounds), (chunk, len)) in steps.zip(chunks) {
+            *octets = chunk;
             *bounds = Bounds {
-                fixed: u32::MAX >> (STEP - chunk.len()),
+                fixed: u32::MAX >> (STEP - len),
                 ..Bounds::default()
             };
         }
@@ -104,15 +115,17 @@ impl Shape {
     /// Notes that the octets of `range` are as free as `freedom` says, as far as they are of its kind.
     pub fn free(&mut self, range: Range<usize>, freedom: Freedom) {
         for at in range.start..range.end.min(self.len) {
-            if !freedom.has(self.text[at / STEP][at % STEP]) {
-                continue;
-            }
-            let (bounds, bit) = self.bounds_of(at);
-            bounds.forget(bit);
-            match freedom {
-                Freedom::Digit => bounds.digit |= bit,
-                Freedom::Word => bounds.word |= bit,
-                Freedom::Graphic => bounds.graphic |= bit,
+            for (step, place) in self.places(at).into_iter().flatten() {
+                if !freedom.has(self.text[step][place]) {
+                    continue;
+                }
+                let (bounds, bit) = (&mut self.bounds[step], 1 << place);
+                bounds.forget(bit);
+                match freedom {
+                    Freedom::Digit => bounds.digit |= bit,
+                    Freedom::Word => bounds.word |= bit,
+                    Freedom::Graphic => bounds.graphic |= bit,
+                }
             }
         }
     }
@@ -120,14 +133,23 @@ impl Shape {
     /// Takes back the freedom of `range`.
     pub fn fix(&mut self, range: Range<usize>) {
         for at in range.start..range.end.min(self.len) {
-            let (bounds, bit) = self.bounds_of(at);
-            bounds.forget(bit);
-            bounds.fixed |= bit;
+            for (step, place) in self.places(at).into_iter().flatten() {
+                let (bounds, bit) = (&mut self.bounds[step], 1 << place);
+                bounds.forget(bit);
+                bounds.fixed |= bit;
+            }
         }
     }
 
-    fn bounds_of(&mut self, at: usize) -> (&mut Bounds, u32) {
-        (&mut self.bounds[at / STEP], 1 << (at % STEP))
+    /// Where an octet of the text is: among the whole steps, in the last one, or in both.
+    fn places(&self, at: usize) -> [Option<(usize, usize)>; 2] {
+        let whole = self.len / STEP;
+        let last_start = self.len.saturating_sub(STEP);
+        let in_last = !self.len.is_multiple_of(STEP) && at >= last_start;
+        [
+            (at / STEP < whole).then_some((at / STEP, at % STEP)),
+            in_last.then(|| (whole, at - last_start)),
+        ]
     }
 
     /// `true` when `text` starts with a text of this shape. What is behind it is not looked at.
@@ -154,7 +176,11 @@ impl Shape {
             }
             at += 1;
         }
-        rest.is_empty() || self.allows(at, &padded(rest))
+        match text.last_chunk() {
+            _ if rest.is_empty() => true,
+            Some(tail) => self.allows(at, tail),
+            None => self.allows(at, &padded(rest)),
+        }
     }
 
     fn allows(&self, at: usize, new: &[u8; STEP]) -> bool {
@@ -383,7 +409,7 @@ pub(crate) mod tests {
 
     #[test]
     fn an_octet_may_be_what_it_was_said_to_be_at_every_place_and_length() {
-        for len in 1..50 {
+        for len in 1..100 {
             for at in 0..len {
                 for (freedom, old) in [
                     (None, b'7'),
@@ -397,7 +423,7 @@ pub(crate) mod tests {
                 ] {
                     let mut text = vec![b'~'; len];
                     text[at] = old;
-                    let mut shape = Shape::with_room(50);
+                    let mut shape = Shape::with_room(100);
                     assert!(shape.cast(&text));
                     if let Some(freedom) = freedom {
                         shape.free(at..at + 1, freedom);
@@ -407,6 +433,11 @@ pub(crate) mod tests {
                         text[at] = new;
                         let want = new == old || freedom.is_some_and(|kind| kind.has(new));
                         assert_eq!(shape.fits(&text), want, "{len} {at} {freedom:?} {new}");
+                    }
+                    shape.fix(at..at + 1);
+                    for new in [b'5', b'z', b'+'] {
+                        text[at] = new;
+                        assert!(!shape.fits(&text), "{len} {at} {freedom:?} {new} fixed");
                     }
                 }
             }

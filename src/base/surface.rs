@@ -298,6 +298,11 @@ pub trait Core {
     fn foresee(&mut self, front: &[u8]) {
         let _ = front;
     }
+    /// The driver has nothing more to do: all that came was handled, all that was said has left. True when
+    /// that lets something begin that was put off; the next `advance` does it.
+    fn caught_up(&mut self) -> bool {
+        false
+    }
     /// False while the driver must not read from peers.
     fn room(&self) -> bool;
     /// True once a drain has finished.

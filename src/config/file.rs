@@ -261,7 +261,7 @@ pub struct Sip {
     pub transport: Transport,
     /// Host in Via and Contact; default: the address of `listen`.
     pub advertise: Option<String>,
-    /// Path MTU towards the core, octets; required for UDP.
+    /// Path MTU towards the core, octets; required for UDP. What is larger stays out of trains.
     pub path_mtu: Option<u16>,
     /// Datagrams of about one size travel together (UDP GSO and GRO).
     #[serde(default)]

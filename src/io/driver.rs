@@ -42,7 +42,7 @@ use super::ring::{Completion, DATAGRAM_GROUP, Kind, SLOTS_MAX, STREAM_GROUP, Tok
 use super::stats::{Counters, DriverStats};
 use super::sys::{DATAGRAM_HEADROOM, RawRing};
 use super::tcp::Sources;
-use super::trains::{Refusals, Sorter};
+use super::trains::{Refusals, Sorter, TRAIN_SEGMENT_BYTES};
 
 pub use super::stores::{NullStore, StoreDriver};
 
@@ -86,9 +86,9 @@ pub struct DriverOptions {
     pub stream_buffer_bytes: u32,
     /// Receive buffers of datagram sockets; a power of two, at most 32,768. Each has 64 KiB.
     pub datagram_buffers: u16,
-    /// Send equal-sized datagrams as trains (UDP GSO) and take joined ones in (UDP GRO); a host tries
-    /// first whether the kernel can.
-    pub trains: bool,
+    /// Send equal-sized datagrams up to this size, which the path takes whole, as trains (UDP GSO) and take
+    /// joined ones in (UDP GRO); a host tries first whether the kernel can. 0: one by one, both ways.
+    pub train_segment_bytes_max: u16,
     /// Limit for connecting a stream.
     pub connect_limit: Duration,
     /// A connection whose peer takes nothing for this long is closed.
@@ -117,7 +117,7 @@ impl Default for DriverOptions {
             stream_buffers: 1024,
             stream_buffer_bytes: 16 * 1024,
             datagram_buffers: 128,
-            trains: true,
+            train_segment_bytes_max: TRAIN_SEGMENT_BYTES,
             connect_limit: Duration::from_secs(10),
             stall_limit: Duration::from_secs(30),
             half_closed_limit: Duration::from_millis(300),
@@ -390,6 +390,9 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         let readable = !self.deferred.is_empty() && self.core.room();
         let due = self.core.next_deadline().is_some_and(|at| at <= self.now);
         if any || readable || due {
+            progress = Progress::Some;
+        }
+        if progress == Progress::Idle && self.core.caught_up() {
             progress = Progress::Some;
         }
         self.busy = progress == Progress::Some;

@@ -264,7 +264,7 @@ impl Host {
             shared,
             threads: Vec::new(),
             choice,
-            trains: if config.sip_udp.is_some() && config.driver.trains {
+            trains: if config.sip_udp.is_some() && config.driver.train_segment_bytes_max > 0 {
                 trains::probe()
             } else {
                 TrainSupport::default()
@@ -297,7 +297,11 @@ impl Host {
                 factory: Arc::clone(&factory),
                 sockets,
                 options: DriverOptions {
-                    trains: self.trains.sends,
+                    train_segment_bytes_max: if self.trains.sends {
+                        config.driver.train_segment_bytes_max
+                    } else {
+                        0
+                    },
                     backend: self.choice.backend,
                     ..config.driver
                 },

@@ -16,12 +16,13 @@ use crate::base::time::Timestamp;
 
 use super::sys;
 
-/// Most datagrams of one train. More brought nothing and some drivers cap there.
-pub(super) const TRAIN_DATAGRAMS_MAX: u32 = 16;
+/// Most datagrams of one train: what every kernel takes that takes any.
+pub(super) const TRAIN_DATAGRAMS_MAX: u32 = 64;
 /// Most octets of one train: what an IP packet can hold, less headers.
 const TRAIN_BYTES_MAX: u32 = 65_000;
-/// Largest datagram that may travel in a train: it must fit the path unfragmented.
-const TRAIN_SEGMENT_BYTES_MAX: u32 = 1_472;
+/// Largest datagram that may travel in a train where nothing is known of the path: it must fit it
+/// unfragmented.
+pub(super) const TRAIN_SEGMENT_BYTES: u16 = 1_472;
 /// Sizes that are sorted at a time; when there are more, the one begun first is closed.
 const SIZES_MAX: usize = 32;
 /// Most peers remembered for taking no trains; the one remembered longest makes room.
@@ -62,6 +63,15 @@ struct Open {
     only: u32,
 }
 
+/// What a run may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RunLimits {
+    /// Datagrams.
+    pub datagrams: u32,
+    /// Octets of the largest datagram that may travel with others; 0: each travels by itself.
+    pub segment_bytes: u16,
+}
+
 /// Sorts the datagrams of a buffer into runs. Keeps its memory from buffer to buffer.
 #[derive(Debug, Default)]
 pub(super) struct Sorter {
@@ -75,9 +85,9 @@ pub(super) struct Sorter {
 }
 
 impl Sorter {
-    /// Sorts datagrams that end at `cuts` into runs of at most `most`. Datagrams of one size keep
-    /// their order.
-    pub(super) fn sort(&mut self, cuts: &[u32], most: u32) {
+    /// Sorts datagrams that end at `cuts` into runs within `limits`. Datagrams of one size keep their
+    /// order.
+    pub(super) fn sort(&mut self, cuts: &[u32], limits: RunLimits) {
         self.run_of.clear();
         self.open.clear();
         self.runs.clear();
@@ -85,14 +95,15 @@ impl Sorter {
         for (number, &end) in (0_u32..).zip(cuts) {
             let size = end - start;
             start = end;
-            self.place(number, size, most);
+            self.place(number, size, limits);
         }
-        self.join_singles(most);
+        self.join_singles(limits.datagrams);
         self.lay_out(cuts);
     }
 
-    fn place(&mut self, number: u32, size: u32, most: u32) {
-        let fits = size <= TRAIN_SEGMENT_BYTES_MAX && size > 0 && most > 1;
+    fn place(&mut self, number: u32, size: u32, limits: RunLimits) {
+        let most = limits.datagrams;
+        let fits = (1..=u32::from(limits.segment_bytes)).contains(&size) && most > 1;
         let place = self.open.iter().position(|open| open.size == size);
         if let Some(at) = place.filter(|_| fits) {
             let open = &mut self.open[at];
@@ -298,7 +309,11 @@ mod tests {
     /// Each run as its segment size and its datagrams as (start, end).
     fn runs(cuts: &[u32], most: u32) -> Vec<(u16, Vec<(u32, u32)>)> {
         let mut sorter = Sorter::default();
-        sorter.sort(cuts, most);
+        let limits = RunLimits {
+            datagrams: most,
+            segment_bytes: TRAIN_SEGMENT_BYTES,
+        };
+        sorter.sort(cuts, limits);
         sorter
             .runs
             .iter()
@@ -333,6 +348,19 @@ mod tests {
         assert_eq!(sizes(&[100, 200], 1), [(0, vec![100]), (0, vec![100])]);
         assert_eq!(sizes(&[3000, 6000], 16), [(0, vec![3000]), (0, vec![3000])]);
         assert_eq!(sizes(&[], 16), []);
+    }
+
+    #[test]
+    fn what_the_path_takes_whole_may_travel_in_a_train() {
+        let mut sorter = Sorter::default();
+        for (segment_bytes, count) in [(1600, 1), (1599, 3)] {
+            let limits = RunLimits {
+                datagrams: 16,
+                segment_bytes,
+            };
+            sorter.sort(&[1600, 3200, 4800], limits);
+            assert_eq!(sorter.runs.len(), count);
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::listen::DatagramSocket;
 use super::recorder::Event;
 use super::ring::Completion;
 use super::sys;
-use super::trains::{Run, TRAIN_DATAGRAMS_MAX, refuses_trains};
+use super::trains::{Run, RunLimits, TRAIN_DATAGRAMS_MAX, refuses_trains};
 
 /// Buffers of datagrams in flight before a socket takes no more.
 const TRAINS_IN_FLIGHT_MAX: u32 = 64;
@@ -19,7 +19,7 @@ const TRAINS_IN_FLIGHT_MAX: u32 = 64;
 impl<C: Core, S: StoreDriver> Driver<C, S> {
     pub(super) fn open_datagram_socket(&mut self, socket: DatagramSocket) {
         let local = socket.address;
-        if self.options.trains {
+        if self.options.train_segment_bytes_max > 0 {
             // Without it datagrams come one by one.
             let _ = sys::enable_gro(socket.fd.as_fd());
         }
@@ -106,9 +106,16 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
                     start = end as usize;
                 }
             }
-            let trains = self.options.trains && !self.refusals.holds(destination, self.now);
-            let most = if trains { TRAIN_DATAGRAMS_MAX } else { 1 };
-            self.sorter.sort(&buffer.cuts, most);
+            let is_refused = self.refusals.holds(destination, self.now);
+            let limits = RunLimits {
+                datagrams: TRAIN_DATAGRAMS_MAX,
+                segment_bytes: if is_refused {
+                    0
+                } else {
+                    self.options.train_segment_bytes_max
+                },
+            };
+            self.sorter.sort(&buffer.cuts, limits);
             self.trains_in_flight += 1;
             let sorted = (&self.sorter.parts[..], &self.sorter.runs[..]);
             self.ring

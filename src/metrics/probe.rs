@@ -220,6 +220,8 @@ probe! {
     overload_feedback_total,
     /// Pushes that waited because a next hop asked for less.
     pushes_throttled_total,
+    /// Turns in which decisions waited: the shard was behind, and enough was under way.
+    turns_held_total,
     /// Notices sent to senders, repeated tries included.
     notices_sent_total,
     /// Notices of our own, about messages whose life ended.

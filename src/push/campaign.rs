@@ -53,12 +53,19 @@ pub struct CampaignOptions {
     pub goal: Goal,
     /// Decisions of one turn; the rest follow in the next.
     pub decisions_per_turn: usize,
+    /// INVITEs under way from which on a shard that is behind begins no more. So many pushes stay in the
+    /// caches; each further one makes all of them dearer.
+    pub hot_invites: u32,
     /// Most pushes started a second; 0 leaves it to what the hops take (OVL-8).
     pub pushes_per_s: u32,
 }
 
 /// How much of the pace may be used at once.
 const PACE_BATCH: Duration = Duration::from_millis(1);
+
+/// A shard that has not caught up for this long is behind. At a pace it can keep it does within a
+/// millisecond.
+const BEHIND_AFTER: Duration = Duration::from_millis(4);
 
 /// Users who need a decision, and what deciding needs.
 #[derive(Debug)]
@@ -88,6 +95,10 @@ pub struct Campaigns {
     asking: Asking,
     /// Up to when the pace is used up by pushes already started.
     paced_until: Timestamp,
+    /// When the work began that has not come to an end since; `None`: it has.
+    busy_from: Option<Timestamp>,
+    /// Decisions wait until more is finished.
+    held: bool,
     selection: Selection,
     devices: Vec<DeviceView>,
     keys: Vec<u64>,
@@ -112,6 +123,8 @@ impl Campaigns {
             asks_at: Timestamp::NEVER,
             asking: Asking::default(),
             paced_until: Timestamp::ZERO,
+            busy_from: None,
+            held: false,
             selection: Selection::default(),
             devices: Vec::with_capacity(64),
             keys: Vec::with_capacity(64),
@@ -204,6 +217,21 @@ impl Campaigns {
         Some((None, self.queue.pop_front()?))
     }
 
+    /// Whether to decide at all, with so many INVITEs under way: what was begun comes to its end before more
+    /// is begun, while the shard is behind with its input.
+    #[inline]
+    pub fn may_begin(&mut self, now: Timestamp, invites: impl FnOnce() -> u32) -> bool {
+        let from = *self.busy_from.get_or_insert(now);
+        self.held = now.since(from) >= BEHIND_AFTER && invites() >= self.options.hot_invites;
+        !self.held
+    }
+
+    /// All input was handled. True when decisions were put off until then.
+    pub fn caught_up(&mut self) -> bool {
+        self.busy_from = None;
+        core::mem::take(&mut self.held) && !(self.queue.is_empty() && self.throttled.is_empty())
+    }
+
     /// Who is decided on next, and then, and after that, if nobody waits for a hop.
     #[must_use]
     pub fn upcoming(&self) -> [Option<Key>; 3] {
@@ -282,7 +310,7 @@ impl Campaigns {
         if self.review_from.is_some() {
             return Timestamp::ZERO;
         }
-        if self.queue.is_empty() && !self.throttled_due {
+        if self.held || (self.queue.is_empty() && !self.throttled_due) {
             self.asks_at
         } else {
             self.asks_at.min(self.paced_until)

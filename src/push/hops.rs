@@ -200,12 +200,6 @@ impl Hop {
     pub const fn transport(&self) -> HopTransport {
         self.options.transport
     }
-
-    /// INVITEs without a final response.
-    #[must_use]
-    pub const fn invites_inflight(&self) -> u32 {
-        self.invites_inflight
-    }
 }
 
 /// All hops of a shard: by set, priority and place in the configuration, then those of routes.
@@ -470,6 +464,12 @@ impl Hops {
             );
             hop.invites_inflight -= 1;
         }
+    }
+
+    /// INVITEs without a final response, of all hops. Looks at each.
+    #[must_use]
+    pub fn invites_inflight(&self) -> u32 {
+        self.hops.iter().map(|hop| hop.invites_inflight).sum()
     }
 
     /// The hop answered 503: it gets no new request until `until`. Several answers do not add up.

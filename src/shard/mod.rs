@@ -237,6 +237,10 @@ impl Core for Shard {
         self.desk.foreseen = core::mem::replace(&mut self.desk.coming, coming);
     }
 
+    fn caught_up(&mut self) -> bool {
+        self.campaigns.caught_up()
+    }
+
     fn poll_query(&mut self) -> Option<NameQuery> {
         self.hops.poll_query()
     }

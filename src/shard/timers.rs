@@ -287,6 +287,13 @@ impl Shard {
         self.review(now);
         let mut started = core::mem::take(&mut self.desk.started);
         for _ in 0..self.campaigns.options.decisions_per_turn {
+            if !self
+                .campaigns
+                .may_begin(now, || self.hops.invites_inflight())
+            {
+                self.probe.turns_held_total += 1;
+                break;
+            }
             let (hops, post, out) = (&self.hops, &self.post, &self.out);
             let has_room = |set| post.load_room() > 0 && hops.invite_room(out, now, set) > 0;
             let Some((line, user)) = self.campaigns.poll_user(now, has_room) else {

@@ -72,6 +72,8 @@ pub(super) struct Seat {
     held: VecDeque<Event>,
     wall_at: Option<Timestamp>,
     spins: (Timestamp, u32),
+    /// It is known when the shard will have caught up.
+    busy: bool,
 }
 
 /// The engine's own SIP address of a shard.
@@ -563,6 +565,19 @@ impl World {
         {
             self.submit(shard, &batch);
             batch = StoreBatch::default();
+        }
+        if !core::mem::replace(&mut self.seats[at].busy, true) {
+            let wait = Duration::from_micros(self.net.below(30_000));
+            self.net.after(wait, Timer::CaughtUp(shard));
+        }
+    }
+
+    /// Time passes between turns of a shard only because it is said to be busy for so long.
+    pub(super) fn caught_up(&mut self, shard: u8) {
+        let seat = &mut self.seats[usize::from(shard)];
+        seat.busy = false;
+        if seat.core.as_mut().is_some_and(|core| core.caught_up()) {
+            self.turn(shard);
         }
     }
 

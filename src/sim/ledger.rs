@@ -302,6 +302,9 @@ impl Ledger {
         match status {
             // After Timer B it tells the engine nothing.
             100..=199 => trail.provisional |= !trail.is_late(now),
+            // Nothing says where ACK and BYE would go: the INVITE's target was forgotten with its push, and To is
+            // the user's.
+            200..=299 if trail.contactless && trail.is_over(now) => {}
             200..=299 => {
                 trail.accepted = true;
                 if trail.main.is_empty() {

@@ -100,6 +100,8 @@ pub(super) enum Event {
 pub(super) enum Timer {
     /// A response of call `.0` is due, to be repeated or followed; `.1` guards against old ones.
     Answer(usize, u32),
+    /// A shard has done all that was at hand.
+    CaughtUp(u8),
     Connect(usize),
     Crash,
     /// The disk gets full, or has room again.

@@ -130,6 +130,8 @@ pub struct Options {
     pub orders: usize,
     /// Messages that come by INVITE and MSRP.
     pub large: Ratio,
+    /// INVITEs under way from which on an engine that is behind begins no more.
+    pub hot_invites: u32,
 }
 
 impl Options {
@@ -173,6 +175,7 @@ impl Options {
             unsettled_max: 1024,
             orders: 0,
             large: Ratio::ZERO,
+            hot_invites: 2048,
         }
     }
 
@@ -225,6 +228,7 @@ impl Options {
             clock_jumps: size(pick(&[0, 0, 1])),
             orders: size(pick(&[0, 0, 2, 5])),
             large: ratio(pick(&[0, 0, 400])),
+            hot_invites: u32::try_from(pick(&[1, 2048])).expect("small"),
         }
     }
 
@@ -276,6 +280,7 @@ impl Options {
                 },
                 goal: Goal::EachSelected,
                 decisions_per_turn: 16,
+                hot_invites: self.hot_invites,
                 pushes_per_s: 0,
             },
             post: PostOptions {

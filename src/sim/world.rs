@@ -396,6 +396,7 @@ impl World {
     fn timer(&mut self, timer: Timer) {
         match timer {
             Timer::Answer(call, generation) => self.answer_due(call, generation),
+            Timer::CaughtUp(shard) => self.caught_up(shard),
             Timer::Connect(call) => self.connect_msrp(call),
             Timer::Crash => {
                 self.crash();

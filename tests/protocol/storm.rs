@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::harness::script::{Contact, Notifier, PHONE_A, USER, example, reginfo};
 use crate::harness::text::Sip;
 use crate::harness::{Bench, SCSCF, addr, options};
+use volley::base::surface::LinkId;
 use volley::push::lines::BEGUN_MAX;
 use volley::shard::ShardOptions;
 
@@ -95,6 +96,22 @@ fn answered(bench: &mut Bench, invites: &mut Vec<(usize, Sip)>) -> (Sip, Vec<Sip
     (ok.expect("a 200 in the same turn"), rest)
 }
 
+/// A message comes for a user of whom nothing is known: the SUBSCRIBE.
+fn wanted(bench: &mut Bench, user: usize) -> Sip {
+    let text = bench.deposit_text(USER, "hello", "");
+    bench.sip_in(&about(user, &long(&text)));
+    bench.expect_some("202");
+    bench.expect("SUBSCRIBE")
+}
+
+/// The hop takes no request any more, until its connection is unstuck.
+fn full(bench: &mut Bench) -> LinkId {
+    let trunk = bench.trunks[&addr(SCSCF)];
+    bench.stick(trunk);
+    bench.owe_answers();
+    trunk
+}
+
 /// A bench on which every user of `WITH_MAIL` has one message and is absent.
 fn everybody_away() -> Bench {
     away(crowd_options(), WITH_MAIL)
@@ -104,10 +121,7 @@ fn everybody_away() -> Bench {
 fn away(options: ShardOptions, users: usize) -> Bench {
     let mut bench = Bench::with(options);
     for user in 0..users {
-        let text = bench.deposit_text(USER, "hello", "");
-        bench.sip_in(&about(user, &long(&text)));
-        bench.expect_some("202");
-        let subscribe = bench.expect("SUBSCRIBE");
+        let subscribe = wanted(&mut bench, user);
         bench.reply(&subscribe, "480 Temporarily Unavailable", "");
     }
     bench.take_sip();
@@ -251,9 +265,7 @@ fn who_waits_longest_for_a_hop_gets_the_room_that_others_leave() {
 #[test]
 fn a_register_while_no_hop_takes_anything_is_not_forgotten() {
     let mut bench = away(crowd_options(), 3);
-    let trunk = bench.trunks[&addr(SCSCF)];
-    bench.stick(trunk);
-    bench.owe_answers();
+    let trunk = full(&mut bench);
     for user in [2, 0, 1] {
         register(&mut bench, user);
         bench.run_ms(700);
@@ -277,15 +289,10 @@ fn a_register_while_no_hop_takes_anything_is_not_forgotten() {
 #[test]
 fn a_register_that_crosses_its_480_waits_for_room_and_no_longer() {
     let mut bench = Bench::with(crowd_options());
-    let text = bench.deposit_text(USER, "hello", "");
-    bench.sip_in(&about(0, &long(&text)));
-    bench.expect_some("202");
-    let early = bench.expect("SUBSCRIBE");
+    let early = wanted(&mut bench, 0);
     register(&mut bench, 0);
     bench.expect("200");
-    let trunk = bench.trunks[&addr(SCSCF)];
-    bench.stick(trunk);
-    bench.owe_answers();
+    let trunk = full(&mut bench);
     bench.reply(&early, "480 Temporarily Unavailable", "");
     bench.run_ms(700);
     let mut asked = Vec::new();
@@ -300,19 +307,71 @@ fn a_register_that_crosses_its_480_waits_for_room_and_no_longer() {
 #[test]
 fn a_pause_that_ends_while_no_hop_takes_anything_is_not_followed_by_another() {
     let mut bench = Bench::with(crowd_options());
-    let text = bench.deposit_text(USER, "hello", "");
-    bench.sip_in(&about(0, &long(&text)));
-    bench.expect_some("202");
-    let first = bench.expect("SUBSCRIBE");
+    let first = wanted(&mut bench, 0);
     bench.reply(&first, "500 Server Internal Error", "");
-    let trunk = bench.trunks[&addr(SCSCF)];
-    bench.stick(trunk);
-    bench.owe_answers();
+    let trunk = full(&mut bench);
     bench.run_ms(50_000);
     let mut asked = Vec::new();
     bench.unstick(trunk);
     subscribed(bench.take_sip(), &mut asked);
     assert_eq!(asked.len(), 1);
+}
+
+#[test]
+fn a_shard_that_is_behind_finishes_before_it_begins_more() {
+    const USERS: usize = 60;
+    const HOT: u32 = 8;
+    let mut options = crowd_options();
+    options.campaign.pushes_per_s = 0;
+    options.campaign.coalesce = Duration::ZERO;
+    options.campaign.hot_invites = HOT;
+    let mut bench = away(options, USERS);
+    let mut invites = Vec::new();
+    let mut come = |bench: &mut Bench, users: core::ops::Range<usize>| {
+        for user in users {
+            register(bench, user);
+            let (_, rest) = answered(bench, &mut invites);
+            let text = notify(bench, user, &rest[0]);
+            bench.sip_in(&text);
+            answered(bench, &mut invites);
+        }
+        invites.len()
+    };
+    // Nothing is held back while it keeps up, or has only just begun not to.
+    assert_eq!(come(&mut bench, 0..12), 12);
+    bench.behind = true;
+    assert_eq!(come(&mut bench, 12..20), 20);
+    bench.run_ms(5);
+    assert_eq!(
+        come(&mut bench, 20..USERS),
+        20,
+        "more than enough is under way"
+    );
+    assert!(bench.counter("turns_held_total") > 0);
+    // Each end below the bound makes room for the one that has waited longest.
+    for ended in 0..15_usize {
+        let (_, invite) = invites[ended].clone();
+        bench.reply(&invite, "486 Busy Here", "");
+        for message in bench.take_sip() {
+            if message.what() == "INVITE" {
+                invites.push((user_of(&message), message));
+            }
+        }
+        assert_eq!(
+            invites.len(),
+            20 + (ended + 1).saturating_sub(20 - HOT as usize)
+        );
+    }
+    // All at once when it has caught up.
+    bench.behind = false;
+    bench.pump();
+    for message in bench.take_sip() {
+        if message.what() == "INVITE" {
+            invites.push((user_of(&message), message));
+        }
+    }
+    let order: Vec<usize> = invites.iter().map(|(user, _)| *user).collect();
+    assert_eq!(order, (0..USERS).collect::<Vec<_>>());
 }
 
 #[test]

@@ -583,7 +583,7 @@ fn echoes_datagrams_of_all_sizes_and_in_bursts() {
 
 /// Sends `sizes` as one train and gives back what the engine echoes, each receive by itself.
 fn echo_of_train(running: &Running, segment: usize, last: usize, joined: bool) -> Vec<Vec<u8>> {
-    const FULL: usize = 15;
+    const FULL: usize = 63;
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket
@@ -617,7 +617,7 @@ fn a_train_comes_in_as_its_datagrams_and_their_answers_leave_as_one() {
     // Asked for one by one, each datagram has its size: the train was cut, and where it must be.
     let singles = echo_of_train(&running, 900, 333, false);
     let sizes: Vec<usize> = singles.iter().map(Vec::len).collect();
-    assert_eq!(sizes, [&[900; 15][..], &[333]].concat());
+    assert_eq!(sizes, [&[900; 63][..], &[333]].concat());
     // Asked for joined, the answers come as the one train they left as.
     let joined = echo_of_train(&running, 640, 640, true);
     assert_eq!(joined.len(), 1, "one operation");
@@ -625,10 +625,10 @@ fn a_train_comes_in_as_its_datagrams_and_their_answers_leave_as_one() {
     let stats = running.host.stats().to_vec();
     running.host.join().unwrap();
     let counters = stats[0].read();
-    assert_eq!(counters.rx_datagrams, 32);
-    assert_eq!((counters.rx_trains, counters.rx_train_datagrams), (2, 32));
-    assert_eq!(counters.tx_datagrams, 32);
-    assert_eq!((counters.tx_trains, counters.tx_train_datagrams), (2, 32));
+    assert_eq!(counters.rx_datagrams, 128);
+    assert_eq!((counters.rx_trains, counters.rx_train_datagrams), (2, 128));
+    assert_eq!(counters.tx_datagrams, 128);
+    assert_eq!((counters.tx_trains, counters.tx_train_datagrams), (2, 128));
     assert_eq!(counters.tx_trains_full, 2);
     assert_eq!((counters.train_fallbacks, counters.datagrams_lost), (0, 0));
 }
@@ -636,19 +636,19 @@ fn a_train_comes_in_as_its_datagrams_and_their_answers_leave_as_one() {
 #[test]
 fn without_trains_datagrams_travel_one_by_one() {
     let options = DriverOptions {
-        trains: false,
+        train_segment_bytes_max: 0,
         ..DriverOptions::default()
     };
     let running = Running::start_with(1, Manner::Echo, options, None);
     assert!(!running.host.trains().sends);
     let joined = echo_of_train(&running, 640, 100, true);
-    assert_eq!(joined.len(), 16);
+    assert_eq!(joined.len(), 64);
     running.host.stop_handle().stop();
     let stats = running.host.stats().to_vec();
     running.host.join().unwrap();
     let counters = stats[0].read();
-    assert_eq!((counters.rx_datagrams, counters.rx_trains), (16, 0));
-    assert_eq!((counters.tx_datagrams, counters.tx_trains), (16, 0));
+    assert_eq!((counters.rx_datagrams, counters.rx_trains), (64, 0));
+    assert_eq!((counters.tx_datagrams, counters.tx_trains), (64, 0));
 }
 
 #[test]

@@ -52,9 +52,10 @@ pub struct Answer {
     /// Transport of SIP
     #[arg(long, value_enum, default_value = "tcp")]
     pub transport: Transport,
-    /// Take trains of datagrams joined (`UDP_GRO`); else the kernel cuts them before they arrive
+    /// Take trains of datagrams joined (`UDP_GRO`), and answer in trains (`UDP_SEGMENT`); else the kernel
+    /// cuts them before they arrive, and each answer travels by itself
     #[arg(long)]
-    pub gro: bool,
+    pub trains: bool,
     /// CPU of this peer, which it takes whole
     #[arg(long, value_name = "N")]
     pub cpu: Option<usize>,
@@ -88,7 +89,7 @@ pub struct Answer {
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     transport: &'static str,
-    gro: bool,
+    trains: bool,
     /// Length of the window.
     window_s: f64,
     /// Calls that ended within the window.
@@ -225,7 +226,7 @@ impl Answer {
     /// Answers until the caller has stopped; the error is a sentence.
     pub fn run(&self) -> Result<Report, String> {
         crate::workers::pin(self.cpu);
-        let wire = Wire::bind(self.listen, self.transport, self.gro);
+        let wire = Wire::bind(self.listen, self.transport, self.trains);
         let mut wire = wire.map_err(|error| format!("--listen {}: {error}", self.listen))?;
         let mut host = Host {
             phones: Phones::new(&self.listen.to_string(), self.transport.param()),
@@ -312,7 +313,7 @@ impl Answer {
         let registrar = host.registrar.as_ref();
         let mut report = Report {
             transport: self.transport.param(),
-            gro: self.gro,
+            trains: self.trains,
             window_s: 0.0,
             pushes: 0,
             caller_cpu_s: 0.0,

@@ -17,7 +17,7 @@ fn answer(transport: Transport) -> Answer {
     Answer {
         listen: free(transport),
         transport,
-        gro: false,
+        trains: false,
         cpu: None,
         pids: vec![std::process::id()],
         drive: None,
@@ -60,7 +60,7 @@ fn a_bare_caller_and_the_answering_peer_agree_on_every_call() {
 fn no_rate_is_printed_when_a_call_lacks_its_end() {
     let mut report = Report {
         transport: "udp",
-        gro: false,
+        trains: false,
         window_s: 1.0,
         pushes: 10,
         caller_cpu_s: 0.5,

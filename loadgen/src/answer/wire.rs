@@ -12,6 +12,7 @@ use nix::sys::socket::{
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::net::trains::Trains;
 use crate::scan::{Message, Scanned, Table, scan};
 use crate::scenario::Transport;
 
@@ -19,6 +20,8 @@ use crate::scenario::Transport;
 const BATCH: usize = 64;
 /// Octets of a receive buffer over UDP: a joined train at most.
 const DATAGRAM_BYTES: usize = 65_536;
+/// Largest datagram that is put into a train: what the loopback takes whole.
+const SEGMENT_BYTES: usize = 60_000;
 /// Octets read from a connection in one call.
 const READ_BYTES: usize = 256 * 1024;
 /// Octets of the socket's buffers that are asked for.
@@ -105,6 +108,8 @@ struct Datagrams {
     peers: Vec<SocketAddr>,
     buffers: Vec<Vec<u8>>,
     headers: MultiHeaders<SockaddrStorage>,
+    /// What leaves is put into trains, as long as the path takes them.
+    trains: Option<Trains>,
 }
 
 #[derive(Debug)]
@@ -117,8 +122,12 @@ struct Streams {
 }
 
 impl Wire {
-    /// Binds `address`. With `gro` trains of datagrams are taken joined (`UDP_GRO`).
-    pub(super) fn bind(address: SocketAddr, transport: Transport, gro: bool) -> io::Result<Self> {
+    /// Binds `address`. With `trains` datagrams are taken joined (`UDP_GRO`) and sent so (`UDP_SEGMENT`).
+    pub(super) fn bind(
+        address: SocketAddr,
+        transport: Transport,
+        trains: bool,
+    ) -> io::Result<Self> {
         let sockets = match transport {
             Transport::Tcp => {
                 let listener = TcpListener::bind(address)?;
@@ -130,7 +139,7 @@ impl Wire {
                     until_accept: 0,
                 })
             }
-            Transport::Udp => Sockets::Udp(Datagrams::bind(address, gro)?),
+            Transport::Udp => Sockets::Udp(Datagrams::bind(address, trains)?),
         };
         Ok(Self {
             lines: Lines::default(),
@@ -191,7 +200,7 @@ impl Wire {
 }
 
 impl Datagrams {
-    fn bind(address: SocketAddr, gro: bool) -> io::Result<Self> {
+    fn bind(address: SocketAddr, trains: bool) -> io::Result<Self> {
         let domain = socket2::Domain::for_address(address);
         let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, None)?;
         socket.bind(&address.into())?;
@@ -201,12 +210,13 @@ impl Datagrams {
         }
         socket.set_send_buffer_size(SOCKET_BYTES)?;
         socket.set_nonblocking(true)?;
-        setsockopt(&socket, sockopt::UdpGroSegment, &gro)?;
+        setsockopt(&socket, sockopt::UdpGroSegment, &trains)?;
         Ok(Self {
             socket: socket.into(),
             peers: Vec::new(),
             buffers: vec![vec![0; DATAGRAM_BYTES]; BATCH],
             headers: MultiHeaders::preallocate(BATCH, None),
+            trains: trains.then(|| Trains::new(SEGMENT_BYTES)),
         })
     }
 
@@ -268,12 +278,37 @@ impl Datagrams {
         Ok(taken)
     }
 
+    /// Sends what waits on `line` in trains; `false` when the path takes none.
+    fn send_trains(&mut self, line: &Line, peer: &SockaddrStorage) -> io::Result<bool> {
+        let Some(trains) = self.trains.as_mut().filter(|_| line.left == 0) else {
+            return Ok(false);
+        };
+        for train in trains.sort(&line.ends) {
+            loop {
+                match train.send(self.socket.as_raw_fd(), &line.bytes, peer) {
+                    Ok(()) | Err(Errno::ECONNREFUSED) => break,
+                    Err(Errno::EAGAIN | Errno::EINTR) => {}
+                    Err(Errno::EINVAL | Errno::EIO | Errno::EMSGSIZE) => {
+                        // What left before it leaves once more, this one time.
+                        self.trains = None;
+                        return Ok(false);
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        Ok(true)
+    }
+
     fn send(&mut self, lines: &mut Lines) -> io::Result<()> {
         let mut at = 0;
         while at < lines.dirty.len() {
             let id = lines.dirty[at];
-            let line = &mut lines.lines[id];
             let peer = SockaddrStorage::from(self.peers[id]);
+            if self.send_trains(&lines.lines[id], &peer)? {
+                lines.lines[id].left = lines.lines[id].ends.len();
+            }
+            let line = &mut lines.lines[id];
             while line.left < line.ends.len() {
                 let batch = &line.ends[line.left..line.ends.len().min(line.left + BATCH)];
                 let mut from = line

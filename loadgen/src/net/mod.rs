@@ -1,11 +1,12 @@
 //! The driver: carries octets between sockets and the world, on one thread with tokio-uring.
 //!
-//! `listen` takes the addresses, `tcp` serves streams, `udp` the one datagram socket, `timer` looks at
-//! the schedule; here is what they share.
+//! `listen` takes the addresses, `tcp` serves streams, `udp` the one datagram socket, `trains` puts
+//! datagrams together, `timer` looks at the schedule; here is what they share.
 
 mod listen;
 mod tcp;
 mod timer;
+pub(crate) mod trains;
 mod udp;
 
 use std::cell::RefCell;

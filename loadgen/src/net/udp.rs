@@ -10,12 +10,13 @@ use std::os::fd::AsRawFd;
 use std::rc::Rc;
 
 use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg,
-    sendmmsg, sendmsg, setsockopt, sockopt,
+    ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg, setsockopt,
+    sockopt,
 };
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
+use super::trains::Trains;
 use super::{Shared, flush};
 use crate::scenario::ReplyStyle;
 
@@ -27,9 +28,6 @@ const CALLS: usize = 8;
 const RECEIVE_BYTES: usize = 65_536;
 /// Datagrams of one call where each is sent by itself.
 const SENDS: usize = 64;
-/// Datagrams and octets of one train.
-const TRAIN_DATAGRAMS: usize = 16;
-const TRAIN_BYTES: usize = 64_000;
 /// Largest datagram that is put into a train.
 const SEGMENT_BYTES: usize = 1_472;
 
@@ -161,22 +159,12 @@ fn receive_batch(shared: &Rc<Shared>, socket: &UdpSocket, receiver: &mut Receive
     world.pump(now);
 }
 
-/// A train that may take more: its size, its octets and where its datagrams lie.
-#[derive(Debug, Default)]
-struct Train {
-    size: usize,
-    octets: usize,
-    parts: Vec<(u32, u32)>,
-    closed: bool,
-}
-
 /// What leaves for one peer.
 struct Sender {
     style: ReplyStyle,
     bytes: Vec<u8>,
     ends: Vec<u32>,
-    trains: Vec<Train>,
-    used: usize,
+    trains: Trains,
     headers: MultiHeaders<SockaddrStorage>,
 }
 
@@ -186,8 +174,7 @@ impl Sender {
             style,
             bytes: Vec::new(),
             ends: Vec::new(),
-            trains: Vec::new(),
-            used: 0,
+            trains: Trains::new(SEGMENT_BYTES),
             headers: MultiHeaders::preallocate(SENDS, None),
         }
     }
@@ -196,15 +183,22 @@ impl Sender {
         let peer = SockaddrStorage::from(peer);
         match self.style {
             ReplyStyle::Trains => {
-                self.sort();
-                for number in 0..self.used {
-                    let outcome = self.send_train(socket, number, &peer).await;
-                    if outcome.is_err() && self.trains[number].parts.len() > 1 {
-                        // The path takes no trains.
-                        self.style = ReplyStyle::Datagrams;
-                        let parts = core::mem::take(&mut self.trains[number].parts);
-                        self.send_singles(socket, &parts, &peer).await;
+                let mut refused: Vec<(u32, u32)> = Vec::new();
+                for train in self.trains.sort(&self.ends) {
+                    let send = || {
+                        train
+                            .send(socket.as_raw_fd(), &self.bytes, &peer)
+                            .map_err(io::Error::from)
+                    };
+                    let outcome = socket.async_io(Interest::WRITABLE, send).await;
+                    if outcome.is_err() && train.parts().len() > 1 {
+                        refused.extend(train.parts());
                     }
+                }
+                if !refused.is_empty() {
+                    // The path takes no trains.
+                    self.style = ReplyStyle::Datagrams;
+                    self.send_singles(socket, &refused, &peer).await;
                 }
             }
             ReplyStyle::Datagrams => {
@@ -215,67 +209,6 @@ impl Sender {
             }
         }
         self.bytes.clear();
-    }
-
-    /// Puts datagrams of one size together, in the order in which the sizes came up.
-    fn sort(&mut self) {
-        self.used = 0;
-        let mut start = 0;
-        for &end in &self.ends {
-            let size = (end - start) as usize;
-            let part = (core::mem::replace(&mut start, end), end);
-            // Sizes are few and the last trains the likely ones.
-            let open = self.trains[..self.used]
-                .iter_mut()
-                .rev()
-                .take(32)
-                .find(|train| !train.closed && train.size == size);
-            if let Some(train) = open {
-                train.parts.push(part);
-                train.octets += size;
-                train.closed =
-                    train.parts.len() == TRAIN_DATAGRAMS || train.octets + size > TRAIN_BYTES;
-                continue;
-            }
-            if self.trains.len() == self.used {
-                self.trains.push(Train::default());
-            }
-            let train = &mut self.trains[self.used];
-            self.used += 1;
-            train.size = size;
-            train.octets = size;
-            train.closed = size > SEGMENT_BYTES;
-            train.parts.clear();
-            train.parts.push(part);
-        }
-    }
-
-    async fn send_train(
-        &self,
-        socket: &UdpSocket,
-        number: usize,
-        peer: &SockaddrStorage,
-    ) -> io::Result<()> {
-        let train = &self.trains[number];
-        let slices: Vec<IoSlice<'_>> = train
-            .parts
-            .iter()
-            .map(|&(start, end)| IoSlice::new(&self.bytes[start as usize..end as usize]))
-            .collect();
-        let segment = u16::try_from(train.size).unwrap_or(0);
-        let control = [ControlMessage::UdpGsoSegments(&segment)];
-        let control = if train.parts.len() > 1 {
-            &control[..]
-        } else {
-            &[]
-        };
-        let flags = MsgFlags::MSG_DONTWAIT;
-        let send = || {
-            sendmsg(socket.as_raw_fd(), &slices, control, flags, Some(peer))
-                .map(drop)
-                .map_err(io::Error::from)
-        };
-        socket.async_io(Interest::WRITABLE, send).await
     }
 
     async fn send_singles(
@@ -318,30 +251,6 @@ mod tests {
             sender.ends.push(len as u32);
         }
         sender
-    }
-
-    #[test]
-    fn datagrams_of_one_size_form_trains_of_sixteen_at_most() {
-        let mut sizes = vec![300, 900, 300, 2000, 2000];
-        sizes.extend([700; 20]);
-        let mut sender = sender(&sizes);
-        sender.sort();
-        let trains: Vec<_> = sender.trains[..sender.used]
-            .iter()
-            .map(|train| (train.size, train.parts.len()))
-            .collect();
-        assert_eq!(
-            trains,
-            [
-                (300, 2),
-                (900, 1),
-                (2000, 1),
-                (2000, 1),
-                (700, 16),
-                (700, 4)
-            ]
-        );
-        assert_eq!(sender.trains[0].parts, [(0, 300), (1200, 1500)]);
     }
 
     #[test]

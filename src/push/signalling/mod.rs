@@ -620,7 +620,11 @@ pub fn repeat_stranded(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<Outcome> {
 fn leaves_by_stream(push: &mut Push, ctx: &mut Ctx<'_>) -> bool {
     let way = transmit::way_out(push, ctx);
     let is_taken = way.address.is_none() && ctx.out.is_writable(way.link);
-    if is_taken {
+    // Of a stream, its link says all. What is not written again can be read without waiting for that.
+    let stays = push
+        .trunk
+        .is_some_and(|trunk| (trunk.shard, trunk.link) == (way.shard, way.link));
+    if is_taken && !stays {
         push.trunk = Some(way);
     }
     is_taken

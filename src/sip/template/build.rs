@@ -5,10 +5,6 @@ use core::net::IpAddr;
 
 use super::engine::{Op, Slot};
 use super::profile::{Level, Profile};
-use crate::base::token::TOKEN_LEN;
-
-/// Length of a UUID, the usual Conversation-ID and Contribution-ID.
-const UUID_LEN: usize = 36;
 
 /// Collects the ops of one message.
 #[derive(Debug)]
@@ -22,29 +18,6 @@ struct Builder<'p> {
 pub(super) struct Layout {
     pub head: Vec<Op>,
     pub body: Vec<Op>,
-}
-
-/// Widths for which the fast programs are compiled.
-pub(super) fn usual_widths(profile: &Profile) -> Vec<(Slot, usize)> {
-    let session_expires = profile
-        .session_expires_s
-        .map_or(0, |s| format!("{s};refresher=uac").len());
-    vec![
-        (Slot::Branch, TOKEN_LEN),
-        (Slot::CallId, TOKEN_LEN),
-        (Slot::ContentLength, 3),
-        (Slot::ContributionId, UUID_LEN),
-        (Slot::ConversationId, UUID_LEN),
-        (Slot::Cseq, 1),
-        (Slot::ExtraAcceptContact, 0),
-        (Slot::ExtraHeaders, 0),
-        (Slot::FromTag, TOKEN_LEN),
-        (Slot::Icid, TOKEN_LEN),
-        (Slot::MinSe, 0),
-        (Slot::MsrpSession, TOKEN_LEN),
-        (Slot::RelatedIcid, 0),
-        (Slot::SessionExpires, session_expires),
-    ]
 }
 
 pub(super) fn invite(profile: &Profile) -> Layout {

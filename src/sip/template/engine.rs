@@ -1,10 +1,16 @@
 //! Programs: messages compiled into static pieces and holes, and the two ways to run them.
 //!
 //! A message is described once as a list of [`Op`]s. From it come two programs. The *general* one
-//! takes values of any length. The *fast* one was compiled for the usual widths (tokens of 32
-//! characters, CSeq of one digit, ...): those holes lie inside the static pieces as filler and are
-//! patched after a single copy, so that an INVITE is four large copies instead of forty small
-//! ones. Which one runs is decided per message by comparing lengths; both give the same bytes.
+//! takes values of any length. The *fast* one was compiled for the usual ones (tokens of 32
+//! characters, UUIDs, CSeq of one digit, ...): those holes lie inside the static pieces as filler and are
+//! patched after a single copy, all of one width in a row, so that an INVITE is four large copies
+//! instead of forty small ones. Which one runs is decided per message; both give the same bytes.
+
+use super::numbers::{LENGTH_DIGITS, Origin, Text, Timer, digit, three_digits};
+use crate::base::token::TOKEN_LEN;
+
+/// Length of a UUID, the usual Conversation-ID and Contribution-ID.
+const UUID_LEN: usize = 36;
 
 /// A value's place in a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,21 +50,96 @@ impl Slot {
     const fn may_hold_lines(self) -> bool {
         matches!(self, Self::Body | Self::ExtraHeaders | Self::RouteLines)
     }
+
+    const fn usual(self) -> Usual {
+        match self {
+            Self::Branch | Self::CallId | Self::FromTag | Self::Icid | Self::MsrpSession => {
+                Usual::Token
+            }
+            Self::ContributionId | Self::ConversationId => Usual::Uuid,
+            Self::Cseq => Usual::Digit,
+            Self::ContentLength => Usual::Length,
+            Self::ExtraAcceptContact | Self::ExtraHeaders | Self::MinSe | Self::RelatedIcid => {
+                Usual::Absent
+            }
+            Self::Origin => Usual::Origin,
+            Self::SessionExpires => Usual::Timer,
+            Self::AssertedIdentity
+            | Self::Body
+            | Self::ContentType
+            | Self::Expires
+            | Self::Filler
+            | Self::FromUri
+            | Self::Reason
+            | Self::RequestUri
+            | Self::RouteLines
+            | Self::To => Usual::Any,
+        }
+    }
+}
+
+/// What a fast program expects of a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Usual {
+    /// Nothing.
+    Absent,
+    /// Any length.
+    Any,
+    /// One digit.
+    Digit,
+    /// [`LENGTH_DIGITS`] digits.
+    Length,
+    /// What [`Origin`] takes.
+    Origin,
+    /// The profile's session timer, which is text then.
+    Timer,
+    /// [`TOKEN_LEN`] octets.
+    Token,
+    /// [`UUID_LEN`] octets.
+    Uuid,
+}
+
+/// The numbers of a message. A fast program writes them where they go; a general one wants them as text.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Figures {
+    pub cseq: u32,
+    /// Session id and version of the o= line, of a message with an offer.
+    pub origin: (u64, u32),
+    pub session_expires: Option<Timer>,
+    pub min_se: Option<u32>,
+}
+
+impl Figures {
+    /// Of a message without offer and session timer.
+    pub(super) fn numbered(cseq: u32) -> Self {
+        Self {
+            cseq,
+            ..Self::default()
+        }
+    }
 }
 
 /// One value per slot; unset ones are empty.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Values<'a>([&'a [u8]; Slot::COUNT]);
+pub(super) struct Values<'a> {
+    texts: [&'a [u8]; Slot::COUNT],
+    /// Not zero when a value that was set has not its slot's usual length.
+    unusual: usize,
+}
 
 impl<'a> Values<'a> {
     pub(super) const fn new() -> Self {
-        Self([b""; Slot::COUNT])
+        Self {
+            texts: [b""; Slot::COUNT],
+            unusual: 0,
+        }
     }
 
     /// Sets one value.
     ///
     /// Callers pass validated values. A line end or NUL would let the value's author write headers
     /// of our request, so debug builds stop on it.
+    #[inline]
     pub(super) fn set(&mut self, slot: Slot, value: &'a [u8]) -> &mut Self {
         debug_assert!(
             slot.may_hold_lines() || !value.iter().any(|c| b"\r\n\0".contains(c)),
@@ -68,12 +149,19 @@ impl<'a> Values<'a> {
             slot == Slot::Body || value.is_empty() || !slot.may_hold_lines() || is_lines(value),
             "lines for {slot:?} must be complete"
         );
-        self.0[slot as usize] = value;
+        // Folds to one operation or none, for slots are named where they are set.
+        self.unusual |= match slot.usual() {
+            Usual::Absent => value.len(),
+            Usual::Token => value.len() ^ TOKEN_LEN,
+            Usual::Uuid => value.len() ^ UUID_LEN,
+            Usual::Any | Usual::Digit | Usual::Length | Usual::Origin | Usual::Timer => 0,
+        };
+        self.texts[slot as usize] = value;
         self
     }
 
     const fn at(&self, slot: Slot) -> &'a [u8] {
-        self.0[slot as usize]
+        self.texts[slot as usize]
     }
 }
 
@@ -102,6 +190,7 @@ pub(super) enum Op {
 struct Patch {
     /// From the start of the piece's text.
     at: u32,
+    piece: u8,
     slot: Slot,
 }
 
@@ -109,84 +198,81 @@ struct Patch {
 #[derive(Clone, Debug)]
 struct Piece {
     text: Box<[u8]>,
-    patches: Box<[Patch]>,
     hole: Option<Slot>,
     /// The piece is left out when this slot is empty.
     when: Option<Slot>,
+}
+
+/// A message whose values are the usual ones.
+#[derive(Clone, Debug)]
+struct Fast {
+    pieces: Box<[Piece]>,
+    tokens: Box<[Patch]>,
+    uuids: Box<[Patch]>,
+    cseq: Option<Patch>,
+    content_length: Option<Patch>,
+    has_origin: bool,
+    /// The session timer in its text; `None` for a message that says nothing of one.
+    timer: Option<Option<Timer>>,
+}
+
+/// What the value of Content-Length is made of.
+#[derive(Clone, Debug)]
+struct Body {
+    /// Octets of text.
+    text: usize,
+    holes: Box<[Slot]>,
 }
 
 /// A compiled message.
 #[derive(Clone, Debug)]
 pub(super) struct Program {
     general: Box<[Piece]>,
-    fast: Box<[Piece]>,
-    /// Widths that `fast` was compiled for.
-    expected: Box<[(Slot, usize)]>,
-    /// Octets of the body's text.
-    body_text: usize,
-    /// Holes of the body.
-    body_holes: usize,
+    fast: Fast,
+    body: Body,
     /// Upper end of the text of one message.
     text_len: usize,
 }
+
+/// Most pieces of a fast program.
+const PIECES_MAX: usize = 16;
 
 /// Most parts of a vectored message.
 pub(super) const PARTS_MAX: usize = 64;
 
 impl Program {
-    /// Compiles `head` (through the blank line) and `body`, with a fast program for `expected`.
-    pub(super) fn compile(head: &[Op], body: &[Op], expected: &[(Slot, usize)]) -> Self {
+    /// Compiles `head` (through the blank line) and `body`, with a fast program for `timer`.
+    pub(super) fn compile(head: &[Op], body: &[Op], timer: Option<Timer>) -> Self {
         let all: Vec<Op> = head.iter().chain(body).cloned().collect();
-        let used: Box<[(Slot, usize)]> = expected
-            .iter()
-            .filter(|(slot, _)| all.iter().any(|op| names(op, *slot)))
-            .copied()
-            .collect();
-        let mut body_text = 0;
-        let mut body_holes = 0;
-        for op in body {
-            match op {
-                Op::Text(text) => body_text += text.len(),
-                Op::Hole(_) => body_holes += 1,
-                Op::Optional(..) => unreachable!("bodies have no optional lines"),
-            }
-        }
-        let general = pieces(&all, &[]);
+        let general = general(&all);
         assert!(
             2 * general.len() <= PARTS_MAX,
             "a message fits a vectored write"
         );
         Self {
             text_len: general.iter().map(|piece| piece.text.len()).sum(),
-            fast: pieces(&all, &used),
+            fast: Fast::compile(&all, timer),
             general,
-            expected: used,
-            body_text,
-            body_holes,
+            body: Body::of(body),
         }
     }
 
-    /// Octets of the body with `values` in its holes: the value of Content-Length.
-    #[inline]
-    pub(super) fn body_len(&self, values: &[&[u8]]) -> u64 {
-        debug_assert_eq!(
-            values.len(),
-            self.body_holes,
-            "one value per hole of the body"
-        );
-        values
-            .iter()
-            .fold(self.body_text, |len, value| len + value.len()) as u64
+    /// Octets of the body: the value of Content-Length.
+    pub(super) fn body_len(&self, values: &Values<'_>) -> usize {
+        let of = |slot: &Slot| values.at(*slot).len();
+        self.body.text + self.body.holes.iter().map(of).sum::<usize>()
     }
 
-    /// Appends the message.
+    /// What the fast program needs beside `values`; `None` when they are not the usual ones.
     #[inline]
-    pub(super) fn encode(&self, values: &Values<'_>, out: &mut Vec<u8>) {
-        if self.fits_fast(values) {
-            run_fast(&self.fast, values, out);
-        } else {
-            self.encode_general(values, out);
-        }
+    pub(super) fn usual(&self, values: &Values<'_>, figures: &Figures) -> Option<Ready> {
+        self.fast.ready(&self.body, values, figures)
+    }
+
+    /// Appends a message whose values are usual.
+    #[inline]
+    pub(super) fn encode_usual(&self, values: &Values<'_>, ready: &Ready, out: &mut Vec<u8>) {
+        self.fast.encode(values, ready, out);
     }
 
     pub(super) fn encode_general(&self, values: &Values<'_>, out: &mut Vec<u8>) {
@@ -226,228 +312,236 @@ impl Program {
         len
     }
 
-    /// Octets of the message.
+    /// Octets of a message whose values are usual.
     #[inline]
-    pub(super) fn message_len(&self, values: &Values<'_>) -> usize {
-        // What the fast program knows in advance it has as text.
-        let pieces = if self.fits_fast(values) {
-            &self.fast
-        } else {
-            &self.general
-        };
-        let mut len = 0;
-        for piece in pieces {
-            if piece.when.is_some_and(|slot| values.at(slot).is_empty()) {
-                continue;
-            }
-            len += piece.text.len() + piece.hole.map_or(0, |slot| values.at(slot).len());
-        }
-        len
+    pub(super) fn usual_len(&self, values: &Values<'_>, ready: &Ready) -> usize {
+        ready.origin.len() + message_len(&self.fast.pieces, values)
     }
 
-    #[inline]
-    pub(super) fn fits_fast(&self, values: &Values<'_>) -> bool {
-        self.expected
-            .iter()
-            .all(|&(slot, width)| values.at(slot).len() == width)
+    /// Octets of the message.
+    pub(super) fn general_len(&self, values: &Values<'_>) -> usize {
+        message_len(&self.general, values)
     }
 }
 
 #[inline]
-fn run_fast(pieces: &[Piece], values: &Values<'_>, out: &mut Vec<u8>) {
+fn message_len(pieces: &[Piece], values: &Values<'_>) -> usize {
+    let mut len = 0;
     for piece in pieces {
         if piece.when.is_some_and(|slot| values.at(slot).is_empty()) {
             continue;
         }
-        let base = out.len();
-        out.extend_from_slice(&piece.text);
-        let text = &mut out[base..];
-        for patch in &piece.patches {
-            let value = values.at(patch.slot);
-            copy_short(&mut text[patch.at as usize..][..value.len()], value);
-        }
-        if let Some(slot) = piece.hole {
-            out.extend_from_slice(values.at(slot));
-        }
+        len += piece.text.len() + piece.hole.map_or(0, |slot| values.at(slot).len());
     }
+    len
 }
 
-/// Copies a short value of equal length without a call: its ends as two overlapping blocks.
-#[inline]
-fn copy_short(place: &mut [u8], value: &[u8]) {
-    #[inline]
-    fn ends<const N: usize>(place: &mut [u8], value: &[u8]) -> bool {
-        let (Some(first), Some(last)) = (value.first_chunk::<N>(), value.last_chunk::<N>()) else {
-            return false;
+impl Fast {
+    fn compile(ops: &[Op], timer: Option<Timer>) -> Self {
+        let mut fast = Self {
+            pieces: Box::default(),
+            tokens: Box::default(),
+            uuids: Box::default(),
+            cseq: None,
+            content_length: None,
+            has_origin: false,
+            timer: None,
         };
-        if let Some(start) = place.first_chunk_mut::<N>() {
-            *start = *first;
+        let (mut tokens, mut uuids) = (Vec::new(), Vec::new());
+        let mut open = Open::default();
+        for op in ops {
+            let (slot, before, after, optional) = match op {
+                Op::Text(text) => {
+                    open.text.extend_from_slice(text.as_bytes());
+                    continue;
+                }
+                Op::Hole(slot) => (*slot, "", "", false),
+                Op::Optional(slot, before, after) => (*slot, *before, *after, true),
+            };
+            match slot.usual() {
+                Usual::Absent => {}
+                Usual::Origin => {
+                    fast.has_origin = true;
+                    open.close(Some(slot), None);
+                }
+                Usual::Any if optional => open.optional(slot, before, after),
+                Usual::Any => open.close(Some(slot), None),
+                Usual::Digit => fast.cseq = Some(open.patch(slot, 1)),
+                Usual::Length => fast.content_length = Some(open.patch(slot, LENGTH_DIGITS)),
+                Usual::Timer => {
+                    fast.timer = Some(timer);
+                    if let Some(timer) = timer {
+                        let mut text = Text::new();
+                        text.push_timer(timer);
+                        for part in [before.as_bytes(), text.as_bytes(), after.as_bytes()] {
+                            open.text.extend_from_slice(part);
+                        }
+                    }
+                }
+                Usual::Token | Usual::Uuid => {
+                    open.text.extend_from_slice(before.as_bytes());
+                    match slot.usual() == Usual::Token {
+                        true => tokens.push(open.patch(slot, TOKEN_LEN)),
+                        false => uuids.push(open.patch(slot, UUID_LEN)),
+                    }
+                    open.text.extend_from_slice(after.as_bytes());
+                }
+            }
         }
-        if let Some(end) = place.last_chunk_mut::<N>() {
-            *end = *last;
-        }
-        true
+        fast.pieces = open.done();
+        assert!(fast.pieces.len() <= PIECES_MAX, "each piece has its start");
+        (fast.tokens, fast.uuids) = (tokens.into(), uuids.into());
+        fast
     }
-    debug_assert_eq!(place.len(), value.len());
-    let done = match value.len() {
-        0 => true,
-        1 => ends::<1>(place, value),
-        2..=3 => ends::<2>(place, value),
-        4..=7 => ends::<4>(place, value),
-        8..=15 => ends::<8>(place, value),
-        16..=31 => ends::<16>(place, value),
-        32..=64 => ends::<32>(place, value),
-        _ => false,
-    };
-    if !done {
-        place.copy_from_slice(value);
+
+    #[inline]
+    fn ready(&self, body: &Body, values: &Values<'_>, figures: &Figures) -> Option<Ready> {
+        let usual = figures.cseq < 10
+            && self
+                .timer
+                .is_none_or(|timer| timer == figures.session_expires)
+            && figures.min_se.is_none()
+            && values.unusual == 0;
+        if !usual {
+            return None;
+        }
+        let origin = match self.has_origin {
+            true => Origin::new(figures.origin)?,
+            false => Origin::NONE,
+        };
+        let mut length = body.text;
+        for &slot in &body.holes {
+            length += if slot == Slot::Origin {
+                origin.len()
+            } else {
+                values.at(slot).len()
+            };
+        }
+        if self.content_length.is_some() && !(100..1000).contains(&length) {
+            return None;
+        }
+        Some(Ready {
+            cseq: digit(figures.cseq),
+            origin,
+            length: three_digits(length),
+        })
+    }
+
+    #[inline]
+    fn encode(&self, values: &Values<'_>, ready: &Ready, out: &mut Vec<u8>) {
+        let mut starts = [0; PIECES_MAX];
+        for (piece, start) in self.pieces.iter().zip(&mut starts) {
+            if piece.when.is_some_and(|slot| values.at(slot).is_empty()) {
+                continue;
+            }
+            *start = out.len();
+            out.extend_from_slice(&piece.text);
+            match piece.hole {
+                None => {}
+                Some(Slot::Origin) => ready.origin.put(out),
+                Some(slot) => out.extend_from_slice(values.at(slot)),
+            }
+        }
+        let out = &mut out[..];
+        let place = |patch: &Patch| starts[patch.piece as usize % PIECES_MAX] + patch.at as usize;
+        for patch in &self.tokens {
+            put_block::<TOKEN_LEN>(&mut out[place(patch)..], values.at(patch.slot));
+        }
+        for patch in &self.uuids {
+            put_block::<UUID_LEN>(&mut out[place(patch)..], values.at(patch.slot));
+        }
+        if let Some(patch) = &self.cseq {
+            out[place(patch)] = ready.cseq;
+        }
+        if let Some(patch) = &self.content_length {
+            put_block::<LENGTH_DIGITS>(&mut out[place(patch)..], &ready.length);
+        }
     }
 }
 
-fn names(op: &Op, slot: Slot) -> bool {
-    match op {
-        Op::Text(_) => false,
-        Op::Hole(named) | Op::Optional(named, ..) => *named == slot,
+impl Body {
+    fn of(ops: &[Op]) -> Self {
+        let mut text = 0;
+        let mut holes = Vec::new();
+        for op in ops {
+            match op {
+                Op::Text(part) => text += part.len(),
+                Op::Hole(slot) => holes.push(*slot),
+                Op::Optional(..) => unreachable!("bodies have no optional lines"),
+            }
+        }
+        Self {
+            text,
+            holes: holes.into(),
+        }
     }
 }
 
-/// Collects text and patches until a hole of unknown width ends the piece.
+/// The usual numbers of a message, as they are written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ready {
+    cseq: u8,
+    origin: Origin,
+    length: [u8; LENGTH_DIGITS],
+}
+
+/// Copies a value of known length without a call.
+#[inline]
+fn put_block<const N: usize>(place: &mut [u8], value: &[u8]) {
+    let value = value.first_chunk::<N>().expect("the length was looked at");
+    *place
+        .first_chunk_mut::<N>()
+        .expect("filler was left for it") = *value;
+}
+
+/// Collects text until a hole ends the piece.
 #[derive(Default)]
 struct Open {
     text: Vec<u8>,
-    patches: Vec<Patch>,
+    done: Vec<Piece>,
 }
 
 impl Open {
-    fn patch(&mut self, slot: Slot, width: usize) {
-        self.patches.push(Patch {
-            at: u32::try_from(self.text.len()).expect("profile values are bounded"),
+    fn patch(&mut self, slot: Slot, width: usize) -> Patch {
+        let at = self.text.len();
+        self.text.resize(at + width, b'?');
+        Patch {
+            at: u32::try_from(at).expect("profile values are bounded"),
+            piece: u8::try_from(self.done.len()).expect("programs are short"),
             slot,
-        });
-        self.text.resize(self.text.len() + width, b'?');
+        }
     }
 
-    fn close(&mut self, hole: Option<Slot>, when: Option<Slot>, done: &mut Vec<Piece>) {
+    fn close(&mut self, hole: Option<Slot>, when: Option<Slot>) {
         if self.text.is_empty() && hole.is_none() {
             return;
         }
-        let open = core::mem::take(self);
-        done.push(Piece {
-            text: open.text.into(),
-            patches: open.patches.into(),
-            hole,
-            when,
-        });
+        let text = core::mem::take(&mut self.text).into();
+        self.done.push(Piece { text, hole, when });
+    }
+
+    fn optional(&mut self, slot: Slot, before: &str, after: &str) {
+        self.close(None, None);
+        self.text.extend_from_slice(before.as_bytes());
+        self.close(Some(slot), Some(slot));
+        self.text.extend_from_slice(after.as_bytes());
+        self.close(None, Some(slot));
+    }
+
+    fn done(mut self) -> Box<[Piece]> {
+        self.close(None, None);
+        self.done.into()
     }
 }
 
-fn pieces(ops: &[Op], expected: &[(Slot, usize)]) -> Box<[Piece]> {
-    let width = |slot: Slot| {
-        expected
-            .iter()
-            .find(|(known, _)| *known == slot)
-            .map(|&(_, width)| width)
-    };
-    let mut done = Vec::new();
+fn general(ops: &[Op]) -> Box<[Piece]> {
     let mut open = Open::default();
     for op in ops {
         match op {
             Op::Text(text) => open.text.extend_from_slice(text.as_bytes()),
-            Op::Hole(slot) => match width(*slot) {
-                Some(width) => open.patch(*slot, width),
-                None => open.close(Some(*slot), None, &mut done),
-            },
-            Op::Optional(slot, before, after) => match width(*slot) {
-                Some(0) => {}
-                Some(width) => {
-                    open.text.extend_from_slice(before.as_bytes());
-                    open.patch(*slot, width);
-                    open.text.extend_from_slice(after.as_bytes());
-                }
-                None => {
-                    open.close(None, None, &mut done);
-                    open.text.extend_from_slice(before.as_bytes());
-                    open.close(Some(*slot), Some(*slot), &mut done);
-                    open.text.extend_from_slice(after.as_bytes());
-                    open.close(None, Some(*slot), &mut done);
-                }
-            },
+            Op::Hole(slot) => open.close(Some(*slot), None),
+            Op::Optional(slot, before, after) => open.optional(*slot, before, after),
         }
     }
-    open.close(None, None, &mut done);
-    done.into()
-}
-
-/// Short text on the stack: numbers and values made of them.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Text {
-    bytes: [u8; Self::CAPACITY],
-    len: usize,
-}
-
-impl Text {
-    /// Two 64-bit numbers and a few words.
-    const CAPACITY: usize = 48;
-
-    pub(super) const fn new() -> Self {
-        Self {
-            bytes: [0; Self::CAPACITY],
-            len: 0,
-        }
-    }
-
-    /// One number in decimal.
-    #[inline]
-    pub(super) fn number(value: u64) -> Self {
-        let mut text = Self::new();
-        text.push_number(value);
-        text
-    }
-
-    /// Appends; the caller stays below the capacity.
-    #[inline]
-    pub(super) fn push(&mut self, part: &[u8]) {
-        self.bytes[self.len..self.len + part.len()].copy_from_slice(part);
-        self.len += part.len();
-    }
-
-    /// Appends `value` in decimal.
-    #[inline]
-    pub(super) fn push_number(&mut self, value: u64) {
-        let digits = value.checked_ilog10().map_or(1, |log| log as usize + 1);
-        let place = &mut self.bytes[self.len..self.len + digits];
-        self.len += digits;
-        let mut rest = value;
-        let mut pairs = place.rchunks_exact_mut(2);
-        for pair in &mut pairs {
-            let low = usize::try_from(rest % 100).expect("below 100");
-            pair.copy_from_slice(&DIGIT_PAIRS[low]);
-            rest /= 100;
-        }
-        if let [first] = pairs.into_remainder() {
-            *first = DIGIT_PAIRS[usize::try_from(rest).expect("below 10")][1];
-        }
-    }
-
-    #[inline]
-    pub(super) fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..self.len]
-    }
-}
-
-const DIGIT_PAIRS: [[u8; 2]; 100] = digit_pairs();
-
-const fn digit_pairs() -> [[u8; 2]; 100] {
-    let mut pairs = [[b'0'; 2]; 100];
-    let (mut tens, mut at) = (b'0', 0);
-    while at < 100 {
-        let mut ones = b'0';
-        while ones <= b'9' {
-            pairs[at] = [tens, ones];
-            ones += 1;
-            at += 1;
-        }
-        tens += 1;
-    }
-    pairs
+    open.done()
 }

@@ -16,9 +16,11 @@
 
 mod build;
 mod engine;
+mod numbers;
 mod profile;
 
-use engine::{PARTS_MAX, Program, Slot, Text, Values};
+use engine::{Figures, PARTS_MAX, Program, Slot, Values};
+use numbers::Text;
 
 pub use profile::{Level, Profile, ProfileError, ProfileProblem, VALUE_BYTES_MAX};
 
@@ -271,8 +273,8 @@ struct Numbers {
     cseq: Text,
     session_expires: Text,
     min_se: Text,
-    origin: Text,
     content_length: Text,
+    origin: Text,
 }
 
 impl Numbers {
@@ -281,9 +283,32 @@ impl Numbers {
             cseq: Text::new(),
             session_expires: Text::new(),
             min_se: Text::new(),
-            origin: Text::new(),
             content_length: Text::new(),
+            origin: Text::new(),
         }
+    }
+
+    /// Writes the figures and sets their slots.
+    fn put<'a>(&'a mut self, program: &Program, figures: &Figures, values: &mut Values<'a>) {
+        let (session, version) = figures.origin;
+        self.origin.push_number(session);
+        self.origin.push(b" ");
+        self.origin.push_number(u64::from(version));
+        values.set(Slot::Origin, self.origin.as_bytes());
+        self.cseq.push_number(u64::from(figures.cseq));
+        self.content_length
+            .push_number(program.body_len(values) as u64);
+        if let Some(timer) = figures.session_expires {
+            self.session_expires.push_timer(timer);
+        }
+        if let Some(seconds) = figures.min_se {
+            self.min_se.push_number(u64::from(seconds));
+        }
+        values
+            .set(Slot::Cseq, self.cseq.as_bytes())
+            .set(Slot::ContentLength, self.content_length.as_bytes())
+            .set(Slot::SessionExpires, self.session_expires.as_bytes())
+            .set(Slot::MinSe, self.min_se.as_bytes());
     }
 }
 
@@ -312,9 +337,6 @@ pub struct Templates {
     subscribe_initial: Program,
     subscribe_refresh: Program,
     update: Program,
-    /// The profile's session interval, seconds, and its header value; most INVITEs ask for it.
-    usual_interval_s: Option<u32>,
-    usual_session_expires: Text,
     /// See [`Profile::datagram_max`].
     datagram_max: usize,
 }
@@ -327,12 +349,8 @@ impl Templates {
     /// out of its place; see [`ProfileError`].
     pub fn compile(profile: &Profile) -> Result<Self, ProfileError> {
         profile.validate()?;
-        let widths = build::usual_widths(profile);
-        let mut usual_session_expires = Text::new();
-        if let Some(seconds) = profile.session_expires_s {
-            push_session_expires(&mut usual_session_expires, seconds, Refresher::Uac);
-        }
-        let program = |layout: build::Layout| Program::compile(&layout.head, &layout.body, &widths);
+        let timer = profile.session_expires_s.map(|s| (s, Refresher::Uac));
+        let program = |layout: build::Layout| Program::compile(&layout.head, &layout.body, timer);
         Ok(Self {
             ack: program(build::ack(profile)),
             ack_initial: program(build::ack_initial(profile)),
@@ -357,32 +375,20 @@ impl Templates {
             subscribe_initial: program(build::subscribe_initial(profile)),
             subscribe_refresh: program(build::subscribe_refresh(profile)),
             update: program(build::update(profile)),
-            usual_interval_s: profile.session_expires_s,
-            usual_session_expires,
             datagram_max: profile.datagram_max.into(),
         })
     }
 
     /// Appends a message, lengthened to its size class. How much filler its branch got.
     #[inline]
-    fn put(&self, program: &Program, values: &mut Values<'_>, out: &mut Vec<u8>) -> u8 {
-        let filler = if self.datagram_max == 0 {
-            &[]
-        } else {
-            self.filler(program, values)
-        };
-        values.set(Slot::Filler, filler);
-        program.encode(values, out);
-        u8::try_from(filler.len()).expect("below a size class")
-    }
-
-    fn filler(&self, program: &Program, values: &Values<'_>) -> &'static [u8] {
-        let len = program.message_len(values);
-        let class = len.next_multiple_of(SIZE_CLASS);
-        if class > self.datagram_max {
-            return &[];
-        }
-        &FILLER[..class - len]
+    fn put<'a>(
+        &self,
+        program: &Program,
+        (values, figures): (&mut Values<'a>, &Figures),
+        numbers: &'a mut Option<Numbers>,
+        out: &mut Vec<u8>,
+    ) -> u8 {
+        put_within(self.datagram_max, program, (values, figures), numbers, out)
     }
 
     /// Whether an initial INVITE demands its features of the client: `require` or `explicit`.
@@ -401,9 +407,10 @@ impl Templates {
     /// Appends an initial INVITE. How much filler its branch got: ACK to a failure and CANCEL need the
     /// same.
     pub fn invite(&self, f: &InviteFields<'_>, out: &mut Vec<u8>) -> u8 {
-        let mut numbers = Numbers::new();
-        let mut values = self.invite_values(f, &mut numbers);
-        self.put(self.invite_program(f), &mut values, out)
+        let mut numbers = None;
+        let mut values = invite_values(f);
+        let parts = (&mut values, &invite_figures(f));
+        self.put(self.invite_program(f), parts, &mut numbers, out)
     }
 
     /// The same message as parts for a vectored write. The parts refer to `self`, the fields'
@@ -414,91 +421,52 @@ impl Templates {
         scratch: &'a mut Scratch,
         parts: &mut Parts<'a>,
     ) {
-        scratch.0 = Numbers::new();
-        let mut values = self.invite_values(f, &mut scratch.0);
+        *scratch = Scratch::new();
         let program = self.invite_program(f);
+        let mut values = invite_values(f);
+        scratch.0.put(program, &invite_figures(f), &mut values);
         if self.datagram_max > 0 {
-            values.set(Slot::Filler, self.filler(program, &values));
+            let len = program.general_len(&values);
+            values.set(Slot::Filler, filler(len, self.datagram_max));
         }
         parts.len = program.parts(&values, &mut parts.parts);
-    }
-
-    #[inline]
-    fn invite_values<'a>(&'a self, f: &InviteFields<'a>, numbers: &'a mut Numbers) -> Values<'a> {
-        numbers.cseq.push_number(u64::from(f.cseq));
-        let usual = f.session_expires_s == self.usual_interval_s;
-        if let (false, Some(seconds)) = (usual, f.session_expires_s) {
-            push_session_expires(&mut numbers.session_expires, seconds, Refresher::Uac);
-        }
-        push_optional(&mut numbers.min_se, f.min_se);
-        push_origin(&mut numbers.origin, f.sdp_session, f.sdp_version);
-        let length = self
-            .invite
-            .body_len(&[numbers.origin.as_bytes(), f.msrp_session]);
-        numbers.content_length.push_number(length);
-        let numbers = &*numbers;
-        let session_expires = if usual {
-            self.usual_session_expires.as_bytes()
-        } else {
-            numbers.session_expires.as_bytes()
-        };
-        let mut values = Values::new();
-        values
-            .set(Slot::RequestUri, f.request_uri)
-            .set(Slot::Branch, f.branch)
-            .set(Slot::FromTag, f.from_tag)
-            .set(Slot::FromUri, f.from_uri)
-            .set(Slot::To, f.to_uri)
-            .set(Slot::CallId, f.call_id)
-            .set(Slot::Cseq, numbers.cseq.as_bytes())
-            .set(Slot::Icid, f.icid)
-            .set(Slot::RelatedIcid, f.related_icid)
-            .set(Slot::SessionExpires, session_expires)
-            .set(Slot::MinSe, numbers.min_se.as_bytes())
-            .set(Slot::ConversationId, f.conversation_id)
-            .set(Slot::ContributionId, f.contribution_id)
-            .set(Slot::ExtraAcceptContact, f.extra_accept_contact)
-            .set(Slot::ExtraHeaders, f.extra_headers)
-            .set(Slot::ContentLength, numbers.content_length.as_bytes())
-            .set(Slot::Origin, numbers.origin.as_bytes())
-            .set(Slot::MsrpSession, f.msrp_session);
-        values
     }
 
     /// Appends a re-INVITE with the offer of the dialog: byte-identical while `sdp_session`,
     /// `sdp_version` and `msrp_session` are the INVITE's (ST-9).
     /// How much filler its branch got: the ACK to a failure needs the same.
     pub fn reinvite(&self, f: &DialogFields<'_>, out: &mut Vec<u8>) -> u8 {
-        self.encode_offer(&self.reinvite, f, out)
+        self.put_in_dialog((&self.reinvite, Body::Offer), f, out)
     }
 
     /// The same without `a=msrp-cema` (SDP-16).
     pub fn reinvite_without_cema(&self, f: &DialogFields<'_>, out: &mut Vec<u8>) -> u8 {
-        self.encode_offer(&self.reinvite_without_cema, f, out)
+        self.put_in_dialog((&self.reinvite_without_cema, Body::Offer), f, out)
     }
 
     /// Appends an UPDATE without body.
     pub fn update(&self, f: &DialogFields<'_>, out: &mut Vec<u8>) {
-        self.encode_in_dialog(&self.update, f, &mut Numbers::new(), out);
+        self.put_in_dialog((&self.update, Body::None), f, out);
     }
 
     /// Appends a BYE.
     pub fn bye(&self, f: &DialogFields<'_>, out: &mut Vec<u8>) {
-        self.encode_in_dialog(&self.bye, f, &mut Numbers::new(), out);
+        self.put_in_dialog((&self.bye, Body::None), f, out);
     }
 
     /// Appends an ACK to a 2xx (DLG-3).
     pub fn ack(&self, f: &DialogFields<'_>, out: &mut Vec<u8>) {
-        self.encode_in_dialog(&self.ack, f, &mut Numbers::new(), out);
+        self.put_in_dialog((&self.ack, Body::None), f, out);
     }
 
     /// Appends an ACK to a non-2xx (TX-5).
     pub fn ack_failure(&self, f: &AckFields<'_>, out: &mut Vec<u8>) {
-        let cseq = Text::number(u64::from(f.cseq));
+        let figures = Figures::numbered(f.cseq);
         let program = match f.route_lines {
             None => &self.ack_initial,
             Some(_) => &self.ack,
         };
+        let mut numbers = None;
         let mut values = Values::new();
         values
             .set(Slot::RequestUri, f.request_uri)
@@ -507,14 +475,14 @@ impl Templates {
             .set(Slot::FromTag, f.from_tag)
             .set(Slot::FromUri, f.from_uri)
             .set(Slot::To, f.to_value)
-            .set(Slot::CallId, f.call_id)
-            .set(Slot::Cseq, cseq.as_bytes());
-        program.encode(&values, out);
+            .set(Slot::CallId, f.call_id);
+        put_within(0, program, (&mut values, &figures), &mut numbers, out);
     }
 
     /// Appends a CANCEL of an initial INVITE (TX-13).
     pub fn cancel(&self, f: &CancelFields<'_>, out: &mut Vec<u8>) {
-        let cseq = Text::number(u64::from(f.cseq));
+        let figures = Figures::numbered(f.cseq);
+        let mut numbers = None;
         let mut values = Values::new();
         values
             .set(Slot::RequestUri, f.request_uri)
@@ -523,19 +491,19 @@ impl Templates {
             .set(Slot::FromUri, f.from_uri)
             .set(Slot::To, f.to_uri)
             .set(Slot::CallId, f.call_id)
-            .set(Slot::Cseq, cseq.as_bytes())
             .set(Slot::Reason, f.reason);
-        self.cancel.encode(&values, out);
+        put_within(0, &self.cancel, (&mut values, &figures), &mut numbers, out);
     }
 
     /// Appends a SUBSCRIBE, initial or refreshing (SUB-1).
     pub fn subscribe(&self, f: &SubscribeFields<'_>, out: &mut Vec<u8>) {
-        let cseq = Text::number(u64::from(f.cseq));
+        let figures = Figures::numbered(f.cseq);
         let expires = Text::number(u64::from(f.expires_s));
         let program = match f.route_lines {
             None => &self.subscribe_initial,
             Some(_) => &self.subscribe_refresh,
         };
+        let mut numbers = None;
         let mut values = Values::new();
         values
             .set(Slot::RequestUri, f.request_uri)
@@ -544,16 +512,17 @@ impl Templates {
             .set(Slot::FromTag, f.from_tag)
             .set(Slot::To, f.to_value)
             .set(Slot::CallId, f.call_id)
-            .set(Slot::Cseq, cseq.as_bytes())
-            .set(Slot::Expires, expires.as_bytes())
-            .set(Slot::Icid, f.icid);
-        self.put(program, &mut values, out);
+            .set(Slot::Expires, expires.as_bytes());
+        if f.route_lines.is_none() {
+            values.set(Slot::Icid, f.icid);
+        }
+        self.put(program, (&mut values, &figures), &mut numbers, out);
     }
 
     /// Appends a MESSAGE on a user's behalf, along the originating route (IMS-1).
     pub fn message(&self, f: &MessageFields<'_>, out: &mut Vec<u8>) {
-        let cseq = Text::number(u64::from(f.cseq));
-        let length = Text::number(f.body.len() as u64);
+        let figures = Figures::numbered(f.cseq);
+        let mut numbers = None;
         let mut values = Values::new();
         values
             .set(Slot::RequestUri, f.request_uri)
@@ -562,37 +531,29 @@ impl Templates {
             .set(Slot::FromTag, f.from_tag)
             .set(Slot::To, f.to_uri)
             .set(Slot::CallId, f.call_id)
-            .set(Slot::Cseq, cseq.as_bytes())
             .set(Slot::AssertedIdentity, f.asserted_identity)
             .set(Slot::ConversationId, f.conversation_id)
             .set(Slot::ContributionId, f.contribution_id)
             .set(Slot::ExtraHeaders, f.extra_headers)
             .set(Slot::ContentType, f.content_type)
-            .set(Slot::ContentLength, length.as_bytes())
             .set(Slot::Body, f.body);
-        self.put(&self.message, &mut values, out);
+        self.put(&self.message, (&mut values, &figures), &mut numbers, out);
     }
 
-    fn encode_offer(&self, program: &Program, f: &DialogFields<'_>, out: &mut Vec<u8>) -> u8 {
-        let mut numbers = Numbers::new();
-        push_origin(&mut numbers.origin, f.sdp_session, f.sdp_version);
-        let length = program.body_len(&[numbers.origin.as_bytes(), f.msrp_session]);
-        numbers.content_length.push_number(length);
-        self.encode_in_dialog(program, f, &mut numbers, out)
-    }
-
-    fn encode_in_dialog(
+    #[inline]
+    fn put_in_dialog(
         &self,
-        program: &Program,
+        (program, body): (&Program, Body),
         f: &DialogFields<'_>,
-        numbers: &mut Numbers,
         out: &mut Vec<u8>,
     ) -> u8 {
-        numbers.cseq.push_number(u64::from(f.cseq));
-        if let Some((seconds, refresher)) = f.session_expires {
-            push_session_expires(&mut numbers.session_expires, seconds, refresher);
-        }
-        push_optional(&mut numbers.min_se, f.min_se);
+        let figures = Figures {
+            cseq: f.cseq,
+            origin: (f.sdp_session, f.sdp_version),
+            session_expires: f.session_expires,
+            min_se: f.min_se,
+        };
+        let mut numbers = None;
         let mut values = Values::new();
         values
             .set(Slot::RequestUri, f.request_uri)
@@ -602,53 +563,113 @@ impl Templates {
             .set(Slot::FromUri, f.from_uri)
             .set(Slot::To, f.to_value)
             .set(Slot::CallId, f.call_id)
-            .set(Slot::Cseq, numbers.cseq.as_bytes())
-            .set(Slot::SessionExpires, numbers.session_expires.as_bytes())
-            .set(Slot::MinSe, numbers.min_se.as_bytes())
-            .set(Slot::Reason, f.reason)
-            .set(Slot::ContentLength, numbers.content_length.as_bytes())
-            .set(Slot::Origin, numbers.origin.as_bytes())
-            .set(Slot::MsrpSession, f.msrp_session);
-        self.put(program, &mut values, out)
+            .set(Slot::Reason, f.reason);
+        if body == Body::Offer {
+            values.set(Slot::MsrpSession, f.msrp_session);
+        }
+        self.put(program, (&mut values, &figures), &mut numbers, out)
     }
 
     /// Appends an OPTIONS outside any dialog.
     pub fn options(&self, f: &OptionsFields<'_>, out: &mut Vec<u8>) {
-        let cseq = Text::number(u64::from(f.cseq));
+        let figures = Figures::numbered(f.cseq);
+        let mut numbers = None;
         let mut values = Values::new();
         values
             .set(Slot::RequestUri, f.request_uri)
             .set(Slot::Branch, f.branch)
             .set(Slot::FromTag, f.from_tag)
             .set(Slot::To, f.to_uri)
-            .set(Slot::CallId, f.call_id)
-            .set(Slot::Cseq, cseq.as_bytes());
-        self.put(&self.options, &mut values, out);
+            .set(Slot::CallId, f.call_id);
+        self.put(&self.options, (&mut values, &figures), &mut numbers, out);
     }
 }
 
+/// Appends a message, lengthened to its size class unless that is above `datagram_max`. How much filler
+/// its branch got. `numbers` keeps what the general program wants as text.
 #[inline]
-fn push_session_expires(text: &mut Text, seconds: u32, refresher: Refresher) {
-    text.push_number(u64::from(seconds));
-    text.push(match refresher {
-        Refresher::Uac => b";refresher=uac",
-        Refresher::Uas => b";refresher=uas",
-    });
+fn put_within<'a>(
+    datagram_max: usize,
+    program: &Program,
+    (values, figures): (&mut Values<'a>, &Figures),
+    numbers: &'a mut Option<Numbers>,
+    out: &mut Vec<u8>,
+) -> u8 {
+    let Some(ready) = program.usual(values, figures) else {
+        let numbers = numbers.insert(Numbers::new());
+        numbers.put(program, figures, values);
+        return put_general(datagram_max, program, values, out);
+    };
+    let mut added = &[][..];
+    if datagram_max > 0 {
+        added = filler(program.usual_len(values, &ready), datagram_max);
+        values.set(Slot::Filler, added);
+    }
+    program.encode_usual(values, &ready, out);
+    u8::try_from(added.len()).expect("below a size class")
+}
+
+#[inline(never)]
+fn put_general(
+    datagram_max: usize,
+    program: &Program,
+    values: &mut Values<'_>,
+    out: &mut Vec<u8>,
+) -> u8 {
+    let mut added = &[][..];
+    if datagram_max > 0 {
+        added = filler(program.general_len(values), datagram_max);
+        values.set(Slot::Filler, added);
+    }
+    program.encode_general(values, out);
+    u8::try_from(added.len()).expect("below a size class")
+}
+
+/// What a message of `len` octets needs to reach its size class; nothing if that is above `max`.
+fn filler(len: usize, max: usize) -> &'static [u8] {
+    let class = len.next_multiple_of(SIZE_CLASS);
+    if class > max {
+        return &[];
+    }
+    &FILLER[..class - len]
+}
+
+/// What a request within a dialog carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Body {
+    None,
+    Offer,
 }
 
 #[inline]
-fn push_optional(text: &mut Text, value: Option<u32>) {
-    if let Some(value) = value {
-        text.push_number(u64::from(value));
+fn invite_figures(f: &InviteFields<'_>) -> Figures {
+    Figures {
+        cseq: f.cseq,
+        origin: (f.sdp_session, f.sdp_version),
+        session_expires: f.session_expires_s.map(|s| (s, Refresher::Uac)),
+        min_se: f.min_se,
     }
 }
 
-/// Session id and version of the o= line.
+/// The values of an INVITE that are text.
 #[inline]
-fn push_origin(text: &mut Text, session: u64, version: u32) {
-    text.push_number(session);
-    text.push(b" ");
-    text.push_number(u64::from(version));
+fn invite_values<'a>(f: &InviteFields<'a>) -> Values<'a> {
+    let mut values = Values::new();
+    values
+        .set(Slot::RequestUri, f.request_uri)
+        .set(Slot::Branch, f.branch)
+        .set(Slot::FromTag, f.from_tag)
+        .set(Slot::FromUri, f.from_uri)
+        .set(Slot::To, f.to_uri)
+        .set(Slot::CallId, f.call_id)
+        .set(Slot::Icid, f.icid)
+        .set(Slot::RelatedIcid, f.related_icid)
+        .set(Slot::ConversationId, f.conversation_id)
+        .set(Slot::ContributionId, f.contribution_id)
+        .set(Slot::ExtraAcceptContact, f.extra_accept_contact)
+        .set(Slot::ExtraHeaders, f.extra_headers)
+        .set(Slot::MsrpSession, f.msrp_session);
+    values
 }
 
 #[cfg(test)]

@@ -108,7 +108,8 @@ fn invite_all_ways(templates: &Templates, fields: &InviteFields<'_>) -> Vec<u8> 
     let mut contiguous = Vec::new();
     templates.invite(fields, &mut contiguous);
     let mut numbers = Numbers::new();
-    let values = templates.invite_values(fields, &mut numbers);
+    let mut values = invite_values(fields);
+    numbers.put(&templates.invite, &invite_figures(fields), &mut values);
     let mut general = Vec::new();
     templates.invite.encode_general(&values, &mut general);
     assert_bytes(&contiguous, &general);
@@ -124,7 +125,8 @@ fn content_length_is_true(message: &[u8]) -> bool {
     let text = core::str::from_utf8(message).expect("text");
     let (head, body) = text.split_once("\r\n\r\n").expect("a head end");
     let (_, length) = head.rsplit_once("Content-Length: ").expect("a length");
-    length.parse() == Ok(body.len())
+    // As text: no zeros before it.
+    length == body.len().to_string()
 }
 
 fn text_of(fields: &InviteFields<'_>, edit: impl FnOnce(&mut Profile)) -> String {
@@ -577,12 +579,13 @@ fn options_probe_has_what_a_request_needs() {
 fn the_fast_program_serves_tokens_and_gives_the_general_ones_bytes() {
     let templates = templates();
     let fields = invite_tokens();
-    let mut numbers = Numbers::new();
-    let values = templates.invite_values(&fields, &mut numbers);
-    assert!(
-        templates.invite.fits_fast(&values),
-        "production takes the fast program"
-    );
+    let is_usual = |f: &InviteFields<'_>| {
+        let usual = templates
+            .invite
+            .usual(&invite_values(f), &invite_figures(f));
+        usual.is_some()
+    };
+    assert!(is_usual(&fields), "production takes the fast program");
     let message = invite_all_ways(&templates, &fields);
     assert!(content_length_is_true(&message));
     assert!(!message.contains(&b'?'), "no filler is left");
@@ -590,6 +593,10 @@ fn the_fast_program_serves_tokens_and_gives_the_general_ones_bytes() {
     type Edit = fn(&mut InviteFields<'static>);
     let edits: &[Edit] = &[
         |f| f.branch = b"x",
+        |f| f.from_tag = b"bcdefghijklmnopqrstuvwxyz234567ab",
+        |f| f.call_id = b"cdefghijklmnopqrstuvwxyz234567a",
+        |f| f.icid = b"",
+        |f| f.related_icid = b"x",
         |f| f.cseq = 10,
         |f| f.session_expires_s = None,
         |f| f.session_expires_s = Some(600),
@@ -598,6 +605,8 @@ fn the_fast_program_serves_tokens_and_gives_the_general_ones_bytes() {
         |f| f.conversation_id = b"",
         |f| f.contribution_id = b"short",
         |f| f.sdp_session = u64::MAX,
+        |f| f.sdp_session = 10_000_000_000_000_000,
+        |f| f.sdp_version = 10,
         |f| f.sdp_version = u32::MAX,
         |f| f.msrp_session = b"0123456789",
         |f| f.extra_accept_contact = b"*;+sip.instance=\"<urn:x>\";require;explicit",
@@ -606,9 +615,52 @@ fn the_fast_program_serves_tokens_and_gives_the_general_ones_bytes() {
     for edit in edits {
         let mut edited = fields;
         edit(&mut edited);
+        assert!(!is_usual(&edited));
         assert!(content_length_is_true(&invite_all_ways(
             &templates, &edited
         )));
+    }
+}
+
+#[test]
+fn the_fast_program_writes_every_o_line_and_every_usual_length() {
+    let templates = templates();
+    let mut random = XorShift(11);
+    let mut sessions: Vec<u64> = vec![0, 9, 10, 9_999_999_999_999_999];
+    for digits in 0..16 {
+        let power = 10_u64.pow(digits);
+        let some = random.below(usize::try_from(power).unwrap() * 9) as u64;
+        sessions.extend([power - 1, power, power + some]);
+    }
+    for session in sessions {
+        let fields = InviteFields {
+            sdp_session: session,
+            sdp_version: u32::try_from(session % 10).unwrap(),
+            ..invite_tokens()
+        };
+        let usual = templates
+            .invite
+            .usual(&invite_values(&fields), &invite_figures(&fields));
+        assert!(usual.is_some(), "{session}");
+        let message = invite_all_ways(&templates, &fields);
+        assert!(content_length_is_true(&message));
+        let line = format!("\r\no=- {session} {} IN", fields.sdp_version);
+        assert!(memchr::memmem::find(&message, line.as_bytes()).is_some());
+    }
+    // A body whose length has two, three and four digits.
+    for len in [0, 1, 9, 10, 99, 100, 101, 505, 998, 999, 1000] {
+        let mut out = Vec::new();
+        let fields = MessageFields {
+            branch: b"abcdefghijklmnopqrstuvwxyz234567",
+            from_tag: b"bcdefghijklmnopqrstuvwxyz234567a",
+            call_id: b"cdefghijklmnopqrstuvwxyz234567ab",
+            conversation_id: b"4f93f0fe-86d6-462c-9ba2-e4bc3d1cafcc",
+            contribution_id: b"94d850fb-ed40-437e-9609-de9ea0e393d9",
+            body: &vec![b'x'; len],
+            ..MessageFields::default()
+        };
+        templates.message(&fields, &mut out);
+        assert!(content_length_is_true(&out), "{len}");
     }
 }
 

@@ -122,7 +122,7 @@ pub struct ServerTable {
     rows: Slab<Row>,
     by_digest: Map<u128, Key>,
     by_merge: Map<u128, Key>,
-    /// Rows in the order of their deadlines; a row that was prolonged is in it twice.
+    /// Rows in the order of their deadlines; one that was answered later than it came is in it twice.
     expiry: VecDeque<(Timestamp, Key)>,
     pool: Vec<Vec<u8>>,
     response_bytes: usize,
@@ -214,9 +214,12 @@ impl ServerTable {
             self.close(key.0);
             return true;
         }
-        if status >= 200 {
-            row.deadline = now + self.wait;
-            self.expiry.push_back((row.deadline, key.0));
+        let deadline = now + self.wait;
+        // Answered in the turn it came in, it has its place already. One of each row at most is live, so that
+        // half of a full queue can always be thrown out.
+        if status >= 200 && row.deadline != deadline {
+            row.deadline = deadline;
+            self.expiry.push_back((deadline, key.0));
         }
         self.keep(key.0, response);
         true

@@ -68,6 +68,7 @@ pub(crate) fn options() -> ShardOptions {
             outcome: OutcomeOptions::default(),
             goal: Goal::EachSelected,
             decisions_per_turn: 256,
+            hot_invites: 2048,
             pushes_per_s: 0,
         },
         // What rests is folded at once, whatever else a test is about.
@@ -204,6 +205,8 @@ pub(crate) struct Bench {
     pub(crate) now: Timestamp,
     /// Appends are durable at once; else they wait for [`Bench::release`].
     pub(crate) durable: bool,
+    /// More input is always at hand: the shard does not catch up.
+    pub(crate) behind: bool,
     /// Connects that are refused.
     pub(crate) refused: Vec<SocketAddr>,
     /// Connects that stay open for ever.
@@ -281,6 +284,7 @@ impl Bench {
             silent: Vec::new(),
             connects: Vec::new(),
             queries: Vec::new(),
+            behind: false,
             records: Vec::new(),
             links: Vec::new(),
             free: Vec::new(),
@@ -462,7 +466,7 @@ impl Bench {
             while let Some(query) = self.shard.inner.poll_query() {
                 self.queries.push(query);
             }
-            if !moved {
+            if !moved && (self.behind || !self.shard.inner.caught_up()) {
                 return;
             }
         }

@@ -502,6 +502,31 @@ fn a_full_table_forgets_what_was_answered_longest_ago_once_nobody_asks_for_it_ag
     check(&table);
 }
 
+/// A row is settled after 8 s, and 10 s of requests fill the table: from then on each takes the place of another,
+/// without a look at all of them each time.
+#[test]
+fn a_table_that_stays_full_is_not_swept_for_each_request() {
+    const ROWS: usize = 1000;
+    for wait_ms in [0, 3] {
+        let mut table = table(ROWS);
+        let mut sweeps = 0;
+        for number in 0..4 * ROWS {
+            let request = Ask {
+                via: format!("SIP/2.0/UDP a.example;branch=z9hG4bK-{number}").leak(),
+                cseq: u32::try_from(number).unwrap(),
+                ..NOTIFY
+            };
+            sweeps += u32::from(table.expiry.len() + 2 > 2 * ROWS);
+            let now = 10 * number as u64;
+            let key = new_key(&mut table, at(now), &request);
+            answer(&mut table, at(now + wait_ms), key, 200);
+        }
+        assert!(table.forgotten() > 2 * ROWS as u64);
+        assert!(sweeps < 20, "{sweeps} for {wait_ms} ms");
+        check(&table);
+    }
+}
+
 #[test]
 fn kept_responses_have_a_bound_in_octets() {
     let options = ServerOptions {
