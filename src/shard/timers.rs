@@ -36,6 +36,9 @@ fn cover_push(wheel: &mut Wheel, push: &mut Push, key: Key) {
     let timer = timer_key(KIND_PUSH, key.slot, key.generation);
     let deadline = push.deadline();
     cover(wheel, &mut push.armed, deadline, timer);
+    if push.is_at_rest() {
+        put_off(wheel, &mut push.armed, deadline);
+    }
 }
 
 /// Makes the wheel cover the deadline of a session in which a large message is taken in.
@@ -68,6 +71,21 @@ fn cover(
             *armed = Some((id, deadline));
         }
     }
+}
+
+/// Moves an entry that fires before anything is due on to `deadline`: an owner at rest is made warm by its
+/// timer, and that must not be for nothing.
+fn put_off(wheel: &mut Wheel, armed: &mut Option<(TimerId, Timestamp)>, deadline: Timestamp) {
+    let Some((id, _)) = armed.filter(|&(_, at)| at < deadline) else {
+        return;
+    };
+    *armed = if deadline.is_never() {
+        assert!(wheel.disarm(id), "an armed entry is in the wheel");
+        None
+    } else {
+        assert!(wheel.rearm(id, deadline), "an armed entry is in the wheel");
+        Some((id, deadline))
+    };
 }
 
 /// The wheel's name of a notice.
@@ -522,6 +540,7 @@ impl Shard {
         {
             deadline = deadline.min(self.desk.wall.moment_of(u64::from(expiry_s)));
         }
+        put_off(&mut self.wheel, &mut state.armed, deadline);
         if deadline.is_never() {
             if subscriptions::is_forgettable(&entry.user, state)
                 && self
@@ -529,9 +548,6 @@ impl Shard {
                     .mailbox_ref(key.slot)
                     .is_none_or(|mailbox| mailbox.is_empty())
             {
-                if let Some((id, _)) = state.armed.take() {
-                    self.wheel.disarm(id);
-                }
                 self.registry.remove(key);
             }
             return;
