@@ -908,6 +908,7 @@ pub fn pump(
             Fit::Send { total, in_parts } => {
                 push.guard = Timestamp::NEVER;
                 push.looked_at(number);
+                foresee_next(push, parts.ctx, now_s);
                 delivery::begin(push, number, total, in_parts);
             }
             // Not in this session and not for this device: the others may still take it.
@@ -928,6 +929,17 @@ pub fn pump(
                 campaigns.record(parts, user, device, progress);
             }
         }
+    }
+}
+
+/// Asks for the record of the message behind the one that is being begun.
+fn foresee_next(push: &Push, ctx: &Ctx<'_>, now_s: u32) {
+    let next = ctx
+        .post
+        .mailbox_ref(push.user().slot)
+        .and_then(|mailbox| mailbox.next_fitting(push.device, push.last_number, now_s, push.takes));
+    if let Some(entry) = next {
+        ctx.post.cache.foresee(entry.number());
     }
 }
 

@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use crate::base::foresee;
 use crate::base::limits;
-use crate::base::map::{Map, MapKeys, new_map};
+use crate::base::map::{Map, MapKeys, NumberMap, new_map, new_number_map};
 use crate::base::outbox::Destination;
 use crate::base::pool::Pool;
 use crate::base::slab::Key;
@@ -36,11 +36,6 @@ const UNREADABLE_KEPT_MAX: usize = 64;
 const LOADING_MAX: usize = 4096;
 /// Users have slots below this.
 const SLOTS_MAX: usize = 1 << 26;
-/// Sorts before every key.
-const FIRST_KEY: Key = Key {
-    slot: 0,
-    generation: 0,
-};
 
 /// Options of a shard's messages.
 #[derive(Clone, Debug)]
@@ -210,7 +205,7 @@ pub struct Post {
     batch: StoreBatch,
     after: VecDeque<(StoreTicket, After)>,
     spare: Vec<Vec<u8>>,
-    waiters: BTreeSet<(u64, Key)>,
+    loads: Loads,
     /// Records that could not be read, and how often that was tried.
     unreadable: VecDeque<(u64, u8)>,
     /// Messages whose end their senders are to be told, and the places of their deposits.
@@ -235,7 +230,7 @@ impl Post {
         Self {
             mailboxes: Pool::new((), SLOTS_MAX, 0, options.kept_warm),
             segments: SegmentTable::default(),
-            cache: Cache::new(options.cache_bytes_max, keys),
+            cache: Cache::new(options.cache_bytes_max),
             parts: PartTable::new(keys),
             intakes: Intakes::new(&options.large),
             shared_links: SharedLinks::new(keys),
@@ -247,7 +242,7 @@ impl Post {
             batch: StoreBatch::default(),
             after: VecDeque::with_capacity(1024),
             spare: Vec::new(),
-            waiters: BTreeSet::new(),
+            loads: Loads::new(),
             unreadable: VecDeque::new(),
             owed: VecDeque::new(),
             reading: Vec::new(),
@@ -550,24 +545,22 @@ impl Post {
 
     /// Asks for message `number`'s record on behalf of a push.
     pub fn load(&mut self, number: u64, location: Location, push: Key) {
-        if self.waiter(number).is_none() {
+        if self.loads.wait(number, push) {
             self.batch.reads.push((number, location));
         }
-        self.waiters.insert((number, push));
     }
 
     /// A push that waits for `number`, which goes on waiting.
     #[must_use]
     pub fn waiter(&self, number: u64) -> Option<Key> {
-        let next = self.waiters.range((number, FIRST_KEY)..).next();
-        next.filter(|&&(at, _)| at == number).map(|&(_, push)| push)
+        self.loads.waiter(number)
     }
 
     /// Pushes that may still begin to wait for records, which the store must bring while they have the
     /// patience: with more, most would end unsent and begin again.
     #[must_use]
     pub fn load_room(&self) -> u32 {
-        u32::try_from(LOADING_MAX.saturating_sub(self.waiters.len())).unwrap_or(u32::MAX)
+        u32::try_from(LOADING_MAX.saturating_sub(self.loads.len())).unwrap_or(u32::MAX)
     }
 
     /// Asks for the record of `number` again for those who wait; always true.
@@ -601,9 +594,7 @@ impl Post {
 
     /// The next push that waits for `number`.
     pub fn take_waiter(&mut self, number: u64) -> Option<Key> {
-        let push = self.waiter(number)?;
-        self.waiters.remove(&(number, push));
-        Some(push)
+        self.loads.take(number)
     }
 
     /// Moves the work of this turn into `batch`.
@@ -696,6 +687,68 @@ impl Post {
     }
 }
 
+/// Sorts before every key.
+const FIRST_KEY: Key = Key {
+    slot: 0,
+    generation: 0,
+};
+
+/// The pushes that wait for records.
+#[derive(Debug)]
+struct Loads {
+    /// The first push that waits for each.
+    first: NumberMap<Key>,
+    /// The others: messages that several devices get at a time.
+    others: BTreeSet<(u64, Key)>,
+}
+
+impl Loads {
+    fn new() -> Self {
+        Self {
+            first: new_number_map(LOADING_MAX),
+            others: BTreeSet::new(),
+        }
+    }
+
+    /// `push` waits for `number`; true when that must be read.
+    fn wait(&mut self, number: u64, push: Key) -> bool {
+        match self.first.get(&number) {
+            None => {
+                self.first.insert(number, push);
+                return true;
+            }
+            Some(first) if *first == push => {}
+            Some(_) => {
+                self.others.insert((number, push));
+            }
+        }
+        false
+    }
+
+    fn waiter(&self, number: u64) -> Option<Key> {
+        self.first.get(&number).copied()
+    }
+
+    /// The next push that waits for `number`, which was read; `None`: there is no other.
+    fn take(&mut self, number: u64) -> Option<Key> {
+        if !self.others.is_empty() {
+            let next = self.others.range((number, FIRST_KEY)..).next().copied();
+            if let Some((_, push)) = next.filter(|&(at, _)| at == number) {
+                self.others.remove(&(number, push));
+                return self.first.insert(number, push);
+            }
+        }
+        self.first.remove(&number)
+    }
+
+    fn len(&self) -> usize {
+        self.first.len() + self.others.len()
+    }
+}
+
+/// Octets of a record that are asked for ahead.
+const FORESEEN_BYTES_MAX: usize = 2048;
+
 #[derive(Debug, Default)]
 struct Cached {
     number: u64,
@@ -705,7 +758,7 @@ struct Cached {
 /// Records in memory, oldest out first when the bound is reached. Freed buffers are reused.
 #[derive(Debug)]
 pub struct Cache {
-    map: Map<u64, u32>,
+    map: NumberMap<u32>,
     entries: Vec<Cached>,
     free: Vec<u32>,
     order: VecDeque<u64>,
@@ -714,9 +767,9 @@ pub struct Cache {
 }
 
 impl Cache {
-    fn new(bytes_max: usize, keys: MapKeys) -> Self {
+    fn new(bytes_max: usize) -> Self {
         Self {
-            map: new_map(keys, 1024),
+            map: new_number_map(1024),
             entries: Vec::new(),
             free: Vec::new(),
             // Numbers of removed records stay in the order until it is swept.
@@ -760,6 +813,14 @@ impl Cache {
     pub fn lookup(&self, number: u64) -> Option<&[u8]> {
         let &at = self.map.get(&number)?;
         Some(&self.entries[at as usize].bytes)
+    }
+
+    /// Asks for the record of `number`, which is sent next.
+    #[inline]
+    pub fn foresee(&self, number: u64) {
+        if let Some(record) = self.lookup(number) {
+            foresee::bring(record, record.len().min(FORESEEN_BYTES_MAX));
+        }
     }
 
     /// Drops the record of `number`.
@@ -855,7 +916,7 @@ mod tests {
     use super::*;
 
     fn cache(bytes_max: usize) -> Cache {
-        Cache::new(bytes_max, MapKeys([1, 2, 3, 4]))
+        Cache::new(bytes_max)
     }
 
     #[test]

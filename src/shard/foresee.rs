@@ -118,6 +118,26 @@ impl Shard {
         }
     }
 
+    /// Of the records read back that come next: of the third one's push its own memory, of the second one's
+    /// what that leads to, of the first one's what that leads to in turn.
+    #[inline]
+    pub(super) fn foresee_loaded(&self, next: &[(u64, u32, u32)]) {
+        let waiter = |at: usize| self.post.waiter(next.get(at)?.0);
+        let user = |at: usize| self.pushes.lookup_warm(waiter(at)?)?.user;
+        if let Some(user) = user(0) {
+            self.post.foresee_entries(user.slot);
+        }
+        if let Some(push) = waiter(1).and_then(|key| self.pushes.lookup_warm(key)) {
+            push.foresee();
+            if let Some(user) = push.user {
+                self.foresee_user(user);
+            }
+        }
+        if let Some(key) = waiter(2) {
+            self.pushes.foresee(key.slot, size_of::<Push>());
+        }
+    }
+
     /// The message whose push or user was asked for is next: asks for what that leads to.
     #[inline]
     pub(super) fn foresee_more(&mut self) {
@@ -135,6 +155,9 @@ impl Shard {
                 }
                 if let Some(user) = push.user.filter(|_| !push.reported) {
                     self.registry.foresee(user);
+                    if push.has_session() {
+                        self.post.foresee_entries(user.slot);
+                    }
                 }
             }
             Foreseen::User(key) => self.registry.foresee_merge(key),

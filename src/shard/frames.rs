@@ -123,6 +123,24 @@ impl Shard {
         bytes: &[u8],
         scanned: usize,
     ) -> usize {
+        let (used, is_broken) = self.take_whole(now, link, kind, bytes, scanned);
+        self.go_on(now, None);
+        if is_broken {
+            self.probe.streams_broken_total += 1;
+            self.out.close(link);
+        }
+        used
+    }
+
+    /// As [`Self::take_frames`], but for what follows the last message; true when the framing is lost.
+    fn take_whole(
+        &mut self,
+        now: Timestamp,
+        link: LinkId,
+        kind: LinkKind,
+        bytes: &[u8],
+        scanned: usize,
+    ) -> (usize, bool) {
         let mut at = 0;
         let mut scanned = scanned;
         while at < bytes.len() {
@@ -139,15 +157,11 @@ impl Shard {
             scanned = 0;
             match step {
                 Step::Used(used) => at += used,
-                Step::Wait => return at,
-                Step::Broken => {
-                    self.probe.streams_broken_total += 1;
-                    self.out.close(link);
-                    return bytes.len();
-                }
+                Step::Wait => return (at, false),
+                Step::Broken => return (bytes.len(), true),
             }
         }
-        at
+        (at, false)
     }
 
     fn take_sip(
@@ -456,6 +470,7 @@ impl Shard {
             self.probe.msrp_rejected_total += 1;
             return;
         };
+        self.go_on(now, Some(parts.key));
         let Some(push) = self.pushes.lookup_mut(parts.key) else {
             self.probe.msrp_rejected_total += 1;
             return;
@@ -471,7 +486,7 @@ impl Shard {
             return;
         }
         let progress = delivery::handle_response(push, &ctx!(self, now), parts.sequence, status);
-        self.after_progress(now, parts.key, progress);
+        self.after_frame(now, parts.key, progress);
     }
 
     fn msrp_report(&mut self, now: Timestamp, link: LinkId, frame: &msrp_frame::Frame<'_>) {
@@ -480,13 +495,16 @@ impl Shard {
             self.probe.msrp_rejected_total += 1;
             return;
         };
-        let push = self.pushes.lookup_mut(key).expect("just looked up");
+        self.go_on(now, Some(key));
+        let Some(push) = self.pushes.lookup_mut(key) else {
+            return;
+        };
         if push.msrp_link != Some(link) {
             self.probe.msrp_rejected_total += 1;
             return;
         }
         let progress = delivery::handle_report(push, &ctx!(self, now), frame);
-        self.after_progress(now, key, progress);
+        self.after_frame(now, key, progress);
     }
 
     /// The live push whose session the path's last URI names.
@@ -513,6 +531,7 @@ impl Shard {
     }
 
     fn msrp_request(&mut self, now: Timestamp, link: LinkId, frame: &msrp_frame::Frame<'_>) {
+        self.go_on(now, None);
         let Some(key) = self.session_named(frame.to_path) else {
             let large = self.intake_named(frame.to_path);
             let status = large.map_or(481, |key| self.large_request(now, link, key, frame));

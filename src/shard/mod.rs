@@ -10,6 +10,7 @@ mod in_dialog;
 mod intake;
 mod large;
 mod large_media;
+mod loads;
 mod notices;
 pub mod questions;
 pub mod recover;
@@ -66,6 +67,18 @@ const TIDY_EVERY: Duration = Duration::from_millis(10);
 const TIDY_SHARES: usize = 128;
 /// Most that one step folds of each kind, as long as no more than [`limits::WARM_EASY`] are warm.
 const TIDY_FOLDS_EASY: usize = 64;
+
+/// Most that one step folds of each kind in any case: about as long as the time between two steps.
+const TIDY_FOLDS_MAX: usize = 4096;
+
+/// Most that one step folds of a kind of which `warm` are warm. What is above the easy number goes within a
+/// second or two, or whatever touches many would fill the memory; not all at once, or whoever comes meanwhile
+/// would wait for it.
+fn folds_at(warm: usize) -> usize {
+    let above = warm.saturating_sub(limits::WARM_EASY);
+    (TIDY_FOLDS_EASY + above / TIDY_SHARES).min(TIDY_FOLDS_MAX)
+}
+
 /// Pushes looked at in one turn after a connection to a hop was lost or made.
 const SLOTS_PER_TURN: u32 = 4096;
 
@@ -107,6 +120,8 @@ struct Desk {
     foreseen: Foreseen,
     /// What the first message of the next read is about.
     coming: Foreseen,
+    /// The push whose session frames of this read were about, and which is to go on.
+    stirred: Option<Key>,
     draining: bool,
     /// Documents read in the turn of this moment.
     documents: (Timestamp, u32),
@@ -305,6 +320,7 @@ impl Shard {
                 seen: Seen::default(),
                 foreseen: Foreseen::Nothing,
                 coming: Foreseen::Nothing,
+                stirred: None,
                 draining: false,
                 documents: (now, 0),
                 dirty_at: now,
@@ -412,17 +428,15 @@ impl Shard {
         }
         self.desk.tidy_at = now + TIDY_EVERY;
         let share = |places: usize| places / TIDY_SHARES + 1;
-        // Above that all there is in a share, or whatever touches many would fill the memory.
-        let folds = |warm: usize| match warm > limits::WARM_EASY {
-            true => usize::MAX,
-            false => TIDY_FOLDS_EASY,
-        };
         let pushes = &mut self.pushes;
-        pushes.tidy(share(pushes.warm_places()), folds(pushes.warm_len()));
+        pushes.tidy(share(pushes.warm_places()), folds_at(pushes.warm_len()));
         let (warm, places) = self.registry.warm();
-        self.registry.tidy(share(places), folds(warm));
+        self.registry.tidy(share(places), folds_at(warm));
         let mailboxes = &mut self.post.mailboxes;
-        mailboxes.tidy(share(mailboxes.warm_places()), folds(mailboxes.warm_len()));
+        mailboxes.tidy(
+            share(mailboxes.warm_places()),
+            folds_at(mailboxes.warm_len()),
+        );
     }
 
     /// Pushes whose requests waited for a name or a connection say what they had to say.
@@ -598,4 +612,23 @@ pub struct Population {
     pub cleaned: (u64, u64),
     /// Messages that the books must have as pending.
     pub stored: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crowd_is_folded_soon_and_a_little_at_a_time() {
+        let mut warm = 4 * limits::WARM_EASY;
+        let mut steps = 0;
+        while warm > limits::WARM_EASY + limits::WARM_EASY / 8 {
+            assert!(folds_at(warm) <= warm / TIDY_SHARES);
+            warm -= folds_at(warm);
+            steps += 1;
+        }
+        assert!(steps < 500, "{steps} steps of ten milliseconds");
+        assert_eq!(folds_at(limits::WARM_EASY), TIDY_FOLDS_EASY);
+        assert_eq!(folds_at(1 << 24), TIDY_FOLDS_MAX);
+    }
 }

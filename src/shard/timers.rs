@@ -17,9 +17,7 @@ use crate::push::signalling;
 use crate::push::{Ctx, Outcome, Push, PushState};
 use crate::shard::frames::PARTIAL_MAX;
 use crate::shard::{Shard, ctx, subscriptions};
-use crate::store::index::Fate;
 use crate::store::op::RemovalReason;
-use crate::store::parts::PartTable;
 use crate::wheel::{TimerId, Wheel};
 
 /// Timers fired in one turn; the rest follow in the next.
@@ -38,6 +36,9 @@ fn cover_push(wheel: &mut Wheel, push: &mut Push, key: Key) {
     let timer = timer_key(KIND_PUSH, key.slot, key.generation);
     let deadline = push.deadline();
     cover(wheel, &mut push.armed, deadline, timer);
+    if push.is_at_rest() {
+        put_off(wheel, &mut push.armed, deadline);
+    }
 }
 
 /// Makes the wheel cover the deadline of a session in which a large message is taken in.
@@ -70,6 +71,21 @@ fn cover(
             *armed = Some((id, deadline));
         }
     }
+}
+
+/// Moves an entry that fires before anything is due on to `deadline`: an owner at rest is made warm by its
+/// timer, and that must not be for nothing.
+fn put_off(wheel: &mut Wheel, armed: &mut Option<(TimerId, Timestamp)>, deadline: Timestamp) {
+    let Some((id, _)) = armed.filter(|&(_, at)| at < deadline) else {
+        return;
+    };
+    *armed = if deadline.is_never() {
+        assert!(wheel.disarm(id), "an armed entry is in the wheel");
+        None
+    } else {
+        assert!(wheel.rearm(id, deadline), "an armed entry is in the wheel");
+        Some((id, deadline))
+    };
 }
 
 /// The wheel's name of a notice.
@@ -138,40 +154,15 @@ impl Shard {
 
     /// A session step's meaning for the messages, then whatever follows.
     pub(super) fn after_progress(&mut self, now: Timestamp, key: Key, progress: Progress) {
-        if let Progress::Session(outcome) = progress {
-            let push = self
-                .pushes
-                .lookup_mut(key)
-                .expect("a session belongs to a push");
-            // What a phone says after the BYE does not end the dialog a second time.
-            if !push.has_session() {
-                return;
-            }
-            signalling::bye_media(push, &mut ctx!(self, now));
-            return self.after_push(now, key, Some(outcome));
-        }
-        if progress != Progress::None {
-            let push = self
-                .pushes
-                .lookup_mut(key)
-                .expect("a session belongs to a push");
-            let (user, device) = (push.user(), push.device);
-            if matches!(progress, Progress::Delivered { .. }) {
-                self.probe.delivery_time.record(now.since(push.invited));
-            }
-            if let Some(entry) = self.registry.entry_mut(user) {
-                let mut ctx = ctx!(self, now);
-                let mut parts = Parts {
-                    user: &mut entry.user,
-                    state: &mut entry.extra,
-                    ctx: &mut ctx,
-                };
-                self.campaigns.record(&mut parts, user, device, progress);
-            }
-        }
         let outcome = match progress {
-            // A message that failed ends its session; recovery needs a new one (MSRP-23).
-            Progress::Failed { .. } => {
+            Progress::None => None,
+            Progress::Delivered { .. } | Progress::Refused { .. } => {
+                self.record(now, key, progress);
+                None
+            }
+            // A message that failed ends its session; recovery needs a new one (MSRP-23). What a phone
+            // says after the BYE does not end the dialog a second time.
+            Progress::Failed { .. } | Progress::Session(_) => {
                 let push = self
                     .pushes
                     .lookup_mut(key)
@@ -180,14 +171,65 @@ impl Shard {
                 if lives {
                     signalling::bye_media(push, &mut ctx!(self, now));
                 }
-                lives.then_some(Outcome::MsrpStatus(408))
+                let outcome = match progress {
+                    Progress::Session(_) if !lives => return,
+                    Progress::Session(outcome) => outcome,
+                    Progress::None
+                    | Progress::Delivered { .. }
+                    | Progress::Refused { .. }
+                    | Progress::Failed { .. } => Outcome::MsrpStatus(408),
+                };
+                lives.then_some(outcome)
             }
-            Progress::None
-            | Progress::Delivered { .. }
-            | Progress::Refused { .. }
-            | Progress::Session(_) => None,
         };
         self.after_push(now, key, outcome);
+    }
+
+    /// As [`Self::after_progress`], after a frame of an MSRP stream: a session that goes on does so at
+    /// [`Self::go_on`], once for all frames about it that stand together.
+    pub(super) fn after_frame(&mut self, now: Timestamp, key: Key, progress: Progress) {
+        match progress {
+            Progress::None => {}
+            Progress::Delivered { .. } | Progress::Refused { .. } => {
+                self.record(now, key, progress);
+            }
+            Progress::Failed { .. } | Progress::Session(_) => {
+                self.desk.stirred = None;
+                return self.after_progress(now, key, progress);
+            }
+        }
+        self.desk.stirred = Some(key);
+    }
+
+    /// Moves the session forward that frames were about, unless that is the one of `but`.
+    #[inline]
+    pub(super) fn go_on(&mut self, now: Timestamp, but: Option<Key>) {
+        if self.desk.stirred != but
+            && let Some(key) = self.desk.stirred.take()
+        {
+            self.after_push(now, key, None);
+        }
+    }
+
+    /// Takes what became of a message into the user's queue and the store.
+    fn record(&mut self, now: Timestamp, key: Key, progress: Progress) {
+        let push = self
+            .pushes
+            .lookup_mut(key)
+            .expect("a session belongs to a push");
+        let (user, device) = (push.user(), push.device);
+        if matches!(progress, Progress::Delivered { .. }) {
+            self.probe.delivery_time.record(now.since(push.invited));
+        }
+        if let Some(entry) = self.registry.entry_mut(user) {
+            let mut ctx = ctx!(self, now);
+            let mut parts = Parts {
+                user: &mut entry.user,
+                state: &mut entry.extra,
+                ctx: &mut ctx,
+            };
+            self.campaigns.record(&mut parts, user, device, progress);
+        }
     }
 
     /// After anything happened to a push: report its end, move its session forward, free its slot
@@ -315,7 +357,7 @@ impl Shard {
         }
     }
 
-    fn launch(&mut self, now: Timestamp, key: Key) {
+    pub(super) fn launch(&mut self, now: Timestamp, key: Key) {
         let Some(push) = self.pushes.lookup_mut(key) else {
             return;
         };
@@ -352,23 +394,7 @@ impl Shard {
                 self.settle(now, after, None);
             }
         }
-        for &(number, start, end) in &done.loaded {
-            let payload = &done.bytes[start as usize..end as usize];
-            if self.post.take_for_cleaning(number, payload) {
-                continue;
-            }
-            if payload.is_empty() && self.read_again(number) {
-                continue;
-            }
-            self.post.loaded(number, payload);
-            while let Some(key) = self.post.take_waiter(number) {
-                self.loaded(now, key, number);
-            }
-            self.read_for_notice(now, number);
-        }
-        if !done.loaded.is_empty() && self.post.load_room() > 0 {
-            self.campaigns.hop_room();
-        }
+        self.handle_loaded(now, done);
     }
 
     /// A record is durable at `location`, or its store has failed.
@@ -452,65 +478,6 @@ impl Shard {
         }
     }
 
-    fn loaded(&mut self, now: Timestamp, key: Key, number: u64) {
-        let Some(push) = self.pushes.lookup_mut(key) else {
-            return;
-        };
-        if push.waiting_for != Some(number) {
-            return;
-        }
-        if self.post.cache.lookup(number).is_none() {
-            return self.unreadable(now, key, number);
-        }
-        push.waiting_for = None;
-        if push.state == PushState::Loading {
-            push.guard = Timestamp::NEVER;
-            return self.launch(now, key);
-        }
-        self.after_push(now, key, None);
-    }
-
-    /// A record could not be read back: asks for it again, a few times, on behalf of those who wait.
-    fn read_again(&mut self, number: u64) -> bool {
-        self.probe.store_unreadable_total += 1;
-        let waiter = self.post.waiter(number);
-        let push = waiter.and_then(|key| self.pushes.lookup_warm(key));
-        let location = if PartTable::is_part(number) {
-            push.and_then(|push| delivery::part_of(push, &self.post))
-                .map(|part| part.location)
-        } else {
-            push.and_then(|push| self.post.mailbox_ref(push.user().slot))
-                .and_then(|mailbox| mailbox.lookup(number))
-                .and_then(|entry| entry.location())
-        };
-        let Some(location) = location else {
-            return false;
-        };
-        self.post.may_try_again(number) && self.post.read(number, location)
-    }
-
-    /// A record cannot be read back: this device does without the message until the next start, so
-    /// that those behind it are not held up.
-    fn unreadable(&mut self, now: Timestamp, key: Key, number: u64) {
-        let push = self.pushes.lookup_mut(key).expect("the caller found it");
-        let sending = push.inflight.last().copied();
-        let number = sending
-            .filter(|_| PartTable::is_part(number))
-            .unwrap_or(number);
-        let mailbox = self.post.mailbox(push.user().slot);
-        // No record of it: the next start tries again.
-        mailbox.mark(number, push.device, Fate::Refused);
-        self.probe.store_put_off_total += 1;
-        push.waiting_for = None;
-        push.session.abandon(delivery::handle_of(number));
-        push.inflight.retain(|&other| other != number);
-        if push.state == PushState::Loading {
-            push.guard = Timestamp::NEVER;
-            return self.launch(now, key);
-        }
-        self.after_push(now, key, None);
-    }
-
     fn user_timer(&mut self, now: Timestamp, key: Key) {
         let Some(entry) = self.registry.entry_mut(key) else {
             return;
@@ -573,6 +540,7 @@ impl Shard {
         {
             deadline = deadline.min(self.desk.wall.moment_of(u64::from(expiry_s)));
         }
+        put_off(&mut self.wheel, &mut state.armed, deadline);
         if deadline.is_never() {
             if subscriptions::is_forgettable(&entry.user, state)
                 && self
@@ -580,9 +548,6 @@ impl Shard {
                     .mailbox_ref(key.slot)
                     .is_none_or(|mailbox| mailbox.is_empty())
             {
-                if let Some((id, _)) = state.armed.take() {
-                    self.wheel.disarm(id);
-                }
                 self.registry.remove(key);
             }
             return;

@@ -12,7 +12,7 @@ use crate::sim::text::Sip;
 use crate::store::op::MarkKind;
 use crate::store::record::{self, Record};
 
-/// 64 * T1: Timers B and F, and how long a CANCEL is waited for.
+/// 64 * T1: Timers B, F and L, and how long a CANCEL is waited for.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(32);
 
 /// Within this time the outputs of one turn leave, by whatever links.
@@ -76,6 +76,8 @@ struct Leg {
     accepted: u32,
     acks: u32,
     byes: BTreeSet<String>,
+    /// When the last of them left first.
+    bye_at: Timestamp,
     peer_bye: bool,
     cseq: u32,
     /// A 2xx came after the dialog was ended.
@@ -238,6 +240,11 @@ impl Ledger {
         let trail = self.trails.entry(message.call_id().to_owned()).or_default();
         let method = message.method.as_str();
         let tag = message.tag("To").unwrap_or_default();
+        // A copy of a sender's INVITE that comes after Timer L is a call of its own (RFC 6026).
+        let is_old = |leg: &Leg| !leg.byes.is_empty() && now.since(leg.bye_at) >= TIMEOUT;
+        if trail.invite_branch.is_empty() && trail.legs.get(tag).is_some_and(is_old) {
+            *trail = Trail::default();
+        }
         if method == "CANCEL" {
             trail.cancelled_at.get_or_insert(now);
         }
@@ -270,7 +277,9 @@ impl Ledger {
             let main_over = main.is_some_and(|leg| leg.peer_bye || !leg.byes.is_empty());
             trail.over |= trail.main == tag || trail.main.is_empty();
             let leg = trail.legs.entry(tag.to_owned()).or_default();
-            leg.byes.insert(message.branch().to_owned());
+            if leg.byes.insert(message.branch().to_owned()) {
+                leg.bye_at = now;
+            }
             // Once the push is gone, a 2xx still on its way is answered without memory. It may have
             // reached the engine before the BYE to its first copy reached the peer.
             let repeated = leg.again || leg.accepted > 1;

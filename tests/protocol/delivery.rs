@@ -70,6 +70,44 @@ fn reports_may_come_in_pieces_and_out_of_order() {
     assert!(bench.take_msrp().is_empty(), "a REPORT is never answered");
 }
 
+/// What the phone says when it takes each of `sends`: a 200 and a whole REPORT.
+fn taken(sends: &[Msrp]) -> String {
+    let texts = sends.iter().map(|send| {
+        let (tid, id, (_, _, total)) = (&send.tid, send.get("Message-ID"), send.range());
+        let rep = &tid[8..];
+        let (to, from) = (send.get("From-Path"), send.get("To-Path"));
+        format!(
+            "MSRP {tid} 200 OK\nTo-Path: {to}\nFrom-Path: {from}\n-------{tid}$\n\
+             MSRP {rep} REPORT\nTo-Path: {to}\nFrom-Path: {from}\nMessage-ID: {id}\n\
+             Byte-Range: 1-{total}/{total}\nStatus: 000 200 OK\n-------{rep}$\n"
+        )
+    });
+    crlf(&texts.collect::<String>())
+}
+
+#[test]
+fn a_session_goes_on_after_all_that_one_read_brought_about_it() {
+    let texts: Vec<String> = (0..20).map(|n| format!("text {n}")).collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let mut bench = session_with(Bench::new(), &texts);
+    let first = bench.take_msrp();
+    assert_eq!(first.len(), 8, "as many as may be unanswered");
+    let text = taken(&first);
+    bench.feed(first[0].link, text.as_bytes());
+    assert_eq!(bench.messages(), 12, "each was reported");
+    let second = bench.take_msrp();
+    assert_eq!(second.len(), 8, "the window is open again");
+    // In two reads that cut a frame, and the second one ends in what is no frame.
+    let text = taken(&second[..6]);
+    let (early, late) = text.as_bytes().split_at(text.len() - 20);
+    bench.feed(second[0].link, early);
+    assert_eq!(bench.messages(), 7);
+    assert_eq!(bench.take_msrp().len(), 4, "the last ones");
+    let late = [late, b"no frame of MSRP\r\n\r\n"].concat();
+    bench.feed(second[0].link, &late);
+    assert_eq!(bench.messages(), 6, "what came before counts");
+}
+
 // Proves: MSRP-22
 #[test]
 fn reports_about_other_messages_are_ignored() {

@@ -267,6 +267,8 @@ pub(crate) struct State {
     pub(crate) reads: VecDeque<(u64, Location)>,
     /// Reads taken by a reader.
     pub(crate) reading: usize,
+    /// What was read ahead.
+    pub(crate) trails: reader::Trails,
     /// Who opens which segment, and which one goes.
     pub(crate) gate: Gate,
     /// Open segments, most recently used last.
@@ -797,6 +799,7 @@ fn new_state(options: &JournalOptions, current: u32, outcome: &recover::Outcome)
         stopping: false,
         reads: VecDeque::new(),
         reading: 0,
+        trails: reader::Trails::default(),
         gate: Gate::default(),
         files: VecDeque::with_capacity(FILES_MAX),
         current,
