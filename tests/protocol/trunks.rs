@@ -1,10 +1,11 @@
 //! What becomes of requests when connections to the hops are lost and made.
 
 use volley::base::surface::LinkKind;
+use volley::push::hops::HopTransport;
 
 use crate::harness::script::{Answer, USER};
 use crate::harness::text::Sip;
-use crate::harness::{Bench, SCSCF, addr};
+use crate::harness::{Bench, SCSCF, SPARE, addr, hop, options};
 
 // Proves: NH-9
 #[test]
@@ -82,4 +83,55 @@ fn a_bye_that_found_no_connection_leaves_before_what_is_new_when_one_is_back() {
     let order: Vec<_> = sent.iter().map(Sip::what).take(2).collect();
     assert_eq!(order, ["BYE", "INVITE"]);
     assert_eq!(sent[0].at, sent[1].at, "neither waits for the other");
+}
+
+/// Two hops, so that what one cannot take finds the other.
+fn two_hops() -> Bench {
+    let mut options = options();
+    options.hops.push(hop(SPARE, HopTransport::Tcp));
+    Bench::with(options)
+}
+
+// Proves: NH-9
+#[test]
+fn a_request_stays_with_the_trunk_that_took_it_while_others_come_and_go() {
+    let mut bench = two_hops();
+    let (_, _, send) = bench.sending();
+    bench.take_message(&send);
+    let lost = bench.trunks[&addr(SCSCF)];
+    bench.refused.push(addr(SCSCF));
+    bench.close(lost);
+    bench.run_s(3);
+    let bye = bench.expect("BYE");
+    assert_eq!(bench.peer_of(bye.link), addr(SPARE));
+    // The hop of the INVITE is back: what the other one carries is not lost.
+    bench.refused.clear();
+    bench.run_s(10);
+    let back = bench.trunks[&addr(SCSCF)];
+    assert_ne!(back, lost);
+    bench.expect_quiet();
+    // With its own trunk it is.
+    bench.close(bye.link);
+    let again = bench.expect("BYE");
+    assert_eq!((again.link, &again.text), (back, &bye.text));
+    bench.run_s(10);
+    bench.expect_quiet();
+}
+
+// Proves: NH-9
+#[test]
+fn an_invite_repeated_by_a_new_trunk_is_not_repeated_for_the_sake_of_another() {
+    let mut bench = two_hops();
+    let (invite, _) = bench.invited();
+    bench.close(invite.link);
+    bench.run_s(1);
+    let again = bench.expect("INVITE");
+    assert_ne!(again.link, invite.link);
+    assert_eq!(again.link, bench.trunks[&addr(SCSCF)]);
+    // Another hop's connection is lost and made again.
+    let other = bench.trunks[&addr(SPARE)];
+    bench.close(other);
+    bench.run_s(10);
+    assert_ne!(bench.trunks[&addr(SPARE)], other);
+    bench.expect_quiet();
 }
