@@ -255,7 +255,7 @@ pub struct Options {
     /// How the users of a storm are distributed over its time [default: flat]
     #[arg(long, value_enum)]
     pub storm_shape: Option<StormShape>,
-    /// Schedule to repeat: a line for each trigger, SECONDS [USER]
+    /// Schedule to repeat: a line for each trigger, SECONDS and perhaps a USER
     #[arg(long, value_name = "FILE")]
     pub replay: Option<PathBuf>,
     /// What becomes of triggers the generator is late with [default: send]
