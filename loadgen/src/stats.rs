@@ -184,7 +184,7 @@ counters! {
     repeats,
     /// Requests of ours sent again, over datagrams.
     requests_resent,
-    /// Final answers of ours to INVITEs sent again, over datagrams.
+    /// Final answers of ours to INVITEs sent again: over streams those with 2xx.
     answers_resent,
     /// Requests and answers given up after 64 * T1.
     requests_given_up,

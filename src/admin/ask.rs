@@ -41,7 +41,7 @@ pub struct Chunk {
     pub number: u64,
     /// The clock of its shard when it was copied.
     pub now: Timestamp,
-    /// Its octets; see [`events`](crate::io::recorder::events).
+    /// Its octets; see [`events`].
     pub bytes: Vec<u8>,
 }
 

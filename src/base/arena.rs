@@ -1,7 +1,7 @@
 //! Octets of many small owners in few allocations: ranges of exact sizes, side by side.
 //!
-//! Layer 0. A range has the size of its class, a multiple of [`STEP`] octets; a class takes its ranges
-//! from chunks of [`CHUNK_BYTES`] that never move. A freed range is the next one of its class to be
+//! Layer 0. A range has the size of its class, a multiple of `STEP` octets; a class takes its ranges
+//! from chunks of `CHUNK_BYTES` that never move. A freed range is the next one of its class to be
 //! taken. Nothing is copied when the arena grows, and nothing is kept beside the ranges: the list of free
 //! ones lies in themselves. Memory of a class is not given back to others.
 

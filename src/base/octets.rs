@@ -1,4 +1,4 @@
-//! Looking for octets over short distances, sixteen at a time ([`lanes`](super::lanes)).
+//! Looking for octets over short distances, sixteen at a time ([`lanes`]).
 //!
 //! Header lines, URIs and SDP attributes are shorter than what a call of the vectorised search costs
 //! before it looks at anything. For distances beyond some fifty octets `memchr` is the better tool.

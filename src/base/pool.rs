@@ -2,7 +2,7 @@
 //! anything is not (layer 0).
 //!
 //! A [`Pool`] is used as a [`Slab`](crate::base::slab::Slab). Beside each slot it knows whether the value is
-//! *warm*, as it is worked with, or *cold*: written as octets ([`Fold`]), squeezed
+//! *warm*, as it is worked with, or *cold*: written as octets ([`fold`](crate::base::fold)), squeezed
 //! ([`Squeezer`]) and kept in an [`Arena`]. Whoever asks for a cold value gets it warm.
 //!
 //! ```text

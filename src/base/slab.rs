@@ -23,7 +23,7 @@ struct Entry<T> {
 
 /// A bounded pool whose values are kept when freed, so that a warm slot's buffers are reused.
 ///
-/// The slot freed last is used next: its memory is still in a cache. After [`SHIFT`] uses it rests
+/// The slot freed last is used next: its memory is still in a cache. After `SHIFT` uses it rests
 /// until every other slot has had its turn, so that the generations of all slots, not of a few, stand
 /// between two uses of the same key. The pool grows up to `bound` as needed and never shrinks; the
 /// values of free slots stay allocated.

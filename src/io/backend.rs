@@ -1,6 +1,6 @@
 //! What the shards run on: io_uring where the host allows it, else epoll with calls for many messages.
 //!
-//! [`choose`] finds out which before anything is bound; [`Ring`] is the one or the other for the driver.
+//! [`choose`] finds out which before anything is bound; `Ring` is the one or the other for the driver.
 
 use core::net::SocketAddr;
 use core::time::Duration;

@@ -38,7 +38,7 @@ use super::names::{Answers, Asker};
 use super::park::{Parker, breathe};
 use super::poll::PollRing;
 use super::recorder::Recorder;
-use super::ring::{Completion, DATAGRAM_GROUP, Kind, SLOTS_MAX, STREAM_GROUP, Token};
+use super::ring::{Completion, DATAGRAM_GROUP, Kind, REAP_BYTES, SLOTS_MAX, STREAM_GROUP, Token};
 use super::stats::{Counters, DriverStats};
 use super::sys::{DATAGRAM_HEADROOM, RawRing};
 use super::tcp::Sources;
@@ -50,8 +50,6 @@ pub use super::stores::{NullStore, StoreDriver};
 const REAP_BATCH: usize = 512;
 /// A turn that took this long is slow.
 const SLOW_TURN: Duration = Duration::from_millis(10);
-/// Octets received that end a turn's batch: what a turn reads and writes should fit the caches.
-const REAP_BYTES: usize = 64 * 1024;
 /// Mesh frames taken from one shard in one turn.
 const MESH_BATCH: usize = 256;
 /// Store completions taken in one turn.

@@ -23,7 +23,7 @@ use socket2::SockAddr;
 
 use crate::base::surface::TxBuf;
 
-use super::ring::{Completion, Kind, Token};
+use super::ring::{Completion, Kind, REAP_BYTES, Token};
 use super::sys::{self, Arrived, Datagrams, Outgoing};
 use super::trains::{Part, Run};
 
@@ -33,7 +33,8 @@ const EVENTS: usize = 256;
 const ACCEPTS: usize = 64;
 /// Receives of one stream in a row.
 const READS: usize = 4;
-/// Datagram receives of one call.
+/// Datagram receives of one call. Each costs its preparation whether a datagram came or not, so what is
+/// mostly idle asks for few, and a socket that gave as many is asked again.
 const RECEIVES: usize = 16;
 /// Datagrams and trains of one call.
 const SENDS: usize = 64;
@@ -669,12 +670,32 @@ impl PollRing {
         Ok(More::Maybe)
     }
 
+    /// Empties a socket as far as there are buffers, or until there is as much as a turn takes: more than
+    /// that is as well off in the socket, but with less a burst overflows it (nobody holds datagrams back).
     fn receive_datagrams(&mut self, index: u32, token: Token) -> Result<More, Errno> {
-        let group = &mut self.groups[token.kind.group()];
-        let asked = group.idle.len().min(RECEIVES);
-        if asked == 0 {
-            return Ok(More::Starved);
+        let mut brought = 0;
+        while brought < REAP_BYTES {
+            let asked = self.groups[token.kind.group()].idle.len().min(RECEIVES);
+            if asked == 0 {
+                return Ok(More::Starved);
+            }
+            let (got, octets) = self.receive_batch(index, token, asked)?;
+            if got < asked {
+                return Ok(More::No);
+            }
+            brought += octets;
         }
+        Ok(More::Maybe)
+    }
+
+    /// Receives up to `asked` datagrams, as many as there are buffers at most: how many, and their octets.
+    fn receive_batch(
+        &mut self,
+        index: u32,
+        token: Token,
+        asked: usize,
+    ) -> Result<(usize, usize), Errno> {
+        let group = &mut self.groups[token.kind.group()];
         let fd = self.slots[index as usize].fd;
         self.numbers.clear();
         self.numbers.extend(group.idle.iter().rev().take(asked));
@@ -685,9 +706,11 @@ impl PollRing {
             Errno::from_raw_os_error(number.expect("the system said no"))
         })?;
         group.idle.truncate(group.idle.len() - got);
+        let mut octets = 0;
         for (at, &buffer) in self.numbers[..got].iter().enumerate() {
             let arrived = self.datagrams.arrived(at);
             group.arrived[usize::from(buffer)] = arrived;
+            octets += arrived.octets;
             self.done.push_back(Completion {
                 token,
                 result: i32::try_from(arrived.octets).unwrap_or(i32::MAX),
@@ -696,7 +719,7 @@ impl PollRing {
                 accepted: None,
             });
         }
-        Ok(if got < asked { More::No } else { More::Maybe })
+        Ok((got, octets))
     }
 
     /// Appends up to `limit` completions to `out`, fewer once those taken brought `octets` octets.

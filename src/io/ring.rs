@@ -13,6 +13,8 @@ pub(super) const SLOTS_MAX: u32 = 1 << INDEX_BITS;
 pub(super) const STREAM_GROUP: u16 = 0;
 /// The group of receive buffers of datagram sockets.
 pub(super) const DATAGRAM_GROUP: u16 = 1;
+/// Octets received that end a turn's batch: what a turn reads and writes should fit the caches.
+pub(super) const REAP_BYTES: usize = 64 * 1024;
 
 /// What an operation does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

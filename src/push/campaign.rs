@@ -9,34 +9,37 @@ use core::time::Duration;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::base::entropy::Jitter;
 use crate::base::limits;
 use crate::base::pool::Pool;
 use crate::base::slab::Key;
 use crate::base::surface::LinkKind;
 use crate::base::time::Timestamp;
-use crate::imdn::{self, Ending, Requested};
 use crate::push::delivery::{self, Fit, Missing, Progress};
 use crate::push::dialect::Dialect;
-use crate::push::lines::{Asking, BEGUN_MAX, Lines, SPAN};
+use crate::push::lines::{Asking, Lines};
 use crate::push::notices::Notices;
 use crate::push::options::Grouping;
 use crate::push::reason::MessageReason;
 use crate::push::signalling;
-use crate::push::user::{Ask, UserState};
+use crate::push::user::UserState;
 use crate::push::{Ctx, INFLIGHT_MAX, Outcome, Push, PushState, guard_after};
 use crate::reginfo::document::Document;
 use crate::reginfo::familiar::Documents;
 use crate::registry::features::KnownLists;
-use crate::registry::{self, Class, Facts, OutcomeOptions, RegistryOptions, User, classify};
+use crate::registry::{OutcomeOptions, RegistryOptions, User};
 use crate::selection::rules::{RuleBook, Ruling};
 use crate::selection::{
     self, CANDIDATES_MAX, DeviceView, Moment, Policy, QueueView, Selection, UserView, Verdict,
 };
 use crate::sip::uri;
-use crate::store::index::{Entry, Fate, Goal, Mailbox, Marked};
-use crate::store::op::{DepositFlags, Evidence, Mark, MarkKind, NOTICE_NUMBERS, RemovalReason};
+use crate::store::index::{Goal, Mailbox};
+use crate::store::op::{DepositFlags, NOTICE_NUMBERS};
 use crate::store::record::{self, Record};
+
+mod ends;
+mod turns;
+
+pub use ends::class_of;
 
 /// Options of campaigns.
 #[derive(Clone, Debug)]
@@ -59,13 +62,6 @@ pub struct CampaignOptions {
     /// Most pushes started a second; 0 leaves it to what the hops take (OVL-8).
     pub pushes_per_s: u32,
 }
-
-/// How much of the pace may be used at once.
-const PACE_BATCH: Duration = Duration::from_millis(1);
-
-/// A shard that has not caught up for this long is behind. At a pace it can keep it does within a
-/// millisecond.
-const BEHIND_AFTER: Duration = Duration::from_millis(4);
 
 /// Users who need a decision, and what deciding needs.
 #[derive(Debug)]
@@ -169,165 +165,6 @@ impl Campaigns {
         }
     }
 
-    /// Something changed for `user`: decide in this turn, or at the end of the window (SEL-2). Who waits
-    /// for a hop is decided on when it has room.
-    pub fn changed(&mut self, now: Timestamp, user: Key, state: &mut UserState) {
-        if state.queued || state.throttled == Some(state.set) {
-            return;
-        }
-        let open_at = state
-            .decided_at
-            .map_or(now, |at| at + self.options.coalesce);
-        if open_at > now {
-            state.decide_at = state.decide_at.min(open_at);
-            return;
-        }
-        state.queued = true;
-        state.decide_at = Timestamp::NEVER;
-        state.triggered_at = now;
-        self.queue.push_back(user);
-    }
-
-    /// A hop came up or has room again: users who wait for it are looked at in this turn or the next.
-    pub const fn hop_room(&mut self) {
-        self.throttled_due = !self.throttled.is_empty();
-        if !self.asks.is_empty() {
-            self.asks_at = Timestamp::ZERO;
-        }
-    }
-
-    /// The next user to decide on, unless the pace is used up: whose trigger is oldest. Those who found
-    /// no hop come before those who come now, for lists of hops that take INVITEs by `has_room`; of them
-    /// the line is told, too, for [`Campaigns::came_up`].
-    pub fn poll_user(
-        &mut self,
-        now: Timestamp,
-        has_room: impl FnMut(u8) -> bool,
-    ) -> Option<(Option<u8>, Key)> {
-        self.throttled_due = !self.throttled.is_empty();
-        if self.is_paced(now) {
-            return None;
-        }
-        if self.throttled_due {
-            if let Some((line, user)) = self.throttled.pop(has_room) {
-                return Some((Some(line), user));
-            }
-            self.throttled_due = false;
-        }
-        Some((None, self.queue.pop_front()?))
-    }
-
-    /// Whether to decide at all, with so many INVITEs under way: what was begun comes to its end before more
-    /// is begun, while the shard is behind with its input.
-    #[inline]
-    pub fn may_begin(&mut self, now: Timestamp, invites: impl FnOnce() -> u32) -> bool {
-        let from = *self.busy_from.get_or_insert(now);
-        self.held = now.since(from) >= BEHIND_AFTER && invites() >= self.options.hot_invites;
-        !self.held
-    }
-
-    /// All input was handled. True when decisions were put off until then.
-    pub fn caught_up(&mut self) -> bool {
-        self.busy_from = None;
-        core::mem::take(&mut self.held) && !(self.queue.is_empty() && self.throttled.is_empty())
-    }
-
-    /// Who is decided on next, and then, and after that, if nobody waits for a hop.
-    #[must_use]
-    pub fn upcoming(&self) -> [Option<Key>; 3] {
-        [0, 1, 2].map(|at| self.queue.get(at).copied())
-    }
-
-    /// A user left a line for INVITEs; `false` when it waits elsewhere, or no more.
-    pub fn came_up(state: &mut UserState, line: u8) -> bool {
-        state.invite_places.leave(line);
-        state.throttled == Some(line)
-    }
-
-    /// Whether a SUBSCRIBE for a user of `set` may leave at once: nobody waits for one, and there is room.
-    pub fn may_ask(&mut self, now: Timestamp, set: u8) -> bool {
-        self.asks.is_empty() && self.begun(now, set) < BEGUN_MAX
-    }
-
-    /// `user` is to be asked about when it is its turn.
-    pub fn ask_later(&mut self, now: Timestamp, user: Key, state: &mut UserState, why: Ask) {
-        if state.ask == Ask::No || state.ask_line != state.set {
-            state.ask_line = state.set;
-            self.asks.join(&mut state.ask_places, state.set, now, user);
-        }
-        state.ask = state.ask.max(why);
-    }
-
-    /// The next user to ask the registrar about, for lists of hops that are up by `is_up`, and the line
-    /// in which it stood.
-    pub fn poll_ask(&mut self, now: Timestamp, is_up: impl Fn(u8) -> bool) -> Option<(u8, Key)> {
-        self.asks_at = Timestamp::NEVER;
-        if self.asks.is_empty() {
-            return None;
-        }
-        let asking = self.asking.count(now);
-        let (throttled, queue) = (&self.throttled, self.queue.len());
-        let found = self
-            .asks
-            .pop(|set| is_up(set) && begun(asking, queue + throttled.waiting_for(set)) < BEGUN_MAX);
-        // What was asked in vain counts no longer with time, and nobody says so.
-        self.asks_at = found.map_or(now + SPAN, |_| Timestamp::ZERO);
-        found
-    }
-
-    /// Users for whom something was begun that has not come to an INVITE, as those of `set` see it: a
-    /// list of hops that takes nothing holds up its own users only.
-    fn begun(&mut self, now: Timestamp, set: u8) -> u32 {
-        let waiting = self.queue.len() + self.throttled.waiting_for(set);
-        begun(self.asking.count(now), waiting)
-    }
-
-    /// The subscription of a user became pending, or is no longer.
-    pub fn asked(&mut self, now: Timestamp, state: &mut UserState, is_pending: bool) {
-        if is_pending {
-            state.ask_span = self.asking.began(now);
-        } else {
-            self.asking.ended(now, state.ask_span);
-        }
-    }
-
-    fn is_paced(&self, now: Timestamp) -> bool {
-        self.paced_until >= now + PACE_BATCH
-    }
-
-    /// A push was started: the next ones leave their turn to time. Each takes a little more than its
-    /// share, by chance, so that a crowd does not leave in step.
-    fn pace(&mut self, now: Timestamp, jitter: &mut Jitter) {
-        if let Some(share) = Duration::from_secs(1).checked_div(self.options.pushes_per_s) {
-            let turn = jitter.duration(share, share + share / 8);
-            self.paced_until = self.paced_until.max(now) + turn;
-        }
-    }
-
-    /// When there is a decision to make next: at once ([`Timestamp::ZERO`]), or when the pace allows.
-    #[must_use]
-    pub fn due_at(&self) -> Timestamp {
-        if self.review_from.is_some() {
-            return Timestamp::ZERO;
-        }
-        if self.held || (self.queue.is_empty() && !self.throttled_due) {
-            self.asks_at
-        } else {
-            self.asks_at.min(self.paced_until)
-        }
-    }
-
-    /// `user` waits for a hop. One who stood in line before keeps its place.
-    fn throttle(&mut self, user: Key, state: &mut UserState, before: Option<u8>) {
-        let (places, set, since) = (&mut state.invite_places, state.set, state.triggered_at);
-        if before == Some(set) {
-            self.throttled.stay(places, set, since, user);
-        } else {
-            self.throttled.join(places, set, since, user);
-        }
-        state.throttled = Some(state.set);
-    }
-
     /// Decides for `user` and starts a push for every selected client; their keys go to `started`.
     pub fn decide(
         &mut self,
@@ -416,236 +253,12 @@ impl Campaigns {
         let wait = until.0.saturating_sub(parts.ctx.wall.0);
         at.min(parts.ctx.now + Duration::from_millis(wait))
     }
-
-    /// Keys of the devices that message `number` waits for: those registered now that a decision could
-    /// select for it.
-    fn goal_devices(&mut self, user: &mut User, number: u64, mailbox: &Mailbox, now: Timestamp) {
-        self.keys.clear();
-        self.rule(user);
-        let policy = self.rules.policy(user.ruling);
-        let preference = self.rules.preference(user.ruling);
-        let entry = mailbox.lookup(number);
-        for device in &user.devices {
-            let wanted = preference.is_none_or(|preference| {
-                let limit = preference.limit_of(device.key);
-                preference.admits(device.key)
-                    && entry.is_none_or(|entry| limit.takes(entry.bytes(), entry.hints()))
-            });
-            let reachable = device.active && device.expires_at > now;
-            if reachable && wanted && policy.is_capable(&DeviceView::of(device)) {
-                self.keys.push(device.key);
-            }
-        }
-    }
-
-    /// Takes what happened to a message in a session into the queue and the store.
-    pub fn record(
-        &mut self,
-        parts: &mut Parts<'_, '_>,
-        user: Key,
-        device: u64,
-        progress: Progress,
-    ) {
-        let (number, fate, kind) = match progress {
-            Progress::None | Progress::Session(_) | Progress::Failed { .. } => return,
-            Progress::Delivered { number, by } => {
-                let by = evidence(by);
-                parts.ctx.probe.delivered_total += 1;
-                if by == Evidence::HopAck {
-                    parts.ctx.probe.delivered_hop_ack_total += 1;
-                }
-                (number, Fate::Delivered, MarkKind::Delivered { device, by })
-            }
-            Progress::Refused { number, reason } => {
-                parts.ctx.probe.refused_total += 1;
-                *reason.counter(parts.ctx.probe) += 1;
-                let status = reason.status();
-                (number, Fate::Refused, MarkKind::Refused { device, status })
-            }
-        };
-        let mailbox = parts.ctx.post.mailbox(user.slot);
-        if mailbox.mark(number, device, fate) != Marked::Recorded {
-            return;
-        }
-        let goal = self.options.goal;
-        let now = parts.ctx.now;
-        self.goal_devices(parts.user, number, mailbox, now);
-        let settled = mailbox.is_settled(number, goal, &self.keys);
-        let Some(location) = mailbox.lookup(number).and_then(|entry| entry.location()) else {
-            return;
-        };
-        parts.ctx.probe.marks_total += 1;
-        // The last device's mark and the removal are one record: the removal says both.
-        let kind = if settled {
-            MarkKind::Removed {
-                reason: RemovalReason::Delivered,
-            }
-        } else {
-            kind
-        };
-        let mark = Mark {
-            user: &parts.user.canonical,
-            number,
-            at: parts.ctx.wall,
-            kind,
-        };
-        parts.ctx.post.append_mark(&mark, location, settled);
-        if settled {
-            parts.ctx.post.mailbox(user.slot).remove(number);
-            parts.ctx.post.cache.remove(number);
-            parts.ctx.post.count(false);
-            parts.ctx.probe.messages_completed_total += 1;
-        }
-    }
-
-    /// Removes messages whose life has ended (LIFE-3), but for those in transfer, whose numbers are
-    /// `moving`. A sender who asked for it is told, once the removal is durable (IMDN-4).
-    pub fn expire(&mut self, parts: &mut Parts<'_, '_>, user: Key, moving: &[u64]) {
-        let now_s = seconds(parts.ctx);
-        let is_moving = |number| moving.contains(&number);
-        while let Some(entry) = parts
-            .ctx
-            .post
-            .mailbox(user.slot)
-            .poll_expired_unless(now_s, is_moving)
-        {
-            let location = entry.location().expect("only durable messages expire");
-            let mark = Mark {
-                user: &parts.user.canonical,
-                number: entry.number(),
-                at: parts.ctx.wall,
-                kind: MarkKind::Removed {
-                    reason: RemovalReason::Expired,
-                },
-            };
-            if owes_notice(&entry) {
-                parts.ctx.post.append_expired(&mark, location);
-            } else {
-                parts.ctx.post.append_mark(&mark, location, true);
-                parts.ctx.post.cache.remove(entry.number());
-            }
-            parts.ctx.post.count(false);
-            parts.ctx.probe.messages_expired_total += 1;
-        }
-    }
-
-    /// Removes message `number` for another reason than its delivery or its age: it is told to nobody.
-    pub fn purge(
-        &mut self,
-        parts: &mut Parts<'_, '_>,
-        user: Key,
-        number: u64,
-        reason: RemovalReason,
-    ) {
-        let removed = parts.ctx.post.mailbox(user.slot).remove(number);
-        let Some(location) = removed.and_then(|entry| entry.location()) else {
-            return;
-        };
-        let mark = Mark {
-            user: &parts.user.canonical,
-            number,
-            at: parts.ctx.wall,
-            kind: MarkKind::Removed { reason },
-        };
-        parts.ctx.post.append_mark(&mark, location, true);
-        parts.ctx.post.cache.remove(number);
-        parts.ctx.post.count(false);
-    }
-
-    /// The session of `push` lost its connection: counts that against what was in transfer. The message
-    /// during which it happened once too often is refused for this device, so that the rest gets
-    /// through (BAD-30).
-    pub fn blame(&mut self, parts: &mut Parts<'_, '_>, push: &Push) {
-        let Some(device) = parts.user.device_mut(push.device) else {
-            return;
-        };
-        let losses = device.losses.get_or_insert_default();
-        if let Some(number) = losses.lost_during(&push.inflight) {
-            let progress = Progress::Refused {
-                number,
-                reason: MessageReason::Poison,
-            };
-            self.record(parts, push.user(), push.device, progress);
-        }
-    }
-
-    /// A push ended: its device may be pushed to again, now or later (RSP-1..30). True when the
-    /// registrar should be asked for full state first (RSP-7).
-    pub fn finish(&mut self, parts: &mut Parts<'_, '_>, push: &Push, outcome: Outcome) -> bool {
-        let mut refresh = false;
-        let now = parts.ctx.now;
-        let class = class_of(outcome);
-        apply_hop(parts.ctx, push, class);
-        assert!(parts.state.pushes > 0, "a push ends once");
-        parts.state.pushes -= 1;
-        parts.ctx.probe.pushes_ended_total += 1;
-        if !matches!(
-            outcome,
-            Outcome::Drained | Outcome::Cap | Outcome::PeerBye | Outcome::NoHop
-        ) {
-            parts.ctx.probe.pushes_failed_total += 1;
-        }
-        if let Some(device) = parts.user.device_mut(push.device)
-            && device.pushing == push.key
-        {
-            device.pushing = None;
-            if matches!(outcome, Outcome::Drained | Outcome::Cap) {
-                device.losses = None;
-            }
-            if let Some(agents) = push.agents
-                && agents != device.agents
-            {
-                device.agents = agents;
-                let rules = &self.options.registry.dialects;
-                device.dialect = rules.pick(device.features, agents);
-            }
-            let status = if let Outcome::Status { status, .. } = outcome {
-                status
-            } else {
-                0
-            };
-            let binding = push.binding;
-            let record = registry::Outcome {
-                class,
-                status,
-                binding,
-                required: parts.ctx.env.forms.common.demands_features() && !push.no_require,
-                code: outcome.code(),
-                note: &push.note,
-            };
-            let followup = device.record(now, record, parts.ctx.jitter, &self.options.outcome);
-            refresh = followup.refresh_subscription;
-        }
-        let user = push.user();
-        let has_mail = parts
-            .ctx
-            .post
-            .mailbox_ref(user.slot)
-            .is_some_and(|mailbox| !mailbox.is_empty());
-        if has_mail
-            && outcome == Outcome::NoHop
-            && let Some(until) = parts.ctx.hops.held_until(now, push.set)
-        {
-            // Held back by what the hop asks for: offered again when that ends (OVL-4).
-            parts.ctx.probe.pushes_throttled_total += 1;
-            let until = until + parts.ctx.jitter.duration(Duration::ZERO, HELD_SPREAD);
-            parts.state.decide_at = parts.state.decide_at.min(until);
-        } else if has_mail {
-            self.changed(now, user, parts.state);
-        }
-        self.hop_room();
-        refresh
-    }
-}
-
-fn begun(asking: u32, waiting: usize) -> u32 {
-    asking.saturating_add(u32::try_from(waiting).unwrap_or(u32::MAX))
 }
 
 /// Users looked at in one turn after the rules changed.
+const REVIEWED_PER_TURN: u32 = 4096;
 /// Pushes that a decision may lead to, as far as their memory is asked for ahead.
 const PUSHES_FORESEEN: usize = 4;
-const REVIEWED_PER_TURN: u32 = 4096;
 
 /// Decides for a user with its queue, into `selection`; `devices` is for its views. The one place that
 /// gathers what [`selection::evaluate`] looks at, for shards and for explanations alike.
@@ -710,80 +323,8 @@ pub struct Parts<'a, 'b> {
     pub ctx: &'a mut Ctx<'b>,
 }
 
-/// Whether the sender of a message that expired is told (IMDN-4, IMDN-7). One that a device has was
-/// not lost, whatever other devices missed.
-fn owes_notice(entry: &Entry) -> bool {
-    let flags = entry.flags();
-    let ending = if entry.is_delivered() {
-        Ending::Delivered
-    } else {
-        Ending::Expired
-    };
-    let requested = Requested {
-        negative_delivery: flags.contains(DepositFlags::IMDN_NEGATIVE),
-        ..Requested::default()
-    };
-    let is_notice = flags.contains(DepositFlags::IS_IMDN);
-    imdn::notice_due(requested, ending, is_notice, false).is_some()
-}
-
 fn seconds(ctx: &Ctx<'_>) -> u32 {
     u32::try_from(ctx.wall.as_secs()).unwrap_or(u32::MAX)
-}
-
-fn evidence(by: crate::msrp::session::Evidence) -> Evidence {
-    match by {
-        crate::msrp::session::Evidence::HopAck => Evidence::HopAck,
-        crate::msrp::session::Evidence::Imdn => Evidence::Imdn,
-        crate::msrp::session::Evidence::Report => Evidence::Report,
-    }
-}
-
-/// The class of section 4 for any end of a push.
-#[must_use]
-pub fn class_of(outcome: Outcome) -> Class {
-    let backoff = Class::Backoff {
-        pace: registry::outcome::Pace::Exponential,
-        at_least: None,
-        no_match: false,
-    };
-    match outcome {
-        Outcome::Drained | Outcome::Cap => Class::Session,
-        Outcome::Status {
-            status,
-            retry_after_s,
-        } => {
-            let facts = Facts {
-                alternate_tried: true,
-                min_se_exhausted: true,
-                ..Facts::default()
-            };
-            classify(status, retry_after_s, facts)
-        }
-        // An answer that cannot be used: the next binding may bring a better one.
-        Outcome::Sdp(_) | Outcome::NoContact => Class::Quarantine { alarm: false },
-        // Nothing was sent: neither success nor fault of the device.
-        Outcome::NoHop => Class::Cancelled,
-        Outcome::NoAnswer
-        | Outcome::MsrpConnect
-        | Outcome::MsrpBind
-        | Outcome::MsrpTimeout
-        | Outcome::MsrpLost
-        | Outcome::MsrpStatus(_)
-        | Outcome::PeerBye
-        | Outcome::Refresh => backoff,
-    }
-}
-
-fn apply_hop(ctx: &mut Ctx<'_>, push: &Push, class: Class) {
-    let Class::NextHop(trouble) = class else {
-        return;
-    };
-    if let (registry::outcome::HopTrouble::Unavailable { hold: Some(hold) }, Some(hop)) =
-        (trouble, push.used_hop)
-    {
-        ctx.hops.avoid(hop, ctx.now + hold);
-    }
 }
 
 /// Prepares and starts a push: its addresses, and the identifiers of its first message. Waits in
@@ -853,9 +394,6 @@ fn name_sender(push: &mut Push, dialect: &Dialect, sender: &[u8]) {
     push.target
         .name_sender(named, fit && dialect.referred_by, dialect.from_sender);
 }
-
-/// Over how long requests that were held back are spread.
-const HELD_SPREAD: Duration = Duration::from_millis(500);
 
 /// Longest wait for a record that is read back.
 const LOAD_MAX: Duration = Duration::from_secs(10);

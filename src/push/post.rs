@@ -4,13 +4,12 @@
 //! `after` under the record's ticket and happens when the store says so. Bodies live in the store;
 //! those written or read lately are also in a cache of bounded size.
 
-use core::net::SocketAddr;
 use core::time::Duration;
 use std::collections::{BTreeSet, VecDeque};
 
 use crate::base::foresee;
 use crate::base::limits;
-use crate::base::map::{Map, MapKeys, NumberMap, new_map, new_number_map};
+use crate::base::map::{MapKeys, NumberMap, new_number_map};
 use crate::base::outbox::Destination;
 use crate::base::pool::Pool;
 use crate::base::slab::Key;
@@ -27,6 +26,9 @@ use crate::store::parts::PartTable;
 use crate::store::record::{self, RecordError};
 
 mod clean;
+mod shared_links;
+
+pub use shared_links::SharedLinks;
 
 /// Times a record that cannot be read is asked for.
 const READS_MAX: u8 = 5;
@@ -835,79 +837,6 @@ impl Cache {
     #[must_use]
     pub const fn bytes(&self) -> usize {
         self.bytes
-    }
-}
-
-#[derive(Debug)]
-enum Shared {
-    Connecting(Vec<Key>),
-    Open(LinkId),
-}
-
-/// Connections to MSRP addresses that several sessions use (MSRP-18), by address.
-#[derive(Debug)]
-pub struct SharedLinks {
-    links: Map<SocketAddr, Shared>,
-}
-
-impl SharedLinks {
-    fn new(keys: MapKeys) -> Self {
-        Self {
-            links: new_map(keys, 16),
-        }
-    }
-
-    /// The open connection to `address`.
-    #[must_use]
-    pub fn open(&self, address: SocketAddr) -> Option<LinkId> {
-        match self.links.get(&address) {
-            Some(Shared::Open(link)) => Some(*link),
-            Some(Shared::Connecting(_)) | None => None,
-        }
-    }
-
-    /// Lets `push` wait for a connection to `address`; true if the caller must make it.
-    pub fn wait(&mut self, address: SocketAddr, push: Key) -> bool {
-        match self.links.get_mut(&address) {
-            Some(Shared::Connecting(waiting)) => {
-                waiting.push(push);
-                false
-            }
-            Some(Shared::Open(_)) | None => {
-                self.links.insert(address, Shared::Connecting(vec![push]));
-                true
-            }
-        }
-    }
-
-    /// The connection to `address` is up; gives the pushes that waited.
-    pub fn connected(&mut self, address: SocketAddr, link: LinkId) -> Vec<Key> {
-        match self.links.insert(address, Shared::Open(link)) {
-            Some(Shared::Connecting(waiting)) => waiting,
-            Some(Shared::Open(_)) | None => Vec::new(),
-        }
-    }
-
-    /// The connection that `push` asked for failed; gives every push that waited for it.
-    pub fn failed(&mut self, push: Key) -> Vec<Key> {
-        let address = self
-            .links
-            .iter()
-            .find_map(|(address, shared)| match shared {
-                Shared::Connecting(waiting) if waiting.first() == Some(&push) => Some(*address),
-                Shared::Connecting(_) | Shared::Open(_) => None,
-            });
-        match address.and_then(|address| self.links.remove(&address)) {
-            Some(Shared::Connecting(waiting)) => waiting,
-            Some(Shared::Open(_)) | None => Vec::new(),
-        }
-    }
-
-    /// The connection is gone.
-    pub fn closed(&mut self, address: SocketAddr, link: LinkId) {
-        if self.open(address) == Some(link) {
-            self.links.remove(&address);
-        }
     }
 }
 

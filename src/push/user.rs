@@ -25,7 +25,7 @@ pub struct UserState {
     pub ask_line: u8,
     /// The lines for SUBSCRIBEs in which it has a place, that one or not.
     pub ask_places: Places,
-    /// When the SUBSCRIBE outstanding was begun, in the spans of [`Asking`].
+    /// When the SUBSCRIBE outstanding was begun, in the spans of [`Asking`](crate::push::lines::Asking).
     pub ask_span: u16,
     /// When a decision is due that had to wait.
     pub decide_at: Timestamp,

@@ -23,4 +23,5 @@ mod signalling;
 mod storm;
 mod timer;
 mod torture;
+mod trunks;
 mod ways;

@@ -197,7 +197,7 @@ impl Search {
     }
 
     /// One trial. A run that is invalid by its own account measured the generator or the host: it is
-    /// repeated up to [`REPEATS`] times, and then counts as not met.
+    /// repeated up to `REPEATS` times, and then counts as not met.
     pub fn trial(&self, load: f64, seconds: f64) -> Result<Trial, String> {
         let mut repeats = 0;
         loop {

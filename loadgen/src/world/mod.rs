@@ -97,7 +97,14 @@ pub struct Device {
     partial_len: u64,
     /// Link plus one of a connection the phone opened.
     media: u32,
+    /// Slot plus one of the 2xx that is sent again over a stream until its ACK.
+    again: u32,
 }
+
+const _: () = assert!(
+    size_of::<Device>() <= 128,
+    "a hold keeps millions of devices"
+);
 
 /// One user.
 #[derive(Debug, Default)]
@@ -168,7 +175,7 @@ pub struct World {
     pub now: u64,
     /// Octets that leave later.
     waiting: mood::Waiting,
-    /// What is sent again over datagrams.
+    /// What is sent again.
     resend: resend::Resend,
     /// Dialogs of phones that refresh.
     sides: refresh::Sides,
@@ -420,6 +427,7 @@ impl World {
     /// Closes the books: what should have come and did not.
     pub fn finish(&mut self) {
         self.judge_held();
+        self.judge_acknowledgements();
         for device in &self.devices {
             if device.call == Call::Answered && device.judged {
                 self.violations

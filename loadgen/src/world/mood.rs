@@ -83,11 +83,11 @@ impl World {
                 device.call = Call::Answered;
                 device.answered_at = self.now;
             }
-            self.outbox
-                .buffer(later.link)
-                .extend_from_slice(&later.bytes);
+            let out = self.outbox.buffer(later.link);
+            let start = out.len();
+            out.extend_from_slice(&later.bytes);
             match later.kind {
-                Kind::Answer => self.final_sent(later.link, later.serial),
+                Kind::Answer => self.accepted_sent(later.link, later.index, start),
                 Kind::Bye => self.request_sent(later.link),
                 Kind::Close | Kind::Media => self.outbox.sent(later.link),
             }
@@ -137,7 +137,7 @@ impl World {
     /// ACK to a refusal (TX-5): hop by hop, so all of it is the INVITE's but for the tag of To.
     pub(super) fn ack_refusal(&mut self, message: &Message<'_>, whose: (u32, u8, usize)) {
         let (user, device_number, index) = whose;
-        self.final_acknowledged(self.devices[index].dialog.serial);
+        self.final_acknowledged(index);
         let device = &mut self.devices[index];
         if device.judged {
             let mut bench = bench(&mut self.violations, message);

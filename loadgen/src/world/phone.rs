@@ -254,7 +254,7 @@ impl World {
             }
             Call::Ringing => self.reply(link, message, b"100 Trying", None, b""),
             // The very answer, which is repeated until its ACK anyway.
-            Call::Answered | Call::Refused => self.final_again(serial),
+            Call::Answered | Call::Refused => self.final_again(index),
             // RFC 6026 section 7.1: absorbed.
             Call::Confirmed | Call::Idle | Call::Retry => {}
         }
@@ -284,10 +284,11 @@ impl World {
         let index = self.device_index(user, device).unwrap_or(0);
         let refresher = self.devices[index].refresher;
         let out = self.outbox.buffer(link);
+        let start = out.len();
         put_head(out, message, b"200 OK", Some(&tag));
         let digits = self.forms.digits(user).device(device).serial(serial);
         self.forms.put_answer(answer, refresher, &digits, out);
-        self.final_sent(link, serial);
+        self.accepted_sent(link, index, start);
     }
 
     /// The device an in-dialog request is for, by the Contact of our 2xx; complains when it is not.
@@ -310,6 +311,13 @@ impl World {
         found
     }
 
+    /// Whether a request is of the dialog that a device had last.
+    fn is_of_call(&self, message: &Message<'_>, index: usize) -> bool {
+        message.value(Header::CallId).is_some_and(|call_id| {
+            self.hasher.hash(1, call_id) == self.devices[index].dialog.call_id
+        })
+    }
+
     /// ACK to our 2xx.
     pub(super) fn ack(&mut self, _link: LinkId, message: &Message<'_>) {
         if self.hop_acknowledged(message) {
@@ -329,9 +337,13 @@ impl World {
             self.counters.strays += 1;
             return;
         };
-        let call_id = message.value(Header::CallId).unwrap_or(&[]);
-        let repeated =
-            self.remembers() && self.hasher.hash(1, call_id) == self.devices[index].dialog.call_id;
+        let again = self.acknowledges_again(message);
+        if again && !self.is_of_call(message, index) {
+            // To a 2xx that was sent again, behind the end of its push.
+            self.counters.repeats += 1;
+            return;
+        }
+        let repeated = again || self.remembers() && self.is_of_call(message, index);
         let device = &mut self.devices[index];
         if device.judged {
             let mut bench = bench(&mut self.violations, message);
@@ -347,10 +359,10 @@ impl World {
             return;
         }
         device.call = Call::Confirmed;
-        let (serial, answered_at) = (device.dialog.serial, device.answered_at);
+        let answered_at = device.answered_at;
         self.latencies
             .record(Stage::AnswerToAck, answered_at, self.now);
-        self.final_acknowledged(serial);
+        self.final_acknowledged(index);
         if self.holds_sessions() {
             self.session_stands(index);
         }
@@ -373,14 +385,12 @@ impl World {
             return;
         };
         let unordered = self.is_out_of_order() || self.is_cut_off(index);
-        let remembers = self.remembers();
+        let (remembers, again) = (self.remembers(), self.comes_again(message));
         self.excuse_broken(index);
+        let same_call = self.is_of_call(message, index);
         let device = &mut self.devices[index];
-        let same_call = message
-            .value(Header::CallId)
-            .is_some_and(|call_id| self.hasher.hash(1, call_id) == device.dialog.call_id);
-        if device.call == Call::Idle {
-            let repeated = same_call && remembers;
+        if device.call == Call::Idle || again && !same_call {
+            let repeated = again || same_call && remembers;
             if repeated {
                 self.counters.repeats += 1;
             } else {

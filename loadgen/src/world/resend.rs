@@ -1,12 +1,18 @@
 //! What goes over datagrams is repeated: our requests until they are answered (RFC 3261 section 17.1.2,
 //! Timers E and F; for an INVITE A and B), our final answers to INVITEs until their ACK (sections
 //! 13.3.1.4 and 17.2.1), and the answer to a request that is repeated, octet by octet (section 17.2.2).
+//!
+//! A 2xx to an INVITE is repeated over streams, too: its ACK may be lost with another connection. There its
+//! octets are found by the phone's slot, without a map: most are acknowledged at once, and then a copy and
+//! an entry of a queue is all they cost. So that a repeat does not hide an ACK that was forgotten, there have to
+//! be as many ACKs as copies in the end, unless their connection was lost.
 
 use core::cmp::Reverse;
+use core::net::SocketAddr;
 
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
-use super::World;
+use super::{Call, World};
 use crate::chaos::{Chaos, Fate};
 use crate::check::Hasher;
 use crate::link::{LinkId, Protocol};
@@ -21,11 +27,15 @@ const DOUBLINGS: usize = 3;
 const LIFE: u64 = 64 * T1;
 /// Answers kept at most; older ones are forgotten earlier.
 const ANSWERS_MAX: usize = 400_000;
+/// Phones whose 2xx waits for its ACK on a stream at most; those of others are sent once.
+const ACCEPTED_MAX: usize = 65_536;
 
 /// What waits for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// A final answer to an INVITE, which waits for its ACK.
+    /// The 2xx of a device to the INVITE of this serial, over a stream.
+    Accepted { index: usize, serial: u32 },
+    /// A final answer to an INVITE, which waits for its ACK, over datagrams.
     Final,
     /// An INVITE: intervals double without bound, and a provisional answer ends it.
     Invite,
@@ -35,9 +45,12 @@ enum Kind {
 
 #[derive(Debug)]
 struct Pending {
+    /// Its name in `keys`, unless it is an accepted INVITE over a stream.
     key: u64,
     kind: Kind,
     link: LinkId,
+    /// What the link led to: its number may be used again.
+    peer: SocketAddr,
     bytes: Vec<u8>,
     since: u64,
     step: usize,
@@ -52,6 +65,7 @@ pub(super) struct Resend {
     slots: Vec<Pending>,
     free: Vec<u32>,
     keys: BTreeMap<u64, u32>,
+    live: usize,
     /// Due times by interval; each is in order because its interval is the same for all.
     due: [VecDeque<(u64, u32, u32)>; DOUBLINGS + 1],
     /// Those of INVITEs beyond T2.
@@ -61,11 +75,25 @@ pub(super) struct Resend {
     /// Hashes of final answers that came, to compare repeated ones with.
     seen: BTreeMap<u64, u64>,
     seen_order: VecDeque<(u64, u64)>,
+    /// Calls whose 2xx went out again over a stream, by the hash of their Call-IDs.
+    accepted_again: BTreeMap<u64, Owed>,
+    accepted_order: VecDeque<(u64, u64)>,
     /// The request that is being answered.
     current: Option<(u64, u64)>,
     /// Datagrams that chance holds back, and how many there were.
     held: BinaryHeap<Reverse<Held>>,
     count: u64,
+}
+
+/// ACKs to the copies of a 2xx.
+#[derive(Clone, Copy, Debug)]
+struct Owed {
+    /// Copies sent, less ACKs that came.
+    acks: u32,
+    /// The stream of the first copy.
+    link: LinkId,
+    peer: SocketAddr,
+    judged: bool,
 }
 
 /// A datagram that goes or comes later.
@@ -93,13 +121,27 @@ impl Resend {
         fronts.chain(held).min()
     }
 
-    fn keep(&mut self, now: u64, key: u64, kind: Kind, link: LinkId, bytes: &[u8]) {
+    fn keep(&mut self, now: u64, key: u64, kind: Kind, whose: (LinkId, SocketAddr), bytes: &[u8]) {
         self.forget(key);
+        let slot = self.hold(now, kind, whose, bytes);
+        self.slots[slot as usize].key = key;
+        self.keys.insert(key, slot);
+    }
+
+    /// Keeps octets that are sent again from T1 on; the slot is named by the caller.
+    fn hold(
+        &mut self,
+        now: u64,
+        kind: Kind,
+        (link, peer): (LinkId, SocketAddr),
+        bytes: &[u8],
+    ) -> u32 {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Pending {
                 key: 0,
                 kind,
                 link,
+                peer,
                 bytes: Vec::new(),
                 since: 0,
                 step: 0,
@@ -109,9 +151,9 @@ impl Resend {
             (self.slots.len() - 1) as u32
         });
         let pending = &mut self.slots[slot as usize];
-        pending.key = key;
         pending.kind = kind;
         pending.link = link;
+        pending.peer = peer;
         pending.bytes.clear();
         pending.bytes.extend_from_slice(bytes);
         pending.since = now;
@@ -119,8 +161,9 @@ impl Resend {
         pending.turn = pending.turn.wrapping_add(1);
         pending.live = true;
         let turn = pending.turn;
-        self.keys.insert(key, slot);
+        self.live += 1;
         self.due[0].push_back((now + T1, slot, turn));
+        slot
     }
 
     /// Nothing is repeated under `key` any more.
@@ -128,9 +171,39 @@ impl Resend {
         let Some(slot) = self.keys.remove(&key) else {
             return false;
         };
-        self.slots[slot as usize].live = false;
-        self.free.push(slot);
+        self.let_go(slot);
         true
+    }
+
+    fn let_go(&mut self, slot: u32) {
+        self.slots[slot as usize].live = false;
+        self.live -= 1;
+        self.free.push(slot);
+    }
+
+    /// Ends whatever is sent again from a slot.
+    fn give_up(&mut self, slot: u32) {
+        let Pending { key, kind, .. } = self.slots[slot as usize];
+        match kind {
+            Kind::Accepted { .. } => self.let_go(slot),
+            Kind::Final | Kind::Invite | Kind::Request => {
+                self.forget(key);
+            }
+        }
+    }
+
+    /// Drops what was acknowledged or answered from the fronts of the queues, so that nobody waits for it.
+    fn prune(&mut self) {
+        let slots = &self.slots;
+        for queue in self.due.iter_mut().chain(core::iter::once(&mut self.long)) {
+            while let Some(&(_, slot, turn)) = queue.front() {
+                let pending = &slots[slot as usize];
+                if pending.live && pending.turn == turn {
+                    break;
+                }
+                queue.pop_front();
+            }
+        }
     }
 
     /// The slot of the next thing that is due by `now`.
@@ -210,39 +283,169 @@ impl World {
             Kind::Request
         };
         let key = self.hasher.hash(7, branch_of(bytes));
-        self.resend.keep(self.now, key, kind, link, bytes);
+        let whose = (link, self.outbox.peek(link).peer);
+        self.resend.keep(self.now, key, kind, whose, bytes);
         self.outbox.fate(link);
     }
 
-    /// Ends a final answer to an INVITE, and repeats it until its ACK.
+    /// Ends a 2xx to an INVITE, which begins at `start` of the link's buffer, and repeats it until its ACK.
+    pub(super) fn accepted_sent(&mut self, link: LinkId, index: usize, start: usize) {
+        let serial = self.devices[index].dialog.serial;
+        if self.is_datagram() {
+            return self.final_sent(link, serial);
+        }
+        if self.resend.live < ACCEPTED_MAX {
+            let way = self.outbox.peek(link);
+            let kind = Kind::Accepted { index, serial };
+            let (whose, bytes) = ((link, way.peer), &way.buffer[start..]);
+            let slot = self.resend.hold(self.now, kind, whose, bytes);
+            self.devices[index].again = slot + 1;
+        }
+        self.outbox.sent(link);
+    }
+
+    /// Slots that were ever in use, for tests.
+    #[cfg(test)]
+    pub(super) fn kept_answers(&self) -> usize {
+        self.resend.slots.len()
+    }
+
+    /// The slot of what a device sends again over a stream, while the push is the one that it was for.
+    fn accepted_slot(&self, index: usize) -> Option<u32> {
+        let device = &self.devices[index];
+        let slot = device.again.checked_sub(1)?;
+        let pending = &self.resend.slots[slot as usize];
+        let serial = device.dialog.serial;
+        (pending.live && pending.kind == Kind::Accepted { index, serial }).then_some(slot)
+    }
+
+    /// A 2xx goes out again, so what its dialog brings may come twice.
+    fn note_accepted_again(&mut self, slot: u32) {
+        let pending = &self.resend.slots[slot as usize];
+        let Kind::Accepted { index, .. } = pending.kind else {
+            return;
+        };
+        let device = &self.devices[index];
+        let first = Owed {
+            acks: 1,
+            link: pending.link,
+            peer: pending.peer,
+            judged: device.judged,
+        };
+        let (resend, call_id) = (&mut self.resend, device.dialog.call_id);
+        resend
+            .accepted_again
+            .entry(call_id)
+            .or_insert_with(|| {
+                resend.accepted_order.push_back((self.now, call_id));
+                first
+            })
+            .acks += 1;
+    }
+
+    /// What is owed to the dialog of a message, if its 2xx was sent more than once over streams.
+    fn owed(&mut self, message: &Message<'_>) -> Option<&mut Owed> {
+        if self.resend.accepted_again.is_empty() {
+            return None;
+        }
+        let call_id = message.value(Header::CallId).unwrap_or(&[]);
+        let call_id = self.hasher.hash(1, call_id);
+        self.resend.accepted_again.get_mut(&call_id)
+    }
+
+    /// Whether an ACK may be one of several.
+    pub(super) fn acknowledges_again(&mut self, message: &Message<'_>) -> bool {
+        let owed = self.owed(message);
+        owed.map(|owed| owed.acks = owed.acks.saturating_sub(1))
+            .is_some()
+    }
+
+    /// Whether a BYE may come behind the end of its push.
+    pub(super) fn comes_again(&mut self, message: &Message<'_>) -> bool {
+        self.owed(message).is_some()
+    }
+
+    /// OK-0 for what was repeated: the run is over.
+    pub(super) fn judge_acknowledgements(&mut self) {
+        while let Some((_, owed)) = self.resend.accepted_again.pop_first() {
+            self.judge_owed(owed);
+        }
+    }
+
+    fn judge_owed(&mut self, owed: Owed) {
+        if owed.acks > 0 && owed.judged && self.stands(owed.link, owed.peer) {
+            let text = "fewer ACKs than copies of a 2xx over a connection that stands";
+            self.violations.record(Rule::Ok0, text, b"");
+        }
+    }
+
+    fn drop_old_accepted(&mut self) {
+        let most = |resend: &Resend| resend.accepted_order.len() > ANSWERS_MAX;
+        while let Some(&(at, key)) = self.resend.accepted_order.front()
+            && (at + 2 * LIFE < self.now || most(&self.resend))
+        {
+            self.resend.accepted_order.pop_front();
+            if let Some(owed) = self.resend.accepted_again.remove(&key)
+                && at + 2 * LIFE < self.now
+            {
+                self.judge_owed(owed);
+            }
+        }
+    }
+
+    /// Ends a final answer to an INVITE, and repeats it over datagrams until its ACK.
     pub(super) fn final_sent(&mut self, link: LinkId, serial: u32) {
         self.outbox.sent(link);
         if self.outbox.peek(link).protocol == Protocol::SipDatagram {
             let key = final_key(&self.hasher, serial);
+            let whose = (link, self.outbox.peek(link).peer);
             let bytes = self.outbox.last(link);
-            self.resend.keep(self.now, key, Kind::Final, link, bytes);
+            self.resend.keep(self.now, key, Kind::Final, whose, bytes);
             self.outbox.fate(link);
         }
     }
 
     /// The ACK to a final answer has come.
-    pub(super) fn final_acknowledged(&mut self, serial: u32) {
+    pub(super) fn final_acknowledged(&mut self, index: usize) {
         if self.is_datagram() {
+            let serial = self.devices[index].dialog.serial;
             self.resend.forget(final_key(&self.hasher, serial));
+        } else if let Some(slot) = self.accepted_slot(index) {
+            self.resend.let_go(slot);
         }
     }
 
     /// Sends the final answer of a push again because its INVITE came again.
-    pub(super) fn final_again(&mut self, serial: u32) {
-        let key = final_key(&self.hasher, serial);
-        if let Some(&slot) = self.resend.keys.get(&key) {
+    pub(super) fn final_again(&mut self, index: usize) {
+        let key = final_key(&self.hasher, self.devices[index].dialog.serial);
+        let slot = self.resend.keys.get(&key).copied();
+        if let Some(slot) = slot.or_else(|| self.accepted_slot(index)) {
             self.put_again(slot);
         }
     }
 
+    /// Where a message goes again: by its link, or when that is gone by one of ours (RFC 3261 section 18.2.2).
+    fn way_again(&self, pending: &Pending) -> Option<LinkId> {
+        if self.stands(pending.link, pending.peer) {
+            return Some(pending.link);
+        }
+        let mut own = self.engine_links.iter().copied();
+        own.find(|&link| !self.outbox.peek(link).closed)
+    }
+
+    /// Whether a link is the one it was.
+    fn stands(&self, link: LinkId, peer: SocketAddr) -> bool {
+        let link = self.outbox.peek(link);
+        !link.closed && link.protocol != Protocol::Msrp && link.peer == peer
+    }
+
     fn put_again(&mut self, slot: u32) {
         let pending = &self.resend.slots[slot as usize];
-        let link = pending.link;
+        let Some(link) = self.way_again(pending) else {
+            return;
+        };
+        self.note_accepted_again(slot);
+        let pending = &self.resend.slots[slot as usize];
         self.outbox.buffer(link).extend_from_slice(&pending.bytes);
         self.outbox.sent(link);
         self.outbox.fate(link);
@@ -316,18 +519,27 @@ impl World {
         if self.outbox.chaos.is_some() {
             self.pump_held();
         }
-        if self.resend.keys.is_empty() {
+        self.resend.prune();
+        if self.resend.live == 0 {
             return;
         }
         while let Some(slot) = self.resend.pop(self.now) {
             let pending = &self.resend.slots[slot as usize];
-            let (key, kind) = (pending.key, pending.kind);
+            let kind = pending.kind;
             if self.now >= pending.since + LIFE {
                 self.counters.requests_given_up += 1;
-                self.resend.forget(key);
+                self.resend.give_up(slot);
                 continue;
             }
             match kind {
+                Kind::Accepted { index, serial } => {
+                    let device = &self.devices[index];
+                    if device.call != Call::Answered || device.dialog.serial != serial {
+                        self.resend.give_up(slot);
+                        continue;
+                    }
+                    self.counters.answers_resent += 1;
+                }
                 Kind::Final => self.counters.answers_resent += 1,
                 Kind::Invite | Kind::Request => self.counters.requests_resent += 1,
             }
@@ -335,6 +547,7 @@ impl World {
             self.resend.again(self.now, slot);
         }
         self.resend.drop_old_answers(self.now);
+        self.drop_old_accepted();
     }
 
     /// Whether a response is the first final one to its request; a provisional one passes, too.

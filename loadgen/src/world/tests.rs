@@ -254,6 +254,119 @@ fn a_2xx_over_datagrams_is_repeated_until_its_ack_and_a_repeated_bye_gets_the_sa
     assert_eq!(bed.world.counters.byes, 1);
 }
 
+/// What a phone of the first world says to INVITE number `n`, and the 200 of it.
+fn answered(bed: &mut Bed, n: u32) -> String {
+    let link = bed.link;
+    bed.world
+        .handle_sip(link, invite(n, 3, 1).as_bytes())
+        .unwrap();
+    let answers = String::from_utf8(bed.drain()).unwrap();
+    answers[answers.find("SIP/2.0 200").unwrap()..].to_owned()
+}
+
+#[test]
+fn a_2xx_over_a_stream_is_repeated_until_its_ack_too() {
+    let mut bed = Bed::new("signalling");
+    bed.all();
+    let answer = answered(&mut bed, 1);
+    let mut sent = Vec::new();
+    for step in 1..400 {
+        let seconds = f64::from(step) / 10.0;
+        let again = bed.at(seconds);
+        if !again.is_empty() {
+            assert_eq!(again, answer, "the same octets");
+            sent.push(seconds);
+        }
+    }
+    assert_eq!(sent[..5], [0.5, 1.5, 3.5, 7.5, 11.5]);
+    assert!(sent.last().unwrap() < &32.0 && sent.len() == 10, "{sent:?}");
+    assert_eq!(bed.world.counters.requests_given_up, 1);
+
+    let mut bed = Bed::new("signalling");
+    bed.all();
+    answered(&mut bed, 1);
+    let link = bed.link;
+    let take = |bed: &mut Bed, method, cseq, n| {
+        let text = in_dialog(method, cseq, n, 3, 1);
+        bed.world.handle_sip(link, text.as_bytes()).unwrap();
+    };
+    for seconds in [0.51, 1.51, 3.51] {
+        assert!(!bed.at(seconds).is_empty());
+    }
+    take(&mut bed, "ACK", 1, 1);
+    for step in 36..400 {
+        assert_eq!(bed.at(f64::from(step) / 10.0), "");
+    }
+    // The engine answers each copy, when it comes to it.
+    take(&mut bed, "ACK", 1, 1);
+    take(&mut bed, "BYE", 2, 1);
+    take(&mut bed, "ACK", 1, 1);
+    answered(&mut bed, 2);
+    take(&mut bed, "ACK", 1, 1);
+    take(&mut bed, "ACK", 1, 2);
+    take(&mut bed, "BYE", 2, 2);
+    let counters = bed.world.counters;
+    assert_eq!((counters.pushes, counters.repeats), (2, 2));
+    assert_eq!(bed.world.violations.total(), 0);
+    bed.world.finish();
+    assert_eq!(bed.world.violations.total(), 0);
+    // That of one which was not repeated comes once.
+    take(&mut bed, "ACK", 1, 2);
+    assert_eq!(bed.world.violations.total(), 1);
+}
+
+// Proves: OK-0
+#[test]
+fn a_repeat_does_not_hide_that_an_ack_is_missing() {
+    for (acks, lost, broken) in [(2, false, 0), (1, false, 1), (1, true, 0)] {
+        let mut bed = Bed::new("signalling");
+        bed.all();
+        answered(&mut bed, 1);
+        bed.at(0.51);
+        for (method, cseq) in [("ACK", 1); 2][..acks].iter().chain(&[("BYE", 2)]) {
+            let text = in_dialog(method, *cseq, 1, 3, 1);
+            bed.world.handle_sip(bed.link, text.as_bytes()).unwrap();
+        }
+        if lost {
+            bed.world.outbox.release(bed.link);
+        }
+        bed.world.finish();
+        assert_eq!(bed.world.violations.total(), broken, "{acks} {lost}");
+    }
+}
+
+#[test]
+fn a_2xx_whose_stream_is_gone_is_repeated_by_another() {
+    let mut bed = Bed::new("signalling");
+    bed.all();
+    let answer = answered(&mut bed, 1);
+    bed.world.outbox.release(bed.link);
+    assert_eq!(bed.at(0.51), answer);
+    // Its number is used again, for media.
+    let peer = "127.0.0.1:10".parse().unwrap();
+    assert_eq!(bed.world.outbox.add(Protocol::Msrp, peer), bed.link);
+    bed.world.pump(1_520_000_000);
+    assert!(bed.world.outbox.peek(bed.link).buffer.is_empty());
+    assert_eq!(bed.all(), answer);
+}
+
+#[test]
+fn answers_that_are_acknowledged_share_their_memory() {
+    let mut bed = Bed::new("signalling");
+    bed.all();
+    let link = bed.link;
+    for n in 1..=1000 {
+        answered(&mut bed, n);
+        for (method, cseq) in [("ACK", 1), ("BYE", 2)] {
+            let text = in_dialog(method, cseq, n, 3, 1);
+            bed.world.handle_sip(link, text.as_bytes()).unwrap();
+        }
+        bed.at(f64::from(n) / 1e6);
+        assert_eq!(bed.world.next_due(), None, "nothing waits");
+    }
+    assert_eq!(bed.world.kept_answers(), 1);
+}
+
 #[test]
 fn lost_doubled_and_late_datagrams_are_counted_and_only_those() {
     let mut bed = datagram_bed("loss = 0.2\nduplicate = 0.2\ndelay = 0.2\ndelay_ms = 5.0\n");

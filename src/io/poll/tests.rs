@@ -325,6 +325,46 @@ fn datagrams_come_in_with_their_source_however_many() {
 }
 
 #[test]
+fn one_round_empties_a_socket_as_far_as_there_are_buffers() {
+    const BUFFERS: u16 = 100;
+    let (ours, peer) = sockets();
+    let mut ring = PollRing::new().unwrap();
+    ring.add_group(4, 4096);
+    ring.add_group(BUFFERS, 65_536);
+    ring.receive(ours.as_fd(), DATAGRAMS);
+    let mut got = Vec::new();
+    for (sent, taken) in [(90, 90), (110, usize::from(BUFFERS))] {
+        for _ in 0..sent {
+            peer.send_to(b"x", ours.local_addr().unwrap()).unwrap();
+        }
+        ring.enter(None).unwrap();
+        ring.reap(&mut got, usize::MAX, usize::MAX);
+        assert_eq!(got.len(), taken);
+        for completion in got.drain(..) {
+            ring.give_back(1, completion.buffer.unwrap());
+        }
+    }
+    ring.enter(None).unwrap();
+    ring.reap(&mut got, usize::MAX, usize::MAX);
+    assert_eq!(got.len(), 10, "those that found no buffer");
+    for completion in got.drain(..) {
+        ring.give_back(1, completion.buffer.unwrap());
+    }
+    // Larger ones are a turn's worth before the buffers are used up.
+    const LARGE: usize = REAP_BYTES / RECEIVES;
+    for _ in 0..RECEIVES + 4 {
+        let sent = peer.send_to(&[0; LARGE], ours.local_addr().unwrap());
+        assert_eq!(sent.unwrap(), LARGE);
+    }
+    for taken in [RECEIVES, 4] {
+        ring.enter(None).unwrap();
+        ring.reap(&mut got, usize::MAX, usize::MAX);
+        assert_eq!(got.len(), taken);
+        got.clear();
+    }
+}
+
+#[test]
 fn runs_go_out_in_order_as_singles_and_as_trains() {
     let (ours, peer) = sockets();
     let mut ring = ring(4, 4096);

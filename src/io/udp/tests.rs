@@ -12,6 +12,7 @@ use crate::io::driver::{DriverOptions, NullStore, Shared};
 use crate::io::listen::Plan;
 use crate::io::mesh::Mesh;
 use crate::io::names::{self, Answers};
+use crate::io::ring::REAP_BYTES;
 use crate::io::stats::DriverStats;
 
 use super::*;
@@ -72,15 +73,12 @@ impl Core for Bursts {
 /// What both backends must do.
 const BOTH: [Backend; 2] = [Backend::IoUring, Backend::Mmsg];
 
-/// What arrives of `bursts` as (octets, first octet), and the driver's counters.
-fn deliver(
+/// A driver of `core` with one datagram socket, and where that is.
+fn driver<C: Core>(
     backend: Backend,
-    bursts: &[Vec<u32>],
+    core: C,
     spoil: impl FnOnce(&DatagramSocket),
-) -> (Vec<(usize, u8)>, crate::io::stats::Counters) {
-    let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
-    peer.set_read_timeout(Some(Duration::from_secs(20)))
-        .unwrap();
+) -> (Driver<C, NullStore>, SocketAddr) {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let plan = Plan {
         shards: 1,
@@ -91,6 +89,7 @@ fn deliver(
     };
     let sockets = plan.bind().unwrap().remove(0);
     spoil(&sockets.sip_udp[0]);
+    let address = sockets.sip_udp[0].address;
     let shared = Arc::new(Shared {
         mesh: Mesh::new(1).unwrap(),
         answers: Answers::new(1),
@@ -98,25 +97,31 @@ fn deliver(
         asked: vec![AtomicBool::new(false)],
     });
     let asker = names::start(&shared, 1).unwrap().remove(0);
-    let core = Bursts {
-        link: None,
-        peer: peer.local_addr().unwrap(),
-        left: bursts.iter().cloned().collect(),
-    };
     let stats = Arc::new(DriverStats::default());
     let options = DriverOptions {
         backend,
         ..DriverOptions::default()
     };
-    let mut driver = Driver::new(
-        core,
-        NullStore::default(),
-        sockets,
-        options,
-        (shared, asker),
-        stats,
-    )
-    .unwrap();
+    let store = NullStore::default();
+    let driver = Driver::new(core, store, sockets, options, (shared, asker), stats);
+    (driver.unwrap(), address)
+}
+
+/// What arrives of `bursts` as (octets, first octet), and the driver's counters.
+fn deliver(
+    backend: Backend,
+    bursts: &[Vec<u32>],
+    spoil: impl FnOnce(&DatagramSocket),
+) -> (Vec<(usize, u8)>, crate::io::stats::Counters) {
+    let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+    peer.set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    let core = Bursts {
+        link: None,
+        peer: peer.local_addr().unwrap(),
+        left: bursts.iter().cloned().collect(),
+    };
+    let (mut driver, _) = driver(backend, core, spoil);
     let expected = bursts.iter().map(Vec::len).sum::<usize>() as u64;
     for _ in 0..200 {
         driver.turn().unwrap();
@@ -172,6 +177,86 @@ fn a_path_that_takes_no_trains_gets_their_datagrams_one_by_one_and_is_remembered
         assert_eq!(sizes, [300, 300, 400, 500, 500, 500, 500, 500, 500]);
         assert_eq!((counters.tx_trains, counters.datagrams_lost), (0, 0));
         assert_eq!(counters.train_fallbacks, 1, "told once");
+    }
+}
+
+/// Takes what comes.
+#[derive(Default)]
+struct Taker {
+    datagrams: usize,
+}
+
+impl Core for Taker {
+    fn handle(&mut self, _now: Timestamp, input: Input<'_>) {
+        self.datagrams += usize::from(matches!(input, Input::Datagram { .. }));
+    }
+
+    fn advance(&mut self, _now: Timestamp) {}
+
+    fn next_deadline(&self) -> Option<Timestamp> {
+        None
+    }
+
+    fn poll_transmit(&mut self, _buffer: &mut TxBuf) -> Option<Transmit> {
+        None
+    }
+
+    fn poll_store(&mut self, _batch: &mut StoreBatch) -> bool {
+        false
+    }
+
+    fn poll_mesh(&mut self) -> Option<MeshFrame> {
+        None
+    }
+
+    fn poll_link(&mut self) -> Option<LinkCommand> {
+        None
+    }
+
+    fn room(&self) -> bool {
+        true
+    }
+
+    fn is_drained(&self) -> bool {
+        true
+    }
+}
+
+/// Whatever the backend, a turn takes what came since the last one, as far as that is a turn's worth: a
+/// burst goes through the socket's own buffer, which has room for a fifth of it at most.
+#[test]
+fn a_burst_comes_in_as_fast_as_turns_can_take_it() {
+    const BURST: usize = 2000;
+    const PER_TURN: usize = 32;
+    const OCTETS: usize = 1400;
+    // The kernel counts its own memory for each, 2 KiB and more, and doubles what was asked for.
+    const SOCKET_OCTETS: i32 = 200_000;
+    for backend in BOTH {
+        let small = |socket: &DatagramSocket| {
+            let (level, option) = (libc::SOL_SOCKET, libc::SO_RCVBUF);
+            assert!(sys::set_int(
+                socket.fd.as_fd(),
+                level,
+                option,
+                SOCKET_OCTETS
+            ));
+        };
+        let (mut driver, address) = driver(backend, Taker::default(), small);
+        let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+        for sent in 0..BURST {
+            peer.send_to(&[b'x'; OCTETS], address).unwrap();
+            if (sent + 1).is_multiple_of(PER_TURN) {
+                let before = driver.core.datagrams;
+                driver.turn().unwrap();
+                let taken = driver.core.datagrams - before;
+                assert!(taken * OCTETS <= REAP_BYTES + OCTETS, "a turn is bounded");
+            }
+        }
+        // What is left is in the socket's buffer, or was lost.
+        for _ in 0..BURST {
+            driver.turn().unwrap();
+        }
+        assert_eq!(driver.core.datagrams, BURST, "{backend:?}");
     }
 }
 

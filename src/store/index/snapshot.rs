@@ -1,8 +1,8 @@
-//! The index as a checkpoint keeps it.
+//! A mailbox as a checkpoint keeps it.
 
-use super::{DURABLE, Entry, Fate, Mailbox, NewEntry, Row, SegmentTable};
+use super::{DURABLE, Entry, Fate, Mailbox, NewEntry};
 use crate::base::surface::Location;
-use crate::store::checkpoint::{self, SavedEntry, SavedSegment, SavedUser};
+use crate::store::checkpoint::{self, SavedEntry, SavedUser};
 
 impl Mailbox {
     /// Appends what is durable here to a piece, behind the user's names; false, and nothing is
@@ -142,51 +142,5 @@ impl Mailbox {
         let from = entry.location().filter(|from| *from != to)?;
         entry.location = to;
         Some(from)
-    }
-}
-
-impl SegmentTable {
-    /// Something at `at` is not understood: its segment stays for good.
-    pub fn keep(&mut self, at: Location) {
-        self.row(at.segment).kept = true;
-    }
-
-    /// Recovery is over and the segments in `present`, ascending, exist: forgets all others. Returns how many live deposits were in those, which are lost.
-    pub fn forget_absent(&mut self, present: &[u32]) -> u64 {
-        let is_absent = |segment: u32| present.binary_search(&segment).is_err();
-        let mut lost = 0;
-        for row in &self.rows {
-            if is_absent(row.segment) {
-                lost += u64::from(row.live);
-            }
-        }
-        self.rows.retain(|row| !is_absent(row.segment));
-        // Told dead before the checkpoint, and still there: to be told again.
-        for &segment in present {
-            self.row(segment);
-        }
-        for row in &mut self.rows {
-            row.marks.retain(|&segment| !is_absent(segment));
-        }
-        self.changed = true;
-        lost
-    }
-
-    /// Appends every segment to a piece.
-    pub fn save(&self, out: &mut Vec<u8>) {
-        for row in &self.rows {
-            checkpoint::put_segment(row.segment, row.kept, &row.marks, out);
-        }
-    }
-
-    /// Puts a saved segment back; its live deposits are counted as they come.
-    pub fn load(&mut self, saved: &SavedSegment<'_>) {
-        let row: &mut Row = self.row(saved.segment);
-        row.kept |= saved.kept;
-        for mark in saved.marks() {
-            if let Err(place) = row.marks.binary_search(&mark) {
-                row.marks.insert(place, mark);
-            }
-        }
     }
 }
