@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use crate::base::foresee;
 use crate::base::limits;
-use crate::base::map::{MapKeys, NumberMap, new_number_map};
+use crate::base::map::MapKeys;
 use crate::base::outbox::Destination;
 use crate::base::pool::Pool;
 use crate::base::slab::Key;
@@ -25,9 +25,13 @@ use crate::store::op::{
 use crate::store::parts::PartTable;
 use crate::store::record::{self, RecordError};
 
+mod cache;
 mod clean;
+mod loads;
 mod shared_links;
 
+pub use cache::Cache;
+use loads::Loads;
 pub use shared_links::SharedLinks;
 
 /// Times a record that cannot be read is asked for.
@@ -689,164 +693,9 @@ impl Post {
     }
 }
 
-/// Sorts before every key.
-const FIRST_KEY: Key = Key {
-    slot: 0,
-    generation: 0,
-};
-
-/// The pushes that wait for records.
-#[derive(Debug)]
-struct Loads {
-    /// The first push that waits for each.
-    first: NumberMap<Key>,
-    /// The others: messages that several devices get at a time.
-    others: BTreeSet<(u64, Key)>,
-}
-
-impl Loads {
-    fn new() -> Self {
-        Self {
-            first: new_number_map(LOADING_MAX),
-            others: BTreeSet::new(),
-        }
-    }
-
-    /// `push` waits for `number`; true when that must be read.
-    fn wait(&mut self, number: u64, push: Key) -> bool {
-        match self.first.get(&number) {
-            None => {
-                self.first.insert(number, push);
-                return true;
-            }
-            Some(first) if *first == push => {}
-            Some(_) => {
-                self.others.insert((number, push));
-            }
-        }
-        false
-    }
-
-    fn waiter(&self, number: u64) -> Option<Key> {
-        self.first.get(&number).copied()
-    }
-
-    /// The next push that waits for `number`, which was read; `None`: there is no other.
-    fn take(&mut self, number: u64) -> Option<Key> {
-        if !self.others.is_empty() {
-            let next = self.others.range((number, FIRST_KEY)..).next().copied();
-            if let Some((_, push)) = next.filter(|&(at, _)| at == number) {
-                self.others.remove(&(number, push));
-                return self.first.insert(number, push);
-            }
-        }
-        self.first.remove(&number)
-    }
-
-    fn len(&self) -> usize {
-        self.first.len() + self.others.len()
-    }
-}
-
-/// Octets of a record that are asked for ahead.
-const FORESEEN_BYTES_MAX: usize = 2048;
-
-#[derive(Debug, Default)]
-struct Cached {
-    number: u64,
-    bytes: Vec<u8>,
-}
-
-/// Records in memory, oldest out first when the bound is reached. Freed buffers are reused.
-#[derive(Debug)]
-pub struct Cache {
-    map: NumberMap<u32>,
-    entries: Vec<Cached>,
-    free: Vec<u32>,
-    order: VecDeque<u64>,
-    bytes: usize,
-    bytes_max: usize,
-}
-
-impl Cache {
-    fn new(bytes_max: usize) -> Self {
-        Self {
-            map: new_number_map(1024),
-            entries: Vec::new(),
-            free: Vec::new(),
-            // Numbers of removed records stay in the order until it is swept.
-            order: VecDeque::with_capacity(4096),
-            bytes: 0,
-            bytes_max,
-        }
-    }
-
-    /// Keeps a copy of `payload` under `number`. The newest record stays even when it alone is larger
-    /// than the bound: who asked for it must find it, or would ask for ever.
-    pub fn insert(&mut self, number: u64, payload: &[u8]) {
-        if self.map.contains_key(&number) {
-            return;
-        }
-        while self.bytes + payload.len() > self.bytes_max {
-            let Some(oldest) = self.order.pop_front() else {
-                break;
-            };
-            self.remove(oldest);
-        }
-        let at = self.free.pop().unwrap_or_else(|| {
-            self.entries.push(Cached::default());
-            u32::try_from(self.entries.len() - 1).expect("bounded by the cache's size")
-        });
-        let entry = &mut self.entries[at as usize];
-        entry.number = number;
-        entry.bytes.clear();
-        entry.bytes.extend_from_slice(payload);
-        self.bytes += payload.len();
-        self.map.insert(number, at);
-        if self.order.len() > 2 * self.map.len() + 1024 {
-            let map = &self.map;
-            self.order.retain(|number| map.contains_key(number));
-        }
-        self.order.push_back(number);
-    }
-
-    /// The record of `number`, if it is in memory.
-    #[must_use]
-    pub fn lookup(&self, number: u64) -> Option<&[u8]> {
-        let &at = self.map.get(&number)?;
-        Some(&self.entries[at as usize].bytes)
-    }
-
-    /// Asks for the record of `number`, which is sent next.
-    #[inline]
-    pub fn foresee(&self, number: u64) {
-        if let Some(record) = self.lookup(number) {
-            foresee::bring(record, record.len().min(FORESEEN_BYTES_MAX));
-        }
-    }
-
-    /// Drops the record of `number`.
-    pub fn remove(&mut self, number: u64) {
-        if let Some(at) = self.map.remove(&number) {
-            self.bytes -= self.entries[at as usize].bytes.len();
-            self.free.push(at);
-        }
-    }
-
-    /// Octets held.
-    #[must_use]
-    pub const fn bytes(&self) -> usize {
-        self.bytes
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn cache(bytes_max: usize) -> Cache {
-        Cache::new(bytes_max)
-    }
 
     #[test]
     fn as_many_pushes_wait_for_records_as_there_is_room_for_and_each_is_told_once() {
@@ -905,41 +754,6 @@ mod tests {
         waiting.clear();
         post.let_go(link(1), &mut waiting);
         assert!(waiting.is_empty() && post.held_back.len() == 2);
-    }
-
-    #[test]
-    fn the_oldest_record_makes_room_and_buffers_are_reused() {
-        let mut cache = cache(10);
-        cache.insert(1, b"aaaa");
-        cache.insert(2, b"bbbb");
-        cache.insert(3, b"cccc");
-        assert_eq!(cache.lookup(1), None);
-        assert_eq!(cache.lookup(3), Some(&b"cccc"[..]));
-        assert_eq!(
-            (cache.bytes(), cache.entries.len()),
-            (8, 2),
-            "slot of 1 was reused by 3"
-        );
-        // The newest stays whatever its size: a push waits for it.
-        cache.insert(4, b"larger than ten");
-        assert_eq!(cache.lookup(3), None, "everything older makes room");
-        assert_eq!(
-            cache.lookup(4),
-            Some(&b"larger than ten"[..]),
-            "the newest stays"
-        );
-    }
-
-    #[test]
-    fn removed_numbers_do_not_pile_up_in_the_order() {
-        let mut cache = cache(1 << 20);
-        cache.insert(0, b"stays");
-        for number in 1..10_000 {
-            cache.insert(number, b"x");
-            cache.remove(number);
-        }
-        assert!(cache.order.len() < 2048);
-        assert_eq!(cache.lookup(0), Some(&b"stays"[..]));
     }
 
     #[test]
