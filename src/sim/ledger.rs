@@ -255,9 +255,11 @@ impl Ledger {
             }
         } else if method != "CANCEL" && count == 1 {
             let base = trail.cseq;
+            // The push ended between two copies of another fork's 2xx: both are answered, the second without memory.
+            let is_fork = !trail.main.is_empty() && trail.main != tag && trail.main_is_over();
             let leg = trail.legs.get_mut(tag).filter(|_| !tag.is_empty());
             let (again, last) = match leg {
-                Some(leg) => (leg.again, &mut leg.cseq),
+                Some(leg) => (leg.again || is_fork && leg.accepted > 1, &mut leg.cseq),
                 None => (false, &mut trail.cseq),
             };
             // NH-3: by the next hop the same request, with its CSeq, is a new transaction.
@@ -273,8 +275,7 @@ impl Ledger {
             }
         }
         if method == "BYE" {
-            let main = trail.legs.get(&trail.main);
-            let main_over = main.is_some_and(|leg| leg.peer_bye || !leg.byes.is_empty());
+            let main_over = trail.main_is_over();
             trail.over |= trail.main == tag || trail.main.is_empty();
             let leg = trail.legs.entry(tag.to_owned()).or_default();
             if leg.byes.insert(message.branch().to_owned()) {
@@ -432,6 +433,12 @@ impl Trail {
         let silent = !self.provisional && !self.accepted && timed_out;
         let unanswered = !self.accepted && self.cancelled_at.is_some_and(|at| at + TIMEOUT <= now);
         self.over || silent || unanswered
+    }
+
+    /// The dialog that the push kept was ended, from either side.
+    fn main_is_over(&self) -> bool {
+        let main = self.legs.get(&self.main);
+        main.is_some_and(|leg| leg.peer_bye || !leg.byes.is_empty())
     }
 
     fn is_late(&self, now: Timestamp) -> bool {
