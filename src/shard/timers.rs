@@ -160,29 +160,28 @@ impl Shard {
                 self.record(now, key, progress);
                 None
             }
-            // A message that failed ends its session; recovery needs a new one (MSRP-23). What a phone
-            // says after the BYE does not end the dialog a second time.
-            Progress::Failed { .. } | Progress::Session(_) => {
-                let push = self
-                    .pushes
-                    .lookup_mut(key)
-                    .expect("a session belongs to a push");
-                let lives = push.has_session();
-                if lives {
-                    signalling::bye_media(push, &mut ctx!(self, now));
-                }
-                let outcome = match progress {
-                    Progress::Session(_) if !lives => return,
-                    Progress::Session(outcome) => outcome,
-                    Progress::None
-                    | Progress::Delivered { .. }
-                    | Progress::Refused { .. }
-                    | Progress::Failed { .. } => Outcome::MsrpStatus(408),
-                };
-                lives.then_some(outcome)
-            }
+            // A message that failed ends its session; recovery needs a new one (MSRP-23).
+            Progress::Failed { .. } => self
+                .end_session(now, key)
+                .then_some(Outcome::MsrpStatus(408)),
+            // What a phone says after the BYE does not end the dialog a second time.
+            Progress::Session(_) if !self.end_session(now, key) => return,
+            Progress::Session(outcome) => Some(outcome),
         };
         self.after_push(now, key, outcome);
+    }
+
+    /// BYE to a session for what its media did; false when it was ended before.
+    fn end_session(&mut self, now: Timestamp, key: Key) -> bool {
+        let push = self
+            .pushes
+            .lookup_mut(key)
+            .expect("a session belongs to a push");
+        let lives = push.has_session();
+        if lives {
+            signalling::bye_media(push, &mut ctx!(self, now));
+        }
+        lives
     }
 
     /// As [`Self::after_progress`], after a frame of an MSRP stream: a session that goes on does so at
