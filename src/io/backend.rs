@@ -7,9 +7,12 @@ use core::time::Duration;
 use std::io;
 use std::os::fd::BorrowedFd;
 
+use glommio::io::DmaBuffer;
 use serde::{Deserialize, Serialize};
 
+use super::exec::{self, Attached, Request};
 use super::host::HostError;
+use super::park::Parker;
 use super::poll::PollRing;
 use super::ring::{Completion, Kind, Token};
 use super::sys::{DATAGRAM_HEADROOM, RawRing};
@@ -109,8 +112,13 @@ impl Ring {
         })
     }
 
-    pub(super) fn register_wake(&mut self, fd: BorrowedFd<'_>) -> io::Result<()> {
-        both!(self, ring => ring.register_wake(fd), ring.register_wake(fd))
+    /// Ends a wait whenever `wake`, an eventfd, is written. To be asked for again when the completion of
+    /// [`Kind::Wake`] says that there are no more.
+    pub(super) fn watch_wake(&mut self, wake: BorrowedFd<'_>) -> io::Result<()> {
+        both!(self, ring => {
+            ring.watch_wake(wake);
+            Ok(())
+        }, ring.register_wake(wake))
     }
 
     pub(super) fn signal_wake(&mut self, on: bool) {
@@ -119,12 +127,24 @@ impl Ring {
         });
     }
 
-    /// What to wait for when nothing is to be done; a ring of the kernel signals by the wake-up.
-    pub(super) fn watched(&self) -> Option<BorrowedFd<'_>> {
+    /// By what to wait in the executor for this ring's news.
+    pub(super) fn parker(&self) -> io::Result<Parker> {
+        both!(
+            self,
+            ring => Parker::on_signal(ring.signal().try_clone_to_owned()?),
+            Ok(Parker::on_epoll(ring.fd().try_clone_to_owned()?))
+        )
+    }
+
+    /// Makes this ring do what the tasks of this thread ask for, where it is one of the kernel's.
+    pub(super) fn attach(&self) -> Option<Attached> {
         both!(self, ring => {
             let _ = ring;
+            Some(exec::attach())
+        }, {
+            let _ = ring;
             None
-        }, Some(ring.fd()))
+        })
     }
 
     /// True when a turn would find something without waiting.
@@ -217,6 +237,21 @@ impl Ring {
 
     pub(super) fn finish_run(&mut self, index: u32) -> Option<TxBuf> {
         both!(self, ring => ring.finish_run(index), ring.finish_run(index))
+    }
+
+    /// Does what a task asks for. Only a ring of the kernel's is asked: see [`super::exec`].
+    pub(super) fn operate(&mut self, request: Request) {
+        both!(self, ring => ring.operate(request), {
+            let _ = ring;
+            unreachable!("files of this backend are a helper thread's")
+        });
+    }
+
+    pub(super) fn take_file(&mut self, place: u32) -> Option<DmaBuffer> {
+        both!(self, ring => ring.take_file(place), {
+            let _ = ring;
+            None
+        })
     }
 
     pub(super) fn cancel(&mut self, target: Token, token: Token) {

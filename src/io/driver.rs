@@ -5,7 +5,8 @@
 //! turn: enter (submits what the last turn queued, collects what has happened)
 //!       -> reap a bounded batch -> read the clock once -> handle each -> mesh -> store
 //!       -> advance -> drain every poll to its end
-//! then: again while there is work, else wait in the ring for a moment, else park in the executor
+//! then: the tasks of the thread; again while there is work, else wait in the ring, or in the executor
+//!       where that has something under way
 //! ```
 //! Invariants: the core sees bytes of one stream in order, at most one send per link is in flight,
 //! and no link id is used after its `Closed`. When the core has no room, received buffers are held
@@ -31,6 +32,7 @@ use crate::base::time::Timestamp;
 use super::backend::{Backend, Ring};
 use super::bufs::TxPool;
 use super::clock::Clock;
+use super::exec::Attached;
 use super::links::Links;
 use super::listen::ShardSockets;
 use super::mesh::Mesh;
@@ -62,10 +64,10 @@ const PUBLISH_TURNS: u64 = 64;
 const TICK: Duration = Duration::from_secs(1);
 /// The same while a link has a deadline of less than a second.
 const TICK_URGENT: Duration = Duration::from_millis(100);
-/// How long a busy datapath works before other tasks of the executor run.
+/// How long a busy datapath works before the executor looks at its own completions.
 const STRETCH: Duration = Duration::from_millis(2);
-/// The same while the store has work.
-const STRETCH_STORING: Duration = Duration::from_micros(250);
+/// The same while a task waits for one of those.
+const STRETCH_WAITED_FOR: Duration = Duration::from_micros(250);
 /// How long to wait for operations to end when the ring is taken down.
 const TEARDOWN_ROUNDS: usize = 100;
 /// How soon to look again when another shard's queue is full.
@@ -99,8 +101,6 @@ pub struct DriverOptions {
     pub drain_limit: Duration,
     /// What to run on. The host decides what [`Backend::Auto`] comes to.
     pub backend: Backend,
-    /// How long to wait in the ring before parking in the executor.
-    pub wait_before_park: Duration,
     /// Octets of the flight recorder; 0 is none.
     pub recorder_bytes: usize,
     /// It keeps bodies of MSRP, too.
@@ -122,7 +122,6 @@ impl Default for DriverOptions {
             linger_limit: Duration::from_secs(2),
             drain_limit: Duration::from_secs(10),
             backend: Backend::Auto,
-            wait_before_park: Duration::from_micros(50),
             recorder_bytes: 0,
             recorder_bodies: false,
         }
@@ -161,6 +160,8 @@ pub(super) struct Driver<C, S> {
     pub(super) core: C,
     pub(super) store: S,
     pub(super) ring: Ring,
+    /// What the tasks of this thread ask of the ring.
+    tasks: Option<Attached>,
     pub(super) links: Links,
     pub(super) listeners: Vec<Listener>,
     pub(super) options: DriverOptions,
@@ -227,7 +228,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         let datagram_bytes = u32::try_from(DATAGRAM_HEADROOM).expect("small") + 64 * 1024;
         ring.add_group(options.datagram_buffers, datagram_bytes)?;
         let shard = usize::from(sockets.addresses.shard);
-        ring.register_wake(shared.mesh.wake(shard).fd())?;
+        ring.watch_wake(shared.mesh.wake(shard).fd())?;
         ring.signal_wake(false);
         let mut keys = [0_u64; 4];
         for key in &mut keys {
@@ -239,6 +240,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             core,
             store,
             ring,
+            tasks: None,
             links: Links::new(bound, options.connections_per_source_max, MapKeys(keys)),
             listeners: Vec::new(),
             options,
@@ -303,16 +305,8 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         mut self,
         mut observe: impl FnMut(&mut C, &Recorder, Timestamp, Occasion) -> bool,
     ) -> io::Result<()> {
-        let wake = self
-            .shared
-            .mesh
-            .wake(self.shard)
-            .fd()
-            .try_clone_to_owned()?;
-        let mut parker = match self.ring.watched() {
-            None => Parker::on_wake(wake),
-            Some(watched) => Parker::on_epoll(watched.try_clone_to_owned()?),
-        };
+        let mut parker = self.ring.parker()?;
+        self.tasks = self.ring.attach();
         let waker = poll_fn(|context| Poll::Ready(context.waker().clone())).await;
         self.store.set_waker(waker);
         loop {
@@ -330,20 +324,15 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             if self.is_finished() {
                 break;
             }
-            match progress {
-                Progress::Some => {
-                    if self.now >= self.breathed + self.stretch() {
-                        self.breathed = self.now;
-                        breathe().await;
-                    }
-                }
-                Progress::Idle => self.rest(&mut parker).await?,
+            let went_on = self.run_tasks(progress).await;
+            if progress == Progress::Idle && !went_on {
+                self.rest(&mut parker).await?;
             }
         }
         self.tear_down()?;
         observe(&mut self.core, &self.recorder, self.now, Occasion::Tick);
         self.publish();
-        self.shared.mesh.wake(self.shard).force();
+        self.tasks = None;
         parker.finish().await;
         self.store.close().await;
         Ok(())
@@ -352,6 +341,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
     pub(super) fn turn(&mut self) -> io::Result<Progress> {
         let mut progress = Progress::Idle;
         self.counters.turns += 1;
+        self.take_requests();
         // No progress by itself: the kernel's flag may be stale, see `rest`.
         if self.ring.wants_enter() {
             self.ring.enter(None)?;
@@ -446,7 +436,33 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             }
             Kind::Send => self.on_sent(&completion),
             Kind::SendTrain => self.on_train(&completion),
+            Kind::File => self.on_file(&completion),
+            Kind::Wake => self.on_wake(&completion),
             Kind::Other => {}
+        }
+    }
+
+    /// Submits what the tasks of this thread ask for.
+    fn take_requests(&mut self) {
+        while let Some(request) = self.tasks.as_ref().and_then(Attached::next) {
+            self.ring.operate(request);
+        }
+    }
+
+    fn on_file(&mut self, completion: &Completion) {
+        let place = completion.token.index;
+        let buffer = self.ring.take_file(place);
+        if let Some(tasks) = &self.tasks {
+            tasks.finish(place, completion.result, buffer);
+        }
+    }
+
+    /// The wake-up itself was all: queues are looked at every turn.
+    fn on_wake(&mut self, completion: &Completion) {
+        if !completion.more {
+            let wake = self.shared.mesh.wake(self.shard).fd();
+            let watched = self.ring.watch_wake(wake);
+            watched.expect("a poll is queued without a system call");
         }
     }
 
@@ -537,7 +553,8 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             && self.store.is_idle()
             && !self.batch_held
             && self.sends_in_flight == 0
-            && self.trains_in_flight == 0;
+            && self.trains_in_flight == 0
+            && !self.tasks.as_ref().is_some_and(Attached::is_waited_for);
         quiet || self.now >= limit
     }
 
@@ -658,13 +675,28 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         any
     }
 
-    /// How long the datapath may work before the executor's other tasks get their turn.
-    fn stretch(&self) -> Duration {
-        if self.store.is_idle() {
-            STRETCH
+    /// Lets the tasks of this thread go on, those of the store above all. True if any may have.
+    async fn run_tasks(&mut self, progress: Progress) -> bool {
+        let since = self.now.since(self.breathed);
+        let (any, breathes) = if let Some(tasks) = &self.tasks {
+            tasks.fire();
+            let any = tasks.run_others().await;
+            // About once a second without need: it closes files that were dropped.
+            let waited_for = tasks.needs_executor() && since >= STRETCH_WAITED_FOR;
+            (any, waited_for || self.wall_due)
         } else {
-            STRETCH_STORING
+            let stretch = if self.store.is_idle() {
+                STRETCH
+            } else {
+                STRETCH_WAITED_FOR
+            };
+            (false, progress == Progress::Some && since >= stretch)
+        };
+        if breathes {
+            self.breathed = self.now;
+            breathe().await;
         }
+        any || breathes
     }
 
     /// When there is something to do although nobody wakes us.
@@ -682,28 +714,25 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         deadline
     }
 
-    /// Waits until there is something to do: a moment in the ring, then in the executor.
+    /// Waits until there is something to do.
     async fn rest(&mut self, parker: &mut Parker) -> io::Result<()> {
-        let deadline = self.deadline();
-        let moment = self.options.wait_before_park;
-        let kernel = self.ring.watched().is_none();
-        if kernel && self.store.is_idle() && !moment.is_zero() {
-            let before = deadline.since(self.clock.now());
-            self.ring.enter(Some(moment.min(before)))?;
-            if self.ring.has_completions() || before <= moment {
-                return Ok(());
-            }
-        }
         self.publish();
+        self.take_requests();
         let wake = self.shared.mesh.wake(self.shard);
         wake.announce_park();
-        self.ring.signal_wake(true);
-        // The kernel may raise its flag only after we have done the work it announces, and then it
-        // stays up. So the flag is no reason to stay awake, but one to look once more: what comes
-        // after this enter finds no work before it, and writes the eventfd.
-        // epoll needs neither moment nor flag: what it has for us ends the park.
-        if kernel && self.ring.wants_enter() {
-            self.ring.enter(None)?;
+        let in_ring = self
+            .tasks
+            .as_ref()
+            .is_some_and(|tasks| !tasks.needs_executor());
+        if !in_ring {
+            self.ring.signal_wake(true);
+            // The kernel may raise its flag only after we have done the work it announces, and then it
+            // stays up. So the flag is no reason to stay awake, but one to look once more: what comes
+            // after this enter finds no work before it, and writes the eventfd.
+            // epoll needs neither: what it has for us ends the park.
+            if self.tasks.is_some() && self.ring.wants_enter() {
+                self.ring.enter(None)?;
+            }
         }
         let stop = self.drain_until.is_none() && self.shared.stop.load(Ordering::Acquire);
         let frames = !self.shared.mesh.is_empty_for(self.shard)
@@ -711,9 +740,19 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         let asked = self.shared.asked[self.shard].load(Ordering::Relaxed);
         if !self.ring.has_completions() && !stop && !frames && !asked {
             self.counters.parks += 1;
-            parker.park(deadline.since(self.clock.now())).await;
+            let mut limit = self.deadline().since(self.clock.now());
+            if let Some(moment) = self.tasks.as_ref().and_then(Attached::next_moment) {
+                limit = limit.min(moment);
+            }
+            if in_ring {
+                self.ring.enter(Some(limit))?;
+            } else {
+                parker.park(limit).await;
+            }
         }
-        self.ring.signal_wake(false);
+        if !in_ring {
+            self.ring.signal_wake(false);
+        }
         wake.awake();
         Ok(())
     }

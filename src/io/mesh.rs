@@ -11,7 +11,7 @@ use crate::base::surface::MeshFrame;
 /// Frames one shard may owe another before it has to hold them back.
 pub const MESH_QUEUE_FRAMES: usize = 1024;
 
-/// Wakes one driver from its park. Also the eventfd its ring signals.
+/// Wakes one driver from its wait, which is for this eventfd among others. Nobody reads it.
 ///
 /// Its owner writes to it at every park, so it has its lines of the cache for itself: wakes of several
 /// shards stand side by side.
@@ -24,8 +24,7 @@ pub(super) struct Wake {
 
 impl Wake {
     pub(super) fn new() -> std::io::Result<Self> {
-        // Blocking on purpose: an io_uring read of a non-blocking eventfd fails instead of waiting.
-        let fd = eventfd(0, EventfdFlags::CLOEXEC)?;
+        let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         Ok(Self {
             fd,
             parked: AtomicBool::new(false),

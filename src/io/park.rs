@@ -1,9 +1,10 @@
-//! Parking the datapath in the executor until its ring, another shard or the store has news.
+//! Parking the datapath in the executor, until its ring or a task has news.
 
 use core::future::{Future, poll_fn};
 use core::pin::Pin;
 use core::task::Poll;
 use core::time::Duration;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
@@ -16,22 +17,25 @@ type WakeRead = Pin<Box<dyn Future<Output = ()>>>;
 
 /// Waits for the datapath's news, or for anything else that wakes the task, whichever is first.
 pub(super) enum Parker {
-    /// The eventfd that the ring and the other shards write, read through glommio.
-    Wake {
+    /// The eventfd that the ring writes, read through glommio.
+    Signal {
+        fd: OwnedFd,
         file: Rc<glommio::io::BufferedFile>,
         /// Survives a park that ended otherwise, so that there is never more than one read.
         read: Option<WakeRead>,
     },
-    /// epoll, which watches that eventfd too.
+    /// epoll, which is told of everything.
     Epoll(Park),
 }
 
 impl Parker {
-    pub(super) fn on_wake(wake: OwnedFd) -> Self {
-        Self::Wake {
-            file: Rc::new(executor_file(wake)),
+    pub(super) fn on_signal(fd: OwnedFd) -> io::Result<Self> {
+        let file = Rc::new(executor_file(fd.try_clone()?));
+        Ok(Self::Signal {
+            fd,
+            file,
             read: None,
-        }
+        })
     }
 
     pub(super) fn on_epoll(epoll: OwnedFd) -> Self {
@@ -41,17 +45,21 @@ impl Parker {
     /// Waits for at most `limit`.
     pub(super) async fn park(&mut self, limit: Duration) {
         match self {
-            Self::Wake { file, read } => park_on_wake(file, read, limit).await,
+            Self::Signal { file, read, .. } => park_on_signal(file, read, limit).await,
             Self::Epoll(park) => park.park(limit).await,
         }
     }
 
-    /// Waits for the last read; the eventfd must have been written.
+    /// Ends the last read.
     pub(super) async fn finish(self) {
-        if let Self::Wake {
-            read: Some(read), ..
+        if let Self::Signal {
+            fd,
+            read: Some(read),
+            ..
         } = self
         {
+            // Fails only when 2^64 - 2 signals are unread; then there is one to read anyway.
+            let _ = rustix::io::write(&fd, &1_u64.to_ne_bytes());
             read.await;
         }
     }
@@ -59,7 +67,7 @@ impl Parker {
 
 /// The limit is a timer of the executor and not of our ring on purpose: should the executor ever sleep
 /// with our task ready, this is what wakes it.
-async fn park_on_wake(
+async fn park_on_signal(
     file: &Rc<glommio::io::BufferedFile>,
     read: &mut Option<WakeRead>,
     limit: Duration,

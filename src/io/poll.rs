@@ -331,7 +331,9 @@ impl PollRing {
         let place = match target.kind {
             Kind::Receive | Kind::ReceiveDatagrams => &mut slot.receive,
             Kind::Connect => &mut slot.connect,
-            Kind::Accept | Kind::Other | Kind::Send | Kind::SendTrain => return,
+            Kind::Accept | Kind::File | Kind::Other | Kind::Send | Kind::SendTrain | Kind::Wake => {
+                return;
+            }
         };
         if place.take_if(|token| *token == target).is_some() {
             self.complete(target, -libc::ECANCELED);

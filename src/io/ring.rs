@@ -23,6 +23,8 @@ pub(super) enum Kind {
     Accept,
     /// A connect; the index is the slot's.
     Connect,
+    /// An operation on a file; the index is the place of its request.
+    File,
     /// Anything whose completion needs no action.
     Other,
     /// Multishot receive of a stream; the index is the slot's.
@@ -33,6 +35,8 @@ pub(super) enum Kind {
     Send,
     /// A part of a train; the index is the train's, the generation the block's number.
     SendTrain,
+    /// Multishot poll of what other threads wake us by.
+    Wake,
 }
 
 impl Kind {
@@ -42,10 +46,12 @@ impl Kind {
             Self::ReceiveDatagrams => DATAGRAM_GROUP as usize,
             Self::Accept
             | Self::Connect
+            | Self::File
             | Self::Other
             | Self::Receive
             | Self::Send
-            | Self::SendTrain => STREAM_GROUP as usize,
+            | Self::SendTrain
+            | Self::Wake => STREAM_GROUP as usize,
         }
     }
 
@@ -58,6 +64,8 @@ impl Kind {
             Self::ReceiveDatagrams => 4,
             Self::Send => 5,
             Self::SendTrain => 6,
+            Self::File => 7,
+            Self::Wake => 8,
         }
     }
 
@@ -69,6 +77,8 @@ impl Kind {
             4 => Self::ReceiveDatagrams,
             5 => Self::Send,
             6 => Self::SendTrain,
+            7 => Self::File,
+            8 => Self::Wake,
             _ => Self::Other,
         }
     }
@@ -180,11 +190,13 @@ mod tests {
         for kind in [
             Kind::Accept,
             Kind::Connect,
+            Kind::File,
             Kind::Other,
             Kind::Receive,
             Kind::ReceiveDatagrams,
             Kind::Send,
             Kind::SendTrain,
+            Kind::Wake,
         ] {
             for (index, generation) in [(0, 0), (SLOTS_MAX - 1, u32::MAX), (77, 5)] {
                 let token = Token::new(kind, index, generation);

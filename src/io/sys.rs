@@ -12,15 +12,20 @@ use core::time::Duration;
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
 
-use glommio::io::BufferedFile;
-use io_uring::types::{BufRingEntry, CancelBuilder, Fd, RecvMsgOut, SubmitArgs, Timespec};
+use glommio::io::{BufferedFile, DmaBuffer, DmaFile};
+use io_uring::types::{
+    BufRingEntry, CancelBuilder, Fd, FsyncFlags, RecvMsgOut, SubmitArgs, Timespec,
+};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
+use rustix::event::{EventfdFlags, eventfd};
 use socket2::SockAddr;
 
 use crate::base::surface::TxBuf;
 
+use super::exec::{Job, Request};
 use super::ring::{Completion, Kind, Token};
 use super::trains::{Part, Run};
 
@@ -82,6 +87,14 @@ enum Lent {
     },
 }
 
+/// What an operation on a file uses.
+struct LentFile {
+    #[expect(dead_code, reason = "keeps the descriptor")]
+    file: Rc<DmaFile>,
+    buffer: Option<DmaBuffer>,
+    busy: bool,
+}
+
 struct Block {
     header: libc::msghdr,
     control: [u64; CONTROL_WORDS],
@@ -127,6 +140,7 @@ struct RxGroup {
 struct Kept {
     lent: Vec<Lent>,
     trains: Vec<Option<Box<Train>>>,
+    files: Vec<Option<LentFile>>,
     datagram_header: Box<libc::msghdr>,
     groups: Vec<RxGroup>,
 }
@@ -134,6 +148,8 @@ struct Kept {
 /// An io_uring with the memory of its operations. Lives and dies in one thread.
 pub(super) struct RawRing {
     io: IoUring,
+    /// The kernel writes it on new work, while it is asked to.
+    signal: OwnedFd,
     kept: ManuallyDrop<Kept>,
     backlog: VecDeque<squeue::Entry>,
     #[expect(
@@ -156,15 +172,20 @@ impl RawRing {
             .setup_single_issuer()
             .setup_defer_taskrun()
             .build(entries)?;
+        // Blocking on purpose: an io_uring read of a non-blocking eventfd fails instead of waiting.
+        let signal = eventfd(0, EventfdFlags::CLOEXEC)?;
+        io.submitter().register_eventfd(signal.as_raw_fd())?;
         // SAFETY: all-zero is a valid msghdr: null pointers with zero lengths.
         let mut header: libc::msghdr = unsafe { core::mem::zeroed() };
         header.msg_namelen = name_bytes();
         header.msg_controllen = CONTROL_BYTES;
         Ok(Self {
             io,
+            signal,
             kept: ManuallyDrop::new(Kept {
                 lent: Vec::new(),
                 trains: Vec::new(),
+                files: Vec::new(),
                 datagram_header: Box::new(header),
                 groups: Vec::new(),
             }),
@@ -190,8 +211,18 @@ impl RawRing {
         Ok(())
     }
 
-    pub(super) fn register_wake(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
-        self.io.submitter().register_eventfd(fd.as_raw_fd())
+    /// Ends a wait in the ring whenever `wake`, an eventfd that nobody reads, is written.
+    pub(super) fn watch_wake(&mut self, wake: BorrowedFd<'_>) {
+        let events = u32::from(libc::POLLIN.cast_unsigned());
+        let entry = opcode::PollAdd::new(Fd(wake.as_raw_fd()), events)
+            .multi(true)
+            .build();
+        self.push(entry, Token::new(Kind::Wake, 0, 0));
+    }
+
+    /// The eventfd that [`Self::signal_wake`] is about.
+    pub(super) fn signal(&self) -> BorrowedFd<'_> {
+        self.signal.as_fd()
     }
 
     /// Lets the kernel write the eventfd on new work, or not.
@@ -371,6 +402,49 @@ impl RawRing {
         Some(tx)
     }
 
+    /// Does what a task asks for; its buffer comes back by [`Self::take_file`].
+    pub(super) fn operate(&mut self, request: Request) {
+        let Request { place, file, job } = request;
+        let fd = Fd(file.as_raw_fd());
+        let length = |buffer: &DmaBuffer| u32::try_from(buffer.len()).expect("a bounded buffer");
+        let (entry, buffer) = match job {
+            Job::Read { mut buffer, at } => {
+                let len = length(&buffer);
+                let memory = buffer.as_bytes_mut().as_mut_ptr();
+                let read = opcode::Read::new(fd, memory, len).offset(at);
+                (read.build(), Some(buffer))
+            }
+            Job::Write { buffer, at } => {
+                let len = length(&buffer);
+                let write = opcode::Write::new(fd, buffer.as_bytes().as_ptr(), len).offset(at);
+                (write.build(), Some(buffer))
+            }
+            Job::SyncData => {
+                let sync = opcode::Fsync::new(fd).flags(FsyncFlags::DATASYNC);
+                (sync.build(), None)
+            }
+        };
+        let index = place as usize;
+        let files = &mut self.kept.files;
+        if files.len() <= index {
+            files.resize_with(index + 1, || None);
+        }
+        assert!(files[index].is_none(), "a place has one operation");
+        // Moving a buffer moves what leads to its memory, and not that.
+        files[index] = Some(LentFile {
+            file,
+            buffer,
+            busy: true,
+        });
+        self.push(entry, Token::new(Kind::File, place, 0));
+    }
+
+    /// The buffer of an operation on a file that has completed.
+    pub(super) fn take_file(&mut self, place: u32) -> Option<DmaBuffer> {
+        let entry = self.kept.files.get_mut(place as usize)?;
+        entry.take_if(|lent| !lent.busy)?.buffer
+    }
+
     pub(super) fn cancel(&mut self, target: Token, token: Token) {
         let entry = opcode::AsyncCancel::new(target.encode()).build();
         self.push(entry, token);
@@ -447,7 +521,12 @@ impl RawRing {
                         train.outstanding = train.outstanding.saturating_sub(1);
                     }
                 }
-                Kind::Accept | Kind::Other => {}
+                Kind::File => {
+                    if let Some(Some(lent)) = kept.files.get_mut(token.index as usize) {
+                        lent.busy = false;
+                    }
+                }
+                Kind::Accept | Kind::Other | Kind::Wake => {}
             }
             out.push(Completion {
                 token,

@@ -5,9 +5,11 @@ use std::io;
 use std::ops::Deref;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::plain::{current, off_thread};
+use super::reactor::{self, elsewhere};
 
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, Default)]
@@ -21,8 +23,8 @@ pub(crate) struct OpenOptions {
 /// A file of the store.
 #[derive(Debug)]
 pub(crate) enum File {
-    /// Past the page cache, through io_uring.
-    Dma(glommio::io::DmaFile),
+    /// Past the page cache, through io_uring: the driver's ring while one runs, else the executor's.
+    Dma(Rc<glommio::io::DmaFile>),
     /// Through the page cache, by the helper thread.
     Plain(Arc<fs::File>, PathBuf),
 }
@@ -38,6 +40,7 @@ pub(crate) enum Buffer {
 #[derive(Debug)]
 pub(crate) enum Read {
     Dma(glommio::io::ReadResult),
+    Buffer(glommio::io::DmaBuffer),
     Plain(Vec<u8>),
 }
 
@@ -47,6 +50,7 @@ impl Deref for Read {
     fn deref(&self) -> &[u8] {
         match self {
             Self::Dma(read) => read,
+            Self::Buffer(buffer) => buffer.as_bytes(),
             Self::Plain(bytes) => bytes,
         }
     }
@@ -70,7 +74,8 @@ impl OpenOptions {
                 .write(self.write)
                 .create_new(self.create_new);
             options.create(self.create).truncate(self.truncate);
-            return Ok(File::Dma(options.dma_open(path).await?));
+            let file = elsewhere(options.dma_open(path)).await?;
+            return Ok(File::Dma(Rc::new(file)));
         }
         let path = path.to_owned();
         let own = path.clone();
@@ -90,12 +95,33 @@ impl OpenOptions {
 /// Makes a new or removed name in `directory` durable.
 pub(crate) async fn sync_directory(directory: &Path) -> io::Result<()> {
     if current().is_none() {
-        let opened = glommio::io::Directory::open(directory).await?;
-        opened.sync().await?;
-        return Ok(opened.close().await?);
+        return elsewhere(async {
+            let opened = glommio::io::Directory::open(directory).await?;
+            opened.sync().await?;
+            Ok(opened.close().await?)
+        })
+        .await;
     }
     let directory = directory.to_owned();
     off_thread(move || fs::File::open(&directory)?.sync_all()).await
+}
+
+async fn write(
+    file: &Rc<glommio::io::DmaFile>,
+    buffer: glommio::io::DmaBuffer,
+    at: u64,
+) -> io::Result<usize> {
+    match reactor::current() {
+        Some(reactor) => reactor.write(file, buffer, at).await,
+        None => Ok(elsewhere(file.write_at(buffer, at)).await?),
+    }
+}
+
+async fn sync_data(file: &Rc<glommio::io::DmaFile>) -> io::Result<()> {
+    match reactor::current() {
+        Some(reactor) => reactor.sync_data(file).await,
+        None => Ok(elsewhere(file.fdatasync()).await?),
+    }
 }
 
 impl File {
@@ -126,7 +152,7 @@ impl File {
 
     pub(crate) async fn allocate(&self, bytes: u64) -> io::Result<()> {
         match self {
-            Self::Dma(file) => Ok(file.pre_allocate(bytes, false).await?),
+            Self::Dma(file) => Ok(elsewhere(file.pre_allocate(bytes, false)).await?),
             Self::Plain(file, _) => {
                 Self::off_thread(file, move |file| {
                     let flags = rustix::fs::FallocateFlags::empty();
@@ -140,7 +166,7 @@ impl File {
     /// Writes `buffer` at `at`; how much was written.
     pub(crate) async fn write_at(&self, buffer: Buffer, at: u64) -> io::Result<usize> {
         match (self, buffer) {
-            (Self::Dma(file), Buffer::Dma(buffer)) => Ok(file.write_at(buffer, at).await?),
+            (Self::Dma(file), Buffer::Dma(buffer)) => write(file, buffer, at).await,
             (Self::Plain(file, _), Buffer::Plain(bytes)) => {
                 Self::off_thread(file, move |file| {
                     file.write_all_at(&bytes, at)?;
@@ -159,10 +185,10 @@ impl File {
         match (self, buffer) {
             (Self::Dma(file), Buffer::Dma(buffer)) => {
                 let size = buffer.len();
-                if file.write_at(buffer, at).await? != size {
+                if write(file, buffer, at).await? != size {
                     return Err(io::ErrorKind::WriteZero.into());
                 }
-                Ok(file.fdatasync().await?)
+                sync_data(file).await
             }
             (Self::Plain(file, _), Buffer::Plain(bytes)) => {
                 // One job: two would cost the helper thread another wake-up for each group.
@@ -181,7 +207,13 @@ impl File {
     /// Reads up to `len` octets, fewer at the end of the file.
     pub(crate) async fn read_at(&self, at: u64, len: usize) -> io::Result<Read> {
         match self {
-            Self::Dma(file) => Ok(Read::Dma(file.read_at_aligned(at, len).await?)),
+            Self::Dma(file) => match reactor::current() {
+                Some(reactor) => {
+                    let buffer = file.alloc_dma_buffer(len);
+                    Ok(Read::Buffer(reactor.read(file, buffer, at).await?))
+                }
+                None => Ok(Read::Dma(elsewhere(file.read_at_aligned(at, len)).await?)),
+            },
             Self::Plain(file, _) => {
                 let read = Self::off_thread(file, move |file| {
                     let mut bytes = vec![0; len];
@@ -204,21 +236,21 @@ impl File {
 
     pub(crate) async fn sync(&self) -> io::Result<()> {
         match self {
-            Self::Dma(file) => Ok(file.fdatasync().await?),
+            Self::Dma(file) => sync_data(file).await,
             Self::Plain(file, _) => Self::off_thread(file, fs::File::sync_data).await,
         }
     }
 
     pub(crate) async fn size(&self) -> io::Result<u64> {
         match self {
-            Self::Dma(file) => Ok(file.file_size().await?),
+            Self::Dma(file) => Ok(elsewhere(file.file_size()).await?),
             Self::Plain(file, _) => Self::off_thread(file, |file| Ok(file.metadata()?.len())).await,
         }
     }
 
     pub(crate) async fn truncate(&self, size: u64) -> io::Result<()> {
         match self {
-            Self::Dma(file) => Ok(file.truncate(size).await?),
+            Self::Dma(file) => Ok(elsewhere(file.truncate(size)).await?),
             Self::Plain(file, _) => Self::off_thread(file, move |file| file.set_len(size)).await,
         }
     }
@@ -226,7 +258,7 @@ impl File {
     /// Removes its name.
     pub(crate) async fn remove(&self) -> io::Result<()> {
         match self {
-            Self::Dma(file) => Ok(file.remove().await?),
+            Self::Dma(file) => Ok(elsewhere(file.remove()).await?),
             Self::Plain(file, path) => {
                 let path = path.clone();
                 Self::off_thread(file, move |_| fs::remove_file(&path)).await
@@ -236,7 +268,11 @@ impl File {
 
     pub(crate) async fn close(self) -> io::Result<()> {
         match self {
-            Self::Dma(file) => Ok(file.close().await?),
+            // With an operation on it under way it is closed after that.
+            Self::Dma(file) => match Rc::try_unwrap(file) {
+                Ok(file) => Ok(elsewhere(file.close()).await?),
+                Err(_) => Ok(()),
+            },
             Self::Plain(..) => Ok(()),
         }
     }

@@ -1,5 +1,6 @@
 //! What the tasks of a shard run on: glommio where io_uring is allowed, else a small executor of our own
-//! (`plain`) with one helper thread per shard that reads, writes and syncs files (`file`).
+//! (`plain`) with one helper thread per shard that reads, writes and syncs files (`file`). While a driver
+//! runs in a thread of glommio's, the files and timers of tasks are its business (`reactor`).
 //!
 //! The store and the datapath name only this module, so they are the same code on both. Which one it is
 //! belongs to the thread and is decided when the thread starts ([`run`]).
@@ -9,6 +10,8 @@
 
 mod file;
 mod plain;
+mod reactor;
+mod timers;
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -19,6 +22,7 @@ use std::time::Duration;
 
 pub(crate) use file::{File, OpenOptions, Read, sync_directory};
 pub(crate) use plain::{Park, run};
+pub(crate) use reactor::{Attached, Job, Request, attach};
 
 /// Lets other tasks of this thread go on. False, and nothing done, inside glommio.
 pub(crate) async fn breathe() -> bool {
@@ -38,9 +42,12 @@ pub(crate) async fn breathe() -> bool {
 
 /// Waits for `time`.
 pub(crate) async fn sleep(time: Duration) {
-    match plain::current() {
-        Some(plain) => plain::Sleep::new(plain, time).await,
-        None => glommio::timer::sleep(time).await,
+    if let Some(plain) = plain::current() {
+        plain.sleep(time).await;
+    } else if let Some(reactor) = reactor::current() {
+        reactor.sleep(time).await;
+    } else {
+        reactor::elsewhere(glommio::timer::sleep(time)).await;
     }
 }
 
@@ -107,6 +114,7 @@ impl<T> Drop for AtEnd<T> {
 /// Starts a task in this thread.
 pub(crate) fn spawn_local<T: 'static>(future: impl Future<Output = T> + 'static) -> Task<T> {
     let Some(plain) = plain::current() else {
+        let future = reactor::counted(future);
         return Task(Inner::Glommio(glommio::spawn_local(future)));
     };
     let outcome = Rc::new(Outcome {

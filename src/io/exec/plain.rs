@@ -5,7 +5,6 @@
 //! thread sleeps only with its queue empty, and whoever fills the queue meanwhile ends the sleep.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -20,6 +19,8 @@ use std::time::{Duration, Instant};
 use crossbeam::queue::SegQueue;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd};
 use rustix::io::Errno;
+
+use super::timers::{Sleep, Timers, now};
 
 /// Jobs that may wait for the helper thread. The store has a dozen tasks, each with one job at a time
 /// but for a few reads ahead; should there be more, the shard's thread waits.
@@ -49,8 +50,7 @@ pub(super) struct Plain {
     ready: Arc<Ready>,
     tasks: RefCell<Vec<Entry>>,
     free: RefCell<Vec<usize>>,
-    /// By the moment and a number of its own.
-    timers: RefCell<BTreeMap<(Instant, u64), Waker>>,
+    timers: Rc<Timers>,
     parked: RefCell<Option<Parked>>,
     jobs: SyncSender<Job>,
     serial: Cell<u64>,
@@ -126,7 +126,7 @@ pub(crate) fn run<T: 'static>(main: impl Future<Output = T> + 'static) -> io::Re
         ready,
         tasks: RefCell::default(),
         free: RefCell::default(),
-        timers: RefCell::default(),
+        timers: Rc::default(),
         parked: RefCell::default(),
         jobs,
         serial: Cell::new(0),
@@ -186,6 +186,11 @@ impl Plain {
         Number { place, serial }
     }
 
+    /// Waits for `time`.
+    pub(super) fn sleep(&self, time: Duration) -> Sleep {
+        Rc::clone(&self.timers).sleep(time)
+    }
+
     /// Drops a task that waits. One that is over, or is just running, is left alone.
     pub(super) fn end(&self, number: Number) {
         let future = {
@@ -204,7 +209,7 @@ impl Plain {
     /// Timers that somebody waits for.
     #[cfg(test)]
     pub(super) fn timers(&self) -> usize {
-        self.timers.borrow().len()
+        self.timers.len()
     }
 
     fn next_serial(&self) -> u64 {
@@ -242,13 +247,7 @@ impl Plain {
     /// Wakes whoever waits for a moment that has come.
     fn fire(&self) {
         let now = now();
-        let late = self.timers.borrow().range(..=(now, u64::MAX)).count();
-        for _ in 0..late {
-            let timer = self.timers.borrow_mut().pop_first();
-            if let Some((_, waker)) = timer {
-                waker.wake();
-            }
-        }
+        self.timers.fire(now);
         let parked = self
             .parked
             .borrow_mut()
@@ -311,49 +310,9 @@ impl Plain {
 
     /// When the next timer is due, or the park ends.
     fn next_moment(&self) -> Option<Instant> {
-        let timer = self.timers.borrow().first_key_value().map(|(at, _)| at.0);
+        let timer = self.timers.next();
         let parked = self.parked.borrow().as_ref().map(|parked| parked.until);
         timer.into_iter().chain(parked).min()
-    }
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "timers of tasks, as the executor's library has its own"
-)]
-fn now() -> Instant {
-    Instant::now()
-}
-
-/// Waits for a moment. Its timer goes with it.
-pub(super) struct Sleep {
-    plain: Rc<Plain>,
-    key: (Instant, u64),
-}
-
-impl Sleep {
-    pub(super) fn new(plain: Rc<Plain>, time: Duration) -> Self {
-        let key = (now() + time, plain.next_serial());
-        Self { plain, key }
-    }
-}
-
-impl Future for Sleep {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        if now() >= self.key.0 {
-            return Poll::Ready(());
-        }
-        let mut timers = self.plain.timers.borrow_mut();
-        timers.insert(self.key, context.waker().clone());
-        Poll::Pending
-    }
-}
-
-impl Drop for Sleep {
-    fn drop(&mut self) {
-        self.plain.timers.borrow_mut().remove(&self.key);
     }
 }
 
