@@ -445,6 +445,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
     /// Submits what the tasks of this thread ask for.
     fn take_requests(&mut self) {
         while let Some(request) = self.tasks.as_ref().and_then(Attached::next) {
+            self.counters.file_operations += 1;
             self.ring.operate(request);
         }
     }
@@ -739,7 +740,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             || !self.shared.answers.is_empty_for(self.shard);
         let asked = self.shared.asked[self.shard].load(Ordering::Relaxed);
         if !self.ring.has_completions() && !stop && !frames && !asked {
-            self.counters.parks += 1;
+            self.counters.waits += 1;
             let mut limit = self.deadline().since(self.clock.now());
             if let Some(moment) = self.tasks.as_ref().and_then(Attached::next_moment) {
                 limit = limit.min(moment);
@@ -747,6 +748,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             if in_ring {
                 self.ring.enter(Some(limit))?;
             } else {
+                self.counters.parks += 1;
                 parker.park(limit).await;
             }
         }

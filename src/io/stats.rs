@@ -54,8 +54,12 @@ counters! {
     slow_turns,
     /// Calls of `io_uring_enter` on the datapath's ring; without io_uring, rounds of epoll.
     enters,
-    /// Times the driver parked in the executor.
+    /// Times the driver waited with nothing to do.
+    waits,
+    /// Those of them in the executor: some task waited for what that does; without io_uring, all.
     parks,
+    /// Reads, writes and syncs of files submitted for the store.
+    file_operations,
     /// Completions reaped.
     completions,
     /// Octets received on streams and in datagrams.

@@ -113,6 +113,36 @@ fn a_store_is_told_about_verified_copied_and_compacted_and_a_live_one_is_refused
     assert_eq!(engine.end(), Some(0));
 }
 
+#[test]
+fn a_store_at_work_does_not_send_the_datapath_to_wait_in_the_executor() {
+    const COUNT: u32 = 200;
+    let directory = Directory::new();
+    let config = directory.config(&directory.store(), any());
+    let mut engine = Engine::start(&config);
+    let mut stream = TcpStream::connect(engine.sip()).expect("the engine listens");
+    for number in 0..COUNT {
+        stream
+            .write_all(&deposit(number))
+            .expect("the engine reads");
+        assert_eq!(accepted(&mut stream, 1), 1);
+    }
+    engine.signal(Signal::TERM);
+    assert_eq!(engine.end(), Some(0));
+    let driver = engine.last()["driver"][0].clone();
+    let figure = |name: &str| driver[name].as_u64().expect("a figure");
+    assert!(figure("waits") >= u64::from(COUNT), "{driver}");
+    if backend() == "mmsg" {
+        assert_eq!(figure("parks"), figure("waits"), "{driver}");
+        return;
+    }
+    // A write and a sync each; the executor makes segments, at the start above all.
+    assert!(
+        figure("file_operations") >= 2 * u64::from(COUNT),
+        "{driver}"
+    );
+    assert!(figure("parks") * 4 < figure("waits"), "{driver}");
+}
+
 /// Reads until `text` came; all that came.
 fn until(stream: &mut TcpStream, text: &[u8]) -> Vec<u8> {
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");

@@ -318,3 +318,6 @@ async fn yield_once() {
     })
     .await;
 }
+
+#[cfg(test)]
+mod tests;
