@@ -11,7 +11,7 @@ use super::listen::DatagramSocket;
 use super::recorder::Event;
 use super::ring::Completion;
 use super::sys;
-use super::trains::{Run, RunLimits, TRAIN_DATAGRAMS_MAX, refuses_trains};
+use super::trains::{Exit, Run, RunLimits, TRAIN_DATAGRAMS_MAX, refuses_trains};
 
 /// Buffers of datagrams in flight before a socket takes no more.
 const TRAINS_IN_FLIGHT_MAX: u32 = 64;
@@ -117,9 +117,13 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             };
             self.sorter.sort(&buffer.cuts, limits);
             self.trains_in_flight += 1;
+            let exit = Exit {
+                slot: id.slot,
+                is_connected: false,
+            };
             let sorted = (&self.sorter.parts[..], &self.sorter.runs[..]);
             self.ring
-                .send_train(link.fd(), id.slot, buffer, destination, sorted);
+                .send_train(link.fd(), exit, buffer, destination, sorted);
         } else {
             self.pool.put(buffer);
         }
@@ -139,7 +143,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
 
     pub(super) fn on_train(&mut self, completion: &Completion) {
         let (index, number) = (completion.token.index, completion.token.generation);
-        let (run, slot) = self.ring.train_run(index, number);
+        let (run, exit) = self.ring.train_run(index, number);
         let count = u64::from(run.count);
         match u64::try_from(completion.result) {
             Ok(octets) => {
@@ -152,7 +156,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
                 }
             }
             Err(_) if count > 1 && refuses_trains(-completion.result) => {
-                self.retry_as_singles(index, slot, run);
+                self.retry_as_singles(index, exit, run);
             }
             Err(_) => self.counters.datagrams_lost += count,
         }
@@ -164,12 +168,12 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
 
     /// The path takes no trains: sends this one's datagrams each by itself, and so for a while all
     /// that go there.
-    fn retry_as_singles(&mut self, index: u32, slot: u32, run: Run) {
+    fn retry_as_singles(&mut self, index: u32, exit: Exit, run: Run) {
         let peer = self.ring.train_destination(index);
         if peer.is_some_and(|peer| self.refusals.note(peer, self.now)) {
             self.counters.train_fallbacks += 1;
         }
-        let Some((_, link)) = self.links.at(slot) else {
+        let Some((_, link)) = self.links.at(exit.slot) else {
             self.counters.datagrams_lost += u64::from(run.count);
             return;
         };
@@ -179,7 +183,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
                 count: 1,
                 segment: 0,
             };
-            self.ring.push_run(link.fd(), index, single);
+            self.ring.push_run(link.fd(), exit, index, single);
         }
     }
 }
