@@ -16,7 +16,7 @@ use super::park::Parker;
 use super::poll::PollRing;
 use super::ring::{Completion, Kind, Token};
 use super::sys::{DATAGRAM_HEADROOM, RawRing};
-use super::trains::{Part, Run};
+use super::trains::{Exit, Part, Run};
 use crate::base::surface::TxBuf;
 
 /// What the fallback costs, for the line at the start and `volley doctor`.
@@ -211,23 +211,27 @@ impl Ring {
     pub(super) fn send_train(
         &mut self,
         socket: BorrowedFd<'_>,
-        slot: u32,
+        exit: Exit,
         tx: TxBuf,
         address: SocketAddr,
         sorted: (&[Part], &[Run]),
     ) {
         both!(self, ring => {
-            ring.send_train(socket, slot, tx, address.into(), sorted);
+            ring.send_train(socket, exit, tx, address.into(), sorted);
         }, {
-            ring.send_train(slot, tx, address, sorted);
+            ring.send_train(exit, tx, address, sorted);
         });
     }
 
-    pub(super) fn push_run(&mut self, socket: BorrowedFd<'_>, index: u32, run: Run) {
-        both!(self, ring => ring.push_run(socket, index, run), ring.push_run(index, run));
+    pub(super) fn push_run(&mut self, socket: BorrowedFd<'_>, exit: Exit, index: u32, run: Run) {
+        both!(
+            self,
+            ring => ring.push_run(socket, exit, index, run),
+            ring.push_run(exit, index, run)
+        );
     }
 
-    pub(super) fn train_run(&mut self, index: u32, number: u32) -> (Run, u32) {
+    pub(super) fn train_run(&mut self, index: u32, number: u32) -> (Run, Exit) {
         both!(self, ring => ring.train_run(index, number), ring.train_run(index, number))
     }
 

@@ -45,6 +45,7 @@ use super::stats::{Counters, DriverStats};
 use super::sys::{DATAGRAM_HEADROOM, RawRing};
 use super::tcp::Sources;
 use super::trains::{Refusals, Sorter, TRAIN_SEGMENT_BYTES};
+use super::udp::SocketGroup;
 
 pub use super::stores::{NullStore, StoreDriver};
 
@@ -175,6 +176,7 @@ pub(super) struct Driver<C, S> {
     pub(super) due: Vec<u32>,
     pub(super) sorter: Sorter,
     pub(super) refusals: Refusals,
+    pub(super) socket_groups: Vec<SocketGroup>,
     /// Datagram sockets that may take a further buffer although one is in flight.
     pub(super) sent_datagrams: Vec<LinkId>,
     pub(super) sends_in_flight: u32,
@@ -253,6 +255,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             due: Vec::new(),
             sorter: Sorter::default(),
             refusals: Refusals::default(),
+            socket_groups: Vec::new(),
             sent_datagrams: Vec::new(),
             sends_in_flight: 0,
             trains_in_flight: 0,
@@ -390,12 +393,14 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         Ok(progress)
     }
 
-    /// Once a second or so: the wall clock, overdue links, listeners that ran out of descriptors.
+    /// Once a second or so: the wall clock, overdue links, connected datagram sockets without use,
+    /// listeners that ran out of descriptors.
     fn tick(&mut self) {
         self.wall_due = true;
         self.core.handle(self.now, Input::Wall(self.clock.wall()));
         self.counters.cpu_us = self.clock.thread_cpu_us();
         self.sweep();
+        self.give_up_idle_sockets();
         self.arm_listeners();
         let pause = if self.links.urgent > 0 {
             TICK_URGENT

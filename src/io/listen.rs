@@ -83,6 +83,7 @@ pub(super) struct StreamListener {
 pub(super) struct DatagramSocket {
     pub fd: OwnedFd,
     pub address: SocketAddr,
+    pub sharing: Sharing,
 }
 
 /// The sockets of one shard.
@@ -131,7 +132,12 @@ impl Plan {
             sip_tcp.push(stream("SIP/TCP", address, Sharing::Shared)?);
         }
         if let Some(address) = self.sip_udp {
-            sip_udp.push(datagram(address, Sharing::Shared)?);
+            let sharing = if self.shards > 1 {
+                Sharing::Shared
+            } else {
+                Sharing::Alone
+            };
+            sip_udp.push(datagram(address, sharing)?);
         }
         let shared_sip_tcp = sip_tcp.first().map(|shared| shared.address);
         let shared_sip_udp = sip_udp.first().map(|shared| shared.address);
@@ -193,7 +199,7 @@ impl Plan {
 
 /// Whether other shards of this process bind the same address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sharing {
+pub(super) enum Sharing {
     Alone,
     Shared,
 }
@@ -249,27 +255,34 @@ fn stream(
 
 fn datagram(address: SocketAddr, sharing: Sharing) -> Result<DatagramSocket, BindError> {
     let bind = || -> io::Result<DatagramSocket> {
-        let socket = Socket::new(
-            Domain::for_address(address),
-            Type::DGRAM,
-            Some(Protocol::UDP),
-        )?;
+        let socket = unbound_datagram(address)?;
         if sharing == Sharing::Shared {
             socket.set_reuse_port(true)?;
         }
-        // Wishes: the kernel caps them at net.core.{r,w}mem_max.
-        let _ = socket.set_recv_buffer_size(DATAGRAM_SOCKET_BYTES);
-        let _ = socket.set_send_buffer_size(DATAGRAM_SOCKET_BYTES);
         socket.bind(&address.into())?;
         let address = local(&socket)?;
         let fd = socket.into();
-        Ok(DatagramSocket { fd, address })
+        Ok(DatagramSocket {
+            fd,
+            address,
+            sharing,
+        })
     };
     bind().map_err(|error| BindError {
         what: "SIP/UDP",
         address,
         error,
     })
+}
+
+/// A datagram socket for addresses like this one, with the buffers that all of ours have.
+pub(super) fn unbound_datagram(address: SocketAddr) -> io::Result<Socket> {
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+    // Wishes: the kernel caps them at net.core.{r,w}mem_max.
+    let _ = socket.set_recv_buffer_size(DATAGRAM_SOCKET_BYTES);
+    let _ = socket.set_send_buffer_size(DATAGRAM_SOCKET_BYTES);
+    Ok(socket)
 }
 
 fn local(socket: &Socket) -> io::Result<SocketAddr> {

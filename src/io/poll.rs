@@ -25,7 +25,7 @@ use crate::base::surface::TxBuf;
 
 use super::ring::{Completion, Kind, REAP_BYTES, Token};
 use super::sys::{self, Arrived, Datagrams, Outgoing};
-use super::trains::{Part, Run};
+use super::trains::{Exit, Part, Run};
 
 /// Events taken from epoll at a time.
 const EVENTS: usize = 256;
@@ -82,9 +82,9 @@ struct Listener {
 struct Train {
     tx: TxBuf,
     parts: Vec<Part>,
-    runs: Vec<Run>,
+    /// Each with the socket it leaves by.
+    runs: Vec<(Run, Exit)>,
     peer: SockAddr,
-    socket: u32,
     outstanding: u32,
 }
 
@@ -254,11 +254,11 @@ impl PollRing {
         }
     }
 
-    /// Sends the `runs` of `parts` of `tx` from the socket of `slot`, which receives and so is known, to
+    /// Sends the `runs` of `parts` of `tx` by the socket of `exit`, which receives and so is known, to
     /// `peer`; each has a completion of its own.
     pub(super) fn send_train(
         &mut self,
-        slot: u32,
+        exit: Exit,
         tx: TxBuf,
         peer: SocketAddr,
         (parts, runs): (&[Part], &[Run]),
@@ -268,12 +268,10 @@ impl PollRing {
             parts: Vec::new(),
             runs: Vec::new(),
             peer: peer.into(),
-            socket: 0,
             outstanding: 0,
         });
         train.tx = tx;
         train.peer = peer.into();
-        train.socket = slot;
         train.parts.clear();
         train.parts.extend_from_slice(parts);
         train.runs.clear();
@@ -285,26 +283,25 @@ impl PollRing {
         self.trains[index] = Some(train);
         let index = u32::try_from(index).expect("bounded by the buffers in flight");
         for &run in runs {
-            self.push_run(index, run);
+            self.push_run(exit, index, run);
         }
     }
 
-    /// Sends one more part of a train that is on its way.
-    pub(super) fn push_run(&mut self, index: u32, run: Run) {
+    /// Sends one more part of a train that is on its way, by the socket of `exit`.
+    pub(super) fn push_run(&mut self, exit: Exit, index: u32, run: Run) {
         let train = self.train(index);
         let number = u32::try_from(train.runs.len()).expect("a bounded buffer");
-        train.runs.push(run);
+        train.runs.push((run, exit));
         train.outstanding += 1;
-        let slot = train.socket;
-        self.slots[slot as usize].runs.push_back((index, number));
+        let slot = &mut self.slots[exit.slot as usize];
+        slot.runs.push_back((index, number));
         self.in_flight += 1;
-        self.queue_send(slot);
+        self.queue_send(exit.slot);
     }
 
-    /// Run `number` of train `index`, and the slot of its socket.
-    pub(super) fn train_run(&mut self, index: u32, number: u32) -> (Run, u32) {
-        let train = self.train(index);
-        (train.runs[number as usize], train.socket)
+    /// Run `number` of train `index`, and the socket it left by.
+    pub(super) fn train_run(&mut self, index: u32, number: u32) -> (Run, Exit) {
+        self.train(index).runs[number as usize]
     }
 
     pub(super) fn train_destination(&mut self, index: u32) -> Option<SocketAddr> {
@@ -847,12 +844,12 @@ fn outgoing(trains: &[Option<Train>], number: u32, run: u32) -> Outgoing<'_> {
     let train = trains[number as usize]
         .as_ref()
         .expect("a train stays until its runs are over");
-    let run = train.runs[run as usize];
+    let (run, exit) = train.runs[run as usize];
     Outgoing {
         bytes: &train.tx.bytes,
         parts: &train.parts[run.first as usize..][..run.count as usize],
         segment: run.segment,
-        address: &train.peer,
+        address: (!exit.is_connected).then_some(&train.peer),
     }
 }
 

@@ -84,6 +84,16 @@ counters! {
     rx_train_datagrams,
     /// Datagrams cut off by the kernel and dropped, or whose sending failed.
     datagrams_lost,
+    /// Datagram sockets opened for one peer each, because it got many datagrams.
+    udp_connected,
+    /// Datagram sockets of one peer closed, because it got none for a minute.
+    udp_disconnected,
+    /// Times a datagram socket for one peer could not be had; datagrams went on without.
+    udp_connects_failed,
+    /// Datagrams that left by a socket connected to their peer.
+    tx_connected_datagrams,
+    /// Datagrams sent once more because a connected socket had an error of an earlier one.
+    tx_repeated_datagrams,
     /// Buffers taken from the core for sending.
     transmits,
     /// Connections accepted.

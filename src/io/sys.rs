@@ -27,7 +27,7 @@ use crate::base::surface::TxBuf;
 
 use super::exec::{Job, Request};
 use super::ring::{Completion, Kind, Token};
-use super::trains::{Part, Run};
+use super::trains::{Exit, Part, Run};
 
 /// Alignment of a ring of provided buffers.
 const PAGE: usize = 4096;
@@ -99,6 +99,7 @@ struct Block {
     header: libc::msghdr,
     control: [u64; CONTROL_WORDS],
     run: Run,
+    exit: Exit,
 }
 
 /// Datagrams of one buffer on their way. Blocks are boxed: the kernel keeps their addresses.
@@ -106,7 +107,6 @@ struct Train {
     tx: TxBuf,
     /// Where each datagram lies in `tx`, those of a run together. Fixed while one is on its way.
     parts: Vec<libc::iovec>,
-    socket: u32,
     address: Box<SockAddr>,
     #[expect(clippy::vec_box, reason = "a growing vector must not move them")]
     blocks: Vec<Box<Block>>,
@@ -331,7 +331,7 @@ impl RawRing {
     pub(super) fn send_train(
         &mut self,
         socket: BorrowedFd<'_>,
-        slot: u32,
+        exit: Exit,
         tx: TxBuf,
         address: SockAddr,
         (parts, runs): (&[Part], &[Run]),
@@ -339,7 +339,6 @@ impl RawRing {
         let mut train = self.spare_trains.pop().unwrap_or_else(Train::new);
         train.load(tx, parts);
         *train.address = address;
-        train.socket = slot;
         let free = self.kept.trains.iter().position(Option::is_none);
         let index = free.unwrap_or_else(|| {
             self.kept.trains.push(None);
@@ -348,15 +347,15 @@ impl RawRing {
         self.kept.trains[index] = Some(train);
         let index = u32::try_from(index).expect("bounded by the buffers in flight");
         for &run in runs {
-            self.push_run(socket, index, run);
+            self.push_run(socket, exit, index, run);
         }
         index
     }
 
-    /// Sends one more part of a train that is on its way.
-    pub(super) fn push_run(&mut self, socket: BorrowedFd<'_>, index: u32, run: Run) {
+    /// Sends one more part of a train that is on its way, by `socket`, which is `exit`.
+    pub(super) fn push_run(&mut self, socket: BorrowedFd<'_>, exit: Exit, index: u32, run: Run) {
         let train = self.train(index);
-        let number = train.prepare(run);
+        let number = train.prepare(run, exit);
         train.outstanding += 1;
         train.unhandled += 1;
         let header = &train.blocks[number].header;
@@ -379,10 +378,10 @@ impl RawRing {
         self.push(entry, Token::new(Kind::SendTrain, index, number));
     }
 
-    /// Where block `number` of train `index` lies, and the slot of its socket.
-    pub(super) fn train_run(&mut self, index: u32, number: u32) -> (Run, u32) {
-        let train = self.train(index);
-        (train.blocks[number as usize].run, train.socket)
+    /// Where block `number` of train `index` lies, and the socket it left by.
+    pub(super) fn train_run(&mut self, index: u32, number: u32) -> (Run, Exit) {
+        let block = &self.train(index).blocks[number as usize];
+        (block.run, block.exit)
     }
 
     /// Where train `index` goes.
@@ -636,7 +635,6 @@ impl Train {
         Box::new(Self {
             tx: TxBuf::default(),
             parts: Vec::new(),
-            socket: 0,
             address: Box::new(nowhere.into()),
             blocks: Vec::new(),
             used: 0,
@@ -659,19 +657,26 @@ impl Train {
         }
     }
 
-    /// Fills the next block for `run` and returns its number.
-    fn prepare(&mut self, run: Run) -> usize {
+    /// Fills the next block for `run` and returns its number. A connected socket is told no address:
+    /// the kernel would look up the route again.
+    fn prepare(&mut self, run: Run, exit: Exit) -> usize {
         let number = self.used;
         self.used += 1;
         if self.blocks.len() == number {
-            // SAFETY: all-zero is a valid block: null pointers with zero lengths, and integers.
+            // SAFETY: all-zero is a valid block: null pointers with zero lengths, integers, false.
             self.blocks.push(Box::new(unsafe { core::mem::zeroed() }));
         }
         let parts = &mut self.parts[run.first as usize..][..run.count as usize];
         let block = &mut *self.blocks[number];
         block.run = run;
-        block.header.msg_name = self.address.as_ptr().cast_mut().cast();
-        block.header.msg_namelen = self.address.len();
+        block.exit = exit;
+        if exit.is_connected {
+            block.header.msg_name = core::ptr::null_mut();
+            block.header.msg_namelen = 0;
+        } else {
+            block.header.msg_name = self.address.as_ptr().cast_mut().cast();
+            block.header.msg_namelen = self.address.len();
+        }
         block.header.msg_iov = parts.as_mut_ptr();
         block.header.msg_iovlen = parts.len();
         if run.segment == 0 {
@@ -823,7 +828,8 @@ pub(super) struct Outgoing<'a> {
     pub parts: &'a [Part],
     /// Octets of each datagram but the last, or 0 for a single one.
     pub segment: u16,
-    pub address: &'a SockAddr,
+    /// `None` from a connected socket.
+    pub address: Option<&'a SockAddr>,
 }
 
 /// What one receive brought.
@@ -873,8 +879,10 @@ impl Datagrams {
             let (own, rest) = parts.split_at_mut(run.parts.len());
             parts = rest;
             let mut header = empty_header();
-            header.msg_hdr.msg_name = run.address.as_ptr().cast_mut().cast();
-            header.msg_hdr.msg_namelen = run.address.len();
+            if let Some(address) = run.address {
+                header.msg_hdr.msg_name = address.as_ptr().cast_mut().cast();
+                header.msg_hdr.msg_namelen = address.len();
+            }
             header.msg_hdr.msg_iov = own.as_mut_ptr();
             header.msg_hdr.msg_iovlen = own.len();
             if run.segment > 0 {

@@ -52,6 +52,15 @@ pub(super) struct Run {
     pub segment: u16,
 }
 
+/// The socket a run leaves by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Exit {
+    /// Its slot in the table of links.
+    pub slot: u32,
+    /// It is connected to the peer, so the run needs no address.
+    pub is_connected: bool,
+}
+
 /// A run that may take more.
 #[derive(Clone, Copy, Debug)]
 struct Open {

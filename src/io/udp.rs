@@ -1,4 +1,5 @@
-//! Datagram sockets of the driver: trains out (UDP GSO), joined datagrams in (UDP GRO).
+//! Datagram sockets of the driver: trains out (UDP GSO), joined datagrams in (UDP GRO), and sockets of
+//! their own for peers that get many ([`connected`]).
 
 use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::AsFd;
@@ -11,14 +12,18 @@ use super::listen::DatagramSocket;
 use super::recorder::Event;
 use super::ring::Completion;
 use super::sys;
-use super::trains::{Run, RunLimits, TRAIN_DATAGRAMS_MAX, refuses_trains};
+use super::trains::{Exit, Run, RunLimits, TRAIN_DATAGRAMS_MAX, refuses_trains};
+
+pub(super) use connected::SocketGroup;
+
+mod connected;
 
 /// Buffers of datagrams in flight before a socket takes no more.
 const TRAINS_IN_FLIGHT_MAX: u32 = 64;
 
 impl<C: Core, S: StoreDriver> Driver<C, S> {
     pub(super) fn open_datagram_socket(&mut self, socket: DatagramSocket) {
-        let local = socket.address;
+        let (local, sharing) = (socket.address, socket.sharing);
         if self.options.train_segment_bytes_max > 0 {
             // Without it datagrams come one by one.
             let _ = sys::enable_gro(socket.fd.as_fd());
@@ -28,6 +33,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             .links
             .insert(kind, Phase::Open, socket.fd, local)
             .expect("the first links of a driver are within its bound");
+        self.add_socket_group(id, (local, sharing));
         self.arm_receive(id);
         let event = LinkEvent::Opened {
             kind,
@@ -44,6 +50,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         };
         if let (Some(buffer), Ok(len)) = (completion.buffer, usize::try_from(completion.result)) {
             self.counters.rx_bytes += len as u64;
+            let link = self.bound_socket(id);
             if let Some(received) = self.ring.received_datagrams(buffer, len) {
                 let source = received.source;
                 let before = self.counters.rx_datagrams;
@@ -51,14 +58,14 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
                     self.counters.rx_datagrams += 1;
                     let event = Event {
                         at: self.now,
-                        link: id,
+                        link,
                         kind: LinkKind::SipUdp,
                         peer: source,
                         outgoing: false,
                     };
                     self.recorder.record(&event, bytes);
                     let input = Input::Datagram {
-                        link: id,
+                        link,
                         source,
                         bytes,
                     };
@@ -77,15 +84,16 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             if let Some(link) = self.links.lookup(id) {
                 link.receiving = false;
             }
-            self.arm_receive(id);
+            if !self.close_connected(id) {
+                self.arm_receive(id);
+            }
         }
+        self.bound_received(id);
     }
 
+    /// Sends a buffer of the bound socket `id`.
     pub(super) fn send_datagrams(&mut self, id: LinkId, buffer: TxBuf) {
-        let link = self.links.lookup(id);
-        if let (Some(link), Some(destination), false) =
-            (link, buffer.destination, buffer.cuts.is_empty())
-        {
+        if let (Some(destination), false) = (buffer.destination, buffer.cuts.is_empty()) {
             assert_eq!(
                 buffer.cuts.last().copied(),
                 u32::try_from(buffer.bytes.len()).ok(),
@@ -117,9 +125,12 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             };
             self.sorter.sort(&buffer.cuts, limits);
             self.trains_in_flight += 1;
+            let exit = self.exit(id, destination, bounded(buffer.cuts.len()));
+            self.runs_begin(exit, bounded(self.sorter.runs.len()));
+            let (_, link) = self.links.at(exit.slot).expect("the socket is open");
             let sorted = (&self.sorter.parts[..], &self.sorter.runs[..]);
             self.ring
-                .send_train(link.fd(), id.slot, buffer, destination, sorted);
+                .send_train(link.fd(), exit, buffer, destination, sorted);
         } else {
             self.pool.put(buffer);
         }
@@ -139,23 +150,26 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
 
     pub(super) fn on_train(&mut self, completion: &Completion) {
         let (index, number) = (completion.token.index, completion.token.generation);
-        let (run, slot) = self.ring.train_run(index, number);
+        let (run, exit) = self.ring.train_run(index, number);
         let count = u64::from(run.count);
         match u64::try_from(completion.result) {
             Ok(octets) => {
                 self.counters.tx_bytes += octets;
                 self.counters.tx_datagrams += count;
+                self.counters.tx_connected_datagrams += u64::from(exit.is_connected) * count;
                 if count > 1 {
                     self.counters.tx_trains += 1;
                     self.counters.tx_train_datagrams += count;
                     self.counters.tx_trains_full += u64::from(run.count == TRAIN_DATAGRAMS_MAX);
                 }
             }
+            Err(_) if exit.is_connected => self.repeat_unconnected(index, exit, run),
             Err(_) if count > 1 && refuses_trains(-completion.result) => {
-                self.retry_as_singles(index, slot, run);
+                self.retry_as_singles(index, exit, run);
             }
             Err(_) => self.counters.datagrams_lost += count,
         }
+        self.run_ends(exit);
         if let Some(buffer) = self.ring.finish_run(index) {
             self.trains_in_flight -= 1;
             self.pool.put(buffer);
@@ -164,24 +178,32 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
 
     /// The path takes no trains: sends this one's datagrams each by itself, and so for a while all
     /// that go there.
-    fn retry_as_singles(&mut self, index: u32, slot: u32, run: Run) {
+    fn retry_as_singles(&mut self, index: u32, exit: Exit, run: Run) {
         let peer = self.ring.train_destination(index);
         if peer.is_some_and(|peer| self.refusals.note(peer, self.now)) {
             self.counters.train_fallbacks += 1;
         }
-        let Some((_, link)) = self.links.at(slot) else {
-            self.counters.datagrams_lost += u64::from(run.count);
-            return;
-        };
         for first in run.first..run.first + run.count {
             let single = Run {
                 first,
                 count: 1,
                 segment: 0,
             };
-            self.ring.push_run(link.fd(), index, single);
+            self.push_run(exit, index, single);
         }
     }
+
+    /// Sends one more part of a train that is on its way.
+    fn push_run(&mut self, exit: Exit, index: u32, run: Run) {
+        self.runs_begin(exit, 1);
+        let (_, link) = self.links.at(exit.slot).expect("the socket is open");
+        self.ring.push_run(link.fd(), exit, index, run);
+    }
+}
+
+/// A number of datagrams of one buffer.
+fn bounded(number: usize) -> u32 {
+    u32::try_from(number).expect("a buffer has fewer than 2^32 octets")
 }
 
 /// The size of the joined datagrams, if the kernel joined any: the value of `UDP_GRO` in what it wrote

@@ -15,6 +15,10 @@ const RECEIVE: Token = Token::new(Kind::Receive, 1, 1);
 const SEND: Token = Token::new(Kind::Send, 1, 1);
 const CONNECT: Token = Token::new(Kind::Connect, 1, 1);
 const DATAGRAMS: Token = Token::new(Kind::ReceiveDatagrams, 1, 1);
+const EXIT: Exit = Exit {
+    slot: 1,
+    is_connected: false,
+};
 
 /// A ring with `buffers` of `each` octets for streams, and some for datagrams.
 fn ring(buffers: u16, each: u32) -> PollRing {
@@ -392,15 +396,15 @@ fn runs_go_out_in_order_as_singles_and_as_trains() {
         segment: 0,
     }));
     let destination = tx.destination.unwrap();
-    ring.send_train(1, tx, destination, (&parts, &runs));
+    ring.send_train(EXIT, tx, destination, (&parts, &runs));
     let mut sent = 0;
     let mut buffers = 0;
     while sent < runs.len() {
         for completion in next_some(&mut ring) {
             assert_eq!(completion.token.kind, Kind::SendTrain);
             let (index, number) = (completion.token.index, completion.token.generation);
-            let (run, slot) = ring.train_run(index, number);
-            assert_eq!(slot, 1);
+            let (run, exit) = ring.train_run(index, number);
+            assert_eq!(exit, EXIT);
             assert_eq!(completion.result, 90 * i32::try_from(run.count).unwrap());
             buffers += usize::from(ring.finish_run(index).is_some());
             sent += 1;
@@ -441,7 +445,7 @@ fn a_run_that_fails_does_not_stop_those_behind_it() {
         segment: 0,
     };
     let address = peer.local_addr().unwrap();
-    ring.send_train(1, tx, address, (&parts, &[run(0), run(1)]));
+    ring.send_train(EXIT, tx, address, (&parts, &[run(0), run(1)]));
     let done = next_some(&mut ring);
     assert_eq!(done[0].result, -libc::EMSGSIZE);
     assert_eq!(done[1].result, 10);
@@ -473,7 +477,8 @@ fn what_is_cancelled_at_the_end_is_told_and_leaves_nothing() {
         count: 1,
         segment: 0,
     };
-    ring.send_train(2, tx, other.local_addr().unwrap(), (&[part], &[run]));
+    let exit = Exit { slot: 2, ..EXIT };
+    ring.send_train(exit, tx, other.local_addr().unwrap(), (&[part], &[run]));
     assert_eq!(ring.in_flight(), 5);
     ring.cancel_all();
     let done = next_some(&mut ring);

@@ -1,6 +1,6 @@
 use std::collections::VecDeque;
 use std::io::ErrorKind;
-use std::net::UdpSocket;
+use std::net::{IpAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -84,22 +84,34 @@ impl Core for Bursts {
 }
 
 /// What both backends must do.
-const BOTH: [Backend; 2] = [Backend::IoUring, Backend::Mmsg];
+pub(super) const BOTH: [Backend; 2] = [Backend::IoUring, Backend::Mmsg];
 
 /// A driver of `core` with one datagram socket, and where that is.
-fn driver(
+fn driver<C: Core>(
     backend: Backend,
-    core: Bursts,
+    core: C,
     spoil: impl FnOnce(&DatagramSocket),
-) -> (Driver<Bursts, NullStore>, SocketAddr) {
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let plan = Plan {
-        shards: 1,
-        sip_tcp: None,
-        sip_udp: Some(any),
-        shard_port_base: None,
-        msrp: any,
-    };
+) -> (Driver<C, NullStore>, SocketAddr) {
+    driver_of(backend, core, PLAN, spoil)
+}
+
+/// One shard with a port of its own.
+pub(super) const PLAN: Plan = Plan {
+    shards: 1,
+    sip_tcp: None,
+    sip_udp: Some(ANY),
+    shard_port_base: None,
+    msrp: ANY,
+};
+const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// A driver of `core` with the datagram socket of the first shard of `plan`, and where that is.
+pub(super) fn driver_of<C: Core>(
+    backend: Backend,
+    core: C,
+    plan: Plan,
+    spoil: impl FnOnce(&DatagramSocket),
+) -> (Driver<C, NullStore>, SocketAddr) {
     let sockets = plan.bind().unwrap().remove(0);
     spoil(&sockets.sip_udp[0]);
     let address = sockets.sip_udp[0].address;
