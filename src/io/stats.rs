@@ -74,7 +74,7 @@ counters! {
     tx_trains,
     /// Datagrams sent in trains.
     tx_train_datagrams,
-    /// Trains sent that were as long as a train may be: 16 datagrams.
+    /// Trains sent that were as long as a train may be: 64 datagrams.
     tx_trains_full,
     /// Times a peer was found to take no trains and got datagrams one by one for a minute.
     train_fallbacks,

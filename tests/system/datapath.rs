@@ -663,7 +663,12 @@ fn connects_where_the_core_wants_and_says_when_it_cannot() {
     assert_eq!(running.seen.connected.load(Ordering::Relaxed), 1);
     running.stop();
 
-    drop((stream, peer));
+    // Bound and not listening refuses for certain; a port let go could be anybody's next.
+    let closed = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    closed
+        .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
+        .unwrap();
+    let address = closed.local_addr().unwrap().as_socket().unwrap();
     let running = Running::start_with(1, Manner::Echo, DriverOptions::default(), Some(address));
     running.wait("refused", |seen| {
         seen.connect_failed.load(Ordering::Relaxed) == 1

@@ -1,14 +1,18 @@
 //! The relay on real sockets.
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use volley_loadgen::relay::{Done, Faults, Pair, Relay};
 
+/// A port that stays free once it is let go: no other test is given one of this address.
 fn free_port() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    static HOST: AtomicU8 = AtomicU8::new(1);
+    let host = HOST.fetch_add(1, Ordering::Relaxed);
+    let listener = TcpListener::bind((Ipv4Addr::new(127, 0, 77, host), 0)).unwrap();
     listener.local_addr().unwrap()
 }
 

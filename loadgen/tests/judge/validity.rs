@@ -268,15 +268,13 @@ fn too_few_users_for_the_rate_is_invalid_and_says_so() {
 
 #[test]
 fn an_engine_that_is_not_there_has_its_exit_code() {
-    // A port that was free a moment ago.
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    drop(listener);
+    // An address of loopback that nothing else of these tests listens on or is given a port of.
+    let address = "127.0.78.1:5060";
     let code = crate::command(&[
         "run",
         "--quiet",
         "--engine",
-        &address,
+        address,
         "--scscf-listen",
         "127.0.0.1:0",
         "--msrp-listen",

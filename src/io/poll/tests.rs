@@ -195,8 +195,12 @@ fn a_send_to_a_peer_that_is_gone_fails() {
 fn connects_end_with_a_connection_a_refusal_or_a_cancel() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let open = listener.local_addr().unwrap();
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr();
-    for (address, wanted) in [(open, 0), (closed.unwrap(), -libc::ECONNREFUSED)] {
+    // Bound and not listening refuses for certain; a port let go could be anybody's next.
+    let holder = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    holder.bind(&any.into()).unwrap();
+    let closed = holder.local_addr().unwrap().as_socket().unwrap();
+    for (address, wanted) in [(open, 0), (closed, -libc::ECONNREFUSED)] {
         let mut ring = ring(2, 4096);
         let ours = stream();
         ring.connect(ours.as_fd(), CONNECT, address);

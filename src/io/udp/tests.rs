@@ -1,6 +1,7 @@
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::net::{IpAddr, UdpSocket};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -17,30 +18,36 @@ use crate::io::stats::DriverStats;
 
 use super::*;
 
-/// Sends each of its bursts, as datagrams of these sizes, to one peer, and counts what comes.
-struct Bursts {
-    link: Option<LinkId>,
-    peer: SocketAddr,
-    left: VecDeque<Vec<u32>>,
-    taken: usize,
+/// Sends what it is told to, each entry as one buffer, and keeps what comes.
+#[derive(Default)]
+pub(super) struct Exchange {
+    pub(super) link: Option<LinkId>,
+    pub(super) out: VecDeque<(SocketAddr, Vec<Vec<u8>>)>,
+    pub(super) got: Vec<(SocketAddr, Vec<u8>)>,
 }
 
-impl Bursts {
-    fn new(peer: &UdpSocket, bursts: &[Vec<u32>]) -> Self {
-        Self {
-            link: None,
-            peer: peer.local_addr().unwrap(),
-            left: bursts.iter().cloned().collect(),
-            taken: 0,
-        }
-    }
-}
-
-impl Core for Bursts {
+impl Core for Exchange {
     fn handle(&mut self, _now: Timestamp, input: Input<'_>) {
-        self.taken += usize::from(matches!(input, Input::Datagram { .. }));
-        if let Input::Link { link, .. } = input {
-            self.link = Some(link);
+        match input {
+            Input::Datagram {
+                link,
+                source,
+                bytes,
+            } => {
+                assert_eq!(Some(link), self.link, "the core knows one socket");
+                self.got.push((source, bytes.to_vec()));
+            }
+            Input::Link { link, .. } => {
+                assert!(self.link.is_none_or(|known| known == link));
+                self.link = Some(link);
+            }
+            Input::Bytes { .. }
+            | Input::ConnectFailed { .. }
+            | Input::Drain
+            | Input::Mesh(_)
+            | Input::Resolved { .. }
+            | Input::Stored(_)
+            | Input::Wall(_) => {}
         }
     }
 
@@ -52,13 +59,12 @@ impl Core for Bursts {
 
     fn poll_transmit(&mut self, buffer: &mut TxBuf) -> Option<Transmit> {
         let link = self.link?;
-        for size in self.left.pop_front()? {
-            let start = buffer.bytes.len();
-            let octet = u8::try_from(buffer.cuts.len()).unwrap();
-            buffer.bytes.resize(start + size as usize, octet);
+        let (destination, datagrams) = self.out.pop_front()?;
+        for datagram in datagrams {
+            buffer.bytes.extend_from_slice(&datagram);
             buffer.cuts.push(u32::try_from(buffer.bytes.len()).unwrap());
         }
-        buffer.destination = Some(self.peer);
+        buffer.destination = Some(destination);
         Some(Transmit { link })
     }
 
@@ -79,21 +85,30 @@ impl Core for Bursts {
     }
 
     fn is_drained(&self) -> bool {
-        self.left.is_empty()
+        self.out.is_empty()
+    }
+}
+
+impl Exchange {
+    /// Sends each of `bursts`, as datagrams of these sizes, to `peer`. Each datagram says its place.
+    fn of_bursts(peer: &UdpSocket, bursts: &[Vec<u32>]) -> Self {
+        let peer = peer.local_addr().unwrap();
+        let datagrams = |burst: &Vec<u32>| {
+            let datagram = |(place, &size): (u8, &u32)| vec![place; size as usize];
+            (0..).zip(burst).map(datagram).collect()
+        };
+        Self {
+            out: bursts
+                .iter()
+                .map(|burst| (peer, datagrams(burst)))
+                .collect(),
+            ..Self::default()
+        }
     }
 }
 
 /// What both backends must do.
 pub(super) const BOTH: [Backend; 2] = [Backend::IoUring, Backend::Mmsg];
-
-/// A driver of `core` with one datagram socket, and where that is.
-fn driver<C: Core>(
-    backend: Backend,
-    core: C,
-    spoil: impl FnOnce(&DatagramSocket),
-) -> (Driver<C, NullStore>, SocketAddr) {
-    driver_of(backend, core, PLAN, spoil)
-}
 
 /// One shard with a port of its own.
 pub(super) const PLAN: Plan = Plan {
@@ -106,12 +121,12 @@ pub(super) const PLAN: Plan = Plan {
 const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// A driver of `core` with the datagram socket of the first shard of `plan`, and where that is.
-pub(super) fn driver_of<C: Core>(
+pub(super) fn driver_of(
     backend: Backend,
-    core: C,
+    core: Exchange,
     plan: Plan,
     spoil: impl FnOnce(&DatagramSocket),
-) -> (Driver<C, NullStore>, SocketAddr) {
+) -> (Driver<Exchange, NullStore>, SocketAddr) {
     let sockets = plan.bind().unwrap().remove(0);
     spoil(&sockets.sip_udp[0]);
     let address = sockets.sip_udp[0].address;
@@ -132,6 +147,11 @@ pub(super) fn driver_of<C: Core>(
     (driver.unwrap(), address)
 }
 
+/// Lets the kernel refuse trains on `socket`: it makes none where it may not compute checksums.
+pub(super) fn refuse_trains(socket: BorrowedFd<'_>) {
+    assert!(sys::set_int(socket, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1));
+}
+
 /// What arrives of `bursts` as (octets, first octet), and the driver's counters.
 fn deliver(
     backend: Backend,
@@ -141,7 +161,7 @@ fn deliver(
     let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
     peer.set_read_timeout(Some(Duration::from_secs(20)))
         .unwrap();
-    let (mut driver, _) = driver(backend, Bursts::new(&peer, bursts), spoil);
+    let (mut driver, _) = driver_of(backend, Exchange::of_bursts(&peer, bursts), PLAN, spoil);
     let expected = bursts.iter().map(Vec::len).sum::<usize>() as u64;
     for _ in 0..200 {
         driver.turn().unwrap();
@@ -184,11 +204,7 @@ fn each_size_of_a_buffer_leaves_as_a_train_of_its_own() {
 
 #[test]
 fn a_path_that_takes_no_trains_gets_their_datagrams_one_by_one_and_is_remembered() {
-    // The kernel makes no trains where it may not compute checksums.
-    let spoil = |socket: &DatagramSocket| {
-        let (level, option) = (libc::SOL_SOCKET, libc::SO_NO_CHECK);
-        assert!(sys::set_int(socket.fd.as_fd(), level, option, 1));
-    };
+    let spoil = |socket: &DatagramSocket| refuse_trains(socket.fd.as_fd());
     let bursts = [vec![500, 300, 500, 300, 400], vec![500; 4]];
     for backend in BOTH {
         let (mut got, counters) = deliver(backend, &bursts, spoil);
@@ -220,13 +236,13 @@ fn a_burst_comes_in_as_fast_as_turns_can_take_it() {
             ));
         };
         let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let (mut driver, address) = driver(backend, Bursts::new(&peer, &[]), small);
+        let (mut driver, address) = driver_of(backend, Exchange::default(), PLAN, small);
         for sent in 0..BURST {
             peer.send_to(&[b'x'; OCTETS], address).unwrap();
             if (sent + 1).is_multiple_of(PER_TURN) {
-                let before = driver.core.taken;
+                let before = driver.core.got.len();
                 driver.turn().unwrap();
-                let taken = driver.core.taken - before;
+                let taken = driver.core.got.len() - before;
                 assert!(taken * OCTETS <= REAP_BYTES + OCTETS, "a turn is bounded");
             }
         }
@@ -234,7 +250,7 @@ fn a_burst_comes_in_as_fast_as_turns_can_take_it() {
         for _ in 0..BURST {
             driver.turn().unwrap();
         }
-        assert_eq!(driver.core.taken, BURST, "{backend:?}");
+        assert_eq!(driver.core.got.len(), BURST, "{backend:?}");
     }
 }
 

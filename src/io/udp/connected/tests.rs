@@ -1,12 +1,10 @@
-use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
-use crate::base::surface::{Input, LinkCommand, MeshFrame, StoreBatch, Transmit, TxBuf};
 use crate::io::backend::Backend;
 use crate::io::driver::NullStore;
 use crate::io::listen::Plan;
-use crate::io::udp::tests::{BOTH, PLAN, driver_of};
+use crate::io::udp::tests::{BOTH, Exchange, PLAN, driver_of, refuse_trains};
 
 use super::*;
 
@@ -14,77 +12,6 @@ use super::*;
 const TURNS: usize = 1000;
 /// What one peer gets before it has a socket of its own.
 const MANY: usize = MANY_DATAGRAMS as usize;
-
-/// Sends what it is told to, each entry as one buffer, and keeps what comes.
-#[derive(Default)]
-struct Exchange {
-    link: Option<LinkId>,
-    out: VecDeque<(SocketAddr, Vec<Vec<u8>>)>,
-    got: Vec<(SocketAddr, Vec<u8>)>,
-}
-
-impl Core for Exchange {
-    fn handle(&mut self, _now: Timestamp, input: Input<'_>) {
-        match input {
-            Input::Datagram {
-                link,
-                source,
-                bytes,
-            } => {
-                assert_eq!(Some(link), self.link, "the core knows one socket");
-                self.got.push((source, bytes.to_vec()));
-            }
-            Input::Link { link, .. } => {
-                assert!(self.link.is_none_or(|known| known == link));
-                self.link = Some(link);
-            }
-            Input::Bytes { .. }
-            | Input::ConnectFailed { .. }
-            | Input::Drain
-            | Input::Mesh(_)
-            | Input::Resolved { .. }
-            | Input::Stored(_)
-            | Input::Wall(_) => {}
-        }
-    }
-
-    fn advance(&mut self, _now: Timestamp) {}
-
-    fn next_deadline(&self) -> Option<Timestamp> {
-        None
-    }
-
-    fn poll_transmit(&mut self, buffer: &mut TxBuf) -> Option<Transmit> {
-        let link = self.link?;
-        let (destination, datagrams) = self.out.pop_front()?;
-        for datagram in datagrams {
-            buffer.bytes.extend_from_slice(&datagram);
-            buffer.cuts.push(u32::try_from(buffer.bytes.len()).unwrap());
-        }
-        buffer.destination = Some(destination);
-        Some(Transmit { link })
-    }
-
-    fn poll_store(&mut self, _batch: &mut StoreBatch) -> bool {
-        false
-    }
-
-    fn poll_mesh(&mut self) -> Option<MeshFrame> {
-        None
-    }
-
-    fn poll_link(&mut self) -> Option<LinkCommand> {
-        None
-    }
-
-    fn room(&self) -> bool {
-        true
-    }
-
-    fn is_drained(&self) -> bool {
-        true
-    }
-}
 
 /// A driver and where its socket is.
 struct Engine {
@@ -448,16 +375,9 @@ fn trains_leave_by_a_connected_socket_and_are_refused_there_as_elsewhere() {
         let counters = engine.driver.counters;
         assert_eq!((counters.tx_trains, counters.tx_train_datagrams), (1, 6));
         assert_eq!(counters.tx_connected_datagrams, 7);
-        // The kernel makes no trains where it may not compute checksums.
         let own = engine.driver.socket_groups[0].connected[0].link;
         for id in [own, engine.driver.core.link.unwrap()] {
-            let link = engine.driver.links.lookup(id).unwrap();
-            assert!(sys::set_int(
-                link.fd(),
-                libc::SOL_SOCKET,
-                libc::SO_NO_CHECK,
-                1
-            ));
+            refuse_trains(engine.driver.links.lookup(id).unwrap().fd());
         }
         for _ in 0..2 {
             engine.send(address, train.clone());

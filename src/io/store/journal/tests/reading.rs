@@ -2,6 +2,14 @@
 
 use super::*;
 
+/// Segments with room for a read made ahead.
+fn roomy() -> JournalOptions {
+    JournalOptions {
+        segment_bytes: 512 << 10,
+        ..small()
+    }
+}
+
 #[test]
 fn records_are_read_back_and_neighbours_share_a_read() {
     let place = Place::new();
@@ -69,11 +77,7 @@ fn reads_that_go_forward_are_made_ahead_and_bring_the_right_records() {
     let place = Place::new();
     let path = place.0.clone();
     run(async move {
-        let options = JournalOptions {
-            segment_bytes: 512 << 10,
-            ..small()
-        };
-        let (mut client, _) = Client::open(&path, &options).await;
+        let (mut client, _) = Client::open(&path, &roomy()).await;
         for _ in 0..120 {
             client.append(25);
             client.settle().await;
@@ -108,11 +112,7 @@ fn what_is_written_behind_a_read_made_ahead_is_read_when_it_is_there() {
     let place = Place::new();
     let path = place.0.clone();
     run(async move {
-        let options = JournalOptions {
-            segment_bytes: 512 << 10,
-            ..small()
-        };
-        let (mut client, _) = Client::open(&path, &options).await;
+        let (mut client, _) = Client::open(&path, &roomy()).await;
         for round in 0..60 {
             client.append(10);
             client.settle().await;
@@ -137,11 +137,7 @@ fn a_wrong_place_within_a_read_made_ahead_is_unreadable_and_holds_up_nobody() {
     let place = Place::new();
     let path = place.0.clone();
     run(async move {
-        let options = JournalOptions {
-            segment_bytes: 512 << 10,
-            ..small()
-        };
-        let (mut client, _) = Client::open(&path, &options).await;
+        let (mut client, _) = Client::open(&path, &roomy()).await;
         for _ in 0..20 {
             client.append(25);
             client.settle().await;
