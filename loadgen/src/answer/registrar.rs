@@ -1,7 +1,9 @@
-//! The registrar that makes an engine push: one message for each user, a third-party REGISTER, then
-//! NOTIFYs, each with new bindings of all devices of a user.
+//! The registrar that makes an engine push: one message for each user, for which the engine subscribes,
+//! then NOTIFYs, each with new bindings of all devices of a user.
 //!
 //! Phones answer with media port 0, so the message stays queued and every new binding is a push again.
+//! From the first message on as many users at a time are made to be pushed to as were asked for, and no
+//! more: what a peer sends is lost over UDP where it is more than the caller's socket holds.
 
 use std::collections::VecDeque;
 use std::io;
@@ -13,9 +15,6 @@ use crate::forms::{Forms, Notify, REGISTRATION_S};
 use crate::identity::{Names, put_plain};
 use crate::scan::{Header, Message, name_addr};
 use crate::scenario::Setup;
-
-/// Unanswered deposits at a time.
-const DEPOSITS_IN_FLIGHT: u32 = 256;
 
 #[derive(Debug, Default)]
 struct User {
@@ -42,8 +41,6 @@ pub(super) struct Registrar {
     idle: VecDeque<u32>,
     lines: Vec<LineId>,
     notify_lines: Vec<(SocketAddr, LineId)>,
-    deposited: u32,
-    deposits_answered: u32,
     /// Answers to our requests that are no success.
     pub(super) refused: u64,
     /// Users with a trigger outstanding.
@@ -76,8 +73,6 @@ impl Registrar {
             idle: (0..setup.users).collect(),
             lines,
             notify_lines: Vec::new(),
-            deposited: 0,
-            deposits_answered: 0,
             refused: 0,
             in_flight: 0,
             in_flight_max: setup.users_in_flight,
@@ -136,19 +131,6 @@ impl Registrar {
             self.notify(user, &mut wire.lines);
         }
         let lines = &mut wire.lines;
-        let users = self.users.len() as u32;
-        if self.deposits_answered < users {
-            while self.deposited < users
-                && self.deposited - self.deposits_answered < DEPOSITS_IN_FLIGHT
-            {
-                let (user, line) = (self.deposited, self.line_of(self.deposited));
-                let out = lines.buffer(line);
-                self.forms.put_message(0, user, u64::from(user), out);
-                lines.end(line);
-                self.deposited += 1;
-            }
-            return Ok(());
-        }
         while !self.ending && self.in_flight < self.in_flight_max {
             let Some(user) = self.idle.pop_front() else {
                 break;
@@ -158,7 +140,8 @@ impl Registrar {
             entry.owed = self.devices;
             if entry.subscription[0].is_empty() {
                 let line = self.line_of(user);
-                self.forms.put_register(user, 1, lines.buffer(line));
+                let out = lines.buffer(line);
+                self.forms.put_message(0, user, u64::from(user), out);
                 lines.end(line);
             } else {
                 self.notify(user, lines);
@@ -222,17 +205,8 @@ impl Registrar {
 
     /// An answer to a request of ours.
     pub(super) fn answered(&mut self, message: &Message<'_>) {
-        if message.status < 200 {
-            return;
-        }
         if message.status >= 300 {
             self.refused += 1;
-        }
-        if message
-            .cseq()
-            .is_some_and(|(_, method)| method == b"MESSAGE")
-        {
-            self.deposits_answered += 1;
         }
     }
 }
