@@ -3,6 +3,7 @@
 //! [`choose`] finds out which before anything is bound; `Ring` is the one or the other for the driver.
 
 use core::net::SocketAddr;
+use core::task::Waker;
 use core::time::Duration;
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -136,13 +137,14 @@ impl Ring {
         )
     }
 
-    /// Makes this ring do what the tasks of this thread ask for, where it is one of the kernel's.
-    pub(super) fn attach(&self) -> Option<Attached> {
+    /// Makes this ring do what the tasks of this thread ask for, where it is one of the kernel's; `driver`
+    /// wakes who turns it.
+    pub(super) fn attach(&self, driver: &Waker) -> Option<Attached> {
         both!(self, ring => {
             let _ = ring;
-            Some(exec::attach())
+            Some(exec::attach(driver.clone()))
         }, {
-            let _ = ring;
+            let _ = (ring, driver);
             None
         })
     }

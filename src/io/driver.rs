@@ -309,8 +309,8 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         mut observe: impl FnMut(&mut C, &Recorder, Timestamp, Occasion) -> bool,
     ) -> io::Result<()> {
         let mut parker = self.ring.parker()?;
-        self.tasks = self.ring.attach();
         let waker = poll_fn(|context| Poll::Ready(context.waker().clone())).await;
+        self.tasks = self.ring.attach(&waker);
         self.store.set_waker(waker);
         loop {
             let mut progress = self.turn()?;
@@ -754,7 +754,9 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
                 self.ring.enter(Some(limit))?;
             } else {
                 self.counters.parks += 1;
+                self.tasks.as_ref().inspect(|tasks| tasks.park());
                 parker.park(limit).await;
+                self.tasks.as_ref().inspect(|tasks| tasks.unpark());
             }
         }
         if !in_ring {

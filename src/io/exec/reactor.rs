@@ -8,7 +8,8 @@
 //! executor's reactor; it is counted ([`elsewhere`]), and while there is any the executor has to be asked.
 //!
 //! *Holds:* what an operation points to is owned by its request, and then by the ring, until it is over; who
-//! waits for it may go before.
+//! waits for it may go before. A driver that waits in the executor is woken by whatever a task asks for
+//! meanwhile.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -62,12 +63,15 @@ enum Place {
 }
 
 /// The requests and timers of one thread's tasks.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Reactor {
     requests: RefCell<VecDeque<Request>>,
     places: RefCell<Vec<Place>>,
     free: RefCell<Vec<u32>>,
     timers: Rc<Timers>,
+    driver: Waker,
+    /// The driver waits in the executor and would not look here by itself.
+    is_parked: Cell<bool>,
 }
 
 /// The driver's end. Dropping it lets tasks use the executor's reactor again; what is not over then has
@@ -88,9 +92,16 @@ pub(super) fn current() -> Option<Rc<Reactor>> {
     CURRENT.with_borrow(Clone::clone)
 }
 
-/// Makes the caller the one who does what this thread's tasks ask for.
-pub(crate) fn attach() -> Attached {
-    let reactor = Rc::<Reactor>::default();
+/// Makes the caller, whom `driver` wakes, the one who does what this thread's tasks ask for.
+pub(crate) fn attach(driver: Waker) -> Attached {
+    let reactor = Rc::new(Reactor {
+        requests: RefCell::default(),
+        places: RefCell::default(),
+        free: RefCell::default(),
+        timers: Rc::default(),
+        driver,
+        is_parked: Cell::new(false),
+    });
     CURRENT.set(Some(Rc::clone(&reactor)));
     let guard = glommio::spawn_local(async {
         loop {
@@ -158,7 +169,14 @@ impl Reactor {
 
     /// Waits for `time`.
     pub(super) fn sleep(&self, time: Duration) -> Sleep {
+        self.wake_driver();
         Rc::clone(&self.timers).sleep(time)
+    }
+
+    fn wake_driver(&self) {
+        if self.is_parked.take() {
+            self.driver.wake_by_ref();
+        }
     }
 
     async fn submit(&self, file: &Rc<DmaFile>, job: Job) -> Outcome {
@@ -169,6 +187,7 @@ impl Reactor {
             job,
         };
         self.requests.borrow_mut().push_back(request);
+        self.wake_driver();
         let _end = EndOfWait {
             reactor: self,
             place,
@@ -274,6 +293,18 @@ impl Attached {
     /// True while the executor has to be asked for what some task waits for.
     pub(crate) fn needs_executor(&self) -> bool {
         ELSEWHERE.get() > 0
+    }
+
+    /// The driver is about to wait in the executor: the next request or timer wakes it. It must have taken
+    /// the requests there are, and know of [`Self::next_moment`].
+    pub(crate) fn park(&self) {
+        debug_assert!(self.reactor.requests.borrow().is_empty());
+        self.reactor.is_parked.set(true);
+    }
+
+    /// The wait is over.
+    pub(crate) fn unpark(&self) {
+        self.reactor.is_parked.set(false);
     }
 
     /// Lets the tasks of this thread go on until none can. True if any did.

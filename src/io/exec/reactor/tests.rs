@@ -1,4 +1,7 @@
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Wake;
 
 use super::*;
 use crate::io::exec::{File, OpenOptions, spawn_local};
@@ -16,9 +19,13 @@ struct Driver {
 
 impl Driver {
     fn new() -> Self {
+        Self::woken_by(Waker::noop())
+    }
+
+    fn woken_by(waker: &Waker) -> Self {
         Self {
             ring: RawRing::new(8, 16).unwrap(),
-            tasks: attach(),
+            tasks: attach(waker.clone()),
             operations: 0,
         }
     }
@@ -198,6 +205,48 @@ fn a_driver_that_goes_leaves_nobody_waiting() {
         // From now on it is the executor's business.
         let written = file.write_at(filled(&file, 2), 0).await.unwrap();
         assert_eq!(written, BLOCK);
+    });
+}
+
+/// Counts.
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn what_is_asked_for_while_the_driver_waits_in_the_executor_wakes_it() {
+    run("reactor-parked", async |path| {
+        let file = create(&path).await;
+        let wakes = Arc::new(Wakes::default());
+        let mut driver = Driver::woken_by(&Waker::from(Arc::clone(&wakes)));
+        let count = || wakes.0.load(Ordering::Relaxed);
+        let write = {
+            let file = Rc::clone(&file);
+            move || {
+                let file = Rc::clone(&file);
+                async move { file.write_durably(filled(&file, 1), 0).await.unwrap() }
+            }
+        };
+        let awake = start(write());
+        driver.run_until(&awake).await;
+        assert_eq!(count(), 0, "it looks by itself");
+        driver.tasks.park();
+        let task = start(write());
+        driver.tasks.run_others().await;
+        assert_eq!(count(), 1);
+        driver.tasks.unpark();
+        driver.run_until(&task).await;
+        // A timer may be due before the wait that the driver reckoned without it is over.
+        driver.tasks.park();
+        let task = start(crate::io::exec::sleep(Duration::from_millis(1)));
+        driver.tasks.run_others().await;
+        assert_eq!(count(), 2);
+        driver.run_until(&task).await;
     });
 }
 
