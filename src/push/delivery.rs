@@ -209,8 +209,9 @@ pub fn unbind(push: &mut Push, ctx: &mut Ctx<'_>) {
     let Some(link) = push.msrp_link.take() else {
         return;
     };
-    if core::mem::take(&mut push.held_back) {
-        ctx.post.held_back.remove(&(link, push.key()));
+    let place = core::mem::take(&mut push.held_back);
+    if place > 0 {
+        ctx.post.leave_line(link, place);
     }
     let Some(state) = ctx.out.lookup_mut(link) else {
         return;
@@ -331,8 +332,9 @@ pub fn flow(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<Missing> {
             if let Some(state) = ctx.out.lookup_mut(link) {
                 state.stalled = true;
             }
-            push.held_back = true;
-            ctx.post.held_back.insert((link, push.key()));
+            if push.held_back == 0 {
+                push.held_back = ctx.post.hold_back(link, push.key());
+            }
             break;
         }
         // One message is being sent at a time: the last one that was begun.

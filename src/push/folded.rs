@@ -57,7 +57,7 @@ impl Push {
             && self.refresh.is_none()
             && self.waiting_for.is_none()
             && self.inflight.is_empty()
-            && !self.held_back
+            && self.held_back == 0
             && !self.ack_owed
             && !self.in_parts
             && self.session.is_foldable()
@@ -139,7 +139,7 @@ crate::fold_fields!(Push {
     refresh = None,
     waiting_for = None,
     in_parts = false,
-    held_back = false,
+    held_back = 0,
     inflight,
     inbound,
     // Of forks ended none is known.

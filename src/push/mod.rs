@@ -394,8 +394,8 @@ pub struct Push {
     pub takes: MediaLimit,
     /// The message being sent lies in parts.
     pub in_parts: bool,
-    /// Its connection is full; it is among those that go on when there is room.
-    pub held_back: bool,
+    /// Its connection is full: its place in the line of those that go on when there is room. 0: none.
+    pub held_back: u64,
     /// Send one message at a time: sessions of this device were lost lately (BAD-30).
     pub careful: bool,
     /// Index of the device's dialect.
@@ -510,7 +510,7 @@ impl Push {
         self.octets_sent = 0;
         self.takes = MediaLimit::NONE;
         self.in_parts = false;
-        self.held_back = false;
+        self.held_back = 0;
         self.careful = false;
         self.dialect = 0;
         self.conversation = None;

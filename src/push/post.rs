@@ -5,7 +5,7 @@
 //! those written or read lately are also in a cache of bounded size.
 
 use core::time::Duration;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::base::foresee;
 use crate::base::limits;
@@ -196,8 +196,10 @@ pub struct Post {
     pub intakes: Intakes,
     /// MSRP connections that several sessions use.
     pub shared_links: SharedLinks,
-    /// Sessions that wait for room on their connections, each once.
-    pub held_back: BTreeSet<(LinkId, Key)>,
+    /// Sessions that wait for room on their connections, by connection and the place in its line.
+    held_back: BTreeMap<(LinkId, u64), Key>,
+    /// The last place given.
+    last_place: u64,
     /// A dialog for answering 2xx that no push owns.
     pub scratch_dialog: Dialog,
     /// Bytes for one message.
@@ -240,7 +242,8 @@ impl Post {
             parts: PartTable::new(keys),
             intakes: Intakes::new(&options.large),
             shared_links: SharedLinks::new(keys),
-            held_back: BTreeSet::new(),
+            held_back: BTreeMap::new(),
+            last_place: 0,
             scratch_dialog: Dialog::default(),
             scratch: Scratch::default(),
             options: options.clone(),
@@ -270,17 +273,30 @@ impl Post {
         self.mailboxes.place(slot)
     }
 
-    /// Sessions that waited for room on `link` do no more; their keys go to `waiting`.
-    pub fn let_go(&mut self, link: LinkId, waiting: &mut Vec<Key>) {
-        let key = |part: u32| Key {
-            slot: part,
-            generation: part,
-        };
-        let theirs = (link, key(0))..=(link, key(u32::MAX));
-        waiting.extend(self.held_back.range(theirs).map(|&(_, key)| key));
-        for &key in &*waiting {
-            self.held_back.remove(&(link, key));
-        }
+    /// Puts the session of push `key` at the end of the line for room on `link`: its place there, never 0.
+    pub fn hold_back(&mut self, link: LinkId, key: Key) -> u64 {
+        self.last_place += 1;
+        self.held_back.insert((link, self.last_place), key);
+        self.last_place
+    }
+
+    /// Takes the session at `place` out of the line for `link`.
+    pub fn leave_line(&mut self, link: LinkId, place: u64) {
+        self.held_back.remove(&(link, place));
+    }
+
+    /// Takes the session out that has waited longest for room on `link`.
+    pub fn next_in_line(&mut self, link: LinkId) -> Option<Key> {
+        let line = (link, 0)..=(link, u64::MAX);
+        let place = *self.held_back.range(line).next()?.0;
+        self.held_back.remove(&place)
+    }
+
+    /// Whether a session waits for room on `link`.
+    #[must_use]
+    pub fn has_line(&self, link: LinkId) -> bool {
+        let line = (link, 0)..=(link, u64::MAX);
+        self.held_back.range(line).next().is_some()
     }
 
     /// The queue of the user in `slot`; `None` when it was never used, or rests without a message.
@@ -731,7 +747,7 @@ mod tests {
     }
 
     #[test]
-    fn sessions_wait_for_their_own_connection_and_each_goes_on_once() {
+    fn sessions_wait_in_a_line_for_their_own_connection() {
         let mut post = Post::new(
             &PostOptions::default(),
             MapKeys([1, 2, 3, 4]),
@@ -745,15 +761,18 @@ mod tests {
             slot,
             generation: 9 - slot,
         };
-        for (on, slot) in [(1, 5), (0, 1), (1, 0), (2, 3), (1, 5)] {
-            post.held_back.insert((link(on), key(slot)));
-        }
-        let mut waiting = Vec::new();
-        post.let_go(link(1), &mut waiting);
-        assert_eq!(waiting, [key(0), key(5)]);
-        waiting.clear();
-        post.let_go(link(1), &mut waiting);
-        assert!(waiting.is_empty() && post.held_back.len() == 2);
+        let places = [(1, 5), (0, 1), (1, 0), (2, 3), (1, 4)]
+            .map(|(on, slot)| post.hold_back(link(on), key(slot)));
+        assert!(places.is_sorted() && places[0] > 0);
+        post.leave_line(link(1), places[2]);
+        assert_eq!(post.next_in_line(link(1)), Some(key(5)));
+        assert!(post.has_line(link(1)));
+        // Who comes again is last.
+        post.hold_back(link(1), key(5));
+        assert_eq!(post.next_in_line(link(1)), Some(key(4)));
+        assert_eq!(post.next_in_line(link(1)), Some(key(5)));
+        assert_eq!(post.next_in_line(link(1)), None);
+        assert!(!post.has_line(link(1)) && post.has_line(link(0)) && post.has_line(link(2)));
     }
 
     #[test]

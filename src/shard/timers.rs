@@ -603,23 +603,26 @@ impl Shard {
         }
     }
 
-    /// Output of a link went out: sessions that held back may go on.
+    /// Output of a link went out: sessions that held back go on in the order in which they came, as long as
+    /// it has room. All of them would find none, again and again: there may be a hundred thousand.
     pub(super) fn link_drained(&mut self, now: Timestamp, link: LinkId) {
         if !self.out.take_stalled(link) {
             return;
         }
-        // Those that wait, not all on the connection: there may be millions.
-        let mut waiting = core::mem::take(&mut self.desk.open);
-        waiting.clear();
-        self.post.let_go(link, &mut waiting);
-        for &key in &waiting {
+        let most = self.env.options.msrp_backlog_bytes_max;
+        while self.out.backlog(link) < most
+            && let Some(key) = self.post.next_in_line(link)
+        {
             if let Some(push) = self.pushes.lookup_mut(key) {
-                push.held_back = false;
+                push.held_back = 0;
                 self.after_push(now, key, None);
             }
         }
-        waiting.clear();
-        self.desk.open = waiting;
+        if self.post.has_line(link)
+            && let Some(state) = self.out.lookup_mut(link)
+        {
+            state.stalled = true;
+        }
     }
 
     /// Live pushes bound to `link`. A connection of one session names it, so that only one that many
@@ -652,12 +655,12 @@ impl Shard {
                 return;
             }
         }
-        self.post.let_go(link, &mut Vec::new());
+        while self.post.next_in_line(link).is_some() {}
         for key in self.pushes_on(link) {
             self.probe.msrp_lost_total += 1;
             let push = self.pushes.lookup_mut(key).expect("just listed");
             push.msrp_link = None;
-            push.held_back = false;
+            push.held_back = 0;
             if push.has_session() {
                 signalling::bye_media(push, &mut ctx!(self, now));
                 self.after_push(now, key, Some(Outcome::MsrpLost));
