@@ -166,6 +166,8 @@ probe! {
     deposits_unwell_total,
     /// MSRP SENDs sent.
     msrp_sends_total,
+    /// Times a session waited because its MSRP connection had enough to send.
+    msrp_held_back_total,
     /// MSRP octets of message content sent.
     msrp_content_bytes_total,
     /// MSRP REPORTs received.

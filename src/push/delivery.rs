@@ -334,6 +334,7 @@ pub fn flow(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<Missing> {
             }
             if push.held_back == 0 {
                 push.held_back = ctx.post.hold_back(link, push.key());
+                ctx.probe.msrp_held_back_total += 1;
             }
             break;
         }

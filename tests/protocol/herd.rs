@@ -15,7 +15,7 @@ use volley::base::surface::{
 };
 use volley::base::time::{Timestamp, UnixMillis};
 use volley::shard::questions::{Answer, Memory, Question};
-use volley::shard::{Shard, ShardSeed};
+use volley::shard::{Shard, ShardOptions, ShardSeed};
 
 use crate::allocation::live_octets;
 use crate::harness::script::{PHONE_PATH, sdp};
@@ -85,7 +85,10 @@ fn number(text: &[u8]) -> usize {
 impl Herd {
     /// Users with `devices` each; without, no SUBSCRIBE finds them.
     fn new(devices: u64) -> Self {
-        let mut options = patient_options();
+        Self::with(devices, patient_options())
+    }
+
+    fn with(devices: u64, mut options: ShardOptions) -> Self {
         options.hops[0].invite_inflight_max = 200_000;
         options.users_max = 40_000;
         options.pushes_max = 120_000;
@@ -361,6 +364,11 @@ impl Herd {
     }
 
     fn deposit(&mut self, user: u64) {
+        self.offer(user);
+        self.turn();
+    }
+
+    fn offer(&mut self, user: u64) {
         let to = format!("sip:+1555{user:07}@ims.example.net");
         let cpim = crlf(&format!(
             "From: <sip:+15550177@ims.example.net>\nTo: <{to}>\nNS: imdn <urn:ietf:params:imdn>\n\
@@ -376,7 +384,6 @@ impl Herd {
         ));
         let trunk = self.trunk.expect("the trunk is up");
         self.feed(trunk, (head + &cpim).as_bytes());
-        self.turn();
     }
 
     fn run_until(&mut self, end: Timestamp) {
@@ -413,6 +420,29 @@ fn a_hundred_thousand_sessions_are_refreshed_on_time_and_not_in_step() {
     // All began within 12.5 s: without jitter 8,000 would be refreshed in the same second.
     let busiest = herd.seconds.values().max().copied();
     assert!(busiest < Some(3000), "{busiest:?} refreshes in one second");
+}
+
+// Proves: MSRP-18
+#[test]
+fn sessions_that_wait_for_room_on_a_connection_go_on_in_turn_and_once_each() {
+    const USERS: u64 = 400;
+    let mut options = patient_options();
+    options.push.msrp_backlog_bytes_max = 4096;
+    let mut herd = Herd::with(1, options);
+    for user in 0..USERS {
+        herd.offer(user);
+    }
+    herd.turn();
+    assert!(herd.links < 10, "one connection for all phones");
+    assert_eq!(u64::from(herd.reports), USERS);
+    assert_eq!(herd.shard.population().messages, 0, "all was delivered");
+    let counters = herd.shard.probe();
+    let waits = counters
+        .iter()
+        .find(|(name, _)| *name == "msrp_held_back_total");
+    let waits = waits.unwrap().1;
+    // All but the first few found the connection full, and had room when they went on.
+    assert!((USERS / 2..=USERS).contains(&waits), "{waits} waits");
 }
 
 /// Most octets of heap for one session at rest, its user with registration, subscription and devices
