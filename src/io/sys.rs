@@ -145,6 +145,10 @@ struct Kept {
     groups: Vec<RxGroup>,
 }
 
+/// Octets of input for which ends of what was begun wait: a few turns. At once they come one by one, and what
+/// is sent then is cut small.
+const OVERTAKEN: usize = 512 * 1024;
+
 /// An io_uring with the memory of its operations. Lives and dies in one thread.
 pub(super) struct RawRing {
     io: IoUring,
@@ -152,6 +156,10 @@ pub(super) struct RawRing {
     signal: OwnedFd,
     kept: ManuallyDrop<Kept>,
     backlog: VecDeque<squeue::Entry>,
+    /// Completions that others have overtaken.
+    set_aside: VecDeque<cqueue::Entry>,
+    /// Octets of input taken since there were completions left, or some overtook.
+    in_a_row: usize,
     #[expect(
         clippy::vec_box,
         reason = "they keep their box when they go on their way"
@@ -190,6 +198,8 @@ impl RawRing {
                 groups: Vec::new(),
             }),
             backlog: VecDeque::new(),
+            set_aside: VecDeque::new(),
+            in_a_row: 0,
             spare_trains: Vec::new(),
             in_flight: 0,
             enters: 0,
@@ -239,7 +249,7 @@ impl RawRing {
 
     /// True when a reap would find something.
     pub(super) fn has_completions(&mut self) -> bool {
-        !self.io.completion().is_empty()
+        !self.set_aside.is_empty() || !self.io.completion().is_empty()
     }
 
     /// True when there is something to submit, or the kernel has put work off until an enter.
@@ -483,58 +493,56 @@ impl RawRing {
     }
 
     /// Appends up to `limit` completions to `out`, fewer once those taken brought `octets` octets.
+    ///
+    /// While calls leave some, after each [`OVERTAKEN`] octets of input the ends of files' operations and of
+    /// sends overtake what was received, and all of them are taken: megabytes of input may be in the queue, and
+    /// what was begun is not to wait for what is new. A send that failed overtakes nothing: what came before
+    /// from its peer is still to be read.
     pub(super) fn reap(&mut self, out: &mut Vec<Completion>, limit: usize, octets: usize) {
         let mut queue = self.io.completion();
         let kept = &mut *self.kept;
+        if self.in_a_row >= OVERTAKEN {
+            self.in_a_row = 0;
+            for entry in &mut queue {
+                let overtakes = match Token::decode(entry.user_data()).kind {
+                    Kind::File => true,
+                    Kind::Send | Kind::SendTrain => entry.result() >= 0,
+                    Kind::Accept
+                    | Kind::Connect
+                    | Kind::Other
+                    | Kind::Receive
+                    | Kind::ReceiveDatagrams
+                    | Kind::Wake => false,
+                };
+                if overtakes {
+                    self.in_flight = self.in_flight.saturating_sub(1);
+                    out.push(kept.complete(&entry));
+                } else {
+                    self.set_aside.push_back(entry);
+                }
+            }
+        }
         let mut brought = 0;
         while out.len() < limit && brought < octets {
-            let Some(entry) = queue.next() else {
+            let next = self.set_aside.pop_front().or_else(|| queue.next());
+            let Some(entry) = next else {
                 break;
             };
-            let more = cqueue::more(entry.flags());
-            if !more {
+            let completion = kept.complete(&entry);
+            if !completion.more {
                 self.in_flight = self.in_flight.saturating_sub(1);
             }
-            let token = Token::decode(entry.user_data());
-            let result = entry.result();
-            let buffer = cqueue::buffer_select(entry.flags());
-            let mut accepted = None;
-            match token.kind {
-                Kind::Accept if result >= 0 => {
-                    // SAFETY: the kernel just made this descriptor for us, and only here is it
-                    // taken from a completion.
-                    accepted = Some(unsafe { OwnedFd::from_raw_fd(result) });
-                }
-                Kind::Receive | Kind::ReceiveDatagrams => {
-                    let group = &mut kept.groups[token.kind.group()];
-                    if let Some(buffer) = buffer {
-                        group.took(buffer);
-                        brought += usize::try_from(result).unwrap_or(0);
-                    } else if result == -libc::ENOBUFS {
-                        group.ran_out();
-                    }
-                }
-                Kind::Send | Kind::Connect => kept.finished(token.index),
-                Kind::SendTrain => {
-                    if let Some(Some(train)) = kept.trains.get_mut(token.index as usize) {
-                        train.outstanding = train.outstanding.saturating_sub(1);
-                    }
-                }
-                Kind::File => {
-                    if let Some(Some(lent)) = kept.files.get_mut(token.index as usize) {
-                        lent.busy = false;
-                    }
-                }
-                Kind::Accept | Kind::Other | Kind::Wake => {}
+            if completion.buffer.is_some() {
+                brought += usize::try_from(completion.result).unwrap_or(0);
             }
-            out.push(Completion {
-                token,
-                result,
-                more,
-                buffer,
-                accepted,
-            });
+            out.push(completion);
         }
+        let is_behind = !self.set_aside.is_empty() || !queue.is_empty();
+        self.in_a_row = if is_behind {
+            self.in_a_row + brought
+        } else {
+            0
+        };
     }
 
     /// The first `len` octets of a received buffer.
@@ -616,6 +624,48 @@ impl Drop for RawRing {
 }
 
 impl Kept {
+    /// What a completion says; its operation may let go of what it used.
+    fn complete(&mut self, entry: &cqueue::Entry) -> Completion {
+        let token = Token::decode(entry.user_data());
+        let result = entry.result();
+        let buffer = cqueue::buffer_select(entry.flags());
+        let mut accepted = None;
+        match token.kind {
+            Kind::Accept if result >= 0 => {
+                // SAFETY: the kernel just made this descriptor for us, and only here is it
+                // taken from a completion, each of which comes here once.
+                accepted = Some(unsafe { OwnedFd::from_raw_fd(result) });
+            }
+            Kind::Receive | Kind::ReceiveDatagrams => {
+                let group = &mut self.groups[token.kind.group()];
+                if let Some(buffer) = buffer {
+                    group.took(buffer);
+                } else if result == -libc::ENOBUFS {
+                    group.ran_out();
+                }
+            }
+            Kind::Send | Kind::Connect => self.finished(token.index),
+            Kind::SendTrain => {
+                if let Some(Some(train)) = self.trains.get_mut(token.index as usize) {
+                    train.outstanding = train.outstanding.saturating_sub(1);
+                }
+            }
+            Kind::File => {
+                if let Some(Some(lent)) = self.files.get_mut(token.index as usize) {
+                    lent.busy = false;
+                }
+            }
+            Kind::Accept | Kind::Other | Kind::Wake => {}
+        }
+        Completion {
+            token,
+            result,
+            more: cqueue::more(entry.flags()),
+            buffer,
+            accepted,
+        }
+    }
+
     /// The operation that borrowed memory of stream `index` is over.
     fn finished(&mut self, index: u32) {
         let Some(lent) = self.lent.get_mut(index as usize) else {
@@ -1039,3 +1089,6 @@ fn timespec(nanos: u64) -> Timespec {
     let rest = u32::try_from(nanos % 1_000_000_000).expect("a remainder is smaller");
     Timespec::new().sec(nanos / 1_000_000_000).nsec(rest)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,101 @@
+//! The order in which completions are taken.
+use std::io::Write as _;
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::thread;
+
+use super::*;
+
+const RECEIVE: Token = Token::new(Kind::Receive, 1, 1);
+const GOOD: Token = Token::new(Kind::Send, 2, 1);
+const BAD: Token = Token::new(Kind::Send, 3, 1);
+const FILE: Token = Token::new(Kind::File, 4, 0);
+
+/// What one turn takes.
+const TURN: usize = 64 * 1024;
+
+fn pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    (listener.accept().unwrap().0, peer)
+}
+
+fn send(ring: &mut RawRing, socket: &TcpStream, token: Token) {
+    let tx = TxBuf {
+        bytes: b"x".to_vec(),
+        ..TxBuf::default()
+    };
+    ring.send(socket.as_fd(), token, tx);
+}
+
+/// A ring with `sent` in its completion queue, in pieces. The stream stays open while the peer is kept: its end
+/// would be one more completion.
+fn full_of(sent: &[u8], ours: &TcpStream, peer: &mut TcpStream) -> RawRing {
+    let mut ring = RawRing::new(64, 4096).unwrap();
+    ring.add_group(1024, 16 * 1024).unwrap();
+    ring.kept.groups[0].window = 1024;
+    ring.receive(ours.as_fd(), 0, RECEIVE);
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| peer.write_all(sent));
+        let mut calm = 0;
+        while calm < 20 {
+            let before = ring.io.completion().len();
+            ring.enter(Some(Duration::from_millis(2))).unwrap();
+            let grew = ring.io.completion().len() > before;
+            calm = if grew || !writer.is_finished() {
+                0
+            } else {
+                calm + 1
+            };
+        }
+        writer.join().unwrap().unwrap();
+    });
+    ring
+}
+
+#[test]
+fn what_was_begun_overtakes_input_after_a_while_and_input_keeps_its_order() {
+    let (ours, mut peer) = pair();
+    let (other, _other_peer) = pair();
+    let (broken, _broken_peer) = pair();
+    broken.shutdown(Shutdown::Write).unwrap();
+    let sent: Vec<u8> = (0..3 * 1024 * 1024_u32)
+        .flat_map(u32::to_le_bytes)
+        .take(3 * 1024 * 1024)
+        .collect();
+    let mut ring = full_of(&sent, &ours, &mut peer);
+    ring.push(opcode::Nop::new().build(), FILE);
+    send(&mut ring, &other, GOOD);
+    send(&mut ring, &broken, BAD);
+    let before = ring.io.completion().len();
+    while ring.io.completion().len() < before + 3 {
+        ring.enter(Some(Duration::from_millis(2))).unwrap();
+    }
+
+    let mut came = Vec::new();
+    let mut ends = Vec::new();
+    while ring.has_completions() {
+        let mut turn = Vec::new();
+        ring.reap(&mut turn, 512, TURN);
+        assert!(!turn.is_empty());
+        for completion in turn {
+            match completion.buffer {
+                Some(buffer) => {
+                    let len = usize::try_from(completion.result).unwrap();
+                    came.extend_from_slice(ring.received(0, buffer, len));
+                    ring.give_back(0, buffer);
+                }
+                None => ends.push((completion.token, completion.result, came.len())),
+            }
+        }
+    }
+    assert!(came == sent, "whole and in order");
+    let tokens: Vec<Token> = ends.iter().map(|&(token, ..)| token).collect();
+    assert_eq!(tokens, [FILE, GOOD, BAD]);
+    for &(_, result, after) in &ends[..2] {
+        assert!(result >= 0);
+        let turns = OVERTAKEN..OVERTAKEN + 2 * TURN;
+        assert!(turns.contains(&after), "after {after} octets");
+    }
+    let (_, result, after) = ends[2];
+    assert_eq!((result, after), (-libc::EPIPE, sent.len()));
+}
