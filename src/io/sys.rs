@@ -148,6 +148,9 @@ struct Kept {
 /// Octets of input for which ends of what was begun wait: a few turns. At once they come one by one, and what
 /// is sent then is cut small.
 const OVERTAKEN: usize = 512 * 1024;
+/// Most completions that others may have overtaken: as many as the queue of a driver's ring has. Beyond, the
+/// kernel keeps what comes, and ends accepts that go on by themselves.
+const SET_ASIDE_MAX: usize = 8192;
 
 /// An io_uring with the memory of its operations. Lives and dies in one thread.
 pub(super) struct RawRing {
@@ -503,7 +506,9 @@ impl RawRing {
         let kept = &mut *self.kept;
         if self.in_a_row >= OVERTAKEN {
             self.in_a_row = 0;
-            for entry in &mut queue {
+            while self.set_aside.len() < SET_ASIDE_MAX
+                && let Some(entry) = queue.next()
+            {
                 let overtakes = match Token::decode(entry.user_data()).kind {
                     Kind::File => true,
                     Kind::Send | Kind::SendTrain => entry.result() >= 0,

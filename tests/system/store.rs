@@ -24,20 +24,29 @@ fn store(verb: &[&str], dir: &Path) -> (Option<i32>, Value) {
     (output.status.code(), value)
 }
 
-/// An engine that took `count` deposits and ended in order.
-fn filled(directory: &Directory, count: u32) {
+/// An engine that took `count` deposits, so many unanswered at a time, and ended in order: its last words.
+fn deposited(directory: &Directory, count: u32, unanswered: u32) -> Value {
     let config = directory.config(&directory.store(), any());
     let mut engine = Engine::start(&config);
     let mut stream = TcpStream::connect(engine.sip()).expect("the engine listens");
-    for number in 0..count {
-        stream
-            .write_all(&deposit(number))
-            .expect("the engine reads");
+    for first in (0..count).step_by(unanswered as usize) {
+        let end = count.min(first + unanswered);
+        for number in first..end {
+            stream
+                .write_all(&deposit(number))
+                .expect("the engine reads");
+        }
+        let some = (end - first) as usize;
+        assert_eq!(accepted(&mut stream, some), some);
     }
-    assert_eq!(accepted(&mut stream, count as usize), count as usize);
     engine.signal(Signal::TERM);
     assert_eq!(engine.end(), Some(0));
-    let last = engine.last();
+    engine.last()
+}
+
+/// An engine that took `count` deposits and ended in order.
+fn filled(directory: &Directory, count: u32) {
+    let last = deposited(directory, count, count);
     assert_eq!(last["ledger"]["deposited"], count);
     assert_eq!(last["ledger"]["pending"], count);
     assert_eq!(last["ledger"]["balances"], true);
@@ -117,18 +126,8 @@ fn a_store_is_told_about_verified_copied_and_compacted_and_a_live_one_is_refused
 fn a_store_at_work_does_not_send_the_datapath_to_wait_in_the_executor() {
     const COUNT: u32 = 200;
     let directory = Directory::new();
-    let config = directory.config(&directory.store(), any());
-    let mut engine = Engine::start(&config);
-    let mut stream = TcpStream::connect(engine.sip()).expect("the engine listens");
-    for number in 0..COUNT {
-        stream
-            .write_all(&deposit(number))
-            .expect("the engine reads");
-        assert_eq!(accepted(&mut stream, 1), 1);
-    }
-    engine.signal(Signal::TERM);
-    assert_eq!(engine.end(), Some(0));
-    let driver = engine.last()["driver"][0].clone();
+    let last = deposited(&directory, COUNT, 1);
+    let driver = &last["driver"][0];
     let figure = |name: &str| driver[name].as_u64().expect("a figure");
     assert!(figure("waits") >= u64::from(COUNT), "{driver}");
     if backend() == "mmsg" {
