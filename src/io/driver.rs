@@ -71,6 +71,11 @@ const STRETCH: Duration = Duration::from_millis(2);
 const STRETCH_WAITED_FOR: Duration = Duration::from_micros(250);
 /// How long to wait for operations to end when the ring is taken down.
 const TEARDOWN_ROUNDS: usize = 100;
+/// A shard that had something to do all this time is behind.
+const BEHIND: Duration = Duration::from_millis(4);
+/// How long a checkpoint waits for a shard that is behind. Until then the journal grows, and with it what a start
+/// has to read.
+const CHECKPOINT_WAIT: Duration = Duration::from_secs(30);
 /// How soon to look again when another shard's queue is full.
 const MESH_RETRY: Duration = Duration::from_millis(1);
 
@@ -186,6 +191,10 @@ pub(super) struct Driver<C, S> {
     batch_held: bool,
     /// A piece of a checkpoint.
     piece: Vec<u8>,
+    /// A checkpoint waits until the shard is no longer behind.
+    checkpoint_waits: bool,
+    /// When there was last nothing to do.
+    idle_at: Timestamp,
     done: StoreDone,
     pub(super) source: Sources,
     /// A frame whose queue was full. While it waits no other is polled.
@@ -262,6 +271,8 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             batch: StoreBatch::default(),
             batch_held: false,
             piece: Vec::new(),
+            checkpoint_waits: false,
+            idle_at: clock.now(),
             done: StoreDone::default(),
             source: Sources::default(),
             held_frame: None,
@@ -383,8 +394,12 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         if any || readable || due {
             progress = Progress::Some;
         }
-        if progress == Progress::Idle && self.core.caught_up() {
-            progress = Progress::Some;
+        if progress == Progress::Idle {
+            self.idle_at = self.now;
+            let goes_on = self.core.caught_up() | core::mem::take(&mut self.checkpoint_waits);
+            if goes_on {
+                progress = Progress::Some;
+            }
         }
         self.busy = progress == Progress::Some;
         if self.counters.turns.is_multiple_of(PUBLISH_TURNS) {
@@ -600,9 +615,15 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         }
     }
 
-    /// Gives the store the next piece of a checkpoint, when it wants one and has all other work.
+    /// Gives the store the next piece of a checkpoint, when it wants one and has all other work. Nobody waits for
+    /// a checkpoint, so a shard that is behind catches up first.
     fn feed_checkpoint(&mut self) -> bool {
         if self.batch_held {
+            return false;
+        }
+        let busy = self.now.since(self.idle_at);
+        if busy >= BEHIND && busy < CHECKPOINT_WAIT {
+            self.checkpoint_waits = true;
             return false;
         }
         let Some(at) = self.store.wants_piece() else {
@@ -816,3 +837,6 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

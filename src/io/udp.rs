@@ -242,4 +242,4 @@ pub(super) fn address(name: &[u8]) -> Option<SocketAddr> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

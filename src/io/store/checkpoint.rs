@@ -128,6 +128,9 @@ fn is_due(shared: &Shared, state: &State) -> bool {
     least > 0 && behind >= least.max(size) && !state.space_low
 }
 
+/// How far behind its bandwidth a checkpoint may write faster.
+const LAG_MAX: Duration = Duration::from_millis(10);
+
 struct Writer {
     file: Rc<File>,
     /// Records not yet written, from `at` on.
@@ -135,7 +138,8 @@ struct Writer {
     at: u64,
     serial: u32,
     pieces: u32,
-    started: std::time::Instant,
+    /// When the next part may be written.
+    next: std::time::Instant,
 }
 
 async fn make(shared: &Rc<Shared>) -> io::Result<Option<End>> {
@@ -153,7 +157,7 @@ async fn make(shared: &Rc<Shared>) -> io::Result<Option<End>> {
         at: 0,
         serial: 0,
         pieces: 0,
-        started: now(),
+        next: now(),
     };
     let Some(floor) = writer.pieces(shared).await? else {
         return Ok(None);
@@ -267,9 +271,13 @@ impl Writer {
         }
         self.pending.drain(..len);
         let rate = shared.options.checkpoint_bytes_per_s.max(1 << 20);
-        let due = Duration::from_micros(self.at.saturating_mul(1_000_000) / rate);
-        let passed = now().saturating_duration_since(self.started);
-        if let Some(rest) = due.checked_sub(passed).filter(|_| !last) {
+        let takes = Duration::from_micros(len as u64 * 1_000_000 / rate);
+        let now = now();
+        // What was not used while there was no piece is not made up for.
+        let earliest = now.checked_sub(LAG_MAX).unwrap_or(now);
+        self.next = self.next.max(earliest) + takes;
+        let rest = self.next.saturating_duration_since(now);
+        if !last && !rest.is_zero() {
             exec::sleep(rest).await;
         }
         Ok(())

@@ -15,14 +15,15 @@ use crate::io::mesh::Mesh;
 use crate::io::names::{self, Answers};
 use crate::io::ring::REAP_BYTES;
 use crate::io::stats::DriverStats;
+use crate::io::stores::StoreDriver;
 
 use super::*;
 
 /// Sends what it is told to, each entry as one buffer, and keeps what comes.
 #[derive(Default)]
-pub(super) struct Exchange {
-    pub(super) link: Option<LinkId>,
-    pub(super) out: VecDeque<(SocketAddr, Vec<Vec<u8>>)>,
+pub(in crate::io) struct Exchange {
+    pub(in crate::io) link: Option<LinkId>,
+    pub(in crate::io) out: VecDeque<(SocketAddr, Vec<Vec<u8>>)>,
     pub(super) got: Vec<(SocketAddr, Vec<u8>)>,
 }
 
@@ -108,10 +109,10 @@ impl Exchange {
 }
 
 /// What both backends must do.
-pub(super) const BOTH: [Backend; 2] = [Backend::IoUring, Backend::Mmsg];
+pub(in crate::io) const BOTH: [Backend; 2] = [Backend::IoUring, Backend::Mmsg];
 
 /// One shard with a port of its own.
-pub(super) const PLAN: Plan = Plan {
+pub(in crate::io) const PLAN: Plan = Plan {
     shards: 1,
     sip_tcp: None,
     sip_udp: Some(ANY),
@@ -127,6 +128,17 @@ pub(super) fn driver_of(
     plan: Plan,
     spoil: impl FnOnce(&DatagramSocket),
 ) -> (Driver<Exchange, NullStore>, SocketAddr) {
+    driver_on(backend, core, NullStore::default(), plan, spoil)
+}
+
+/// The same with a store.
+pub(in crate::io) fn driver_on<S: StoreDriver>(
+    backend: Backend,
+    core: Exchange,
+    store: S,
+    plan: Plan,
+    spoil: impl FnOnce(&DatagramSocket),
+) -> (Driver<Exchange, S>, SocketAddr) {
     let sockets = plan.bind().unwrap().remove(0);
     spoil(&sockets.sip_udp[0]);
     let address = sockets.sip_udp[0].address;
@@ -142,7 +154,6 @@ pub(super) fn driver_of(
         backend,
         ..DriverOptions::default()
     };
-    let store = NullStore::default();
     let driver = Driver::new(core, store, sockets, options, (shared, asker), stats);
     (driver.unwrap(), address)
 }
