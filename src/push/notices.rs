@@ -198,12 +198,13 @@ fn refused(notice: &mut Notice, now: Timestamp) -> bool {
 
 /// A new transaction; without a next hop, one more wait.
 fn send(notice: &mut Notice, ctx: &mut Ctx<'_>, key: Key) {
-    notice.tries += 1;
     let Some((_, trunk)) = ctx.hops.pick(ctx.out, ctx.now, COMMON_SET, Offer::New) else {
         notice.transaction = None;
         notice.retry_at = ctx.now + RETRY_MIN;
         return;
     };
+    // Only what leaves is a try: a hop may be away for hours.
+    notice.tries += 1;
     let mut options = ctx.env.options.transaction;
     options.reliable = trunk.address.is_none();
     notice.trunk = Some(trunk);
