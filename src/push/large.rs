@@ -20,7 +20,7 @@ use crate::base::surface::{LinkId, Location};
 use crate::base::time::Timestamp;
 use crate::cpim::{self, CpimErrorKind, Identifiers};
 use crate::msrp::frame::{Continuation, Frame};
-use crate::push::post::Post;
+use crate::push::post::{Post, Reply};
 use crate::sip::transaction::client_non_invite::ClientNonInvite;
 use crate::sip::transaction::server_invite::ServerInvite;
 use crate::store::op::Part;
@@ -35,6 +35,8 @@ pub const INVITE_BYTES_MAX: usize = 16 * 1024;
 pub const PARTS_AHEAD: u32 = 4;
 /// Whole messages of a session that may wait for their records.
 pub const CLOSING_MAX: usize = 8;
+/// Repeats in pager mode whose answers may wait for one message.
+pub const WAITING_MAX: usize = 4;
 
 /// How large messages are taken in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -233,6 +235,8 @@ pub struct Incoming {
     pub closed: bool,
     /// It repeats a message that may still fail: nothing is said of it.
     pub unsure: bool,
+    /// Answers to MESSAGEs that repeat it: at most [`WAITING_MAX`], until its deposit is being written.
+    pub waiting: Vec<Reply>,
 }
 
 impl Incoming {
@@ -397,6 +401,19 @@ impl Intakes {
         self.slots
             .keys()
             .find(|&key| self.lookup(key).is_some_and(|at| at.link == Some(link)))
+    }
+
+    /// The message `number` if its deposit is not being written yet: it is coming, or its parts are on
+    /// their way to the store. Looks at every session.
+    pub fn unclosed_mut(&mut self, number: u64) -> Option<&mut Incoming> {
+        let has = |intake: &Intake| {
+            let mut messages = intake.message.iter().chain(&intake.closing);
+            messages.any(|message| message.number == Some(number) && !message.closed)
+        };
+        let mut keys = self.slots.keys();
+        let key = keys.find(|&key| self.lookup(key).is_some_and(has))?;
+        drop(keys);
+        self.lookup_mut(key)?.message_mut(number)
     }
 
     /// Frees a slot, and the memory of its buffers.

@@ -15,7 +15,7 @@ use crate::base::pool::Pool;
 use crate::base::slab::Key;
 use crate::base::surface::{LinkId, Location, StoreBatch, StoreTicket};
 use crate::base::time::{Timestamp, UnixMillis};
-use crate::push::large::{Intakes, LargeOptions};
+use crate::push::large::{Intakes, LargeOptions, WAITING_MAX};
 use crate::sip::dialog::Dialog;
 use crate::sip::transaction::server::ServerKey;
 use crate::store::index::{CleanOptions, Mailbox, Quota, SegmentTable};
@@ -491,6 +491,18 @@ impl Post {
         let len = u32::try_from(self.batch.bytes.len() - start).expect("records are bounded");
         self.batch.appends.push((ticket, len));
         self.after.push_back((ticket, after));
+    }
+
+    /// Lets `reply` wait for the deposit of message `number`, which is not durable yet. Gives it back when
+    /// enough wait for that one.
+    pub fn reply_after(&mut self, number: u64, reply: Reply) -> Option<Reply> {
+        match self.intakes.unclosed_mut(number) {
+            // Its deposit has no ticket yet, and may never get one.
+            Some(message) if message.waiting.len() < WAITING_MAX => message.waiting.push(reply),
+            Some(_) => return Some(reply),
+            None => self.reply_after_all(reply),
+        }
+        None
     }
 
     /// Lets `reply` wait for everything appended so far.

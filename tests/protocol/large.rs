@@ -542,6 +542,79 @@ fn a_repeat_is_not_reported_before_the_first_is_durable() {
     assert_eq!(bench.messages(), 1);
 }
 
+/// The same message in pager mode, in a transaction of its own.
+fn pager(bench: &mut Bench, text: &str) -> String {
+    bench.raw_deposit(USER, "Content-Type: message/cpim\n", text)
+}
+
+// Proves: INT-3, INT-4, INT-13
+#[test]
+fn a_message_that_repeats_half_a_large_one_is_not_accepted_before_that_is_whole() {
+    for comes_whole in [true, false] {
+        let mut bench = Bench::with(roomy());
+        let text = letter("X", 10_000);
+        let mut sender = start(&mut bench);
+        let (half, total) = (8_000, text.len());
+        let answer = sender.chunk(
+            &mut bench,
+            "M1",
+            &format!("1-{half}/{total}"),
+            &text[..half],
+            '+',
+        );
+        assert_eq!(answer.what, "200");
+        let copy = pager(&mut bench, &text);
+        bench.sip_in(&copy);
+        // What others store is no reason.
+        let other = bench.deposit_text("sip:+15550101@ims.example.net", "text", "");
+        bench.sip_in(&other);
+        bench.run_s(1);
+        let accepted = |sent: Vec<Sip>| sent.iter().filter(|sip| sip.what() == "202").count();
+        assert_eq!(accepted(bench.take_sip()), 1, "the other one");
+        if comes_whole {
+            let range = format!("{}-{total}/{total}", half + 1);
+            bench.durable = false;
+            sender.chunk(&mut bench, "M1", &range, &text[half..], '$');
+            assert_eq!(accepted(bench.take_sip()), 0, "the record is not durable");
+            bench.durable = true;
+            bench.release();
+            assert_eq!(accepted(bench.take_sip()), 1);
+            assert_eq!(bench.messages(), 2, "one copy");
+            continue;
+        }
+        bench.close(sender.link);
+        let refused = bench.expect("500");
+        assert_eq!(refused.get("CSeq"), "1 MESSAGE");
+        bench.expect("BYE");
+        assert_eq!(bench.messages(), 1);
+        // It is no repeat any more.
+        let again = pager(&mut bench, &text);
+        bench.sip_in(&again);
+        bench.expect("202");
+        assert_eq!(bench.messages(), 2);
+    }
+}
+
+// Proves: INT-3, INT-4
+#[test]
+fn few_answers_wait_for_one_large_message() {
+    let mut bench = Bench::with(roomy());
+    let text = letter("X", 10_000);
+    let mut sender = start(&mut bench);
+    let range = format!("1-8000/{}", text.len());
+    sender.chunk(&mut bench, "M1", &range, &text[..8_000], '+');
+    for n in 0..10 {
+        let copy = pager(&mut bench, &text);
+        bench.sip_in(&copy);
+        let refused = bench
+            .take_sip()
+            .iter()
+            .filter(|sip| sip.what() == "500")
+            .count();
+        assert_eq!(refused, usize::from(n >= 4));
+    }
+}
+
 // Proves: INT-13, DLV-3
 #[test]
 fn octets_that_come_again_are_taken_once() {
