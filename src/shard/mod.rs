@@ -200,6 +200,7 @@ impl Core for Shard {
         if self.post.cleaning_due() <= now && !self.desk.draining {
             self.post.clean(now);
         }
+        self.read_again(now);
         self.follow_trunks(now);
         self.run_campaigns(now);
         self.run_asks(now);
@@ -209,6 +210,7 @@ impl Core for Shard {
     fn next_deadline(&self) -> Option<Timestamp> {
         let wheel = self.wheel.next_deadline().unwrap_or(Timestamp::NEVER);
         let mut earliest = wheel.min(self.desk.hops_at).min(self.server.deadline());
+        earliest = earliest.min(self.post.again_due());
         if self.desk.unseen_slots > 0 {
             earliest = Timestamp::ZERO;
         }

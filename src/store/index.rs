@@ -16,6 +16,7 @@ use crate::base::surface::Location;
 use crate::store::op::{DepositFlags, Evidence, Hints, MarkKind, MediaLimit, STATUS_UNKNOWN};
 
 mod folded;
+mod put_off;
 mod segments;
 mod snapshot;
 
@@ -242,6 +243,8 @@ struct Extra {
     devices: Vec<u64>,
     /// Dedupe hash and expiry of messages that left, oldest first.
     recent: VecDeque<(u64, u32)>,
+    /// By number, which devices do without a message for now, as bits of their slots. Nothing on disk says so.
+    put_off: Vec<(u64, u32)>,
 }
 
 impl Mailbox {
@@ -273,6 +276,7 @@ impl Mailbox {
         if let Some(extra) = &mut self.extra {
             extra.devices.clear();
             extra.recent.clear();
+            extra.put_off.clear();
         }
     }
 
@@ -498,7 +502,7 @@ impl Mailbox {
 
     /// The oldest message after number `after` that `device` should get at `now_s`; start with zero.
     ///
-    /// Skips what is in flight, expired, delivered to or refused by it, or meant for another; so a
+    /// Skips what is in flight, expired, delivered to, refused by or put off for it, or meant for another; so a
     /// refusal never holds up what comes behind (LIFE-4).
     #[must_use]
     pub fn next_pending(&self, device: u64, after: u64, now_s: u32) -> Option<&Entry> {
@@ -506,7 +510,7 @@ impl Mailbox {
         let slot = self.slot_of(device);
         self.entries
             .range(from..)
-            .find(|entry| is_pending(entry, slot, now_s))
+            .find(|entry| self.is_pending(entry, slot, now_s))
     }
 
     /// As [`Mailbox::next_pending`], of the messages that `limit` lets through.
@@ -523,9 +527,9 @@ impl Mailbox {
         }
         let from = self.entries.partition_point(|entry| entry.number <= after);
         let slot = self.slot_of(device);
-        self.entries
-            .range(from..)
-            .find(|entry| limit.takes(entry.bytes, entry.hints) && is_pending(entry, slot, now_s))
+        self.entries.range(from..).find(|entry| {
+            limit.takes(entry.bytes, entry.hints) && self.is_pending(entry, slot, now_s)
+        })
     }
 
     /// Everything `device` should get at `now_s`, oldest first.
@@ -533,7 +537,7 @@ impl Mailbox {
         let slot = self.slot_of(device);
         self.entries
             .iter()
-            .filter(move |entry| is_pending(entry, slot, now_s))
+            .filter(move |entry| self.is_pending(entry, slot, now_s))
     }
 
     /// Whether the message has reached `goal` and leaves the store (DLV-3). `selected` are the keys
@@ -595,8 +599,17 @@ impl Mailbox {
             size_of::<Extra>()
                 + extra.devices.capacity() * size_of::<u64>()
                 + extra.recent.capacity() * size_of::<(u64, u32)>()
+                + extra.put_off.capacity() * size_of::<(u64, u32)>()
         });
         self.entries.capacity() * size_of::<Entry>() + extra
+    }
+
+    fn is_pending(&self, entry: &Entry, slot: Option<usize>, now_s: u32) -> bool {
+        entry.location().is_some()
+            && now_s < entry.expires_s
+            && is_for(entry, slot)
+            && !is_decided(entry, slot)
+            && !self.is_put_off(entry.number, slot)
     }
 
     fn find(&self, number: u64) -> Option<usize> {
@@ -608,6 +621,7 @@ impl Mailbox {
     fn take(&mut self, at: usize) -> Entry {
         let entry = self.entries.remove(at).expect("the caller found it there");
         self.bytes -= u64::from(entry.bytes);
+        self.forget_put_off(entry.number);
         entry
     }
 
@@ -665,10 +679,10 @@ impl Mailbox {
             return devices.len() - 1;
         }
         let targeted = self.targeted();
-        let named = self
-            .entries
-            .iter()
-            .fold(0, |bits, entry| bits | entry.delivered | entry.refused);
+        let put_off = self.put_off_slots();
+        let named = self.entries.iter().fold(put_off, |bits, entry| {
+            bits | entry.delivered | entry.refused
+        });
         let slot = [!(named | targeted), !targeted]
             .into_iter()
             .find(|&slots| slots != 0)
@@ -678,6 +692,7 @@ impl Mailbox {
             entry.delivered &= !(1 << slot);
             entry.refused &= !(1 << slot);
         }
+        self.clear_put_off(slot);
         let slot = usize::try_from(slot).expect("a bit of 32");
         self.extra.get_or_insert_default().devices[slot] = device;
         slot
@@ -690,13 +705,6 @@ fn is_for(entry: &Entry, slot: Option<usize>) -> bool {
 
 fn is_decided(entry: &Entry, slot: Option<usize>) -> bool {
     slot.is_some_and(|slot| (entry.delivered | entry.refused) & (1 << slot) != 0)
-}
-
-fn is_pending(entry: &Entry, slot: Option<usize>, now_s: u32) -> bool {
-    entry.location().is_some()
-        && now_s < entry.expires_s
-        && is_for(entry, slot)
-        && !is_decided(entry, slot)
 }
 
 #[cfg(test)]

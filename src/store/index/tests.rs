@@ -322,6 +322,38 @@ fn a_saved_queue_with_too_many_targets_gives_the_last_ones_to_everybody() {
 }
 
 #[test]
+fn what_is_put_off_waits_for_its_device_and_nothing_that_is_kept_says_so() {
+    let mut mailbox = filled(2);
+    mailbox.mark(2, 8, Fate::Delivered);
+    let saved = |mailbox: &Mailbox| {
+        let mut piece = Vec::new();
+        mailbox.save(b"+1", b"sip:a@b", &mut piece);
+        piece
+    };
+    mailbox.mark(2, 7, Fate::Refused);
+    let before = saved(&mailbox);
+    mailbox.put_off(1, 7);
+    mailbox.put_off(9, 7);
+    assert_eq!(numbers(&mailbox, 7), [] as [u64; 0]);
+    assert_eq!(numbers(&mailbox, 8), [1], "another device gets it");
+    assert_eq!(mailbox.next_pending(7, 0, 0), None);
+    assert_eq!(mailbox.next_fitting(7, 0, 0, MediaLimit::NONE), None);
+    assert_eq!(mailbox.fates(1).count(), 0);
+    assert_eq!(saved(&mailbox), before);
+    mailbox.mark(1, 8, Fate::Delivered);
+    let settled = |devices: &[u64]| mailbox.is_settled(1, Goal::EachSelected, devices);
+    assert!(settled(&[8]) && !settled(&[7, 8]));
+    // It is forgotten with the message.
+    mailbox.remove(1).unwrap();
+    let again = NewEntry {
+        dedupe: 0,
+        ..new(1)
+    };
+    assert!(mailbox.restore(&again, at(1, 1)));
+    assert_eq!(numbers(&mailbox, 7), [1]);
+}
+
+#[test]
 fn reset_leaves_nothing_of_the_user_before() {
     let mut mailbox = filled(3);
     mailbox.mark(1, 7, Fate::Delivered);
