@@ -328,6 +328,15 @@ impl Incoming {
         self.total.unwrap_or(limit).saturating_add(added)
     }
 
+    /// Whether its octets, with what was added to its head, fit into the parts of a message, as far as its
+    /// sender told how many come.
+    #[must_use]
+    pub fn fits(&self) -> bool {
+        let to_come = self.total.unwrap_or(0).saturating_sub(self.received);
+        let here = self.stored + self.buffer.len() as u64;
+        here.saturating_add(to_come) <= LARGE_BYTES_MAX
+    }
+
     /// Hands over what fills a part, or what is left once all has come.
     pub fn cut(&mut self, intake: Key, post: &mut Post) {
         let Some(number) = self.number.filter(|_| self.stage == Stage::Storing) else {
@@ -434,5 +443,28 @@ impl Intakes {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_added_to_a_message_counts_against_the_parts_it_may_have() {
+        let message = |received: u64, added: usize, total| Incoming {
+            received,
+            total,
+            stored: received,
+            buffer: vec![0; added],
+            ..Incoming::default()
+        };
+        for (received, total) in [
+            (LARGE_BYTES_MAX - 100, None),
+            (1, Some(LARGE_BYTES_MAX - 100)),
+        ] {
+            assert!(message(received, 100, total).fits());
+            assert!(!message(received, 101, total).fits());
+        }
     }
 }

@@ -279,6 +279,10 @@ impl Shard {
         }
         let intake = self.post.intakes.lookup_mut(key).expect("a live session");
         let mut message = intake.message.take().expect("a chunk was taken");
+        if message.stage == Stage::Storing && !message.fits() {
+            intake.message = Some(message);
+            return Err(413);
+        }
         message.cut(key, &mut self.post);
         let intake = self.post.intakes.lookup_mut(key).expect("a live session");
         if !message.complete {

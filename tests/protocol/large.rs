@@ -615,6 +615,31 @@ fn few_answers_wait_for_one_large_message() {
     }
 }
 
+// Proves: RSP-30
+#[test]
+fn a_list_of_parts_that_makes_no_sense_is_not_sent_and_ends_nothing() {
+    let mut bench = Bench::with(roomy());
+    let mut sender = start(&mut bench);
+    sender.send(&mut bench, "M1", &letter("big1", 70_000));
+    let mut records = bench.records.clone();
+    let (_, deposit) = records.last_mut().expect("the deposit is the last record");
+    let head = b"From: <sip:+15550177";
+    let at = deposit.windows(head.len()).position(|text| text == head);
+    // Before the head its length stands in four octets, and that of the whole in eight.
+    let total = &mut deposit[at.expect("a head") - 12..][..8];
+    total.copy_from_slice(&(65_536_u64 * 4097).to_le_bytes());
+    let mut bench = Bench::restarted(roomy(), &records, 2);
+    bench.run_s(1);
+    bench.subscribed(&[Contact::of(PHONE_A)]);
+    let invite = bench.expect("INVITE");
+    bench.bound(&invite, &Answer::active());
+    bench.run_s(30);
+    assert!(bench.take_msrp().is_empty());
+    assert_eq!(bench.counter("store_put_off_total"), 1);
+    assert_eq!(bench.counter("invites_sent_total"), 1);
+    assert_eq!(bench.messages(), 1);
+}
+
 // Proves: INT-13, DLV-3
 #[test]
 fn octets_that_come_again_are_taken_once() {
