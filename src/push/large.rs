@@ -93,12 +93,14 @@ pub struct Intake {
     pub state: IntakeState,
     /// The INVITE, whole: what the deposit and a BYE need of it.
     pub invite: Vec<u8>,
-    /// Our 200, until its ACK.
+    /// Our 200 to the last INVITE, until its ACK.
     pub response: Vec<u8>,
-    /// Where the INVITE came from.
+    /// Where that INVITE came from.
     pub way_back: Option<Destination>,
-    /// The INVITE's transaction, until the ACK.
+    /// Its transaction, until the ACK.
     pub server: Option<ServerInvite>,
+    /// Its `CSeq` number, which the ACK has, too.
+    pub invite_cseq: u32,
     /// Highest `CSeq` number of the peer.
     pub peer_cseq: u32,
     /// Our description of the session.

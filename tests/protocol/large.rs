@@ -755,6 +755,84 @@ fn a_refresh_of_the_sender_is_answered_with_the_same_description() {
     bench.expect("481");
 }
 
+// Proves: INT-13, SX-4
+#[test]
+fn a_200_to_a_refresh_is_repeated_until_its_own_ack() {
+    let mut bench = Bench::with(crate::harness::udp_options());
+    let text = invite(&mut bench, LARGE, &offer("active", "sendonly"));
+    bench.sip_in(&text);
+    let ok = bench.expect("200");
+    bench.sip_in(&ack_of(&text, &ok, "ACK", 7));
+    let link = bench.open(LinkKind::MsrpInbound, addr("192.0.2.30:40000"));
+    let mut sender = Sender {
+        invite: text.clone(),
+        ok: ok.clone(),
+        link,
+        serial: 0,
+    };
+    sender.chunk(&mut bench, "M1", "1-10/*", &letter("big1", 100)[..10], '+');
+    let refresh = ack_of(&text, &ok, "INVITE", 9);
+    bench.sip_in(&refresh);
+    let again = bench.expect("200");
+    assert_eq!(again.body, ok.body);
+    // The table absorbs the repeats of the request; the 200 is repeated by its own timer.
+    bench.sip_in(&refresh);
+    bench.expect_quiet();
+    bench.run_ms(499);
+    bench.expect_quiet();
+    bench.run_ms(1);
+    assert_eq!(bench.expect("200").text, again.text);
+    bench.sip_in(&ack_of(&text, &ok, "INVITE", 10));
+    let busy = bench.expect("500");
+    assert!(busy.has("Retry-After"));
+    bench.sip_in(&ack_of(&text, &ok, "ACK", 7).replace("xACK", "late"));
+    bench.run_ms(1000);
+    bench.expect("200");
+    bench.sip_in(&ack_of(&text, &ok, "ACK", 9));
+    bench.run_s(20);
+    bench.expect_quiet();
+    // Without an ACK the session ends.
+    bench.sip_in(&ack_of(&text, &ok, "INVITE", 11));
+    sender.chunk(
+        &mut bench,
+        "M1",
+        "11-20/*",
+        &letter("big1", 100)[10..20],
+        '+',
+    );
+    bench.run_s(20);
+    sender.chunk(
+        &mut bench,
+        "M1",
+        "21-30/*",
+        &letter("big1", 100)[20..30],
+        '+',
+    );
+    bench.run_s(11);
+    assert!(bench.take_sip().iter().all(|sip| sip.what() == "200"));
+    bench.run_s(2);
+    let bye = bench.expect_some("BYE");
+    bench.reply(&bye, "200 OK", "");
+    bench.run_s(40);
+    bench.take_sip();
+    assert_eq!(bench.shard.population().users, 0);
+}
+
+// Proves: INT-13, BAD-16
+#[test]
+fn a_refresh_with_too_short_an_interval_is_refused() {
+    let mut bench = Bench::with(roomy());
+    let sender = start(&mut bench);
+    for method in ["INVITE", "UPDATE"] {
+        let text = ack_of(&sender.invite, &sender.ok, method, 8);
+        let short = "Supported: timer\r\nSession-Expires: 60\r\nMax-Forwards";
+        bench.sip_in(&text.replacen("Max-Forwards", short, 1));
+        let refused = bench.expect("422");
+        assert_eq!(refused.get("Min-SE"), "90", "{method}");
+    }
+    sender.bye(&mut bench);
+}
+
 // Proves: SDP-18, SEL-6
 #[test]
 fn a_phone_that_takes_less_is_not_sent_a_large_message() {
