@@ -132,6 +132,8 @@ struct Desk {
     tidy_at: Timestamp,
     /// Slots of pushes that are still to be looked at after a connection to a hop was lost or made.
     unseen_slots: u32,
+    /// Links that a timer watches.
+    watches: usize,
 }
 
 /// Splits a shard into the context of a push and the parts beside it.
@@ -328,6 +330,7 @@ impl Shard {
                 dirty_at: now,
                 next_tag: 0,
                 unseen_slots: 0,
+                watches: 0,
                 tidy_at: now,
             },
             probe: Probe::default(),
@@ -543,6 +546,7 @@ impl Shard {
     }
 
     fn handle_closed(&mut self, now: Timestamp, link: LinkId) {
+        self.disarm_watch(link);
         let kind = self.out.lookup(link).map(|state| state.kind);
         if self.hops.closed(now, link) {
             self.desk.hops_at = self.hops.deadline(now);
