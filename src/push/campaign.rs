@@ -449,6 +449,12 @@ pub fn pump(
                 foresee_next(push, parts.ctx, now_s);
                 delivery::begin(push, number, total, in_parts);
             }
+            // As with a record that cannot be read back: this device does without until the next start.
+            Fit::Unreadable => {
+                push.looked_at(number);
+                parts.ctx.post.mailbox(user.slot).put_off(number, device);
+                parts.ctx.probe.store_put_off_total += 1;
+            }
             // Not in this session and not for this device: the others may still take it.
             Fit::TooLarge => {
                 push.looked_at(number);

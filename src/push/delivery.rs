@@ -239,6 +239,8 @@ pub enum Fit {
     TooLarge,
     /// Of a type the peer does not take (SDP-19).
     Type,
+    /// The record makes no sense.
+    Unreadable,
 }
 
 /// Whether message `number` can be sent in this session now.
@@ -247,13 +249,15 @@ pub fn judge(push: &Push, ctx: &Ctx<'_>, number: u64) -> Fit {
         return Fit::Load;
     };
     let Some((content_type, cpim)) = record::content_of(payload) else {
-        return Fit::Load;
+        return Fit::Unreadable;
     };
     let in_parts = record::is_large(payload);
     let mut total = u64::try_from(cpim.len()).unwrap_or(u64::MAX);
     if in_parts {
-        let list = Manifest::read(cpim);
-        total = list.map_or(u64::MAX, |list| list.total);
+        let Some(list) = Manifest::read(cpim) else {
+            return Fit::Unreadable;
+        };
+        total = list.total;
     }
     if push.media.max_size.is_some_and(|max| total > max) {
         return Fit::TooLarge;

@@ -23,6 +23,8 @@ use crate::base::surface::{LinkId, LinkKind};
 use crate::base::time::Timestamp;
 use crate::base::token::{Minter, Token, TokenKind, TokenParts};
 use crate::push::names::{NameOptions, Names};
+use crate::registry::outcome::RETRY_AFTER_MAX;
+use crate::sip::message::Message;
 use crate::sip::overload::{Feedback, Throttle};
 use crate::sip::template::{OptionsFields, Templates};
 use crate::sip::transaction::TransactionOptions;
@@ -488,8 +490,21 @@ impl Hops {
             .min()
     }
 
+    /// What a response of hop `index` says of the hop, whatever it answers: that it is there, how much it
+    /// takes (OVL-2), that it wants nothing for a while (RSP-28). True when how much it takes changed.
+    pub fn heard(&mut self, now: Timestamp, index: u16, message: &Message<'_>) -> bool {
+        self.answered(index);
+        if message.status() == 503
+            && let Some(hold_s) = message.retry_after()
+        {
+            let hold = Duration::from_secs(u64::from(hold_s)).min(RETRY_AFTER_MAX);
+            self.avoid(index, now + hold);
+        }
+        Feedback::of(message).is_some_and(|feedback| self.hear(now, index, &feedback))
+    }
+
     /// A response of hop `index` carried overload parameters. True when they changed what it gets.
-    pub fn hear(&mut self, now: Timestamp, index: u16, feedback: &Feedback) -> bool {
+    fn hear(&mut self, now: Timestamp, index: u16, feedback: &Feedback) -> bool {
         self.hops
             .get_mut(usize::from(index))
             .is_some_and(|hop| hop.throttle.hear(now, feedback))

@@ -20,7 +20,7 @@ use crate::base::surface::{LinkId, Location};
 use crate::base::time::Timestamp;
 use crate::cpim::{self, CpimErrorKind, Identifiers};
 use crate::msrp::frame::{Continuation, Frame};
-use crate::push::post::Post;
+use crate::push::post::{Post, Reply};
 use crate::sip::transaction::client_non_invite::ClientNonInvite;
 use crate::sip::transaction::server_invite::ServerInvite;
 use crate::store::op::Part;
@@ -35,6 +35,8 @@ pub const INVITE_BYTES_MAX: usize = 16 * 1024;
 pub const PARTS_AHEAD: u32 = 4;
 /// Whole messages of a session that may wait for their records.
 pub const CLOSING_MAX: usize = 8;
+/// Repeats in pager mode whose answers may wait for one message.
+pub const WAITING_MAX: usize = 4;
 
 /// How large messages are taken in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,12 +93,14 @@ pub struct Intake {
     pub state: IntakeState,
     /// The INVITE, whole: what the deposit and a BYE need of it.
     pub invite: Vec<u8>,
-    /// Our 200, until its ACK.
+    /// Our 200 to the last INVITE, until its ACK.
     pub response: Vec<u8>,
-    /// Where the INVITE came from.
+    /// Where that INVITE came from.
     pub way_back: Option<Destination>,
-    /// The INVITE's transaction, until the ACK.
+    /// Its transaction, until the ACK.
     pub server: Option<ServerInvite>,
+    /// Its `CSeq` number, which the ACK has, too.
+    pub invite_cseq: u32,
     /// Highest `CSeq` number of the peer.
     pub peer_cseq: u32,
     /// Our description of the session.
@@ -233,6 +237,8 @@ pub struct Incoming {
     pub closed: bool,
     /// It repeats a message that may still fail: nothing is said of it.
     pub unsure: bool,
+    /// Answers to MESSAGEs that repeat it: at most [`WAITING_MAX`], until its deposit is being written.
+    pub waiting: Vec<Reply>,
 }
 
 impl Incoming {
@@ -324,6 +330,15 @@ impl Incoming {
         self.total.unwrap_or(limit).saturating_add(added)
     }
 
+    /// Whether its octets, with what was added to its head, fit into the parts of a message, as far as its
+    /// sender told how many come.
+    #[must_use]
+    pub fn fits(&self) -> bool {
+        let to_come = self.total.unwrap_or(0).saturating_sub(self.received);
+        let here = self.stored + self.buffer.len() as u64;
+        here.saturating_add(to_come) <= LARGE_BYTES_MAX
+    }
+
     /// Hands over what fills a part, or what is left once all has come.
     pub fn cut(&mut self, intake: Key, post: &mut Post) {
         let Some(number) = self.number.filter(|_| self.stage == Stage::Storing) else {
@@ -399,6 +414,19 @@ impl Intakes {
             .find(|&key| self.lookup(key).is_some_and(|at| at.link == Some(link)))
     }
 
+    /// The message `number` if its deposit is not being written yet: it is coming, or its parts are on
+    /// their way to the store. Looks at every session.
+    pub fn unclosed_mut(&mut self, number: u64) -> Option<&mut Incoming> {
+        let has = |intake: &Intake| {
+            let mut messages = intake.message.iter().chain(&intake.closing);
+            messages.any(|message| message.number == Some(number) && !message.closed)
+        };
+        let mut keys = self.slots.keys();
+        let key = keys.find(|&key| self.lookup(key).is_some_and(has))?;
+        drop(keys);
+        self.lookup_mut(key)?.message_mut(number)
+    }
+
     /// Frees a slot, and the memory of its buffers.
     pub fn remove(&mut self, key: Key) {
         if let Some(intake) = self.slots.lookup_mut(key) {
@@ -417,5 +445,28 @@ impl Intakes {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_added_to_a_message_counts_against_the_parts_it_may_have() {
+        let message = |received: u64, added: usize, total| Incoming {
+            received,
+            total,
+            stored: received,
+            buffer: vec![0; added],
+            ..Incoming::default()
+        };
+        for (received, total) in [
+            (LARGE_BYTES_MAX - 100, None),
+            (1, Some(LARGE_BYTES_MAX - 100)),
+        ] {
+            assert!(message(received, 100, total).fits());
+            assert!(!message(received, 101, total).fits());
+        }
     }
 }

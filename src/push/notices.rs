@@ -13,7 +13,7 @@ use crate::base::slab::{Key, Slab};
 use crate::base::time::Timestamp;
 use crate::base::token::{SEQUENCE_MODULUS, TokenKind};
 use crate::push::Ctx;
-use crate::push::hops::{COMMON_SET, Offer};
+use crate::push::hops::{COMMON_SET, Offer, hop_bit};
 use crate::sip::template::MessageFields;
 use crate::sip::transaction::client_non_invite::{ClientNonInvite, NonInviteAction};
 use crate::wheel::TimerId;
@@ -40,7 +40,12 @@ pub struct Notice {
     transaction: Option<ClientNonInvite>,
     retry_at: Timestamp,
     tries: u8,
+    /// Names the request: its Call-ID and our tag.
     sequence: u16,
+    /// Names its transaction.
+    branch: u16,
+    /// The hops that this request was sent to, as bits.
+    tried_hops: u64,
 }
 
 impl Notice {
@@ -123,7 +128,7 @@ impl Notices {
             buffer.extend_from_slice(bytes);
         }
         (notice.armed, notice.transaction, notice.trunk) = (None, None, None);
-        (notice.tries, notice.sequence) = (0, 0);
+        (notice.tries, notice.sequence, notice.branch) = (0, 0, 0);
         send(notice, ctx, key);
         Some(key)
     }
@@ -139,7 +144,7 @@ impl Notices {
         let Some(notice) = self.slots.lookup_mut(key) else {
             return false;
         };
-        if sequence != notice.sequence {
+        if sequence != notice.branch {
             return false;
         }
         let Some(transaction) = &mut notice.transaction else {
@@ -147,6 +152,7 @@ impl Notices {
         };
         match transaction.handle_response(ctx.now, status) {
             NonInviteAction::Final(200..=299) => true,
+            NonInviteAction::Final(502..=504) if try_next_hop(notice, ctx, key) => false,
             NonInviteAction::Final(_) => refused(notice, ctx.now),
             NonInviteAction::Nothing
             | NonInviteAction::Provisional(_)
@@ -174,6 +180,11 @@ impl Notices {
                 transmit(notice, ctx, key);
                 false
             }
+            NonInviteAction::TimedOut | NonInviteAction::TransportFailed
+                if try_next_hop(notice, ctx, key) =>
+            {
+                false
+            }
             NonInviteAction::TimedOut
             | NonInviteAction::TransportFailed
             | NonInviteAction::Terminated => refused(notice, ctx.now),
@@ -196,18 +207,38 @@ fn refused(notice: &mut Notice, now: Timestamp) -> bool {
     notice.tries >= TRIES_MAX
 }
 
-/// A new transaction; without a next hop, one more wait.
+/// A new request; without a next hop, one more wait.
 fn send(notice: &mut Notice, ctx: &mut Ctx<'_>, key: Key) {
-    notice.tries += 1;
-    let Some((_, trunk)) = ctx.hops.pick(ctx.out, ctx.now, COMMON_SET, Offer::New) else {
+    let Some((hop, trunk)) = ctx.hops.pick(ctx.out, ctx.now, COMMON_SET, Offer::New) else {
         notice.transaction = None;
         notice.retry_at = ctx.now + RETRY_MIN;
         return;
     };
+    // Only what leaves is a try: a hop may be away for hours.
+    notice.tries += 1;
+    notice.tried_hops = 0;
+    notice.sequence = (notice.branch + 1) % SEQUENCE_MODULUS;
+    start(notice, ctx, key, (hop, trunk));
+}
+
+/// The hop failed, not the sender of the message: the same request once more by the next hop of the list, as
+/// a new transaction with the same Call-ID, tag and CSeq (NH-3). False when no other hop is up.
+fn try_next_hop(notice: &mut Notice, ctx: &mut Ctx<'_>, key: Key) -> bool {
+    let untried = (Offer::New, notice.tried_hops);
+    let picked = ctx.hops.pick_untried(ctx.out, ctx.now, COMMON_SET, untried);
+    if let Some(picked) = picked {
+        start(notice, ctx, key, picked);
+    }
+    picked.is_some()
+}
+
+/// A new transaction of the request.
+fn start(notice: &mut Notice, ctx: &mut Ctx<'_>, key: Key, (hop, trunk): (u16, Destination)) {
     let mut options = ctx.env.options.transaction;
     options.reliable = trunk.address.is_none();
     notice.trunk = Some(trunk);
-    notice.sequence = (notice.sequence + 1) % SEQUENCE_MODULUS;
+    notice.tried_hops |= hop_bit(hop);
+    notice.branch = (notice.branch + 1) % SEQUENCE_MODULUS;
     notice.transaction = Some(ClientNonInvite::start(ctx.now, &options));
     ctx.probe.notices_sent_total += 1;
     transmit(notice, ctx, key);
@@ -215,7 +246,7 @@ fn send(notice: &mut Notice, ctx: &mut Ctx<'_>, key: Key) {
 
 fn transmit(notice: &Notice, ctx: &mut Ctx<'_>, key: Key) {
     let env = ctx.env;
-    let branch = env.token(TokenKind::OtherBranch, key, notice.sequence);
+    let branch = env.token(TokenKind::OtherBranch, key, notice.branch);
     let tag = env.token(TokenKind::ServerTag, key, notice.sequence);
     let call_id = env.token(TokenKind::OtherCallId, key, notice.sequence);
     let fields = MessageFields {

@@ -5,7 +5,7 @@
 //! those written or read lately are also in a cache of bounded size.
 
 use core::time::Duration;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::base::foresee;
 use crate::base::limits;
@@ -15,7 +15,7 @@ use crate::base::pool::Pool;
 use crate::base::slab::Key;
 use crate::base::surface::{LinkId, Location, StoreBatch, StoreTicket};
 use crate::base::time::{Timestamp, UnixMillis};
-use crate::push::large::{Intakes, LargeOptions};
+use crate::push::large::{Intakes, LargeOptions, WAITING_MAX};
 use crate::sip::dialog::Dialog;
 use crate::sip::transaction::server::ServerKey;
 use crate::store::index::{CleanOptions, Mailbox, Quota, SegmentTable};
@@ -36,8 +36,9 @@ pub use shared_links::SharedLinks;
 
 /// Times a record that cannot be read is asked for.
 const READS_MAX: u8 = 5;
-/// Records whose tries are counted.
-const UNREADABLE_KEPT_MAX: usize = 64;
+/// First wait before it is asked for again; four times as long each time. All of them end before a push that
+/// waits gives up.
+const READ_AGAIN: Duration = Duration::from_millis(100);
 /// Most pushes that wait for records at a time.
 const LOADING_MAX: usize = 4096;
 /// Users have slots below this.
@@ -214,8 +215,10 @@ pub struct Post {
     after: VecDeque<(StoreTicket, After)>,
     spare: Vec<Vec<u8>>,
     loads: Loads,
-    /// Records that could not be read, and how often that was tried.
-    unreadable: VecDeque<(u64, u8)>,
+    /// Records for which somebody waits and that could not be read, with how often that was tried.
+    tries: BTreeMap<u64, u8>,
+    /// When which of them is asked for again.
+    again: BTreeSet<(Timestamp, u64)>,
     /// Messages whose end their senders are to be told, and the places of their deposits.
     owed: VecDeque<(u64, Location)>,
     /// Of these, those whose records are being read.
@@ -252,7 +255,8 @@ impl Post {
             after: VecDeque::with_capacity(1024),
             spare: Vec::new(),
             loads: Loads::new(),
-            unreadable: VecDeque::new(),
+            tries: BTreeMap::new(),
+            again: BTreeSet::new(),
             owed: VecDeque::new(),
             reading: Vec::new(),
             next_ticket: 1,
@@ -493,6 +497,18 @@ impl Post {
         self.after.push_back((ticket, after));
     }
 
+    /// Lets `reply` wait for the deposit of message `number`, which is not durable yet. Gives it back when
+    /// enough wait for that one.
+    pub fn reply_after(&mut self, number: u64, reply: Reply) -> Option<Reply> {
+        match self.intakes.unclosed_mut(number) {
+            // Its deposit has no ticket yet, and may never get one.
+            Some(message) if message.waiting.len() < WAITING_MAX => message.waiting.push(reply),
+            Some(_) => return Some(reply),
+            None => self.reply_after_all(reply),
+        }
+        None
+    }
+
     /// Lets `reply` wait for everything appended so far.
     pub fn reply_after_all(&mut self, reply: Reply) {
         let ticket = StoreTicket(self.next_ticket - 1);
@@ -575,7 +591,12 @@ impl Post {
     /// A push that waits for `number`, which goes on waiting.
     #[must_use]
     pub fn waiter(&self, number: u64) -> Option<Key> {
-        self.loads.waiter(number)
+        self.loads.waiters(number).next()
+    }
+
+    /// The pushes that wait for `number`, which go on waiting.
+    pub fn waiters(&self, number: u64) -> impl Iterator<Item = Key> + '_ {
+        self.loads.waiters(number)
     }
 
     /// Pushes that may still begin to wait for records, which the store must bring while they have the
@@ -585,30 +606,40 @@ impl Post {
         u32::try_from(LOADING_MAX.saturating_sub(self.loads.len())).unwrap_or(u32::MAX)
     }
 
-    /// Asks for the record of `number` again for those who wait; always true.
-    pub fn read(&mut self, number: u64, location: Location) -> bool {
+    /// Asks for the record of `number` again for those who wait.
+    pub fn read(&mut self, number: u64, location: Location) {
         self.batch.reads.push((number, location));
+    }
+
+    /// The record of `number` could not be read: plans to ask for it again, on behalf of those who wait.
+    /// False when it was asked for often enough.
+    pub fn try_later(&mut self, now: Timestamp, number: u64) -> bool {
+        let tries = self.tries.entry(number).or_insert(0);
+        *tries += 1;
+        if *tries >= READS_MAX {
+            self.tries.remove(&number);
+            return false;
+        }
+        let wait = READ_AGAIN.saturating_mul(1 << (2 * (*tries - 1)));
+        self.again.insert((now + wait, number));
         true
     }
 
-    /// Whether a record that could not be read is to be asked for again.
-    pub fn may_try_again(&mut self, number: u64) -> bool {
-        let known = self.unreadable.iter_mut().find(|(at, _)| *at == number);
-        let tries = if let Some((_, tries)) = known {
-            tries
-        } else {
-            if self.unreadable.len() == UNREADABLE_KEPT_MAX {
-                self.unreadable.pop_front();
-            }
-            self.unreadable.push_back((number, 0));
-            &mut self.unreadable.back_mut().expect("just put there").1
-        };
-        *tries = tries.saturating_add(1);
-        *tries < READS_MAX
+    /// The next record that is to be asked for again by now.
+    pub fn take_again(&mut self, now: Timestamp) -> Option<u64> {
+        let due = self.again.first().is_some_and(|&(at, _)| at <= now);
+        due.then(|| self.again.pop_first().expect("just seen").1)
+    }
+
+    /// When [`Self::take_again`] has something.
+    #[must_use]
+    pub fn again_due(&self) -> Timestamp {
+        self.again.first().map_or(Timestamp::NEVER, |&(at, _)| at)
     }
 
     /// A record came back: keeps it and gives the pushes that wait for it, one a call.
     pub fn loaded(&mut self, number: u64, payload: &[u8]) {
+        self.tries.remove(&number);
         if !payload.is_empty() {
             self.cache.insert(number, payload);
         }
@@ -736,10 +767,12 @@ mod tests {
             post.load(u64::from(slot), at, key(slot));
         }
         assert_eq!(post.load_room(), 0, "never below nothing");
-        assert_eq!(post.waiter(7), Some(key(14)), "who goes on waiting");
+        let waiters: Vec<_> = post.waiters(7).collect();
+        assert_eq!(waiters, [key(14), key(15)], "who goes on waiting");
         let told: Vec<_> = std::iter::from_fn(|| post.take_waiter(7)).collect();
         assert_eq!(told, [key(14), key(15)]);
-        assert_eq!((post.waiter(7), post.waiter(8)), (None, Some(key(16))));
+        assert_eq!(post.waiters(7).next(), None);
+        assert_eq!(post.waiters(8).next(), Some(key(16)));
         for number in 0..4200 {
             while post.take_waiter(number).is_some() {}
         }

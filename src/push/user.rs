@@ -104,6 +104,8 @@ pub struct SubscribeState {
     pub in_dialog: bool,
     /// Where it went.
     pub trunk: Option<Destination>,
+    /// The hops that the SUBSCRIBE outstanding was sent to, as bits; only of a first one.
+    pub tried_hops: u64,
     /// Requests sent in this dialog, modulo 128.
     pub requests: u16,
     /// A third-party REGISTER came while a SUBSCRIBE was unanswered.
@@ -138,6 +140,7 @@ crate::fold_fields!(SubscribeState {
     dialog,
     in_dialog,
     trunk,
+    tried_hops,
     requests,
     registered_meanwhile,
     cseq,

@@ -436,6 +436,26 @@ impl Subscription {
         }
     }
 
+    /// Whether the first SUBSCRIBE of a dialog has no final response and may be sent to another hop.
+    #[must_use]
+    pub fn may_move(&self) -> bool {
+        let waits = |machine: &ClientNonInvite| machine.is_unanswered();
+        self.state == SubscriptionState::Pending && self.transaction.as_ref().is_some_and(waits)
+    }
+
+    /// The same when nobody answered it in time.
+    #[must_use]
+    pub fn is_timing_out(&self, now: Timestamp) -> bool {
+        let times_out = |machine: &ClientNonInvite| machine.is_timing_out(now);
+        self.state == SubscriptionState::Pending && self.transaction.as_ref().is_some_and(times_out)
+    }
+
+    /// The same SUBSCRIBE goes to another hop as a new transaction (NH-3). Only while [`Subscription::may_move`].
+    pub fn moved(&mut self, context: &SubscribeContext<'_>) {
+        debug_assert!(self.may_move(), "a SUBSCRIBE waits for its answer");
+        let _sent = self.send(context, SubscribeKind::Initial);
+    }
+
     /// The SUBSCRIBE could not be sent: acts as a 503 without Retry-After.
     pub fn handle_transport_error(&mut self, context: &mut SubscribeContext<'_>) -> Action {
         let Some(machine) = &mut self.transaction else {

@@ -293,10 +293,20 @@ impl Shard {
 
     /// The store failed under a deposit: 503 in place of its 202.
     pub(super) fn refuse_stored(&mut self, reply: Reply) {
+        self.send_instead(reply, b"SIP/2.0 503 Service Unavailable\r\n");
+    }
+
+    /// The large message that a MESSAGE repeated will not come whole: 500 in place of the 202, so that the
+    /// sender tries again. Not 503, which would turn all senders behind that hop away from us.
+    pub(super) fn refuse_repeat(&mut self, reply: Reply) {
+        self.send_instead(reply, b"SIP/2.0 500 Server Internal Error\r\n");
+    }
+
+    fn send_instead(&mut self, reply: Reply, status_line: &[u8]) {
         let rest = memchr::memchr(b'\n', &reply.bytes).map_or(0, |at| at + 1);
         let source = &self.env.response_source_line;
         self.out.send(reply.to, |out| {
-            out.extend_from_slice(b"SIP/2.0 503 Service Unavailable\r\n");
+            out.extend_from_slice(status_line);
             out.extend_from_slice(source);
             out.extend_from_slice(&reply.bytes[rest..]);
         });
@@ -357,10 +367,18 @@ fn admit(
             }
             Ok(Taken::Stored)
         }
-        Admission::Repeat { durable: false, .. } => {
+        Admission::Repeat {
+            number: first,
+            durable: false,
+        } => {
             let reply = accepted(post, env, origin, message, number);
-            post.reply_after_all(reply);
-            Ok(Taken::Repeat(None))
+            match post.reply_after(first, reply) {
+                None => Ok(Taken::Repeat(None)),
+                Some(reply) => {
+                    post.recycle(reply.bytes);
+                    Err(Refusal::plain(500))
+                }
+            }
         }
         Admission::Repeat { durable: true, .. } | Admission::RepeatOfRemoved => {
             let reply = accepted(post, env, origin, message, number);

@@ -21,6 +21,7 @@ use crate::shard::frames::{Origin, spare_table};
 use crate::shard::intake::{FULL_RETRY_AFTER, Refusal};
 use crate::shard::requests::Reply;
 use crate::shard::timers::cover_intake;
+use crate::sip::dialog::{Glare, judge_glare};
 use crate::sip::message::{HeaderName, Message, Method, Refresher};
 use crate::sip::session_timer::SESSION_INTERVAL_S_MIN;
 use crate::sip::transaction::TransactionOptions;
@@ -104,11 +105,8 @@ impl Shard {
         {
             return Err(Refusal::plain(400));
         }
-        if let Some(Ok(asked)) = message.session_expires()
-            && asked.interval_s < SESSION_INTERVAL_S_MIN
-        {
-            write!(lines, "Min-SE: {SESSION_INTERVAL_S_MIN}\r\n").expect("writing to memory");
-            return Err(Refusal::plain(422));
+        if let Some(status) = refuse_interval(message, lines) {
+            return Err(Refusal::plain(status));
         }
         let content_type = message.header(HeaderName::ContentType);
         if !message.body().is_empty() && !content_type.is_some_and(sdp::may_hold_sdp) {
@@ -172,7 +170,6 @@ impl Shard {
         intake.limit = plan.limit;
         intake.connects = plan.connects.is_some();
         intake.peer_cseq = message.cseq().map_or(0, |cseq| cseq.number);
-        intake.way_back = Some(origin.to);
         intake.guard = Some(now + self.env.options.await_connection);
         intake.end = Some(now + options.session_max);
         self.describe_large(key, message, offer);
@@ -214,7 +211,7 @@ impl Shard {
             .expect("the offer was judged before");
     }
 
-    /// Sends the 200, and keeps it until its ACK (SX-4).
+    /// Sends the 200 to an INVITE, the first or one in the dialog, and keeps it until its ACK (SX-4).
     fn send_large_answer(
         &mut self,
         now: Timestamp,
@@ -226,7 +223,10 @@ impl Shard {
         let mut extra = Vec::with_capacity(512);
         self.write_large_lines(message, &mut extra);
         extra.extend_from_slice(b"Content-Type: application/sdp\r\n");
-        let intake = self.post.intakes.lookup_mut(key).expect("just made");
+        let intake = self.post.intakes.lookup_mut(key).expect("a live session");
+        intake.way_back = Some(origin.to);
+        intake.invite_cseq = message.cseq().map_or(0, |cseq| cseq.number);
+        intake.response.clear();
         response::respond(
             message,
             origin.source,
@@ -303,6 +303,7 @@ impl Shard {
         let cseq = message.cseq().map_or(0, |cseq| cseq.number);
         if message.method() == Method::Ack {
             if let Some(server) = &mut intake.server
+                && cseq == intake.invite_cseq
                 && server.handle_ack(now) == ServerInviteAction::Acknowledged
             {
                 intake.server = None;
@@ -319,21 +320,46 @@ impl Shard {
             self.probe.byes_received_total += 1;
             return self.ended_by_sender(now, key);
         }
-        // A refresh; the description stays what it was, whatever is offered.
+        self.refresh_large(now, origin, message, key);
+    }
+
+    /// A refresh; the description stays what it was, whatever is offered.
+    fn refresh_large(&mut self, now: Timestamp, origin: &Origin, message: &Message<'_>, key: Key) {
+        let intake = self.post.intakes.lookup(key).expect("a live session");
+        if intake.state == IntakeState::Ending {
+            return self.reply(now, origin, message, &Reply::plain(481));
+        }
+        let is_invite = message.method() == Method::Invite;
+        let is_answering = is_invite && intake.server.is_some();
         let mut lines = core::mem::take(&mut self.desk.lines);
         lines.clear();
-        self.write_large_lines(message, &mut lines);
-        let mut body = Vec::new();
-        if message.method() == Method::Invite || !message.body().is_empty() {
-            lines.extend_from_slice(b"Content-Type: application/sdp\r\n");
-            let intake = self.post.intakes.lookup(key).expect("still there");
-            body.extend_from_slice(&intake.description);
-        }
-        let answer = Reply {
-            status: 200,
-            extra: &lines,
+        let glare = judge_glare(false, is_answering, &mut self.desk.jitter);
+        let refusal = if let Glare::Unanswered { retry_after_s } = glare {
+            write!(lines, "Retry-After: {retry_after_s}\r\n").expect("writing to memory");
+            Some(500)
+        } else {
+            refuse_interval(message, &mut lines)
         };
-        self.reply_with_body(now, origin, message, &answer, &body);
+        if let Some(status) = refusal {
+            let extra = &lines;
+            self.reply(now, origin, message, &Reply { status, extra });
+        } else if is_invite {
+            self.send_large_answer(now, origin, message, key);
+            self.rearm_intake(key);
+        } else {
+            let mut body = Vec::new();
+            self.write_large_lines(message, &mut lines);
+            if !message.body().is_empty() {
+                lines.extend_from_slice(b"Content-Type: application/sdp\r\n");
+                let intake = self.post.intakes.lookup(key).expect("still there");
+                body.extend_from_slice(&intake.description);
+            }
+            let answer = Reply {
+                status: 200,
+                extra: &lines,
+            };
+            self.reply_with_body(now, origin, message, &answer, &body);
+        }
         self.desk.lines = lines;
     }
 
@@ -373,6 +399,16 @@ impl Shard {
         }
         self.end_intake(now, key, "SIP ;cause=408 ;text=\"idle\"");
     }
+}
+
+/// The status that a session interval below the least one gets, with its header line (BAD-16).
+fn refuse_interval(message: &Message<'_>, lines: &mut Vec<u8>) -> Option<u16> {
+    let asked = message.session_expires()?.ok()?;
+    if asked.interval_s >= SESSION_INTERVAL_S_MIN {
+        return None;
+    }
+    write!(lines, "Min-SE: {SESSION_INTERVAL_S_MIN}\r\n").expect("writing to memory");
+    Some(422)
 }
 
 /// Whether an INVITE announces a message (INT-13): by the service that the core asserts, else by the

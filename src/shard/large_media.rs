@@ -279,6 +279,10 @@ impl Shard {
         }
         let intake = self.post.intakes.lookup_mut(key).expect("a live session");
         let mut message = intake.message.take().expect("a chunk was taken");
+        if message.stage == Stage::Storing && !message.fits() {
+            intake.message = Some(message);
+            return Err(413);
+        }
         message.cut(key, &mut self.post);
         let intake = self.post.intakes.lookup_mut(key).expect("a live session");
         if !message.complete {
@@ -423,6 +427,9 @@ impl Shard {
             self.post.cache.insert(number, &record);
             self.post.append_closing(key, user, number, &record);
             message.closed = true;
+            for reply in message.waiting.drain(..) {
+                self.post.reply_after_all(reply);
+            }
         }
         let intake = self.post.intakes.lookup_mut(key).expect("a live session");
         intake.invite = invite;
@@ -571,6 +578,9 @@ impl Shard {
     fn give_up(&mut self, message: Incoming) {
         if message.closed {
             return;
+        }
+        for reply in message.waiting {
+            self.refuse_repeat(reply);
         }
         for place in message.places {
             self.post.segments.dead(place);

@@ -132,6 +132,8 @@ struct Desk {
     tidy_at: Timestamp,
     /// Slots of pushes that are still to be looked at after a connection to a hop was lost or made.
     unseen_slots: u32,
+    /// Links that a timer watches.
+    watches: usize,
 }
 
 /// Splits a shard into the context of a push and the parts beside it.
@@ -200,6 +202,7 @@ impl Core for Shard {
         if self.post.cleaning_due() <= now && !self.desk.draining {
             self.post.clean(now);
         }
+        self.read_again(now);
         self.follow_trunks(now);
         self.run_campaigns(now);
         self.run_asks(now);
@@ -209,6 +212,7 @@ impl Core for Shard {
     fn next_deadline(&self) -> Option<Timestamp> {
         let wheel = self.wheel.next_deadline().unwrap_or(Timestamp::NEVER);
         let mut earliest = wheel.min(self.desk.hops_at).min(self.server.deadline());
+        earliest = earliest.min(self.post.again_due());
         if self.desk.unseen_slots > 0 {
             earliest = Timestamp::ZERO;
         }
@@ -326,6 +330,7 @@ impl Shard {
                 dirty_at: now,
                 next_tag: 0,
                 unseen_slots: 0,
+                watches: 0,
                 tidy_at: now,
             },
             probe: Probe::default(),
@@ -541,6 +546,7 @@ impl Shard {
     }
 
     fn handle_closed(&mut self, now: Timestamp, link: LinkId) {
+        self.disarm_watch(link);
         let kind = self.out.lookup(link).map(|state| state.kind);
         if self.hops.closed(now, link) {
             self.desk.hops_at = self.hops.deadline(now);

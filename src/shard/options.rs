@@ -11,10 +11,12 @@ use crate::push::campaign::CampaignOptions;
 use crate::push::dialect::{Dialect, DialectOptions, Forms};
 use crate::push::hops::{HopOptions, RoutingOptions, SetOptions};
 use crate::push::names::NameOptions;
+use crate::push::notices::NOTICES_MAX;
 use crate::push::options::PushOptions;
 use crate::push::post::PostOptions;
 use crate::push::{Env, OwnMedia};
 use crate::reginfo::subscription::SubscribeOptions;
+use crate::shard::timers::WATCHES_MAX;
 use crate::sip::template::{Profile, ProfileError};
 use crate::sip::transaction::server::ServerOptions;
 use crate::sip::uri;
@@ -82,10 +84,12 @@ pub struct ShardSeed {
 }
 
 impl ShardOptions {
-    /// Timers that may be armed at once: one per push and user, some for links.
+    /// Timers that may be armed at once: one for each push, user, notice and session of a large message, and
+    /// those of links, which have no more than their share.
     #[must_use]
     pub fn timers_max(&self) -> usize {
-        (self.users_max + self.pushes_max + 65_536).min(crate::wheel::TIMERS_MAX)
+        let owners = self.users_max + self.pushes_max + self.post.large.sessions_max;
+        (owners + NOTICES_MAX + WATCHES_MAX).min(crate::wheel::TIMERS_MAX)
     }
 
     /// Whether we serve `identity`, whose canonical form is `canonical`: a user of a home domain, or

@@ -29,6 +29,10 @@ impl Shard {
             self.probe.responses_forged_total += 1;
             return;
         };
+        // A push knows its hop.
+        if parts.kind != TokenKind::PushBranch {
+            self.hear_hop(now, from, message);
+        }
         match parts.kind {
             TokenKind::PushBranch => self.push_response(now, from, message, parts),
             TokenKind::SubscribeBranch => self.subscribe_response(now, message, parts),
@@ -48,6 +52,17 @@ impl Shard {
             | TokenKind::ChargingId
             | TokenKind::SubscribeChargingId
             | TokenKind::OtherCallId => self.probe.responses_forged_total += 1,
+        }
+    }
+
+    /// What a response says of the hop that it came from.
+    fn hear_hop(&mut self, now: Timestamp, from: Destination, message: &Message<'_>) {
+        let is_here = from.address.is_some() || from.shard == self.env.shard;
+        if is_here
+            && let Some(hop) = self.hops.index_of(from)
+            && self.hops.heard(now, hop, message)
+        {
+            self.probe.overload_feedback_total += 1;
         }
     }
 

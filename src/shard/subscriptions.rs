@@ -7,7 +7,7 @@ use std::io::Write as _;
 use crate::base::slab::Key;
 use crate::base::time::Timestamp;
 use crate::base::token::{TokenKind, TokenParts};
-use crate::push::hops::{Offer, Way};
+use crate::push::hops::{Offer, Way, hop_bit};
 use crate::push::user::{Ask, UserState};
 use crate::reginfo::subscription::{
     Action, Ended, Notify, NotifyBody, NotifyHead, NotifyState, SubscribeContext, SubscribeKind,
@@ -212,6 +212,9 @@ impl Shard {
         let before = subscription.state() == SubscriptionState::Pending;
         let action = step(subscription, &mut context);
         let after = subscription.state() == SubscriptionState::Pending;
+        if !after {
+            entry.extra.subscribe.tried_hops = 0;
+        }
         if before != after {
             self.campaigns.asked(now, &mut entry.extra, after);
         }
@@ -260,11 +263,14 @@ impl Shard {
             Way::Hop(hop) => self.hops.destination(hop),
             Way::Own | Way::Waiting | Way::Refused => None,
         };
-        let picked = routed.or_else(|| {
-            let picked = self.hops.pick(&self.out, now, set, Offer::New);
-            picked.map(|(_, trunk)| trunk)
-        });
-        let Some(trunk) = picked else {
+        let picked = match routed {
+            Some(trunk) => Some((0, trunk)),
+            None => {
+                let picked = self.hops.pick(&self.out, now, set, Offer::New);
+                picked.map(|(hop, trunk)| (hop_bit(hop), trunk))
+            }
+        };
+        let Some((tried_hops, trunk)) = picked else {
             if kind == SubscribeKind::Initial && !self.hops.is_up(&self.out, now, set) {
                 return self.stand_in_line(now, user);
             }
@@ -279,8 +285,41 @@ impl Shard {
         state.requests = (state.requests + 1) % 128;
         state.cseq = state.dialog.next_cseq();
         state.in_dialog = state.dialog.is_established();
+        // In a dialog the Route says where to, not the list.
+        state.tried_hops = if state.in_dialog { 0 } else { tried_hops };
         self.probe.subscribes_sent_total += 1;
         self.transmit_subscribe(user);
+    }
+
+    /// The hop failed, not the registrar: the same first SUBSCRIBE once more by the next hop of the list, as a
+    /// new transaction with the same Call-ID, tag and CSeq (NH-3). False when no other hop is up.
+    fn subscribe_elsewhere(&mut self, now: Timestamp, user: Key) -> bool {
+        let Some(entry) = self.registry.entry_mut(user) else {
+            return false;
+        };
+        let (subscription, state) = (&mut entry.user.subscription, &mut entry.extra.subscribe);
+        if state.in_dialog || !subscription.may_move() {
+            return false;
+        }
+        let untried = (Offer::New, state.tried_hops);
+        let picked = self
+            .hops
+            .pick_untried(&self.out, now, entry.extra.set, untried);
+        let Some((hop, trunk)) = picked else {
+            return false;
+        };
+        state.trunk = Some(trunk);
+        state.tried_hops |= hop_bit(hop);
+        state.requests = (state.requests + 1) % 128;
+        let context = SubscribeContext {
+            now,
+            jitter: &mut self.desk.jitter,
+            options: &self.options.subscribe,
+        };
+        subscription.moved(&context);
+        self.probe.subscribes_sent_total += 1;
+        self.transmit_subscribe(user);
+        true
     }
 
     /// No hop has room for a first SUBSCRIBE: it leaves when one has, in the order of those who wait.
@@ -376,6 +415,9 @@ impl Shard {
             retry_after_s: message.retry_after(),
         };
         let user = parts.key;
+        if matches!(response.status, 502..=504) && self.subscribe_elsewhere(now, user) {
+            return self.rearm_user(user);
+        }
         let mut absent = false;
         self.subscription_step(now, user, |subscription, context| {
             let action = subscription.handle_response(context, response);
@@ -399,6 +441,9 @@ impl Shard {
                 return;
             };
             if entry.user.subscription.deadline() > now {
+                return;
+            }
+            if entry.user.subscription.is_timing_out(now) && self.subscribe_elsewhere(now, user) {
                 return;
             }
             self.subscription_step(now, user, Subscription::handle_timeout);

@@ -24,6 +24,13 @@ use crate::wheel::{TimerId, Wheel};
 const TIMERS_PER_TURN: usize = 4096;
 /// Unbound inbound MSRP connections are closed after this long (MSRP-19).
 const UNBOUND_MAX: Duration = Duration::from_secs(10);
+/// Links that timers watch at a time; further ones go unwatched, and the driver's own caps still hold. Anybody
+/// may open connections: they must not take the entries of others.
+pub(super) const WATCHES_MAX: usize = 61_440;
+const _: () = assert!(
+    UNBOUND_MAX.as_millis() <= PARTIAL_MAX.as_millis(),
+    "the one timer of a link that is not bound is early enough for its first message, too"
+);
 
 const KIND_PUSH: u64 = 0;
 const KIND_USER: u64 = 1;
@@ -555,24 +562,35 @@ impl Shard {
         cover(&mut self.wheel, &mut state.armed, deadline, timer);
     }
 
-    /// Watches a link that may never say anything useful.
+    /// Watches a link that may never say anything useful. One timer does: what else it is to see to is
+    /// looked at when it fires.
     pub(super) fn watch_link(&mut self, now: Timestamp, link: LinkId, wait: Duration) {
         let timer = timer_key(KIND_LINK, link.slot, link.generation);
-        // A full wheel leaves the link unwatched; the driver's own caps still hold.
-        let watch = self.wheel.arm(now + wait, timer);
-        if let Some(state) = self.out.lookup_mut(link) {
-            state.watch = watch;
+        let has_room = self.desk.watches < WATCHES_MAX;
+        if let Some(state) = self.out.lookup_mut(link)
+            && state.watch.is_none()
+            && has_room
+        {
+            state.watch = self.wheel.arm(now + wait, timer);
+            self.desk.watches += usize::from(state.watch.is_some());
         }
     }
 
     /// A link was bound: nothing is left to watch over, unless part of a message has come. At ten
     /// thousand connections a second the timers would else be a hundred thousand.
     pub(super) fn unwatch(&mut self, link: LinkId) {
+        if self.out.lookup(link).is_some_and(|state| !state.watched) {
+            self.disarm_watch(link);
+        }
+    }
+
+    /// Takes a link's timer away, if it has one.
+    pub(super) fn disarm_watch(&mut self, link: LinkId) {
         if let Some(state) = self.out.lookup_mut(link)
-            && !state.watched
             && let Some(id) = state.watch.take()
+            && self.wheel.disarm(id)
         {
-            self.wheel.disarm(id);
+            self.desk.watches -= 1;
         }
     }
 
@@ -581,6 +599,7 @@ impl Shard {
     }
 
     fn link_timer(&mut self, now: Timestamp, key: Key) {
+        self.desk.watches -= 1;
         let link = LinkId {
             slot: key.slot,
             generation: key.generation,

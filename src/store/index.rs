@@ -16,6 +16,7 @@ use crate::base::surface::Location;
 use crate::store::op::{DepositFlags, Evidence, Hints, MarkKind, MediaLimit, STATUS_UNKNOWN};
 
 mod folded;
+mod put_off;
 mod segments;
 mod snapshot;
 
@@ -23,6 +24,13 @@ pub use segments::{CleanOptions, SegmentTable, VICTIMS_MAX};
 
 /// Device keys one mailbox tells apart.
 pub const MAILBOX_DEVICES_MAX: usize = 32;
+/// Devices that the messages of one mailbox may be meant for alone (INT-12). A sender names them, and nobody
+/// need ever have registered one: the other slots stay for devices that do get messages.
+pub const MAILBOX_TARGETS_MAX: u32 = 8;
+const _: () = assert!(
+    (MAILBOX_TARGETS_MAX as usize) < MAILBOX_DEVICES_MAX,
+    "a device that took a message must find a slot"
+);
 /// Messages that left a mailbox whose repeats are still recognised (INT-4).
 pub const RECENT_MAX: usize = 16;
 
@@ -196,10 +204,8 @@ pub enum Marked {
     Recorded,
     /// Known before.
     Repeated,
-    /// The message is not here (expired or removed meanwhile).
+    /// The message is not here (expired or removed meanwhile), or the key is no device's.
     Unknown,
-    /// Every device slot is pinned by targeted messages; the device may get the message twice.
-    NoSlot,
 }
 
 /// When a delivered message leaves the store (DLV-3).
@@ -237,6 +243,8 @@ struct Extra {
     devices: Vec<u64>,
     /// Dedupe hash and expiry of messages that left, oldest first.
     recent: VecDeque<(u64, u32)>,
+    /// By number, which devices do without a message for now, as bits of their slots. Nothing on disk says so.
+    put_off: Vec<(u64, u32)>,
 }
 
 impl Mailbox {
@@ -268,6 +276,7 @@ impl Mailbox {
         if let Some(extra) = &mut self.extra {
             extra.devices.clear();
             extra.recent.clear();
+            extra.put_off.clear();
         }
     }
 
@@ -328,7 +337,8 @@ impl Mailbox {
     fn place(&mut self, new: &NewEntry) -> Option<usize> {
         let target = match new.target {
             0 => 0,
-            key => u8::try_from(self.slot_for(key)?).ok()? + 1,
+            key if self.may_target(key) => u8::try_from(self.slot_for(key)).ok()? + 1,
+            _ => return None,
         };
         let at = match self.entries.back() {
             Some(last) if last.number >= new.number => self
@@ -394,12 +404,10 @@ impl Mailbox {
 
     /// Records what `device` did with a message (DLV-1). `Delivered` outweighs `Refused`.
     pub fn mark(&mut self, number: u64, device: u64, fate: Fate) -> Marked {
-        let Some(at) = self.find(number) else {
+        let Some(at) = self.find(number).filter(|_| device != 0) else {
             return Marked::Unknown;
         };
-        let Some(slot) = self.slot_for(device) else {
-            return Marked::NoSlot;
-        };
+        let slot = self.slot_for(device);
         let entry = &mut self.entries[at];
         let bit = 1 << slot;
         let known = match fate {
@@ -494,7 +502,7 @@ impl Mailbox {
 
     /// The oldest message after number `after` that `device` should get at `now_s`; start with zero.
     ///
-    /// Skips what is in flight, expired, delivered to or refused by it, or meant for another; so a
+    /// Skips what is in flight, expired, delivered to, refused by or put off for it, or meant for another; so a
     /// refusal never holds up what comes behind (LIFE-4).
     #[must_use]
     pub fn next_pending(&self, device: u64, after: u64, now_s: u32) -> Option<&Entry> {
@@ -502,7 +510,7 @@ impl Mailbox {
         let slot = self.slot_of(device);
         self.entries
             .range(from..)
-            .find(|entry| is_pending(entry, slot, now_s))
+            .find(|entry| self.is_pending(entry, slot, now_s))
     }
 
     /// As [`Mailbox::next_pending`], of the messages that `limit` lets through.
@@ -519,9 +527,9 @@ impl Mailbox {
         }
         let from = self.entries.partition_point(|entry| entry.number <= after);
         let slot = self.slot_of(device);
-        self.entries
-            .range(from..)
-            .find(|entry| limit.takes(entry.bytes, entry.hints) && is_pending(entry, slot, now_s))
+        self.entries.range(from..).find(|entry| {
+            limit.takes(entry.bytes, entry.hints) && self.is_pending(entry, slot, now_s)
+        })
     }
 
     /// Everything `device` should get at `now_s`, oldest first.
@@ -529,7 +537,7 @@ impl Mailbox {
         let slot = self.slot_of(device);
         self.entries
             .iter()
-            .filter(move |entry| is_pending(entry, slot, now_s))
+            .filter(move |entry| self.is_pending(entry, slot, now_s))
     }
 
     /// Whether the message has reached `goal` and leaves the store (DLV-3). `selected` are the keys
@@ -591,8 +599,17 @@ impl Mailbox {
             size_of::<Extra>()
                 + extra.devices.capacity() * size_of::<u64>()
                 + extra.recent.capacity() * size_of::<(u64, u32)>()
+                + extra.put_off.capacity() * size_of::<(u64, u32)>()
         });
         self.entries.capacity() * size_of::<Entry>() + extra
+    }
+
+    fn is_pending(&self, entry: &Entry, slot: Option<usize>, now_s: u32) -> bool {
+        entry.location().is_some()
+            && now_s < entry.expires_s
+            && is_for(entry, slot)
+            && !is_decided(entry, slot)
+            && !self.is_put_off(entry.number, slot)
     }
 
     fn find(&self, number: u64) -> Option<usize> {
@@ -604,6 +621,7 @@ impl Mailbox {
     fn take(&mut self, at: usize) -> Entry {
         let entry = self.entries.remove(at).expect("the caller found it there");
         self.bytes -= u64::from(entry.bytes);
+        self.forget_put_off(entry.number);
         entry
     }
 
@@ -627,38 +645,57 @@ impl Mailbox {
             .position(|&key| key == device && key != 0)
     }
 
+    /// Slots of the devices that messages are meant for alone, as bits.
+    fn targeted(&self) -> u32 {
+        let slots = self
+            .entries
+            .iter()
+            .filter_map(|entry| entry.target.checked_sub(1));
+        slots.fold(0, |bits, slot| bits | 1 << slot)
+    }
+
+    /// Whether one more message may be for `device` alone.
+    fn may_target(&self, device: u64) -> bool {
+        let targeted = self.targeted();
+        let is_one = self
+            .slot_of(device)
+            .is_some_and(|slot| targeted >> slot & 1 == 1);
+        is_one || targeted.count_ones() < MAILBOX_TARGETS_MAX
+    }
+
     /// The device's slot, taking one when it has none: a free one, else one that no message names,
     /// else the first that no message targets (that device may then see a repeat, never a loss).
-    fn slot_for(&mut self, device: u64) -> Option<usize> {
-        if device == 0 {
-            return None;
-        }
+    ///
+    /// # Panics
+    /// When every slot is targeted: [`MAILBOX_TARGETS_MAX`] is less than there are.
+    fn slot_for(&mut self, device: u64) -> usize {
+        assert!(device != 0, "zero is no device");
         if let Some(slot) = self.slot_of(device) {
-            return Some(slot);
+            return slot;
         }
         let devices = &mut self.extra.get_or_insert_default().devices;
         if devices.len() < MAILBOX_DEVICES_MAX {
             devices.push(device);
-            return Some(devices.len() - 1);
+            return devices.len() - 1;
         }
-        let (mut named, mut targeted) = (0u32, 0u32);
-        for entry in &self.entries {
-            named |= entry.delivered | entry.refused;
-            if let Some(slot) = entry.target.checked_sub(1) {
-                targeted |= 1 << slot;
-            }
-        }
-        let free = [!(named | targeted), !targeted]
+        let targeted = self.targeted();
+        let put_off = self.put_off_slots();
+        let named = self.entries.iter().fold(put_off, |bits, entry| {
+            bits | entry.delivered | entry.refused
+        });
+        let slot = [!(named | targeted), !targeted]
             .into_iter()
-            .find(|&slots| slots != 0)?;
-        let slot = free.trailing_zeros();
+            .find(|&slots| slots != 0)
+            .expect("fewer slots are targeted than there are")
+            .trailing_zeros();
         for entry in &mut self.entries {
             entry.delivered &= !(1 << slot);
             entry.refused &= !(1 << slot);
         }
+        self.clear_put_off(slot);
         let slot = usize::try_from(slot).expect("a bit of 32");
         self.extra.get_or_insert_default().devices[slot] = device;
-        Some(slot)
+        slot
     }
 }
 
@@ -668,13 +705,6 @@ fn is_for(entry: &Entry, slot: Option<usize>) -> bool {
 
 fn is_decided(entry: &Entry, slot: Option<usize>) -> bool {
     slot.is_some_and(|slot| (entry.delivered | entry.refused) & (1 << slot) != 0)
-}
-
-fn is_pending(entry: &Entry, slot: Option<usize>, now_s: u32) -> bool {
-    entry.location().is_some()
-        && now_s < entry.expires_s
-        && is_for(entry, slot)
-        && !is_decided(entry, slot)
 }
 
 #[cfg(test)]

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 
 use crate::harness::script::{Answer, PHONE_PATH, USER, response};
 use crate::harness::text::{Msrp, Sip, crlf};
-use crate::harness::{Bench, SCSCF, addr, udp_options};
+use crate::harness::{Bench, SCSCF, addr, options, udp_options};
+use volley::base::surface::LinkKind;
 
 fn templates(group: &str) -> Vec<(String, Vec<u8>)> {
     let Some(directory) = std::env::var_os("VOLLEY_TORTURE_DIR").map(PathBuf::from) else {
@@ -288,7 +289,7 @@ fn request_case(bench: &mut Bench, name: &str, filled: &[u8]) {
         addr(SCSCF)
     };
     if name.starts_with("tcp-") {
-        let link = bench.open(volley::base::surface::LinkKind::SipInbound, source);
+        let link = bench.open(LinkKind::SipInbound, source);
         bench.feed(link, filled);
         assert_eq!(bench.is_open(link), name != "tcp-http", "{name}");
         bench.expect_quiet();
@@ -398,4 +399,30 @@ fn a_phone_that_claims_to_be_another_changes_nothing() {
     assert_eq!(send.get("To-Path"), PHONE_PATH);
     bench.run_s(10);
     assert_eq!(bench.messages(), 1, "it was not taken for a confirmation");
+}
+
+// Proves: MSRP-19, BAD-26
+#[test]
+fn connections_that_come_and_go_leave_the_timers_of_others_alone() {
+    let mut options = options();
+    (options.users_max, options.pushes_max) = (16, 16);
+    options.pushes_warm = 4;
+    let mut bench = Bench::with(options);
+    bench.reuse_links = true;
+    let peer = addr("198.51.100.9:40000");
+    for _ in 0..36_000 {
+        let link = bench.open(LinkKind::MsrpInbound, peer);
+        bench.feed(link, b"M");
+        bench.close(link);
+    }
+    // As many as stay take no more than their share.
+    for _ in 0..62_000 {
+        let link = bench.open(LinkKind::MsrpInbound, peer);
+        bench.feed(link, b"M");
+    }
+    let (invite, _) = bench.invited();
+    bench.reply(&invite, "486 Busy Here", "");
+    bench.expect("ACK");
+    bench.run_s(11);
+    assert!(bench.counter("streams_broken_total") > 60_000);
 }

@@ -307,6 +307,41 @@ fn mail_to_any_form_of_the_number_arrives_in_one_session() {
     assert_eq!(sends.len(), 4);
 }
 
+// Proves: INT-12, INT-9, DLV-1
+#[test]
+fn messages_for_phones_that_nobody_has_do_not_make_others_come_again() {
+    let mut bench = Bench::new();
+    for n in 0..32 {
+        let lines = format!("Accept-Contact: *;+sip.instance=\"<urn:uuid:nobody-{n}>\"\n");
+        let text = bench.deposit_text(USER, "for nobody", &lines);
+        bench.sip_in(&text);
+        bench.expect_some(if n < 8 { "202" } else { "480" });
+    }
+    bench.deposit("for everybody");
+    bench.subscribed(&[Contact::of(PHONE_A)]);
+    let (mut invites, mut sends) = (0, 0);
+    for _ in 0..60 {
+        for sip in bench.take_sip() {
+            match sip.what() {
+                "INVITE" => {
+                    invites += 1;
+                    bench.send_200(&sip, &Answer::passive());
+                }
+                "BYE" => bench.reply(&sip, "200 OK", ""),
+                _ => {}
+            }
+        }
+        for frame in bench.take_msrp() {
+            assert!(frame.body.ends_with("for everybody"));
+            sends += 1;
+            bench.take_message(&frame);
+        }
+        bench.run_s(1);
+    }
+    assert_eq!((invites, sends), (1, 1));
+    assert_eq!(bench.messages(), 8, "the others wait for their phones");
+}
+
 // Proves: INT-12
 #[test]
 fn a_message_for_one_instance_goes_to_that_phone_only() {

@@ -542,6 +542,104 @@ fn a_repeat_is_not_reported_before_the_first_is_durable() {
     assert_eq!(bench.messages(), 1);
 }
 
+/// The same message in pager mode, in a transaction of its own.
+fn pager(bench: &mut Bench, text: &str) -> String {
+    bench.raw_deposit(USER, "Content-Type: message/cpim\n", text)
+}
+
+// Proves: INT-3, INT-4, INT-13
+#[test]
+fn a_message_that_repeats_half_a_large_one_is_not_accepted_before_that_is_whole() {
+    for comes_whole in [true, false] {
+        let mut bench = Bench::with(roomy());
+        let text = letter("X", 10_000);
+        let mut sender = start(&mut bench);
+        let (half, total) = (8_000, text.len());
+        let answer = sender.chunk(
+            &mut bench,
+            "M1",
+            &format!("1-{half}/{total}"),
+            &text[..half],
+            '+',
+        );
+        assert_eq!(answer.what, "200");
+        let copy = pager(&mut bench, &text);
+        bench.sip_in(&copy);
+        // What others store is no reason.
+        let other = bench.deposit_text("sip:+15550101@ims.example.net", "text", "");
+        bench.sip_in(&other);
+        bench.run_s(1);
+        let accepted = |sent: Vec<Sip>| sent.iter().filter(|sip| sip.what() == "202").count();
+        assert_eq!(accepted(bench.take_sip()), 1, "the other one");
+        if comes_whole {
+            let range = format!("{}-{total}/{total}", half + 1);
+            bench.durable = false;
+            sender.chunk(&mut bench, "M1", &range, &text[half..], '$');
+            assert_eq!(accepted(bench.take_sip()), 0, "the record is not durable");
+            bench.durable = true;
+            bench.release();
+            assert_eq!(accepted(bench.take_sip()), 1);
+            assert_eq!(bench.messages(), 2, "one copy");
+            continue;
+        }
+        bench.close(sender.link);
+        let refused = bench.expect("500");
+        assert_eq!(refused.get("CSeq"), "1 MESSAGE");
+        bench.expect("BYE");
+        assert_eq!(bench.messages(), 1);
+        // It is no repeat any more.
+        let again = pager(&mut bench, &text);
+        bench.sip_in(&again);
+        bench.expect("202");
+        assert_eq!(bench.messages(), 2);
+    }
+}
+
+// Proves: INT-3, INT-4
+#[test]
+fn few_answers_wait_for_one_large_message() {
+    let mut bench = Bench::with(roomy());
+    let text = letter("X", 10_000);
+    let mut sender = start(&mut bench);
+    let range = format!("1-8000/{}", text.len());
+    sender.chunk(&mut bench, "M1", &range, &text[..8_000], '+');
+    for n in 0..10 {
+        let copy = pager(&mut bench, &text);
+        bench.sip_in(&copy);
+        let refused = bench
+            .take_sip()
+            .iter()
+            .filter(|sip| sip.what() == "500")
+            .count();
+        assert_eq!(refused, usize::from(n >= 4));
+    }
+}
+
+// Proves: RSP-30
+#[test]
+fn a_list_of_parts_that_makes_no_sense_is_not_sent_and_ends_nothing() {
+    let mut bench = Bench::with(roomy());
+    let mut sender = start(&mut bench);
+    sender.send(&mut bench, "M1", &letter("big1", 70_000));
+    let mut records = bench.records.clone();
+    let (_, deposit) = records.last_mut().expect("the deposit is the last record");
+    let head = b"From: <sip:+15550177";
+    let at = deposit.windows(head.len()).position(|text| text == head);
+    // Before the head its length stands in four octets, and that of the whole in eight.
+    let total = &mut deposit[at.expect("a head") - 12..][..8];
+    total.copy_from_slice(&(65_536_u64 * 4097).to_le_bytes());
+    let mut bench = Bench::restarted(roomy(), &records, 2);
+    bench.run_s(1);
+    bench.subscribed(&[Contact::of(PHONE_A)]);
+    let invite = bench.expect("INVITE");
+    bench.bound(&invite, &Answer::active());
+    bench.run_s(30);
+    assert!(bench.take_msrp().is_empty());
+    assert_eq!(bench.counter("store_put_off_total"), 1);
+    assert_eq!(bench.counter("invites_sent_total"), 1);
+    assert_eq!(bench.messages(), 1);
+}
+
 // Proves: INT-13, DLV-3
 #[test]
 fn octets_that_come_again_are_taken_once() {
@@ -655,6 +753,84 @@ fn a_refresh_of_the_sender_is_answered_with_the_same_description() {
     let stranger = ack_of(&text, &ok, "BYE", 10).replace("tag=snd", "tag=other");
     bench.sip_in(&stranger);
     bench.expect("481");
+}
+
+// Proves: INT-13, SX-4
+#[test]
+fn a_200_to_a_refresh_is_repeated_until_its_own_ack() {
+    let mut bench = Bench::with(crate::harness::udp_options());
+    let text = invite(&mut bench, LARGE, &offer("active", "sendonly"));
+    bench.sip_in(&text);
+    let ok = bench.expect("200");
+    bench.sip_in(&ack_of(&text, &ok, "ACK", 7));
+    let link = bench.open(LinkKind::MsrpInbound, addr("192.0.2.30:40000"));
+    let mut sender = Sender {
+        invite: text.clone(),
+        ok: ok.clone(),
+        link,
+        serial: 0,
+    };
+    sender.chunk(&mut bench, "M1", "1-10/*", &letter("big1", 100)[..10], '+');
+    let refresh = ack_of(&text, &ok, "INVITE", 9);
+    bench.sip_in(&refresh);
+    let again = bench.expect("200");
+    assert_eq!(again.body, ok.body);
+    // The table absorbs the repeats of the request; the 200 is repeated by its own timer.
+    bench.sip_in(&refresh);
+    bench.expect_quiet();
+    bench.run_ms(499);
+    bench.expect_quiet();
+    bench.run_ms(1);
+    assert_eq!(bench.expect("200").text, again.text);
+    bench.sip_in(&ack_of(&text, &ok, "INVITE", 10));
+    let busy = bench.expect("500");
+    assert!(busy.has("Retry-After"));
+    bench.sip_in(&ack_of(&text, &ok, "ACK", 7).replace("xACK", "late"));
+    bench.run_ms(1000);
+    bench.expect("200");
+    bench.sip_in(&ack_of(&text, &ok, "ACK", 9));
+    bench.run_s(20);
+    bench.expect_quiet();
+    // Without an ACK the session ends.
+    bench.sip_in(&ack_of(&text, &ok, "INVITE", 11));
+    sender.chunk(
+        &mut bench,
+        "M1",
+        "11-20/*",
+        &letter("big1", 100)[10..20],
+        '+',
+    );
+    bench.run_s(20);
+    sender.chunk(
+        &mut bench,
+        "M1",
+        "21-30/*",
+        &letter("big1", 100)[20..30],
+        '+',
+    );
+    bench.run_s(11);
+    assert!(bench.take_sip().iter().all(|sip| sip.what() == "200"));
+    bench.run_s(2);
+    let bye = bench.expect_some("BYE");
+    bench.reply(&bye, "200 OK", "");
+    bench.run_s(40);
+    bench.take_sip();
+    assert_eq!(bench.shard.population().users, 0);
+}
+
+// Proves: INT-13, BAD-16
+#[test]
+fn a_refresh_with_too_short_an_interval_is_refused() {
+    let mut bench = Bench::with(roomy());
+    let sender = start(&mut bench);
+    for method in ["INVITE", "UPDATE"] {
+        let text = ack_of(&sender.invite, &sender.ok, method, 8);
+        let short = "Supported: timer\r\nSession-Expires: 60\r\nMax-Forwards";
+        bench.sip_in(&text.replacen("Max-Forwards", short, 1));
+        let refused = bench.expect("422");
+        assert_eq!(refused.get("Min-SE"), "90", "{method}");
+    }
+    sender.bye(&mut bench);
 }
 
 // Proves: SDP-18, SEL-6

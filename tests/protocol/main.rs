@@ -24,4 +24,5 @@ mod storm;
 mod timer;
 mod torture;
 mod trunks;
+mod unread;
 mod ways;

@@ -2,7 +2,7 @@
 
 use crate::harness::script::{Answer, Contact, PHONE_A, PHONE_B, USER, example};
 use crate::harness::text::{Sip, crlf};
-use crate::harness::{Bench, options};
+use crate::harness::{Bench, SCSCF, addr, options};
 
 /// A message whose sender asked for `wanted`, with a life of 50 s.
 fn short_lived(bench: &mut Bench, wanted: &str) {
@@ -150,6 +150,32 @@ fn a_record_that_is_not_in_memory_is_read_for_its_notice() {
     assert_eq!(about.len(), 200, "each message once");
     assert_eq!(sent.len(), 200);
     assert_eq!(bench.counter("notices_dropped_total"), 0);
+}
+
+// Proves: IMDN-8
+#[test]
+fn a_notice_waits_for_a_hop_as_long_as_it_takes_and_then_has_all_its_tries() {
+    let mut bench = Bench::new();
+    short_lived(&mut bench, "negative-delivery");
+    absent(&mut bench);
+    bench.refused.push(addr(SCSCF));
+    let trunk = bench.trunks[&addr(SCSCF)];
+    bench.close(trunk);
+    bench.run_s(60);
+    assert_eq!(bench.counter("messages_expired_total"), 1);
+    // More waits of 30 s than an octet counts.
+    bench.run_s(7_700);
+    assert!(messages(bench.take_sip()).is_empty());
+    bench.refused.clear();
+    let mut sent = 0;
+    for _ in 0..200 {
+        bench.run_s(30);
+        for notice in messages(bench.take_sip()) {
+            bench.reply(&notice, "480 Gone", "");
+            sent += 1;
+        }
+    }
+    assert_eq!(sent, 5);
 }
 
 // Proves: IMDN-4, LIFE-2

@@ -1,7 +1,8 @@
 //! What each final response to a push INVITE leads to (RSP-1..30): when the phone is tried again,
 //! and what must happen first.
 
-use crate::harness::script::{Answer, Contact, Notifier, PHONE_A};
+use crate::harness::script::{Answer, Contact, Notifier, PHONE_A, USER};
+use crate::harness::text::Sip;
 use crate::harness::{Bench, SCSCF, SPARE, addr, hop, options};
 use volley::push::hops::HopTransport;
 
@@ -194,6 +195,103 @@ fn two_hops() -> Bench {
     let mut options = options();
     options.hops.push(hop(SPARE, HopTransport::Tcp));
     Bench::with(options)
+}
+
+/// `again` is `first` once more, by the spare hop, as a new transaction.
+#[track_caller]
+fn moved(bench: &Bench, first: &Sip, again: &Sip) {
+    assert_eq!(bench.peer_of(first.link), addr(SCSCF));
+    assert_eq!(bench.peer_of(again.link), addr(SPARE));
+    assert_ne!(again.branch(), first.branch());
+    assert_eq!(again.call_id(), first.call_id());
+    assert_eq!(again.sender_tag(), first.sender_tag());
+    assert_eq!(again.get("CSeq"), first.get("CSeq"));
+}
+
+// Proves: RSP-28, NH-3
+#[test]
+fn a_503_to_a_subscribe_moves_it_to_the_next_hop_and_silences_the_first() {
+    let mut bench = two_hops();
+    bench.deposit("hello");
+    let first = bench.expect("SUBSCRIBE");
+    bench.reply(&first, "503 Service Unavailable", "Retry-After: 60\n");
+    let again = bench.expect("SUBSCRIBE");
+    moved(&bench, &first, &again);
+    let mut notifier = bench.notifier(&again);
+    bench.notify(&mut notifier, "full", &[Contact::of(PHONE_A)]);
+    let invite = bench.expect("INVITE");
+    assert_eq!(
+        bench.peer_of(invite.link),
+        addr(SPARE),
+        "the first wants nothing"
+    );
+    // No hop is tried twice for one request.
+    let mut bench = two_hops();
+    bench.deposit("hello");
+    for _ in 0..2 {
+        let subscribe = bench.expect("SUBSCRIBE");
+        bench.reply(&subscribe, "503 Service Unavailable", "");
+    }
+    bench.run_s(10);
+    bench.expect_quiet();
+    bench.run_s(60);
+    bench.expect("SUBSCRIBE");
+}
+
+// Proves: NH-3, RSP-9
+#[test]
+fn a_subscribe_that_nobody_answers_moves_to_the_next_hop() {
+    let mut bench = two_hops();
+    bench.deposit("hello");
+    let first = bench.expect("SUBSCRIBE");
+    bench.run_ms(31_990);
+    bench.expect_quiet();
+    bench.run_ms(20);
+    let again = bench.expect("SUBSCRIBE");
+    moved(&bench, &first, &again);
+    // Its NOTIFY has as long as that of the first.
+    bench.run_s(20);
+    let mut notifier = bench.notifier(&again);
+    bench.notify(&mut notifier, "full", &[Contact::of(PHONE_A)]);
+    bench.expect("INVITE");
+}
+
+/// A message expired, and its sender is told.
+fn told(bench: &mut Bench) -> Sip {
+    let text = bench
+        .deposit_text(USER, "short life", "Expires: 50\nConversation-ID: conv-1\n")
+        .replace("positive-delivery", "negative-delivery");
+    bench.sip_in(&text);
+    bench.expect("202");
+    let subscribe = bench.expect("SUBSCRIBE");
+    bench.reply(&subscribe, "480 Gone", "");
+    bench.run_s(60);
+    bench.expect("MESSAGE")
+}
+
+// Proves: RSP-28, NH-3
+#[test]
+fn a_503_to_a_notice_moves_it_to_the_next_hop_and_silences_the_first() {
+    let mut bench = two_hops();
+    let first = told(&mut bench);
+    bench.reply(&first, "503 Service Unavailable", "Retry-After: 60\n");
+    let again = bench.expect("MESSAGE");
+    moved(&bench, &first, &again);
+    assert_eq!(again.body, first.body);
+    bench.reply(&again, "503 Service Unavailable", "");
+    bench.expect_quiet();
+    // As a request that was refused it is sent anew, to who wants something.
+    bench.run_s(62);
+    let anew = bench.expect("MESSAGE");
+    assert_ne!(anew.call_id(), first.call_id());
+    bench.reply(&anew, "200 OK", "");
+    bench.run_s(1000);
+    bench.expect_quiet();
+    let mut bench = two_hops();
+    let first = told(&mut bench);
+    bench.run_s(33);
+    let again = bench.expect("MESSAGE");
+    moved(&bench, &first, &again);
 }
 
 // Proves: RSP-28, NH-3, OVL-6

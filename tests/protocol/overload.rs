@@ -127,6 +127,23 @@ fn a_rate_of_zero_sends_nothing_and_validity_zero_ends_it() {
     assert_eq!(invites(&mut bench), 20, "the feedback ended");
 }
 
+// Proves: OVL-2, OVL-4
+#[test]
+fn what_a_hop_asks_for_in_answers_to_other_requests_counts_too() {
+    let halt = ";oc=100;oc-algo=\"loss\";oc-validity=60000;oc-seq=1.1";
+    let mut bench = Bench::new();
+    bench.deposit("hello");
+    let subscribe = bench.expect("SUBSCRIBE");
+    reply_with_overload(&mut bench, &subscribe, "100 Trying", halt);
+    let mut notifier = bench.notifier(&subscribe);
+    bench.notify(&mut notifier, "full", &[Contact::of(PHONE_A)]);
+    bench.run_s(50);
+    assert_eq!(invites(&mut bench), 0);
+    assert_eq!(bench.counter("overload_feedback_total"), 1);
+    bench.run_s(15);
+    assert_eq!(invites(&mut bench), 1);
+}
+
 // Proves: OVL-2
 #[test]
 fn stale_feedback_changes_nothing() {

@@ -43,8 +43,12 @@ impl Loads {
         false
     }
 
-    pub(super) fn waiter(&self, number: u64) -> Option<Key> {
-        self.first.get(&number).copied()
+    /// The pushes that wait for `number`, the first one first.
+    pub(super) fn waiters(&self, number: u64) -> impl Iterator<Item = Key> + '_ {
+        let others = self.others.range((number, FIRST_KEY)..);
+        let others = others.take_while(move |&&(at, _)| at == number);
+        let first = self.first.get(&number).copied();
+        first.into_iter().chain(others.map(|&(_, push)| push))
     }
 
     /// The next push that waits for `number`, which was read; `None`: there is no other.

@@ -9,16 +9,12 @@ mod refresh;
 mod transmit;
 mod ways;
 
-use core::time::Duration;
-
 use crate::base::outbox::{Destination, Outbox};
 use crate::base::time::Timestamp;
 use crate::push::hops::{Offer, hop_bit};
 use crate::push::{Ctx, OtherRequest, Outcome, Push, PushState, guard_after};
 use crate::registry::device::NOTE_BYTES_MAX;
-use crate::registry::outcome::RETRY_AFTER_MAX;
 use crate::sip::message::{HeaderName, Message};
-use crate::sip::overload::Feedback;
 use crate::sip::session_timer::{InitialMinSe, InitialRetry};
 use crate::sip::transaction::TransactionOptions;
 use crate::sip::transaction::client_invite::{
@@ -131,13 +127,10 @@ pub fn handle_response(
         return None;
     };
     let status = message.status();
-    if let Some(hop) = push.used_hop {
-        ctx.hops.answered(hop);
-        if let Some(feedback) = Feedback::of(message)
-            && ctx.hops.hear(ctx.now, hop, &feedback)
-        {
-            ctx.probe.overload_feedback_total += 1;
-        }
+    if let Some(hop) = push.used_hop
+        && ctx.hops.heard(ctx.now, hop, message)
+    {
+        ctx.probe.overload_feedback_total += 1;
     }
     match cseq.method_bytes {
         // A 2xx counts also on the branch of a hop that was given up for the next: it is the same
@@ -246,14 +239,8 @@ fn failed(
     if push.state == PushState::Calling && status == 422 && retry_after_422(push, ctx, message) {
         return None;
     }
-    if push.state == PushState::Calling && matches!(status, 502..=504) {
-        if let (503, Some(hop), Some(hold_s)) = (status, push.used_hop, message.retry_after()) {
-            let hold = Duration::from_secs(u64::from(hold_s)).min(RETRY_AFTER_MAX);
-            ctx.hops.avoid(hop, ctx.now + hold);
-        }
-        if try_next_hop(push, ctx) {
-            return None;
-        }
+    if push.state == PushState::Calling && matches!(status, 502..=504) && try_next_hop(push, ctx) {
+        return None;
     }
     release_hop(push, ctx);
     ctx.probe.invites_failed_total += 1;

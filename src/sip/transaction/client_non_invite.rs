@@ -112,6 +112,19 @@ impl ClientNonInvite {
         self.repeat_at.min(self.end_at)
     }
 
+    /// `true` while no final response came.
+    #[must_use]
+    pub const fn is_unanswered(&self) -> bool {
+        use ClientNonInviteState::{Proceeding, Trying};
+        matches!(self.state, Trying | Proceeding)
+    }
+
+    /// `true` when the next [`ClientNonInvite::handle_timeout`] finds that nobody answered (Timer F).
+    #[must_use]
+    pub fn is_timing_out(&self, now: Timestamp) -> bool {
+        self.is_unanswered() && self.end_at <= now
+    }
+
     /// A response with this branch and method came. A status outside 100..=699 is ignored.
     pub fn handle_response(&mut self, now: Timestamp, status: u16) -> NonInviteAction {
         use ClientNonInviteState::{Completed, Proceeding, Terminated, Trying};

@@ -23,7 +23,12 @@ impl Idle for Mailbox {
         bytes.fold(out);
         earliest_s.fold(out);
         let nothing = Extra::default();
-        let Extra { devices, recent } = extra.as_deref().unwrap_or(&nothing);
+        let Extra {
+            devices,
+            recent,
+            // Of messages that are here; none is.
+            put_off: _,
+        } = extra.as_deref().unwrap_or(&nothing);
         devices.len().fold(out);
         recent.len().fold(out);
         for key in devices {
@@ -45,6 +50,7 @@ impl Idle for Mailbox {
         if let Some(extra) = &mut self.extra {
             extra.devices.clear();
             extra.recent.clear();
+            extra.put_off.clear();
         }
         if devices + recent == 0 {
             return;

@@ -1,6 +1,6 @@
 //! A mailbox as a checkpoint keeps it.
 
-use super::{DURABLE, Entry, Fate, Mailbox, NewEntry};
+use super::{DURABLE, Entry, Fate, MAILBOX_TARGETS_MAX, Mailbox, NewEntry};
 use crate::base::surface::Location;
 use crate::store::checkpoint::{self, SavedEntry, SavedUser};
 
@@ -59,6 +59,7 @@ impl Mailbox {
             extra.recent.extend(saved.recent());
         }
         self.entries.reserve_exact(saved.entries().len());
+        let mut targeted = 0_u32;
         for entry in saved.entries() {
             // Ascending, or the piece lies; then the entry is not taken.
             if self
@@ -74,6 +75,17 @@ impl Mailbox {
             } else {
                 self.earliest_s.min(entry.expires_s)
             };
+            // As in `restore`, one target too many is none: earlier versions took as many as there are slots.
+            let slot = entry.target.checked_sub(1).map(u32::from);
+            let bit = slot.and_then(|slot| 1_u32.checked_shl(slot)).unwrap_or(0);
+            let is_one_more = targeted & bit == 0;
+            let target = if is_one_more && targeted.count_ones() >= MAILBOX_TARGETS_MAX || bit == 0
+            {
+                0
+            } else {
+                targeted |= bit;
+                entry.target
+            };
             self.entries.push_back(Entry {
                 number: entry.number,
                 dedupe: entry.dedupe,
@@ -82,7 +94,7 @@ impl Mailbox {
                 bytes: entry.bytes,
                 delivered: entry.delivered,
                 refused: entry.refused,
-                target: entry.target,
+                target,
                 hints: entry.hints,
                 bits: entry.flags.bits() | DURABLE,
             });

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
+use crate::store::checkpoint::{self, Item, SavedEntry};
 
 struct Xorshift(u64);
 
@@ -247,7 +248,7 @@ fn device_slots_are_bounded_and_reused_without_a_loss() {
     assert_eq!(numbers(&mailbox, 100), [2]);
     assert_eq!(numbers(&mailbox, 1), [1, 2], "at most a repeat");
     mailbox.remove(1).unwrap();
-    for device in 0..MAILBOX_DEVICES_MAX as u64 {
+    for device in 0..u64::from(MAILBOX_TARGETS_MAX) {
         let only = NewEntry {
             target: 200 + device,
             ..new(10 + device)
@@ -265,12 +266,91 @@ fn device_slots_are_bounded_and_reused_without_a_loss() {
         mailbox.admit(&Quota::default(), 0, &one_more),
         Admission::Full
     );
-    assert_eq!(mailbox.mark(2, 400, Fate::Delivered), Marked::NoSlot);
+    for device in 400..500 {
+        assert_eq!(
+            mailbox.mark(2, device, Fate::Delivered),
+            Marked::Recorded,
+            "a device that took a message finds a slot"
+        );
+    }
     assert!(
         mailbox.restore(&one_more, at(1, 1)),
         "recovery keeps what was accepted"
     );
     assert!(!mailbox.restore(&one_more, at(1, 1)), "but not twice");
+    assert_eq!(
+        numbers(&mailbox, 499).last(),
+        Some(&50),
+        "for every device rather than for none"
+    );
+}
+
+#[test]
+fn a_saved_queue_with_too_many_targets_gives_the_last_ones_to_everybody() {
+    let mut piece = Vec::new();
+    checkpoint::put_user(b"+1", b"sip:a@b", &mut piece);
+    let devices: Vec<u64> = (0..32).map(|slot| 200 + slot).collect();
+    checkpoint::put_devices(&devices, &mut piece);
+    checkpoint::put_recent([].into_iter(), &mut piece);
+    checkpoint::put_count(32, &mut piece);
+    for slot in 0..32_u8 {
+        let entry = SavedEntry {
+            number: 1 + u64::from(slot),
+            dedupe: 0,
+            location: at(1, u32::from(slot)),
+            expires_s: 1000,
+            bytes: 1,
+            delivered: 0,
+            refused: 0,
+            target: 1 + slot,
+            hints: Hints::default(),
+            flags: DepositFlags::empty(),
+        };
+        checkpoint::put_entry(&entry, &mut piece);
+    }
+    let mut items = checkpoint::items(&piece);
+    let Some(Ok(Item::User(saved))) = items.next() else {
+        panic!("a user was saved");
+    };
+    let mut mailbox = Mailbox::default();
+    mailbox.load(&saved, |_| {});
+    assert_eq!(mailbox.len(), 32);
+    assert_eq!(numbers(&mailbox, 200)[..2], [1, 9]);
+    let last = u64::from(MAILBOX_TARGETS_MAX) + 1;
+    assert_eq!(numbers(&mailbox, 999), (last..=32).collect::<Vec<_>>());
+    assert_eq!(mailbox.mark(32, 999, Fate::Delivered), Marked::Recorded);
+}
+
+#[test]
+fn what_is_put_off_waits_for_its_device_and_nothing_that_is_kept_says_so() {
+    let mut mailbox = filled(2);
+    mailbox.mark(2, 8, Fate::Delivered);
+    let saved = |mailbox: &Mailbox| {
+        let mut piece = Vec::new();
+        mailbox.save(b"+1", b"sip:a@b", &mut piece);
+        piece
+    };
+    mailbox.mark(2, 7, Fate::Refused);
+    let before = saved(&mailbox);
+    mailbox.put_off(1, 7);
+    mailbox.put_off(9, 7);
+    assert_eq!(numbers(&mailbox, 7), [] as [u64; 0]);
+    assert_eq!(numbers(&mailbox, 8), [1], "another device gets it");
+    assert_eq!(mailbox.next_pending(7, 0, 0), None);
+    assert_eq!(mailbox.next_fitting(7, 0, 0, MediaLimit::NONE), None);
+    assert_eq!(mailbox.fates(1).count(), 0);
+    assert_eq!(saved(&mailbox), before);
+    mailbox.mark(1, 8, Fate::Delivered);
+    let settled = |devices: &[u64]| mailbox.is_settled(1, Goal::EachSelected, devices);
+    assert!(settled(&[8]) && !settled(&[7, 8]));
+    // It is forgotten with the message.
+    mailbox.remove(1).unwrap();
+    let again = NewEntry {
+        dedupe: 0,
+        ..new(1)
+    };
+    assert!(mailbox.restore(&again, at(1, 1)));
+    assert_eq!(numbers(&mailbox, 7), [1]);
 }
 
 #[test]

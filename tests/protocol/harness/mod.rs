@@ -215,6 +215,8 @@ pub(crate) struct Bench {
     pub(crate) connects: Vec<SocketAddr>,
     /// Names the engine wants to know.
     pub(crate) queries: Vec<NameQuery>,
+    /// The store cannot read anything back.
+    pub(crate) unreadable: bool,
     /// Records of the store in order, with their places.
     pub(crate) records: Vec<(Location, Vec<u8>)>,
     links: Vec<FakeLink>,
@@ -284,6 +286,7 @@ impl Bench {
             silent: Vec::new(),
             connects: Vec::new(),
             queries: Vec::new(),
+            unreadable: false,
             behind: false,
             records: Vec::new(),
             links: Vec::new(),
@@ -561,7 +564,9 @@ impl Bench {
         for (token, location) in batch.reads.drain(..) {
             let record = &self.records[self.places[&location.offset]].1;
             let start = u32::try_from(self.held.bytes.len()).expect("small");
-            self.held.bytes.extend_from_slice(record);
+            if !self.unreadable {
+                self.held.bytes.extend_from_slice(record);
+            }
             let end = u32::try_from(self.held.bytes.len()).expect("small");
             self.held.loaded.push((token, start, end));
         }
