@@ -111,7 +111,8 @@ const STAGES: [Stage; 4] = [
     ),
     (
         "push_trigger_seconds",
-        "From when a decision is due to the INVITE that it leads to.",
+        "From what asked for an INVITE (a NOTIFY, a deposit, a wait that ended) to the end of the turn that \
+         sent it.",
         |probe| &probe.trigger_time,
     ),
     (

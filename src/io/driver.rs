@@ -352,6 +352,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         let mut reaped = core::mem::take(&mut self.scratch);
         self.ring.reap(&mut reaped, REAP_BATCH, REAP_BYTES);
         let before = core::mem::replace(&mut self.now, self.clock.now());
+        self.core.handed_over(self.now);
         let slow = self.busy && self.now.since(before) >= SLOW_TURN;
         self.counters.slow_turns += u64::from(slow);
         if self.now >= self.next_tick {

@@ -17,10 +17,16 @@ impl Histogram {
     /// Counts one duration.
     #[inline]
     pub fn record(&mut self, took: Duration) {
+        self.record_many(took, 1);
+    }
+
+    /// Counts `count` of the same duration.
+    #[inline]
+    pub fn record_many(&mut self, took: Duration, count: u64) {
         let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let cell = (u64::BITS - us.saturating_sub(1).leading_zeros()) as usize;
-        self.cells[cell.min(CELLS - 1)] += 1;
-        self.sum_us = self.sum_us.saturating_add(us);
+        self.cells[cell.min(CELLS - 1)] += count;
+        self.sum_us = self.sum_us.saturating_add(us.saturating_mul(count));
     }
 
     /// Adds what `other` counted.

@@ -12,7 +12,8 @@ macro_rules! probe {
             pub answer_time: Histogram,
             /// From an INVITE to each delivery in its session.
             pub delivery_time: Histogram,
-            /// From when a decision is due to the INVITE that it leads to.
+            /// From what asked for an INVITE (a NOTIFY, a deposit, a wait that ended) to the end of the turn
+            /// that sent it.
             pub trigger_time: Histogram,
             /// How long after its moment the timer of a push fired; a tick of that is rounding.
             pub timer_lateness: Histogram,

@@ -215,6 +215,8 @@ impl Campaigns {
         }
         if waits {
             self.throttle(key, parts.state, waited);
+        } else {
+            parts.state.triggered_at = Timestamp::NEVER;
         }
     }
 

@@ -42,6 +42,7 @@ use crate::base::time::{Timestamp, UnixMillis};
 use crate::base::token::{
     Claim, Domain, Minter, SEQUENCE_MODULUS, Seal, Token, TokenKind, TokenParts,
 };
+use crate::metrics::departures::Departures;
 use crate::metrics::probe::Probe;
 use crate::msrp::inbound::Reassembly;
 use crate::msrp::session::Session;
@@ -162,6 +163,8 @@ pub struct Ctx<'a> {
     pub jitter: &'a mut Jitter,
     /// What peers wrote before.
     pub seen: &'a mut Seen,
+    /// INVITEs of this turn.
+    pub departures: &'a mut Departures,
 }
 
 /// What peers wrote before, so that the like of it is not read with care again.
@@ -341,7 +344,7 @@ pub struct Push {
     pub session_end: Timestamp,
     /// When the INVITE left that started the session.
     pub invited: Timestamp,
-    /// When the decision that started it became due; `NEVER` once the INVITE left.
+    /// When what its decision was for came; `NEVER` once the INVITE was written.
     pub triggered: Timestamp,
     /// The wheel entry that covers [`Push::deadline`], and its deadline.
     pub armed: Option<(TimerId, Timestamp)>,

@@ -38,6 +38,7 @@ use crate::base::surface::{
 use crate::base::time::{Timestamp, UnixMillis};
 use crate::base::token::{Claim, Domain, TokenParts};
 use crate::base::wall::{Reading, WallClock};
+use crate::metrics::departures::Departures;
 use crate::metrics::probe::Probe;
 use crate::msrp::familiar::Frames;
 use crate::push::campaign::Campaigns;
@@ -116,6 +117,8 @@ struct Desk {
     familiar: Familiar,
     frames: Frames,
     seen: Seen,
+    /// INVITEs of this turn.
+    departures: Departures,
     /// What the next message of this read is about.
     foreseen: Foreseen,
     /// What the first message of the next read is about.
@@ -147,6 +150,7 @@ macro_rules! ctx {
             probe: &mut $shard.probe,
             jitter: &mut $shard.desk.jitter,
             seen: &mut $shard.desk.seen,
+            departures: &mut $shard.desk.departures,
         }
     };
 }
@@ -249,6 +253,11 @@ impl Core for Shard {
         self.desk.foreseen = core::mem::replace(&mut self.desk.coming, coming);
     }
 
+    fn handed_over(&mut self, now: Timestamp) {
+        let times = &mut self.probe.trigger_time;
+        self.desk.departures.left(now, times);
+    }
+
     fn caught_up(&mut self) -> bool {
         self.campaigns.caught_up()
     }
@@ -318,6 +327,7 @@ impl Shard {
                 familiar: Familiar::new(),
                 frames: Frames::new(),
                 seen: Seen::default(),
+                departures: Departures::default(),
                 foreseen: Foreseen::Nothing,
                 coming: Foreseen::Nothing,
                 stirred: None,

@@ -408,7 +408,7 @@ impl Shard {
                 user,
                 number,
                 reply,
-                since: _,
+                since,
             } => {
                 let mailbox = self.post.mailbox(user.slot);
                 let Some(location) = location else {
@@ -429,7 +429,7 @@ impl Shard {
                     self.send_reply(now, reply);
                 }
                 self.tell_stored(now, user, number);
-                self.deposited(now, user);
+                self.deposited(now, since, user);
             }
             After::Mark { of, removes } => {
                 let Some(location) = location else { return };
@@ -482,10 +482,12 @@ impl Shard {
             return;
         };
         entry.extra.armed = None;
-        if entry.extra.decide_at <= now || entry.extra.retry_at <= now {
+        let due_at = entry.extra.decide_at.min(entry.extra.retry_at);
+        if due_at <= now {
             entry.extra.decide_at = Timestamp::NEVER;
             entry.extra.retry_at = Timestamp::NEVER;
-            self.campaigns.changed(now, key, &mut entry.extra);
+            self.campaigns
+                .changed_since(now, due_at, key, &mut entry.extra);
         }
         let mut moving = core::mem::take(&mut self.desk.numbers);
         for push in entry

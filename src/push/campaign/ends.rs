@@ -223,6 +223,10 @@ impl Campaigns {
             .post
             .mailbox_ref(user.slot)
             .is_some_and(|mailbox| !mailbox.is_empty());
+        if outcome == Outcome::NoHop {
+            // Its INVITE is still owed.
+            parts.state.triggered_at = parts.state.triggered_at.min(push.triggered);
+        }
         if has_mail
             && outcome == Outcome::NoHop
             && let Some(until) = parts.ctx.hops.held_until(now, push.set)

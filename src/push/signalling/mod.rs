@@ -111,8 +111,7 @@ fn start_invite(push: &mut Push, ctx: &mut Ctx<'_>) {
     push.guard = Timestamp::NEVER;
     push.invited = ctx.now;
     if !push.triggered.is_never() {
-        let took = ctx.now.since(push.triggered);
-        ctx.probe.trigger_time.record(took);
+        ctx.departures.add(push.triggered);
         push.triggered = Timestamp::NEVER;
     }
     ctx.probe.invites_sent_total += 1;

@@ -205,6 +205,8 @@ pub(crate) struct Bench {
     pub(crate) now: Timestamp,
     /// Appends are durable at once; else they wait for [`Bench::release`].
     pub(crate) durable: bool,
+    /// How long the engine takes from its look at the clock to the end of its output.
+    pub(crate) turn_length: Duration,
     /// More input is always at hand: the shard does not catch up.
     pub(crate) behind: bool,
     /// Connects that are refused.
@@ -284,6 +286,7 @@ impl Bench {
             silent: Vec::new(),
             connects: Vec::new(),
             queries: Vec::new(),
+            turn_length: Duration::ZERO,
             behind: false,
             records: Vec::new(),
             links: Vec::new(),
@@ -467,6 +470,8 @@ impl Bench {
                 self.queries.push(query);
             }
             if !moved && (self.behind || !self.shard.inner.caught_up()) {
+                let left = self.now + self.turn_length;
+                self.shard.watch(|shard| shard.handed_over(left));
                 return;
             }
         }

@@ -1,0 +1,72 @@
+//! The times of a push's stages, as they are measured: from what, to what, in simulated time.
+
+use core::time::Duration;
+
+use crate::harness::script::{Contact, PHONE_A, PHONE_B, USER};
+use crate::harness::{Bench, options};
+use volley::metrics::histogram::Histogram;
+
+/// Milliseconds of all that was counted, and how much that was.
+fn counted(times: &Histogram) -> (u64, u64) {
+    (times.sum_us() / 1000, times.count())
+}
+
+fn triggers(bench: &Bench) -> (u64, u64) {
+    counted(&bench.shard.probe().trigger_time)
+}
+
+/// A bench whose pushes may be two at a time.
+fn bench() -> Bench {
+    let mut options = options();
+    options.campaign.policy.devices_max = 2;
+    Bench::with(options)
+}
+
+#[test]
+fn an_invite_counts_from_its_notify_to_the_end_of_the_turn() {
+    let mut bench = bench();
+    bench.turn_length = Duration::from_millis(3);
+    bench.invited();
+    assert_eq!(triggers(&bench), (3, 1));
+    bench.run_s(1);
+    assert_eq!(triggers(&bench), (3, 1), "once");
+}
+
+#[test]
+fn an_invite_counts_what_its_notify_waited_for_the_end_of_the_window() {
+    let mut bench = bench();
+    let (_, mut notifier) = bench.invited();
+    assert_eq!(triggers(&bench), (0, 1));
+    bench.run_ms(100);
+    let both = [Contact::of(PHONE_A), Contact::of(PHONE_B)];
+    bench.notify(&mut notifier, "full", &both);
+    bench.run_ms(50);
+    // A change within the window is part of the same decision; the first one counts.
+    bench.notify(&mut notifier, "full", &both);
+    bench.expect_quiet();
+    bench.run_ms(200);
+    bench.expect("INVITE");
+    let (waited, invites) = triggers(&bench);
+    assert_eq!(invites, 2);
+    assert!((150..=151).contains(&waited), "{waited} ms of 150");
+}
+
+#[test]
+fn an_invite_counts_what_its_message_waited_for_the_disk() {
+    let mut bench = bench();
+    let (_, _, frame) = bench.sending();
+    bench.take_message(&frame);
+    let bye = bench.finish();
+    bench.reply(&bye, "200 OK", "");
+    bench.run_s(60);
+    assert_eq!(triggers(&bench), (0, 1));
+    bench.durable = false;
+    let message = bench.deposit_text(USER, "again", "");
+    bench.sip_in(&message);
+    bench.run_ms(40);
+    bench.release();
+    let sent = bench.take_sip();
+    let found = sent.iter().any(|sip| sip.what() == "INVITE");
+    assert!(found, "{sent:?}");
+    assert_eq!(triggers(&bench), (40, 2));
+}
