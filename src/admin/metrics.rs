@@ -311,7 +311,7 @@ fn driver_metrics(out: &mut String, drivers: &[Counters]) {
 }
 
 fn histogram(out: &mut String, name: &str, shard: usize, histogram: &Histogram) {
-    for (bound, up_to) in histogram.cumulative() {
+    for (bound, up_to) in histogram.octaves() {
         let bound = bound.map_or_else(|| "+Inf".to_owned(), seconds);
         let _ = writeln!(
             out,

@@ -71,7 +71,7 @@ mod tests {
         let mut times = Histogram::default();
         departures.left(at(21_000), &mut times);
         assert_eq!(times.count(), 2 * MOMENTS_MAX as u64 + 2);
-        assert_eq!(times.over(Duration::from_millis(11_900)), 4);
+        assert_eq!(times.over(Duration::from_millis(11_500)), 4);
         departures.left(at(22_000), &mut times);
         assert_eq!(times.count(), 2 * MOMENTS_MAX as u64 + 2);
         assert_eq!(departures.moments.capacity(), capacity);
