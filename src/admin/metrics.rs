@@ -98,7 +98,7 @@ const LEDGER: [Gauge; 5] = [
 /// Histograms of a shard.
 type Stage = (&'static str, &'static str, fn(&Probe) -> &Histogram);
 
-const STAGES: [Stage; 4] = [
+const STAGES: [Stage; 5] = [
     (
         "push_answer_seconds",
         "From an INVITE to the 2xx that answered it.",
@@ -106,8 +106,13 @@ const STAGES: [Stage; 4] = [
     ),
     (
         "push_delivery_seconds",
-        "From an INVITE to each delivery in its session.",
+        "From when a message was begun in a session, to be sent, to its delivery.",
         |probe| &probe.delivery_time,
+    ),
+    (
+        "push_first_delivery_seconds",
+        "From the ACK to the first delivery of the session, with its connection.",
+        |probe| &probe.first_delivery_time,
     ),
     (
         "push_trigger_seconds",
@@ -117,7 +122,7 @@ const STAGES: [Stage; 4] = [
     ),
     (
         "timer_lateness_seconds",
-        "How long after its moment the timer of a push fired; a tick of that is rounding.",
+        "How long after its tick a timer fired, of whatever kind; the tick is up to one later than its moment.",
         |probe| &probe.timer_lateness,
     ),
 ];

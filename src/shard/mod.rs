@@ -104,6 +104,8 @@ pub struct Shard {
 #[derive(Debug)]
 struct Desk {
     wall: WallClock,
+    /// Up to when every timer has fired.
+    fired_until: Timestamp,
     /// When the hops need attention next.
     hops_at: Timestamp,
     /// Buffers that are lent out within a turn.
@@ -316,6 +318,7 @@ impl Shard {
             server: ServerTable::new(&options.server, keys),
             desk: Desk {
                 wall: WallClock::new(options.clock, wall, now),
+                fired_until: now,
                 hops_at: now,
                 started: Vec::with_capacity(64),
                 open: Vec::with_capacity(64),
