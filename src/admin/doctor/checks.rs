@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::groups::{self, Limit};
 use super::{Finding, Host, Plan, Setting, Severity};
 use crate::io::backend::Backend;
 
@@ -52,9 +53,29 @@ fn fine(id: &'static str, why: &'static str, current: impl Into<String>) -> Find
 }
 
 fn unknown(id: &'static str, why: &'static str, file: &str) -> Finding {
+    silent(id, why, format!("/{file} cannot be read"))
+}
+
+/// The host does not say.
+fn silent(id: &'static str, why: &'static str, text: impl Into<String>) -> Finding {
     Finding {
         severity: Severity::Unknown,
-        ..fine(id, why, format!("/{file} cannot be read"))
+        ..fine(id, why, text)
+    }
+}
+
+/// Whether there is a `/sys` to look into: a file that every kernel has there.
+fn has_sys(host: &Host) -> bool {
+    host.read("sys/devices/system/cpu/online").is_some()
+}
+
+/// Octets with their unit.
+fn octets(number: u64) -> String {
+    match number {
+        0 => "0 octets".to_owned(),
+        _ if number.is_multiple_of(1 << 20) => format!("{} MiB", number >> 20),
+        _ if number.is_multiple_of(1 << 10) => format!("{} KiB", number >> 10),
+        _ => format!("{number} octets"),
     }
 }
 
@@ -166,6 +187,11 @@ fn ring(host: &Host, plan: &Plan) -> Finding {
             if severity == Severity::Fine {
                 return found;
             }
+            if is_memlock(error) {
+                let remedy =
+                    "raise LimitMEMLOCK in the service unit (ulimit -l in a shell), see memlock";
+                return found.wants(severity, "a working ring", remedy);
+            }
             if policy.unwrap_or(0) == 0 {
                 let remedy = "allow io_uring_setup, io_uring_enter and io_uring_register in the \
                               container's seccomp profile, and raise LimitMEMLOCK";
@@ -178,6 +204,11 @@ fn ring(host: &Host, plan: &Plan) -> Finding {
                 .by(FILE, "0")
         }
     }
+}
+
+/// Whether it was the limit of locked memory that let no ring be.
+fn is_memlock(error: &str) -> bool {
+    error.contains("MemLockLimit") || error.contains("MEMLOCK")
 }
 
 fn limit(
@@ -198,17 +229,27 @@ fn limit(
 }
 
 fn memlock(host: &Host, plan: &Plan) -> Finding {
-    const WHAT: (&str, &str) = (
-        "memlock",
-        "buffers of rings and executors are locked, octets",
-    );
+    const WHAT: (&str, &str) = ("memlock", "buffers of rings and executors are locked");
     let least = MEMLOCK_PER_SHARD * plan.shards as u64;
-    limit(
+    let found = limit(
         WHAT,
         host.limits.memlock,
         least,
         (Severity::Warning, "LimitMEMLOCK"),
-    )
+    );
+    let Some(value) = host.limits.memlock else {
+        return found;
+    };
+    let wanted = if found.severity > Severity::Fine {
+        format!("{} or more", octets(least))
+    } else {
+        String::new()
+    };
+    Finding {
+        current: octets(value),
+        wanted,
+        ..found
+    }
 }
 
 fn nofile(host: &Host, _: &Plan) -> Finding {
@@ -263,22 +304,14 @@ fn cpus(host: &Host, plan: &Plan) -> Finding {
 
 fn quota(host: &Host, plan: &Plan) -> Finding {
     const WHY: &str = "a throttled thread stops for tens of milliseconds at a time";
-    let text = cgroup(host, "cpu.max");
-    let Some(text) = text.filter(|text| !text.starts_with("max")) else {
-        return fine("cpu-quota", WHY, "none");
+    let (cores, file) = match groups::cpu(host) {
+        Limit::Unknown => return silent("cpu-quota", WHY, "no control group can be read"),
+        Limit::Unset => return fine("cpu-quota", WHY, "none"),
+        Limit::Of(cores, file) => (cores, file),
     };
-    let mut numbers = text.split_whitespace().map(str::parse::<f64>);
-    let (Some(Ok(quota)), Some(Ok(period))) = (numbers.next(), numbers.next()) else {
-        return unknown("cpu-quota", WHY, "sys/fs/cgroup/cpu.max");
-    };
-    let cores = quota / period.max(1.0);
     #[expect(clippy::cast_precision_loss, reason = "a handful of shards")]
     let enough = cores >= plan.shards as f64 + 0.5;
-    let found = fine(
-        "cpu-quota",
-        WHY,
-        format!("{cores:.2} cores (cpu.max {text})"),
-    );
+    let found = fine("cpu-quota", WHY, format!("{cores:.2} cores ({file})"));
     let remedy = "take the CPU limit of the container off and give it cores of its own (cpuset)";
     let severity = if enough {
         Severity::Advice
@@ -288,34 +321,25 @@ fn quota(host: &Host, plan: &Plan) -> Finding {
     found.wants(severity, "no quota", remedy)
 }
 
-/// A file of our control group; the root of the hierarchy when we cannot tell.
-fn cgroup(host: &Host, name: &str) -> Option<String> {
-    let own = host.read("proc/self/cgroup");
-    let own = own
-        .as_deref()
-        .and_then(|text| text.lines().find_map(|line| line.strip_prefix("0::/")));
-    let inner = own.and_then(|own| host.read(&format!("sys/fs/cgroup/{own}/{name}")));
-    inner.or_else(|| host.read(&format!("sys/fs/cgroup/{name}")))
-}
-
 fn memory(host: &Host, _: &Plan) -> Finding {
     const WHY: &str =
         "tables are reserved up to limits.*; the kernel kills what outgrows its group";
-    match cgroup(host, "memory.max").as_deref() {
-        None | Some("max") => fine("memory-limit", WHY, "none"),
-        Some(text) => {
-            let found = fine("memory-limit", WHY, format!("{text} octets"));
-            match text.parse::<u64>() {
-                Ok(octets) if octets < 2 << 30 => found.wants(
-                    Severity::Warning,
-                    "2 GiB or more",
-                    "raise the memory limit of the container, or lower limits.users_max and \
-                     limits.pushes_max",
-                ),
-                Ok(_) | Err(_) => found,
-            }
-        }
+    const GIB: f64 = 1_073_741_824.0;
+    let (octets, file) = match groups::memory(host) {
+        Limit::Unknown => return silent("memory-limit", WHY, "no control group can be read"),
+        Limit::Unset => return fine("memory-limit", WHY, "none"),
+        Limit::Of(octets, file) => (octets, file),
+    };
+    let gib = octets / GIB;
+    let found = fine("memory-limit", WHY, format!("{gib:.2} GiB ({file})"));
+    if gib >= 2.0 {
+        return found;
     }
+    found.wants(
+        Severity::Warning,
+        "2 GiB or more",
+        "raise the memory limit of the container, or lower limits.users_max and limits.pushes_max",
+    )
 }
 
 fn pinning(host: &Host, plan: &Plan) -> Finding {
@@ -380,6 +404,9 @@ fn isolation(host: &Host, plan: &Plan) -> Finding {
 
 fn siblings(host: &Host, plan: &Plan) -> Finding {
     const WHY: &str = "two busy threads of one core get little more than half its speed each";
+    if !has_sys(host) {
+        return silent("siblings", WHY, "whether threads share cores is not said");
+    }
     let mut shared = Vec::new();
     for cpu in &plan.pin {
         let path = format!("sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list");
@@ -416,6 +443,9 @@ fn siblings(host: &Host, plan: &Plan) -> Finding {
 
 fn governor(host: &Host, plan: &Plan) -> Finding {
     const WHY: &str = "a clock that follows the load is slow at the start of every burst";
+    if !has_sys(host) {
+        return silent("governor", WHY, "cores and their clocks cannot be read");
+    }
     let all = host.names("sys/devices/system/cpu");
     let mut slow = Vec::new();
     let mut any = false;
@@ -555,7 +585,10 @@ fn numa(host: &Host, plan: &Plan) -> Finding {
     const WHY: &str = "memory of another node is half as fast";
     const FILE: &str = "sys/devices/system/node/online";
     let Some(text) = host.read(FILE) else {
-        return fine("numa", WHY, "one node");
+        if has_sys(host) {
+            return fine("numa", WHY, "one node: a kernel without NUMA");
+        }
+        return unknown("numa", WHY, FILE);
     };
     let nodes = cpu_list(&text);
     if nodes.len() < 2 {
@@ -627,7 +660,7 @@ fn datagram_trains(host: &Host, plan: &Plan) -> Finding {
     const ID: &str = "datagram-trains";
     const WHY: &str = "datagrams that pass the kernel in trains cost a fraction of single ones";
     let Some(trains) = host.trains else {
-        return fine(ID, WHY, "not tried");
+        return silent(ID, WHY, "not tried");
     };
     let found = fine(
         ID,
@@ -739,7 +772,7 @@ fn interrupts(host: &Host, plan: &Plan) -> Finding {
         .iter()
         .filter(|name| name.as_str() != "lo")
         .collect();
-    let mut found = Vec::new();
+    let (mut found, mut silent_irqs) = (Vec::new(), false);
     for line in text.lines() {
         let Some((number, rest)) = line.trim().split_once(':') else {
             continue;
@@ -748,6 +781,7 @@ fn interrupts(host: &Host, plan: &Plan) -> Finding {
             || devices.iter().any(|name| rest.contains(name.as_str()));
         if network && number.parse::<u32>().is_ok() {
             let cpus = host.read(&format!("proc/irq/{number}/smp_affinity_list"));
+            silent_irqs |= cpus.is_none();
             let cpus = cpus.map(|text| cpu_list(&text)).unwrap_or_default();
             if plan.pin.iter().any(|cpu| cpus.contains(cpu)) {
                 found.push(number.to_owned());
@@ -756,6 +790,13 @@ fn interrupts(host: &Host, plan: &Plan) -> Finding {
     }
     if plan.pin.is_empty() {
         return fine("interrupts", WHY, "the shards have no cores of their own");
+    }
+    if silent_irqs || devices.is_empty() && !has_sys(host) {
+        return silent(
+            "interrupts",
+            WHY,
+            "where network devices interrupt cannot be read",
+        );
     }
     if found.is_empty() {
         return fine(

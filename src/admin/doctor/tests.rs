@@ -32,7 +32,12 @@ impl Made {
             memlock: Some(64 << 20),
             nofile: None,
         };
-        let found = Host::at(&self.0, limits, Ok(())).examine(plan);
+        let mut host = Host::at(&self.0, limits, Ok(()));
+        host.trains = Some(TrainSupport {
+            sends: true,
+            joins: true,
+        });
+        let found = host.examine(plan);
         found
             .into_iter()
             .map(|finding| (finding.id, finding))
@@ -56,7 +61,12 @@ fn plan() -> Plan {
     }
 }
 
-const GOOD: [(&str, &str); 17] = [
+const GOOD: [(&str, &str); 19] = [
+    ("proc/self/cgroup", "0::/\n"),
+    (
+        "sys/fs/cgroup/cgroup.controllers",
+        "cpuset cpu io memory pids\n",
+    ),
     ("proc/sys/kernel/osrelease", "6.18.2-cloud\n"),
     ("proc/sys/kernel/io_uring_disabled", "0\n"),
     ("sys/devices/system/cpu/online", "0-3\n"),
@@ -201,6 +211,106 @@ fn a_container_with_a_quota_is_told() {
 }
 
 #[test]
+fn the_tightest_of_all_groups_above_counts() {
+    let made = Made::new(&GOOD);
+    made.set("proc/self/cgroup", "0::/pod/volley\n");
+    made.set("sys/fs/cgroup/pod/volley/cpu.max", "max 100000\n");
+    made.set("sys/fs/cgroup/pod/cpu.max", "50000 100000\n");
+    made.set("sys/fs/cgroup/pod/volley/memory.max", "4294967296\n");
+    made.set("sys/fs/cgroup/pod/memory.max", "1073741824\n");
+    let found = made.look(&plan());
+    assert_eq!(
+        found["cpu-quota"].current,
+        "0.50 cores (/sys/fs/cgroup/pod/cpu.max)"
+    );
+    assert_eq!(
+        found["memory-limit"].current,
+        "1.00 GiB (/sys/fs/cgroup/pod/memory.max)"
+    );
+}
+
+#[test]
+fn groups_of_the_old_hierarchy_count_too() {
+    let made = Made::new(&GOOD);
+    made.set(
+        "proc/self/cgroup",
+        "4:memory:/box/inner\n1:cpu,cpuacct:/box/inner\n0::/\n",
+    );
+    // As a container sees it: its own group is what is mounted.
+    made.set(
+        "proc/self/mountinfo",
+        "25 1 254:0 / / rw - ext4 /dev/vda rw\n\
+         32 31 0:29 /box /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
+         35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+         41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw",
+    );
+    let cpu = "sys/fs/cgroup/cpu,cpuacct";
+    made.set(&format!("{cpu}/inner/cpu.cfs_quota_us"), "-1\n");
+    made.set(&format!("{cpu}/inner/cpu.cfs_period_us"), "100000\n");
+    let memory = "sys/fs/cgroup/memory/box";
+    let most = "9223372036854771712\n";
+    made.set(&format!("{memory}/inner/memory.limit_in_bytes"), most);
+    made.set(&format!("{cpu}/inner/cgroup.procs"), "1\n");
+    made.set(&format!("{memory}/inner/cgroup.procs"), "1\n");
+    let found = made.look(&plan());
+    for id in ["cpu-quota", "memory-limit"] {
+        assert_eq!(found[id].severity, Severity::Fine, "{:?}", found[id]);
+        assert_eq!(found[id].current, "none");
+    }
+    made.set(&format!("{cpu}/cpu.cfs_quota_us"), "50000\n");
+    made.set(&format!("{cpu}/cpu.cfs_period_us"), "100000\n");
+    made.set(&format!("{memory}/memory.limit_in_bytes"), "268435456\n");
+    let found = made.look(&plan());
+    assert_eq!(found["cpu-quota"].severity, Severity::Warning);
+    let told = format!("0.50 cores (/{cpu}/cpu.cfs_quota_us)");
+    assert_eq!(found["cpu-quota"].current, told);
+    assert_eq!(found["memory-limit"].severity, Severity::Warning);
+    let told = format!("0.25 GiB (/{memory}/memory.limit_in_bytes)");
+    assert_eq!(found["memory-limit"].current, told);
+}
+
+#[test]
+fn a_host_without_sys_says_what_it_does_not_know() {
+    let files: Vec<_> = GOOD
+        .iter()
+        .copied()
+        .filter(|(path, _)| !path.starts_with("sys/"))
+        .collect();
+    let found = Made::new(&files).look(&plan());
+    for id in [
+        "cpus",
+        "cpu-quota",
+        "memory-limit",
+        "isolation",
+        "siblings",
+        "governor",
+        "clocksource",
+        "huge-pages",
+        "numa",
+        "interrupts",
+    ] {
+        assert_eq!(found[id].severity, Severity::Unknown, "{:?}", found[id]);
+    }
+}
+
+#[test]
+fn too_little_memory_to_lock_is_what_a_ring_that_wants_it_is_told() {
+    let made = Made::new(&GOOD);
+    let limits = ProcessLimits {
+        memlock: Some(64 << 10),
+        nofile: None,
+    };
+    let error = "IO error occurred: MemLockLimit(65536/524288)";
+    let found = Host::at(&made.0, limits, Err(error.into())).examine(&plan());
+    let of = |id: &str| found.iter().find(|found| found.id == id).expect("a check");
+    let remedy = &of("io-uring").remedy;
+    assert!(remedy.starts_with("raise LimitMEMLOCK"), "{remedy}");
+    assert!(!remedy.contains("seccomp"), "{remedy}");
+    assert_eq!(of("memlock").current, "64 KiB");
+    assert_eq!(of("memlock").wanted, "16 MiB or more");
+}
+
+#[test]
 fn a_forbidden_ring_and_short_limits_are_told_with_their_remedy() {
     let made = Made::new(&[("proc/sys/kernel/io_uring_disabled", "2")]);
     let limits = ProcessLimits {
@@ -297,8 +407,14 @@ fn what_is_tuned_is_noted_and_can_be_taken_back() {
     };
     let error = tune::apply(&made.0, &journal, &[&missing]).expect_err("no such file");
     assert!(error.to_string().contains("run as root"), "{error}");
-    assert!(
-        tune::script(&found, Severity::Warning)
-            .contains("echo '4096' > /proc/sys/net/core/somaxconn")
-    );
+    let script = tune::script(&made.0, &found, Severity::Warning);
+    let lines = "echo '4096' > /proc/sys/net/core/somaxconn\n\
+                 # to undo: echo '128' > /proc/sys/net/core/somaxconn\n";
+    assert!(script.contains(lines), "{script}");
+}
+
+#[test]
+fn the_readme_counts_the_checks() {
+    let told = format!("{} checks, each with a remedy", checks::ALL.len());
+    assert!(include_str!("../../../README.md").contains(&told), "{told}");
 }
