@@ -109,7 +109,7 @@ impl Inquiry {
             ("POST", "/push") => self.push(&query),
             ("GET", "/sessions") => self.sessions(&query),
             ("GET", "/trace") => {
-                return Some(match self.trace(&filter_of(&query)) {
+                return Some(match self.trace_of(&filter_of(&query)) {
                     Ok(file) => Response::capture(file),
                     Err(error) => Response::error(status_of(error), &error.to_string()),
                 });
@@ -141,10 +141,34 @@ impl Inquiry {
         if !self.records {
             return Err(AskError::Off);
         }
+        self.recorded(filter).map(|(_, file)| file)
+    }
+
+    /// The same for somebody who asked: who is not known, and that there is nothing, is told.
+    fn trace_of(&self, filter: &Filter) -> Result<Vec<u8>, AskError> {
+        if !self.records {
+            return Err(AskError::Off);
+        }
+        let (messages, file) = self.recorded(filter)?;
+        if messages > 0 {
+            return Ok(file);
+        }
+        if let Some(user) = &filter.user {
+            let user = if user.contains(':') {
+                user.clone()
+            } else {
+                format!("tel:{user}")
+            };
+            self.line.ask_about(&user, Question::User)?;
+        }
+        Err(AskError::Nothing)
+    }
+
+    fn recorded(&self, filter: &Filter) -> Result<(usize, Vec<u8>), AskError> {
         let chunks = self.line.recorded()?;
         let seen = trace::messages(&chunks, filter);
         let clock = (Clock.now(), Clock.wall());
-        Ok(trace::pcap(&seen, &self.addresses, clock))
+        Ok((seen.len(), trace::pcap(&seen, &self.addresses, clock)))
     }
 
     fn user(&self, query: &Query) -> Result<Shown, AskError> {
@@ -218,7 +242,7 @@ const fn status_of(error: AskError) -> u16 {
     match error {
         AskError::BadIdentity => 400,
         AskError::Unknown => 404,
-        AskError::Off => 409,
+        AskError::Nothing | AskError::Off => 409,
         AskError::Busy { .. } | AskError::Gone { .. } => 503,
         AskError::Late { .. } | AskError::Long { .. } => 504,
     }
