@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::admin::answers::{self, Names, Shown};
+use crate::admin::answers::{self, Beside, Names, Shown};
 use crate::admin::ask::{AskError, Line};
 use crate::admin::engine::Engine;
 use crate::admin::http::{Request, Response};
@@ -28,6 +28,8 @@ pub struct Inquiry {
     names: Names,
     /// Octets of the drivers' buffers.
     buffers: u64,
+    /// Octets of the flight recorders.
+    recorders: u64,
     records: bool,
     addresses: Vec<ShardAddresses>,
 }
@@ -90,7 +92,8 @@ impl Inquiry {
                 icsis: icsis.collect(),
                 dialects: dialect_names(config),
             },
-            buffers: (streams + datagrams + recorder) * config.node.shards as u64,
+            buffers: (streams + datagrams) * config.node.shards as u64,
+            recorders: recorder * config.node.shards as u64,
             records: recorder > 0,
             addresses: engine.host.addresses().to_vec(),
         }
@@ -118,10 +121,14 @@ impl Inquiry {
                 .line
                 .timers()
                 .map(|timers| answers::timers(&timers, &late())),
-            ("GET", "/mem") => self
-                .line
-                .memory()
-                .map(|memory| answers::memory(&memory, self.buffers)),
+            ("GET", "/mem") => self.line.memory().map(|memory| {
+                let beside = Beside {
+                    buffers: self.buffers,
+                    recorders: self.recorders,
+                    resident: resident(),
+                };
+                answers::memory(&memory, &beside)
+            }),
             (_, "/user" | "/push" | "/sessions" | "/timers" | "/mem" | "/trace") => {
                 return Some(Response::error(405, "GET, and POST for /push"));
             }
@@ -214,6 +221,14 @@ impl Inquiry {
         };
         Ok(answers::sessions(&rows, more.is_some()))
     }
+}
+
+/// Octets of the process that are in memory; `None` where the host does not say.
+fn resident() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib << 10)
 }
 
 fn filter_of(query: &Query) -> Filter {
