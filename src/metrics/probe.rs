@@ -178,6 +178,12 @@ probe! {
     msrp_reports_total,
     /// MSRP frames refused or ignored.
     msrp_rejected_total,
+    /// Of these, not read: no MSRP, or longer than it may be. The connection is closed.
+    msrp_unreadable_total,
+    /// Of these, for a session that there is not, or no more.
+    msrp_sessionless_total,
+    /// Of these, from another connection or path than the session's, or about no SEND of ours.
+    msrp_misplaced_total,
     /// MSRP connections opened by us.
     msrp_connects_total,
     /// MSRP connections that failed or were lost with a session on them.

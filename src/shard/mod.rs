@@ -422,6 +422,22 @@ impl Shard {
         }
     }
 
+    /// How long what is next in line has waited.
+    #[must_use]
+    pub fn ages(&self, now: Timestamp) -> Ages {
+        let (user, for_hop) = self.campaigns.heads();
+        let for_decision = user.and_then(|user| {
+            let entry = self.registry.entry(user)?;
+            Some(entry.extra.triggered_at)
+        });
+        let oldest = for_decision.into_iter().chain(for_hop).min();
+        let age = |since: Option<Timestamp>| since.map_or(Duration::ZERO, |since| now.since(since));
+        Ages {
+            trigger: age(oldest),
+            deposit: age(self.post.deposit_since()),
+        }
+    }
+
     /// `true` when no push may start: at the end, and once the store has failed, since what a
     /// device gets could not be recorded and would come again after the next start.
     const fn starts_nothing(&self) -> bool {
@@ -602,6 +618,15 @@ pub enum Order {
     },
     /// Other rules of selection hold from now on; users with mail are decided on anew (SEL-1).
     Rules(Arc<RuleBook>),
+}
+
+/// How long what is next in line has waited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ages {
+    /// For a decision or a hop, since what asked for it came.
+    pub trigger: Duration,
+    /// For the store, since the message came.
+    pub deposit: Duration,
 }
 
 /// How much a shard holds.

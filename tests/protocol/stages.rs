@@ -6,6 +6,7 @@ use crate::harness::script::{Answer, Contact, PHONE_A, PHONE_B, USER};
 use crate::harness::{Bench, addr, options};
 use volley::base::surface::LinkKind;
 use volley::metrics::histogram::Histogram;
+use volley::shard::Ages;
 
 /// Milliseconds of all that was counted, and how much that was.
 fn counted(times: &Histogram) -> (u64, u64) {
@@ -65,7 +66,10 @@ fn an_invite_counts_what_its_message_waited_for_the_disk() {
     let message = bench.deposit_text(USER, "again", "");
     bench.sip_in(&message);
     bench.run_ms(40);
+    let ages = bench.shard.ages(bench.now);
+    assert_eq!(ages.deposit, Duration::from_millis(40));
     bench.release();
+    assert_eq!(bench.shard.ages(bench.now), Ages::default());
     let sent = bench.take_sip();
     let found = sent.iter().any(|sip| sip.what() == "INVITE");
     assert!(found, "{sent:?}");

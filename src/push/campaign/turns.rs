@@ -99,6 +99,12 @@ impl Campaigns {
         [0, 1, 2].map(|at| self.queue.get(at).copied())
     }
 
+    /// Who is decided on next, and since when the one waits for a hop that has waited longest.
+    #[must_use]
+    pub fn heads(&self) -> (Option<Key>, Option<Timestamp>) {
+        (self.queue.front().copied(), self.throttled.oldest())
+    }
+
     /// A user left a line for INVITEs; `false` when it waits elsewhere, or no more.
     pub fn came_up(state: &mut UserState, line: u8) -> bool {
         state.invite_places.leave(line);

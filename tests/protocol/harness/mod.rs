@@ -29,7 +29,7 @@ use volley::reginfo::subscription::SubscribeOptions;
 use volley::registry::{OutcomeOptions, RegistryOptions};
 use volley::selection::Policy;
 use volley::shard::recover::Recovered;
-use volley::shard::{Order, Population, Shard, ShardOptions, ShardSeed};
+use volley::shard::{Ages, Order, Population, Shard, ShardOptions, ShardSeed};
 use volley::sip::template::Profile;
 use volley::sip::transaction::TransactionOptions;
 use volley::sip::transaction::server::ServerOptions;
@@ -178,6 +178,10 @@ impl Watched {
 
     fn operate(&mut self, order: &Order) {
         self.inner.operate(order);
+    }
+
+    pub(crate) fn ages(&self, now: Timestamp) -> Ages {
+        self.inner.ages(now)
     }
 
     pub(crate) fn population(&self) -> Population {
