@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use super::groups::{self, Limit};
-use super::{Finding, Host, Plan, Setting, Severity};
+use super::{Finding, Host, Plan, Setting, Severity, devices};
 use crate::io::backend::Backend;
 
 type Check = fn(&Host, &Plan) -> Finding;
 
-pub(super) const ALL: [Check; 23] = [
+pub(super) const ALL: [Check; 27] = [
     kernel,
     ring,
     memlock,
@@ -31,6 +31,10 @@ pub(super) const ALL: [Check; 23] = [
     backlog,
     ports,
     interrupts,
+    devices::steering,
+    devices::busy_poll,
+    devices::idle_states,
+    devices::near,
     disk,
 ];
 
@@ -40,7 +44,7 @@ const MEMLOCK_PER_SHARD: u64 = 8 << 20;
 const NOFILE: u64 = 65_536;
 const BUFFER_BYTES: u64 = 4 << 20;
 
-fn fine(id: &'static str, why: &'static str, current: impl Into<String>) -> Finding {
+pub(super) fn fine(id: &'static str, why: &'static str, current: impl Into<String>) -> Finding {
     Finding {
         id,
         severity: Severity::Fine,
@@ -57,7 +61,7 @@ fn unknown(id: &'static str, why: &'static str, file: &str) -> Finding {
 }
 
 /// The host does not say.
-fn silent(id: &'static str, why: &'static str, text: impl Into<String>) -> Finding {
+pub(super) fn silent(id: &'static str, why: &'static str, text: impl Into<String>) -> Finding {
     Finding {
         severity: Severity::Unknown,
         ..fine(id, why, text)
@@ -65,7 +69,7 @@ fn silent(id: &'static str, why: &'static str, text: impl Into<String>) -> Findi
 }
 
 /// Whether there is a `/sys` to look into: a file that every kernel has there.
-fn has_sys(host: &Host) -> bool {
+pub(super) fn has_sys(host: &Host) -> bool {
     host.read("sys/devices/system/cpu/online").is_some()
 }
 
@@ -80,7 +84,7 @@ fn octets(number: u64) -> String {
 }
 
 impl Finding {
-    fn wants(
+    pub(super) fn wants(
         self,
         severity: Severity,
         wanted: impl Into<String>,
@@ -94,7 +98,11 @@ impl Finding {
         }
     }
 
-    fn by(mut self, path: impl Into<std::path::PathBuf>, value: impl Into<String>) -> Self {
+    pub(super) fn by(
+        mut self,
+        path: impl Into<std::path::PathBuf>,
+        value: impl Into<String>,
+    ) -> Self {
         self.settings.push(Setting {
             path: path.into(),
             value: value.into(),
@@ -266,7 +274,7 @@ fn nofile(host: &Host, _: &Plan) -> Finding {
 }
 
 /// CPUs of a list such as `0-3,8`.
-fn cpu_list(text: &str) -> BTreeSet<usize> {
+pub(super) fn cpu_list(text: &str) -> BTreeSet<usize> {
     let mut cpus = BTreeSet::new();
     for part in text.split(',').filter(|part| !part.trim().is_empty()) {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
@@ -278,7 +286,7 @@ fn cpu_list(text: &str) -> BTreeSet<usize> {
     cpus
 }
 
-fn list(cpus: impl IntoIterator<Item = usize>) -> String {
+pub(super) fn list(cpus: impl IntoIterator<Item = usize>) -> String {
     let text: Vec<_> = cpus.into_iter().map(|cpu| cpu.to_string()).collect();
     text.join(",")
 }
@@ -392,14 +400,33 @@ fn isolation(host: &Host, plan: &Plan) -> Finding {
             list(ticks.iter().copied())
         ),
     );
-    if plan.pin.is_empty() || plan.pin.iter().all(|cpu| isolated.contains(cpu)) {
+    let quiet = |cpu: &usize| isolated.contains(cpu) && ticks.contains(cpu);
+    if plan.pin.is_empty() || plan.pin.iter().all(quiet) {
         return found;
+    }
+    if others(host, plan).is_empty() {
+        // Isolating all of them would leave none for everything else.
+        return found.wants(Severity::Advice, "a core left for other tasks", SPARE);
     }
     let cpus = list(plan.pin.iter().copied());
     let remedy = format!(
         "boot with isolcpus={cpus} nohz_full={cpus} rcu_nocbs={cpus}, or a cpuset of its own"
     );
-    found.wants(Severity::Advice, format!("cores {cpus} isolated"), remedy)
+    let wanted = format!("cores {cpus} isolated, and without a tick");
+    found.wants(Severity::Advice, wanted, remedy)
+}
+
+/// What to do where the shards have all cores.
+const SPARE: &str = "leave a core out of node.pin, and start a shard less; measure both";
+
+/// Cores that are online and no shard's.
+fn others(host: &Host, plan: &Plan) -> BTreeSet<usize> {
+    let online = host.read("sys/devices/system/cpu/online");
+    let online = online.map(|text| cpu_list(&text)).unwrap_or_default();
+    online
+        .into_iter()
+        .filter(|cpu| !plan.pin.contains(cpu))
+        .collect()
 }
 
 fn siblings(host: &Host, plan: &Plan) -> Finding {
@@ -805,11 +832,21 @@ fn interrupts(host: &Host, plan: &Plan) -> Finding {
             "none of a network device on the shards' cores",
         );
     }
-    fine("interrupts", WHY, format!("IRQ {} may run on the shards' cores", found.join(", "))).wants(
+    let text = format!("IRQ {} may run on the shards' cores", found.join(", "));
+    let others = others(host, plan);
+    let judged = fine("interrupts", WHY, text);
+    if others.is_empty() {
+        return judged.wants(Severity::Advice, "a core left for interrupts", SPARE);
+    }
+    let cpus = list(others);
+    let judged = judged.wants(
         Severity::Advice,
-        "on other cores of the same node",
-        "write the other cores to /proc/irq/N/smp_affinity_list, or ban the shards' cores in irqbalance",
-    )
+        format!("on other cores of the same node, of {cpus}"),
+        "write them to /proc/irq/N/smp_affinity_list, or ban the shards' cores in irqbalance",
+    );
+    found.iter().fold(judged, |judged, number| {
+        judged.by(format!("proc/irq/{number}/smp_affinity_list"), cpus.clone())
+    })
 }
 
 fn disk(host: &Host, plan: &Plan) -> Finding {
@@ -853,7 +890,7 @@ fn disk(host: &Host, plan: &Plan) -> Finding {
         format!("{store} on {point}: {kind}, scheduler {scheduler}, {cache}"),
     );
     match kind {
-        "ext4" | "xfs" => found,
+        "ext4" | "xfs" => devices::judge_queue(host, device, found),
         "tmpfs" | "ramfs" => found.wants(
             Severity::Critical,
             "ext4 or XFS on a disk",

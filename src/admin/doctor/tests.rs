@@ -61,7 +61,10 @@ fn plan() -> Plan {
     }
 }
 
-const GOOD: [(&str, &str); 19] = [
+const GOOD: [(&str, &str); 22] = [
+    ("sys/devices/system/cpu/nohz_full", "2-3\n"),
+    ("proc/sys/net/core/busy_poll", "0\n"),
+    ("proc/sys/net/core/busy_read", "0\n"),
     ("proc/self/cgroup", "0::/\n"),
     (
         "sys/fs/cgroup/cgroup.controllers",
@@ -114,7 +117,26 @@ fn a_host_that_is_right_gets_no_advice() {
 #[test]
 fn each_check_sees_its_own_fault_and_no_other() {
     use Severity::{Advice, Critical, Warning};
-    let faults: [(&str, &str, &str, Severity); 16] = [
+    let faults: [(&str, &str, &str, Severity); 20] = [
+        (
+            "packet-steering",
+            "sys/class/net/eth0/queues/rx-0/rps_cpus",
+            "0000000e",
+            Advice,
+        ),
+        ("busy-poll", "proc/sys/net/core/busy_read", "50", Advice),
+        (
+            "isolation",
+            "sys/devices/system/cpu/nohz_full",
+            "(null)",
+            Advice,
+        ),
+        (
+            "disk",
+            "sys/dev/block/254:0/queue/scheduler",
+            "none mq-deadline [bfq]",
+            Advice,
+        ),
         ("kernel", "proc/sys/kernel/osrelease", "5.15.0", Warning),
         ("cpus", "sys/devices/system/cpu/online", "3", Warning),
         ("pinning", "sys/devices/system/cpu/online", "0-2", Critical),
@@ -288,6 +310,9 @@ fn a_host_without_sys_says_what_it_does_not_know() {
         "huge-pages",
         "numa",
         "interrupts",
+        "packet-steering",
+        "idle-states",
+        "numa-devices",
     ] {
         assert_eq!(found[id].severity, Severity::Unknown, "{:?}", found[id]);
     }
@@ -411,6 +436,54 @@ fn what_is_tuned_is_noted_and_can_be_taken_back() {
     let lines = "echo '4096' > /proc/sys/net/core/somaxconn\n\
                  # to undo: echo '128' > /proc/sys/net/core/somaxconn\n";
     assert!(script.contains(lines), "{script}");
+}
+
+#[test]
+fn devices_that_disturb_the_shards_are_named_with_what_to_write() {
+    let made = Made::new(&GOOD);
+    let queue = "sys/class/net/eth0/queues/rx-0/rps_cpus";
+    made.set(queue, "00000001,0000000e\n");
+    let idle = "sys/devices/system/cpu/cpu3/cpuidle/state3";
+    made.set(&format!("{idle}/latency"), "133\n");
+    made.set(&format!("{idle}/disable"), "0\n");
+    made.set(&format!("{idle}/name"), "C6\n");
+    made.set("sys/class/net/eth0/device/numa_node", "1\n");
+    made.set("sys/devices/system/node/node1/cpulist", "0-1\n");
+    made.set("proc/irq/24/smp_affinity_list", "0-3\n");
+    let found = made.look(&plan());
+    let writes = |id: &str| {
+        let settings = found[id].settings.iter();
+        let settings =
+            settings.map(|one| (one.path.to_str().unwrap().to_owned(), one.value.clone()));
+        settings.collect::<Vec<_>>()
+    };
+    let one = |path: &str, value: &str| vec![(path.to_owned(), value.to_owned())];
+    assert_eq!(writes("packet-steering"), one(queue, "00000001,00000002"));
+    assert_eq!(writes("idle-states"), one(&format!("{idle}/disable"), "1"));
+    assert!(found["idle-states"].current.starts_with("C6 (133 us"));
+    let irq = "proc/irq/24/smp_affinity_list";
+    assert_eq!(writes("interrupts"), one(irq, "0,1"));
+    assert_eq!(found["numa-devices"].severity, Severity::Advice);
+    assert!(
+        found["numa-devices"]
+            .remedy
+            .contains("node.pin of CPUs 0,1")
+    );
+}
+
+#[test]
+fn shards_on_all_cores_are_told_to_leave_one() {
+    let made = Made::new(&GOOD);
+    made.set("sys/class/net/eth0/mtu", "1500");
+    made.set("sys/devices/system/cpu/online", "2-3");
+    made.set("sys/devices/system/cpu/isolated", "");
+    made.set("proc/irq/24/smp_affinity_list", "2-3");
+    let found = made.look(&plan());
+    for id in ["isolation", "interrupts"] {
+        let found = &found[id];
+        assert!(found.remedy.starts_with("leave a core out"), "{found:?}");
+        assert!(found.settings.is_empty());
+    }
 }
 
 #[test]
