@@ -242,24 +242,52 @@ pub fn timers(shards: &[Timers], late: &Histogram) -> Shown {
     Shown { text, json }
 }
 
-/// Memory by component over all shards; `buffers` are the octets of the drivers' receive buffers.
+/// Octets beside what shards tell of.
+#[derive(Clone, Copy, Debug)]
+pub struct Beside {
+    /// The drivers' receive buffers.
+    pub buffers: u64,
+    /// The flight recorders.
+    pub recorders: u64,
+    /// Of the whole process, in memory.
+    pub resident: Option<u64>,
+}
+
+/// Memory by component over all shards, and what of the process is not among them: code, stacks, buffers of the
+/// stores, what the allocator keeps. It is negative where what is reserved was never touched.
 #[must_use]
-pub fn memory(shards: &[Memory], buffers: u64) -> Shown {
+pub fn memory(shards: &[Memory], beside: &Beside) -> Shown {
+    let Beside {
+        buffers,
+        recorders,
+        resident,
+    } = *beside;
     let mut sum = Memory::default();
     for memory in shards {
         sum.merge(memory);
     }
     let mut text = format!("{:<12} {:>12} {:>14}\n", "component", "count", "octets");
     let mut components = serde_json::Map::new();
-    let mut total = buffers;
+    let mut total = buffers + recorders;
     for (name, held) in sum.iter() {
         total += held.bytes;
-        let _ = writeln!(text, "{name:<12} {:>12} {:>14}", held.count, held.bytes);
+        // Room for some, and none there.
+        let count = match held.count {
+            0 if held.bytes > 0 => "reserved".to_owned(),
+            count => count.to_string(),
+        };
+        let _ = writeln!(text, "{name:<12} {count:>12} {:>14}", held.bytes);
         let json = json!({ "count": held.count, "bytes": held.bytes });
         components.insert(name.to_owned(), json);
     }
     let _ = writeln!(text, "{:<12} {:>12} {buffers:>14}", "buffers", "");
+    let _ = writeln!(text, "{:<12} {:>12} {recorders:>14}", "recorders", "");
     let _ = writeln!(text, "{:<12} {:>12} {total:>14}", "together", "");
+    let unaccounted = resident.map(|resident| i128::from(resident) - i128::from(total));
+    if let (Some(resident), Some(unaccounted)) = (resident, unaccounted) {
+        let _ = writeln!(text, "{:<12} {:>12} {resident:>14}", "resident", "");
+        let _ = writeln!(text, "{:<12} {:>12} {unaccounted:>14}", "unaccounted", "");
+    }
     let each = sum.session_bytes.checked_div(sum.sessions);
     let _ = writeln!(
         text,
@@ -270,7 +298,10 @@ pub fn memory(shards: &[Memory], buffers: u64) -> Shown {
     let json = json!({
         "components": components,
         "buffers_bytes": buffers,
+        "recorders_bytes": recorders,
         "total_bytes": total,
+        "resident_bytes": resident,
+        "unaccounted_bytes": unaccounted.and_then(|bytes| i64::try_from(bytes).ok()),
         "sessions": sum.sessions,
         "bytes_per_session": each,
     });

@@ -286,8 +286,11 @@ impl Desk {
                 })
             };
             status["stages"] = json!({
+                "trigger": stage(&total.trigger_time),
                 "answer": stage(&total.answer_time),
+                "first_delivery": stage(&total.first_delivery_time),
                 "delivery": stage(&total.delivery_time),
+                "timer_lateness": stage(&total.timer_lateness),
             });
             status
         });
@@ -315,6 +318,7 @@ impl Desk {
                 "links": held.links,
                 "cpu_s": counters.cpu_us as f64 / 1e6,
                 "turns": counters.turns,
+                "completions": counters.completions,
                 "enters": counters.enters,
                 "completions_per_turn": counters.completions as f64 / counters.turns.max(1) as f64,
             })

@@ -109,6 +109,8 @@ pub enum AskError {
         /// The shard.
         shard: u8,
     },
+    /// What was recorded has nothing of what was asked for.
+    Nothing,
     /// Nothing is recorded.
     Off,
     /// No shard knows the user.
@@ -134,6 +136,10 @@ impl fmt::Display for AskError {
                 f,
                 "shard {shard} holds more than can be looked through in {} s; narrow the question",
                 PAGES_MAX.as_secs()
+            ),
+            Self::Nothing => f.write_str(
+                "nothing of it is among what was recorded; ask for a longer time, or give the recorder more \
+                 (instruments.flight_recorder)",
             ),
             Self::Off => f.write_str(
                 "there is no flight recorder: set instruments.flight_recorder and start again",

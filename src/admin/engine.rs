@@ -22,7 +22,7 @@ use crate::io::store::{Journal, Recovery};
 use crate::metrics::probe::Probe;
 use crate::selection::rules::RuleBook;
 use crate::shard::recover::Recovered;
-use crate::shard::{Order, Population, Shard, ShardSeed, Tuning};
+use crate::shard::{Ages, Order, Population, Shard, ShardSeed, Tuning};
 use crate::sip::template::ProfileError;
 
 /// What a shard shows once a second.
@@ -32,6 +32,8 @@ pub struct Snapshot {
     pub probe: Probe,
     /// How much it holds.
     pub population: Population,
+    /// How long what is next in line has waited.
+    pub ages: Ages,
     /// Next hops, and whether they are reached.
     pub hops: Vec<(SocketAddr, bool)>,
 }
@@ -151,10 +153,11 @@ impl ShardFactory for Factory {
         self.questions.attend(shard, (core, recorder), now)
     }
 
-    fn observe(&self, shard: u8, core: &mut Shard, _now: Timestamp) {
+    fn observe(&self, shard: u8, core: &mut Shard, now: Timestamp) {
         let snapshot = Snapshot {
             probe: core.probe().clone(),
             population: core.population(),
+            ages: core.ages(now),
             hops: core.hops_reached().collect(),
         };
         self.snapshots.publish(shard, snapshot);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::admin::answers::{self, Names, Shown};
+use crate::admin::answers::{self, Beside, Names, Shown};
 use crate::admin::ask::{AskError, Line};
 use crate::admin::engine::Engine;
 use crate::admin::http::{Request, Response};
@@ -28,6 +28,8 @@ pub struct Inquiry {
     names: Names,
     /// Octets of the drivers' buffers.
     buffers: u64,
+    /// Octets of the flight recorders.
+    recorders: u64,
     records: bool,
     addresses: Vec<ShardAddresses>,
 }
@@ -90,7 +92,8 @@ impl Inquiry {
                 icsis: icsis.collect(),
                 dialects: dialect_names(config),
             },
-            buffers: (streams + datagrams + recorder) * config.node.shards as u64,
+            buffers: (streams + datagrams) * config.node.shards as u64,
+            recorders: recorder * config.node.shards as u64,
             records: recorder > 0,
             addresses: engine.host.addresses().to_vec(),
         }
@@ -109,7 +112,7 @@ impl Inquiry {
             ("POST", "/push") => self.push(&query),
             ("GET", "/sessions") => self.sessions(&query),
             ("GET", "/trace") => {
-                return Some(match self.trace(&filter_of(&query)) {
+                return Some(match self.trace_of(&filter_of(&query)) {
                     Ok(file) => Response::capture(file),
                     Err(error) => Response::error(status_of(error), &error.to_string()),
                 });
@@ -118,10 +121,14 @@ impl Inquiry {
                 .line
                 .timers()
                 .map(|timers| answers::timers(&timers, &late())),
-            ("GET", "/mem") => self
-                .line
-                .memory()
-                .map(|memory| answers::memory(&memory, self.buffers)),
+            ("GET", "/mem") => self.line.memory().map(|memory| {
+                let beside = Beside {
+                    buffers: self.buffers,
+                    recorders: self.recorders,
+                    resident: resident(),
+                };
+                answers::memory(&memory, &beside)
+            }),
             (_, "/user" | "/push" | "/sessions" | "/timers" | "/mem" | "/trace") => {
                 return Some(Response::error(405, "GET, and POST for /push"));
             }
@@ -141,10 +148,34 @@ impl Inquiry {
         if !self.records {
             return Err(AskError::Off);
         }
+        self.recorded(filter).map(|(_, file)| file)
+    }
+
+    /// The same for somebody who asked: who is not known, and that there is nothing, is told.
+    fn trace_of(&self, filter: &Filter) -> Result<Vec<u8>, AskError> {
+        if !self.records {
+            return Err(AskError::Off);
+        }
+        let (messages, file) = self.recorded(filter)?;
+        if messages > 0 {
+            return Ok(file);
+        }
+        if let Some(user) = &filter.user {
+            let user = if user.contains(':') {
+                user.clone()
+            } else {
+                format!("tel:{user}")
+            };
+            self.line.ask_about(&user, Question::User)?;
+        }
+        Err(AskError::Nothing)
+    }
+
+    fn recorded(&self, filter: &Filter) -> Result<(usize, Vec<u8>), AskError> {
         let chunks = self.line.recorded()?;
         let seen = trace::messages(&chunks, filter);
         let clock = (Clock.now(), Clock.wall());
-        Ok(trace::pcap(&seen, &self.addresses, clock))
+        Ok((seen.len(), trace::pcap(&seen, &self.addresses, clock)))
     }
 
     fn user(&self, query: &Query) -> Result<Shown, AskError> {
@@ -192,6 +223,14 @@ impl Inquiry {
     }
 }
 
+/// Octets of the process that are in memory; `None` where the host does not say.
+fn resident() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib << 10)
+}
+
 fn filter_of(query: &Query) -> Filter {
     let last = query.value("last_ms").and_then(|last| last.parse().ok());
     Filter {
@@ -218,7 +257,7 @@ const fn status_of(error: AskError) -> u16 {
     match error {
         AskError::BadIdentity => 400,
         AskError::Unknown => 404,
-        AskError::Off => 409,
+        AskError::Nothing | AskError::Off => 409,
         AskError::Busy { .. } | AskError::Gone { .. } => 503,
         AskError::Late { .. } | AskError::Long { .. } => 504,
     }

@@ -4,12 +4,13 @@
 //! shards, whatever happens on the wire. `tuning/METRICS.md` lists the names; a test keeps it true.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use crate::admin::engine::Snapshot;
-use crate::io::stats::Counters;
+use crate::io::stats::{Counters, Spread};
 use crate::metrics::histogram::Histogram;
 use crate::metrics::probe::Probe;
-use crate::shard::Population;
+use crate::shard::{Ages, Population};
 
 /// What a reply of this module is, for the header `Content-Type`.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -95,10 +96,26 @@ const LEDGER: [Gauge; 5] = [
     ),
 ];
 
+/// How long what is next in line has waited when the shard was last looked at, about once a second.
+type Age = (&'static str, &'static str, fn(&Ages) -> Duration);
+
+const AGES: [Age; 2] = [
+    (
+        "oldest_trigger_seconds",
+        "Age of what asked for the INVITE that is next in line for a decision or a hop; 0: none waits.",
+        |ages| ages.trigger,
+    ),
+    (
+        "oldest_deposit_seconds",
+        "Age of the message that is next to become durable; 0: none waits.",
+        |ages| ages.deposit,
+    ),
+];
+
 /// Histograms of a shard.
 type Stage = (&'static str, &'static str, fn(&Probe) -> &Histogram);
 
-const STAGES: [Stage; 4] = [
+const STAGES: [Stage; 5] = [
     (
         "push_answer_seconds",
         "From an INVITE to the 2xx that answered it.",
@@ -106,18 +123,49 @@ const STAGES: [Stage; 4] = [
     ),
     (
         "push_delivery_seconds",
-        "From an INVITE to each delivery in its session.",
+        "From when a message was begun in a session, to be sent, to its delivery.",
         |probe| &probe.delivery_time,
     ),
     (
+        "push_first_delivery_seconds",
+        "From the ACK to the first delivery of the session, with its connection.",
+        |probe| &probe.first_delivery_time,
+    ),
+    (
         "push_trigger_seconds",
-        "From when a decision is due to the INVITE that it leads to.",
+        "From what asked for an INVITE (a NOTIFY, a deposit, a wait that ended) to the end of the turn that \
+         sent it.",
         |probe| &probe.trigger_time,
     ),
     (
         "timer_lateness_seconds",
-        "How long after its moment the timer of a push fired; a tick of that is rounding.",
+        "How long after its tick a timer fired, of whatever kind; the tick is up to one later than its moment.",
         |probe| &probe.timer_lateness,
+    ),
+];
+
+/// Spreads of a driver: name, what it says, and the largest bound that is published. Those in seconds are counted in
+/// microseconds.
+type Shape = (&'static str, &'static str, u64, fn(&Counters) -> &Spread);
+
+const SHAPES: [Shape; 3] = [
+    (
+        "driver_turn_seconds",
+        "How long a turn took behind which there was no wait, with what the executor did after it.",
+        1 << 18,
+        |counters| &counters.turn_us,
+    ),
+    (
+        "driver_turn_completions",
+        "Completions of each turn that had any.",
+        512,
+        |counters| &counters.batches,
+    ),
+    (
+        "driver_train_datagrams",
+        "Datagrams of each operation that sent some.",
+        64,
+        |counters| &counters.trains,
     ),
 ];
 
@@ -135,7 +183,7 @@ pub struct Program<'a> {
 pub fn render(shards: &[Snapshot], drivers: &[Counters], program: Program<'_>) -> String {
     let mut out = String::with_capacity(64 * 1024);
     let build = Family::new(
-        "build",
+        "build_info",
         Kind::Gauge,
         "The running program and what its shards run on; always 1.",
     );
@@ -159,6 +207,14 @@ pub fn render(shards: &[Snapshot], drivers: &[Counters], program: Program<'_>) -
             family.sample(&mut out, shard, read(&snapshot.population));
         }
     }
+    for (family, (_, _, read)) in age_families().iter().zip(&AGES) {
+        family.head(&mut out);
+        for (shard, snapshot) in shards.iter().enumerate() {
+            let age = read(&snapshot.ages);
+            let us = u64::try_from(age.as_micros()).unwrap_or(u64::MAX);
+            let _ = writeln!(out, "{}{{shard=\"{shard}\"}} {}", family.name, seconds(us));
+        }
+    }
     for (family, (_, _, read)) in stage_families().iter().zip(&STAGES) {
         family.head(&mut out);
         for (shard, snapshot) in shards.iter().enumerate() {
@@ -166,6 +222,12 @@ pub fn render(shards: &[Snapshot], drivers: &[Counters], program: Program<'_>) -
         }
     }
     driver_metrics(&mut out, drivers);
+    for (family, (_, _, most, read)) in shape_families().iter().zip(&SHAPES) {
+        family.head(&mut out);
+        for (shard, counters) in drivers.iter().enumerate() {
+            spread(&mut out, family, shard, (read(counters), *most));
+        }
+    }
     out.push_str("# EOF\n");
     out
 }
@@ -175,15 +237,17 @@ pub fn render(shards: &[Snapshot], drivers: &[Counters], program: Program<'_>) -
 pub fn table() -> String {
     let mut out = String::from("| name | kind | what it says |\n|---|---|---|\n");
     let build = Family::new(
-        "build",
+        "build_info",
         Kind::Gauge,
         "The running program and what its shards run on; always 1.",
     );
     let families = core::iter::once(build)
         .chain(probe_families())
         .chain(gauge_families())
+        .chain(age_families())
         .chain(stage_families())
-        .chain(driver_families());
+        .chain(driver_families())
+        .chain(shape_families());
     for family in families {
         let suffix = if family.kind == Kind::Counter {
             "_total"
@@ -269,6 +333,11 @@ fn gauge_families() -> Vec<Family> {
     GAUGES.iter().chain(&LEDGER).map(gauge).collect()
 }
 
+fn age_families() -> Vec<Family> {
+    let age = |(name, help, _): &Age| Family::new(name, Kind::Gauge, help);
+    AGES.iter().map(age).collect()
+}
+
 fn stage_families() -> Vec<Family> {
     let stage = |(name, help, _): &Stage| Family::new(name, Kind::Histogram, help);
     STAGES.iter().map(stage).collect()
@@ -287,6 +356,37 @@ fn driver_families() -> Vec<Family> {
         name => Family::new(&format!("driver_{name}"), Kind::Counter, help),
     };
     named.map(family).collect()
+}
+
+fn shape_families() -> Vec<Family> {
+    let shape = |(name, help, ..): &Shape| Family::new(name, Kind::Histogram, help);
+    SHAPES.iter().map(shape).collect()
+}
+
+fn spread(out: &mut String, family: &Family, shard: usize, (spread, most): (&Spread, u64)) {
+    let name = &family.name;
+    let figure = |figure: u64| {
+        if family.unit == "seconds" {
+            seconds(figure)
+        } else {
+            format!("{figure}.0")
+        }
+    };
+    let mut count = 0;
+    for (bound, up_to) in spread.cumulative(most) {
+        count = up_to;
+        let bound = bound.map_or_else(|| "+Inf".to_owned(), figure);
+        let _ = writeln!(
+            out,
+            "{name}_bucket{{shard=\"{shard}\",le=\"{bound}\"}} {up_to}"
+        );
+    }
+    let _ = writeln!(out, "{name}_count{{shard=\"{shard}\"}} {count}");
+    let _ = writeln!(
+        out,
+        "{name}_sum{{shard=\"{shard}\"}} {}",
+        figure(spread.sum())
+    );
 }
 
 fn driver_metrics(out: &mut String, drivers: &[Counters]) {
@@ -310,7 +410,7 @@ fn driver_metrics(out: &mut String, drivers: &[Counters]) {
 }
 
 fn histogram(out: &mut String, name: &str, shard: usize, histogram: &Histogram) {
-    for (bound, up_to) in histogram.cumulative() {
+    for (bound, up_to) in histogram.octaves() {
         let bound = bound.map_or_else(|| "+Inf".to_owned(), seconds);
         let _ = writeln!(
             out,
@@ -363,11 +463,13 @@ mod tests {
         snapshot
             .probe
             .answer_time
-            .record(core::time::Duration::from_micros(1500));
-        let driver = Counters {
+            .record(Duration::from_micros(1500));
+        let mut driver = Counters {
             cpu_us: 2_500_000,
             ..Counters::default()
         };
+        driver.turn_us.record(300);
+        driver.batches.record(17);
         let program = Program {
             version: "1.2.3",
             backend: "mmsg",
@@ -385,13 +487,18 @@ mod tests {
             }
         }
         for line in [
-            "volley_build{version=\"1.2.3\",backend=\"mmsg\"} 1",
+            "volley_build_info{version=\"1.2.3\",backend=\"mmsg\"} 1",
             "volley_invites_sent_total{shard=\"1\"} 7",
             "volley_driver_cpu_seconds_total{shard=\"0\"} 2.500000",
             "volley_push_answer_seconds_bucket{shard=\"0\",le=\"0.002048\"} 1",
             "volley_push_answer_seconds_bucket{shard=\"0\",le=\"0.001024\"} 0",
             "volley_push_answer_seconds_sum{shard=\"0\"} 0.001500",
             "volley_ledger_balanced{shard=\"0\"} 1",
+            "volley_driver_turn_seconds_bucket{shard=\"0\",le=\"0.000512\"} 1",
+            "volley_driver_turn_seconds_sum{shard=\"1\"} 0.000300",
+            "volley_driver_turn_completions_bucket{shard=\"0\",le=\"16.0\"} 0",
+            "volley_driver_turn_completions_bucket{shard=\"0\",le=\"32.0\"} 1",
+            "volley_driver_turn_completions_sum{shard=\"0\"} 17.0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}");
         }

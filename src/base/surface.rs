@@ -298,6 +298,11 @@ pub trait Core {
     fn foresee(&mut self, front: &[u8]) {
         let _ = front;
     }
+    /// The kernel has, at `now`, what the last turn said. For figures only: a driver that reads the clock for
+    /// its next turn says it then.
+    fn handed_over(&mut self, now: Timestamp) {
+        let _ = now;
+    }
     /// The driver has nothing more to do: all that came was handled, all that was said has left. True when
     /// that lets something begin that was put off; the next `advance` does it.
     fn caught_up(&mut self) -> bool {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::Subcommand;
 use serde_json::Value;
 
+use super::look::{Look, shards_text};
 use super::{USAGE, complain, print};
 
 /// How long an answer may take: more than an engine takes to say that a shard does not answer.
@@ -40,26 +41,91 @@ pub(super) struct Ctl {
     question: Question,
 }
 
+/// What to write of what the flight recorders have.
+#[derive(Debug, clap::Args)]
+struct Capture {
+    /// Only what is about this user: a sip: or tel: URI, or a number.
+    user: Option<String>,
+    /// File to write; one that is there is replaced.
+    #[arg(long, value_name = "FILE")]
+    pcap: PathBuf,
+    /// Only the last seconds: 5s, 500ms, 2m.
+    #[arg(long, value_name = "TIME", value_parser = milliseconds_of)]
+    last: Option<u64>,
+    /// Say what was written as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Of `trace`, which is `ctl trace`.
+pub(super) const TRACE_EXAMPLES: &str = "Examples:
+  volley trace --config volley.toml --pcap all.pcap
+  volley trace --config volley.toml tel:+15551234 --pcap one.pcap --last 5s
+The same as `volley ctl trace`. The file has whole SIP messages, those with texts included, and is its owner's only
+(mode 0600).
+Exit codes: 0 written, 1 nothing was recorded in that time or nothing is recorded at all, 2 wrong usage, 4 no such
+user, 5 a shard did not answer in time.";
+
+/// Arguments of `trace`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Trace {
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    capture: Capture,
+}
+
+impl Trace {
+    pub(super) fn main(self) -> ExitCode {
+        let Self { place, capture } = self;
+        let question = Question::Trace(capture);
+        Ctl { place, question }.main()
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum Question {
     /// Counters, what is held, the ledger, stage latencies.
+    #[command(after_help = "Examples:\n  volley ctl --config volley.toml status\n  \
+                      volley ctl --config volley.toml status --json | jq .stages")]
     Status {
         /// The whole answer as JSON.
         #[arg(long)]
         json: bool,
     },
     /// One line a shard: addresses, load, batches.
+    #[command(after_help = "Examples:\n  volley ctl --config volley.toml shards\n  \
+                      volley ctl --config volley.toml shards --json | jq '.[].cpu_s'")]
     Shards {
         /// As JSON.
         #[arg(long)]
         json: bool,
     },
-    /// All metrics, as a scraper gets them.
+    /// All metrics, as a scraper gets them: OpenMetrics text, which is its own form for machines.
+    #[command(
+        after_help = "Examples:\n  volley ctl --config volley.toml metrics | grep push_trigger\n\
+                      Each name is explained in tuning/METRICS.md."
+    )]
     Metrics,
     /// Serving, draining, or not well; the exit code says it, too.
-    Health,
+    #[command(
+        after_help = "Examples:\n  volley ctl --config volley.toml health && echo well\n  \
+                      volley ctl --config volley.toml health --json\n\
+                      Exit codes: 0 serving, 1 no engine answers, 3 draining, or its store failed."
+    )]
+    Health {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Stop as with SIGTERM: no new pushes, running ones may finish.
-    Drain,
+    #[command(after_help = "Examples:\n  volley ctl --config volley.toml drain\n\
+                      How long it may take is node.drain_s; `ctl health` says when it is over.")]
+    Drain {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Everything about one user: registration, devices, queue, pushes, and what would be decided now.
     #[command(
         after_help = "Examples:\n  volley ctl --config volley.toml user sip:+15551234@home.example\n  \
@@ -106,28 +172,16 @@ enum Question {
         json: bool,
     },
     /// Armed timers by kind: how many, overdue, the next; and how late timers fired.
+    #[command(after_help = "Examples:\n  volley ctl --config volley.toml timers\n  \
+                      volley ctl --config volley.toml timers --json")]
     Timers {
         /// As JSON.
         #[arg(long)]
         json: bool,
     },
     /// Write what the flight recorders have as a capture file, for Wireshark or `volley-loadgen check`.
-    #[command(
-        after_help = "Examples:\n  volley ctl --config volley.toml trace --pcap all.pcap\n  \
-                      volley ctl --config volley.toml trace tel:+15551234 --pcap one.pcap --last 5s\n\
-                      The file has whole SIP messages, those with texts included, and is its owner's only \
-                      (mode 0600)."
-    )]
-    Trace {
-        /// Only what is about this user: a sip: or tel: URI, or a number.
-        user: Option<String>,
-        /// File to write; one that is there is replaced.
-        #[arg(long, value_name = "FILE")]
-        pcap: PathBuf,
-        /// Only the last seconds: 5s, 500ms, 2m.
-        #[arg(long, value_name = "TIME", value_parser = milliseconds_of)]
-        last: Option<u64>,
-    },
+    #[command(after_help = TRACE_EXAMPLES)]
+    Trace(Capture),
     /// Change what the engine logs, until it stops or is told otherwise.
     #[command(
         after_help = "Examples:\n  volley ctl --config volley.toml log debug\n  \
@@ -153,6 +207,8 @@ enum Question {
         json: bool,
     },
     /// Octets held in memory, by component and per session.
+    #[command(after_help = "Examples:\n  volley ctl --config volley.toml mem\n  \
+                      volley ctl --config volley.toml mem --json")]
     Mem {
         /// As JSON.
         #[arg(long)]
@@ -168,8 +224,8 @@ impl Question {
             Self::Status { .. } => ("GET", "/status".to_owned()),
             Self::Shards { .. } => ("GET", "/shards".to_owned()),
             Self::Metrics => ("GET", "/metrics".to_owned()),
-            Self::Health => ("GET", "/health".to_owned()),
-            Self::Drain => ("POST", "/drain".to_owned()),
+            Self::Health { .. } => ("GET", "/health".to_owned()),
+            Self::Drain { .. } => ("POST", "/drain".to_owned()),
             Self::User { uri, json } => {
                 let id = escaped(uri);
                 ("GET", format!("/user?id={id}&format={}", form(*json)))
@@ -188,7 +244,7 @@ impl Question {
                     format!("/sessions?limit={limit}{user}&format={form}"),
                 )
             }
-            Self::Trace { user, last, .. } => {
+            Self::Trace(Capture { user, last, .. }) => {
                 let user = user.as_ref().map(|user| format!("&user={}", escaped(user)));
                 let last = last.map(|last| format!("&last_ms={last}"));
                 let (user, last) = (user.unwrap_or_default(), last.unwrap_or_default());
@@ -228,7 +284,7 @@ fn milliseconds_of(text: &str) -> Result<u64, String> {
 }
 
 /// Writes a capture for its owner only.
-fn save(path: &Path, bytes: &[u8]) -> ExitCode {
+fn save(path: &Path, bytes: &[u8], json: bool) -> ExitCode {
     use std::os::unix::fs::OpenOptionsExt as _;
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600);
@@ -237,7 +293,13 @@ fn save(path: &Path, bytes: &[u8]) -> ExitCode {
         .and_then(|mut file| file.write_all(bytes))
     {
         Ok(()) => {
-            print(&format!("{}: {} octets\n", path.display(), bytes.len()));
+            let octets = bytes.len();
+            if json {
+                let report = serde_json::json!({ "file": path, "octets": octets });
+                print(&format!("{report}\n"));
+            } else {
+                print(&format!("{}: {octets} octets\n", path.display()));
+            }
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -271,10 +333,16 @@ pub(super) struct Top {
     /// Looks to take; without it until interrupted.
     #[arg(long, value_name = "N")]
     count: Option<u32>,
+    /// Two looks, an interval apart, so that there are rates; only the second is shown.
+    #[arg(long, conflicts_with = "count")]
+    once: bool,
+    /// A line of JSON a look: status, shards, and what happened a second since the look before.
+    #[arg(long)]
+    json: bool,
 }
 
 /// An answer: status and body.
-type Answer = (u16, Vec<u8>);
+pub(super) type Answer = (u16, Vec<u8>);
 
 /// What octets say.
 fn text_of(body: &[u8]) -> String {
@@ -314,13 +382,17 @@ impl Ctl {
                 return ExitCode::FAILURE;
             }
         };
-        if let (Question::Trace { pcap, .. }, 200) = (&self.question, status) {
-            return save(pcap, &body);
+        if let (Question::Trace(Capture { pcap, json, .. }), 200) = (&self.question, status) {
+            return save(pcap, &body, *json);
         }
         let body = text_of(&body);
         let text = match (&self.question, serde_json::from_str::<Value>(&body)) {
             (Question::Status { json: false }, Ok(value)) => status_text(&value),
             (Question::Shards { json: false }, Ok(value)) => shards_text(&value),
+            (Question::Health { json: false }, Ok(value)) => health_text(&value),
+            (Question::Drain { json: false }, Ok(_)) => {
+                "draining: no new pushes, running ones may finish\n".to_owned()
+            }
             _ => body,
         };
         if (200..300).contains(&status) {
@@ -337,7 +409,7 @@ impl Ctl {
     fn refused(&self, status: u16, body: &str) -> ExitCode {
         let json = serde_json::from_str::<Value>(body).unwrap_or_default();
         match (&self.question, json.get("error").and_then(Value::as_str)) {
-            (Question::Health | Question::Status { .. } | Question::Shards { .. }, _)
+            (Question::Health { .. } | Question::Status { .. } | Question::Shards { .. }, _)
             | (_, None) => print(body),
             (_, Some(error)) => complain(error),
         }
@@ -361,32 +433,32 @@ impl Top {
             complain("--interval: between 0.1 and 3600 seconds");
             return ExitCode::from(USAGE);
         }
-        let redraws = std::io::stdout().is_terminal();
-        let mut last: Option<Value> = None;
+        let redraws = std::io::stdout().is_terminal() && !self.json && !self.once;
+        let mut last: Option<Look> = None;
         let mut looks = 0;
         loop {
-            let status = match ask(&socket, "GET", "/status").and_then(|(_, body)| {
-                serde_json::from_slice::<Value>(&body).map_err(|error| error.to_string())
-            }) {
-                Ok(status) => status,
+            let look = match Look::take(&socket) {
+                Ok(look) => look,
                 Err(error) => {
                     complain(&error);
                     return ExitCode::FAILURE;
                 }
             };
-            let shards = ask(&socket, "GET", "/shards")
-                .ok()
-                .and_then(|(_, body)| serde_json::from_slice::<Value>(&body).ok())
-                .unwrap_or_default();
-            let mut text = String::new();
-            if redraws {
-                text.push_str("\x1b[2J\x1b[H");
-            }
-            text.push_str(&panel(&status, &shards, last.as_ref(), self.interval));
-            print(&text);
-            last = Some(status);
             looks += 1;
-            if self.count.is_some_and(|count| looks >= count) {
+            let shown = if self.json {
+                format!("{}\n", look.json(last.as_ref()))
+            } else {
+                look.panel(last.as_ref())
+            };
+            if redraws {
+                print("\x1b[2J\x1b[H");
+            }
+            if !self.once || last.is_some() {
+                print(&shown);
+            }
+            last = Some(look);
+            let enough = if self.once { Some(2) } else { self.count };
+            if enough.is_some_and(|enough| looks >= enough) {
                 return ExitCode::SUCCESS;
             }
             std::thread::park_timeout(Duration::from_secs_f64(self.interval));
@@ -395,7 +467,7 @@ impl Top {
 }
 
 /// Asks the engine at `socket`.
-fn ask(socket: &Path, method: &str, path: &str) -> Result<Answer, String> {
+pub(super) fn ask(socket: &Path, method: &str, path: &str) -> Result<Answer, String> {
     let fail = |error: std::io::Error| {
         format!(
             "{}: no engine answers there: {error}; is `volley run` running, and is this its socket \
@@ -417,11 +489,11 @@ fn ask(socket: &Path, method: &str, path: &str) -> Result<Answer, String> {
     parsed.ok_or_else(|| format!("{}: what answers there is no engine", socket.display()))
 }
 
-fn number(value: &Value, path: &str) -> u64 {
+pub(super) fn number(value: &Value, path: &str) -> u64 {
     value.pointer(path).and_then(Value::as_u64).unwrap_or(0)
 }
 
-fn status_text(status: &Value) -> String {
+pub(super) fn status_text(status: &Value) -> String {
     let count = |path: &str| number(status, path);
     let stage = |name: &str| {
         let at = |quantile: &str| {
@@ -443,8 +515,11 @@ fn status_text(status: &Value) -> String {
          held      {} pushes, {} users, {} messages, {} links\n\
          pushes    {} sent, {} accepted, {} failed\n\
          messages  {} deposited, {} delivered, {} expired, {} refused, {} pending: the books {}\n\
+         trigger   {}\n\
          answer    {}\n\
+         first     {}\n\
          delivery  {}\n\
+         timers    {}\n\
          store     {}\n",
         status
             .pointer("/version")
@@ -473,8 +548,11 @@ fn status_text(status: &Value) -> String {
         } else {
             "DO NOT BALANCE"
         },
+        stage("trigger"),
         stage("answer"),
+        stage("first_delivery"),
         stage("delivery"),
+        stage("timer_lateness"),
         if count("/held/stores_failed") > 0 {
             "FAILED: nothing more is acknowledged"
         } else if count("/held/stores_low") > 0 {
@@ -485,62 +563,22 @@ fn status_text(status: &Value) -> String {
     )
 }
 
+fn health_text(health: &Value) -> String {
+    if let Some(error) = health.get("error").and_then(Value::as_str) {
+        return format!("{error}\n");
+    }
+    if health.get("store_space_low") == Some(&Value::Bool(true)) {
+        return "serving; the store is short of space and refuses deposits\n".to_owned();
+    }
+    "serving\n".to_owned()
+}
+
 fn milliseconds(us: u64) -> String {
     if us < 1000 {
         format!("{us} us")
     } else {
-        format!("{} ms", us.div_ceil(1000))
+        // Rounded up, as it is an upper bound.
+        let tenths = us.div_ceil(100);
+        format!("{}.{} ms", tenths / 10, tenths % 10)
     }
-}
-
-fn shards_text(shards: &Value) -> String {
-    let mut text =
-        String::from("shard    users   pushes messages    links     cpu s   batch  own sip/tcp\n");
-    for shard in shards.as_array().into_iter().flatten() {
-        let float = |path: &str| shard.pointer(path).and_then(Value::as_f64).unwrap_or(0.0);
-        text.push_str(&format!(
-            "{:>5} {:>8} {:>8} {:>8} {:>8} {:>9.2} {:>7.1}  {}\n",
-            number(shard, "/shard"),
-            number(shard, "/users"),
-            number(shard, "/pushes"),
-            number(shard, "/messages"),
-            number(shard, "/links"),
-            float("/cpu_s"),
-            float("/completions_per_turn"),
-            shard
-                .pointer("/sip_tcp")
-                .and_then(Value::as_str)
-                .unwrap_or("-"),
-        ));
-    }
-    text
-}
-
-/// One look of `top`: rates since the last one, then the shards.
-fn panel(status: &Value, shards: &Value, last: Option<&Value>, interval: f64) -> String {
-    let rate = |name: &str| {
-        let path = format!("/counters/{name}");
-        let before = last.map_or(0, |last| number(last, &path));
-        let more = number(status, &path).saturating_sub(before);
-        if last.is_none() {
-            return "-".to_owned();
-        }
-        #[expect(clippy::cast_precision_loss, reason = "shown with no decimals")]
-        let rate = more as f64 / interval;
-        format!("{rate:.0}")
-    };
-    format!(
-        "{}\n\
-         per second: deposits {}  INVITEs {}  accepted {}  failed {}  delivered {}  NOTIFYs {}  \
-         repeats {}\n\n{}",
-        status_text(status),
-        rate("deposits_total"),
-        rate("invites_sent_total"),
-        rate("invites_accepted_total"),
-        rate("pushes_failed_total"),
-        rate("delivered_total"),
-        rate("notifies_total"),
-        rate("retransmissions_total"),
-        shards_text(shards),
-    )
 }

@@ -57,6 +57,9 @@ pub(super) struct Tune {
     /// Where is noted what was there.
     #[arg(long, value_name = "FILE", default_value = JOURNAL)]
     journal: PathBuf,
+    /// What is or would be written as JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 impl Engine {
@@ -149,7 +152,7 @@ impl Tune {
     pub(super) fn main(&self) -> ExitCode {
         let root = Path::new("/");
         if self.revert {
-            return report(tune::revert(root, &self.journal), "taken back");
+            return self.report(tune::revert(root, &self.journal), "taken back", &[]);
         }
         let plan = match self.engine.plan() {
             Ok(plan) => plan,
@@ -161,39 +164,71 @@ impl Tune {
             Severity::Warning
         };
         let found = Host::here().examine(&plan);
+        let due = |finding: &&Finding| finding.severity >= least;
+        let by_hand: Vec<_> = found
+            .iter()
+            .filter(due)
+            .filter(|finding| finding.settings.is_empty())
+            .collect();
         if self.script {
-            print(&tune::script(&found, least));
+            if self.json {
+                let due: Vec<_> = found.iter().filter(due).map(Finding::json).collect();
+                print(&format!("{}\n", json!({ "would_write": due })));
+            } else {
+                print(&tune::script(root, &found, least));
+            }
             return ExitCode::SUCCESS;
         }
         let settings = tune::settings(&found, least);
-        let code = report(tune::apply(root, &self.journal, &settings), "written");
-        let by_hand = found
-            .iter()
-            .filter(|finding| finding.severity >= least && finding.settings.is_empty());
+        let done = tune::apply(root, &self.journal, &settings);
+        self.report(done, "written", &by_hand)
+    }
+
+    fn report(
+        &self,
+        done: Result<Vec<tune::Undo>, tune::TuneError>,
+        verb: &str,
+        by_hand: &[&Finding],
+    ) -> ExitCode {
+        let done = match done {
+            Ok(done) => done,
+            Err(error) => {
+                complain(&error.to_string());
+                return ExitCode::FAILURE;
+            }
+        };
+        let change = |undo: &tune::Undo| {
+            let (before, after) = (undo.before.clone(), undo.after.clone());
+            if verb == "written" {
+                (before, after)
+            } else {
+                (after, before)
+            }
+        };
+        if self.json {
+            let changes = done.iter().map(|undo| {
+                let (from, to) = change(undo);
+                json!({ "path": Path::new("/").join(&undo.path), "from": from, "to": to })
+            });
+            let by_hand = by_hand
+                .iter()
+                .map(|finding| json!({ "id": finding.id, "remedy": finding.remedy }));
+            let key = verb.replace(' ', "_");
+            let report = json!({
+                key: changes.collect::<Vec<_>>(),
+                "by_hand": by_hand.collect::<Vec<_>>(),
+            });
+            print(&format!("{report}\n"));
+            return ExitCode::SUCCESS;
+        }
+        for undo in &done {
+            let (from, to) = change(undo);
+            print(&format!("/{}: {from} -> {to}\n", undo.path.display()));
+        }
+        print(&format!("{} settings {verb}\n", done.len()));
         for finding in by_hand {
             print(&format!("by hand: {}: {}\n", finding.id, finding.remedy));
         }
-        code
-    }
-}
-
-fn report(done: Result<Vec<tune::Undo>, tune::TuneError>, verb: &str) -> ExitCode {
-    match done {
-        Ok(done) => {
-            for undo in &done {
-                let (from, to) = if verb == "written" {
-                    (&undo.before, &undo.after)
-                } else {
-                    (&undo.after, &undo.before)
-                };
-                print(&format!("/{}: {from} -> {to}\n", undo.path.display()));
-            }
-            print(&format!("{} settings {verb}\n", done.len()));
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            complain(&error.to_string());
-            ExitCode::FAILURE
-        }
+        ExitCode::SUCCESS
     }
 }

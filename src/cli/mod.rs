@@ -10,6 +10,7 @@ mod demo;
 mod doctor;
 mod explain;
 mod lifeline;
+mod look;
 #[cfg(feature = "demo")]
 mod place;
 mod plan;
@@ -50,11 +51,16 @@ const EXAMPLES: &str = "Examples:
 enum Command {
     /// Serve until SIGTERM or SIGINT; then drain and stop.
     #[command(
-        after_help = "Exit codes: 0 drained and stopped, 1 could not start or failed, \
-                            2 wrong usage or configuration."
+        after_help = "Examples:\n  volley run --config volley.toml\n  volley run --config volley.toml --json\n\
+                      Exit codes: 0 drained and stopped, 1 could not start or failed, 2 wrong usage or \
+                      configuration."
     )]
     Run(run::Run),
     /// Show or check configuration files.
+    #[command(
+        after_help = "Examples:\n  volley config --example > volley.toml\n  volley config --check \
+                      volley.toml\nExit codes: 0 fine, 2 wrong usage or a mistake in the file."
+    )]
     Config(ConfigCommand),
     /// Ask a running engine, or tell it to drain.
     #[command(
@@ -66,11 +72,18 @@ enum Command {
     )]
     Ctl(ctl::Ctl),
     /// Rates, latencies and shards of a running engine, again and again.
+    #[command(
+        after_help = "Examples:\n  volley top --config volley.toml\n  volley top --config volley.toml \
+                      --once   rates of one second\n  volley top --config volley.toml --json --count 10"
+    )]
     Top(ctl::Top),
+    /// Write what was on the wire, of all or of one user, as a capture file.
+    #[command(after_help = ctl::TRACE_EXAMPLES)]
+    Trace(ctl::Trace),
     /// Check this host: kernel, limits, cores, clocks, sockets, disk. Changes nothing.
     #[command(
-        after_help = "Exit codes: 0 nothing above advice, 1 warnings, 2 wrong usage, 3 something \
-                            critical."
+        after_help = "Examples:\n  volley doctor --config volley.toml\n  volley doctor --all --json\n\
+                      Exit codes: 0 nothing above advice, 1 warnings, 2 wrong usage, 3 something critical."
     )]
     Doctor(doctor::Doctor),
     /// Write what `doctor` wants, or take it back. Lost at the next boot.
@@ -81,25 +94,37 @@ enum Command {
     )]
     Tune(doctor::Tune),
     /// Cores, memory, disk and network for a number of users, with the assumptions.
+    #[command(
+        after_help = "Examples:\n  volley plan --users 10000000\n  volley plan --users 2e6 --devices 2 \
+                      --messages-per-day 20 --storm-s 60\n  volley plan --users 2e6 --push-us 9 \
+                      --user-memory-octets 1200 --json   with unit costs of your own"
+    )]
     Plan(plan::Plan),
     /// Look into a store that no engine serves, copy it, or write it anew.
     #[command(
-        after_help = "Exit codes: 0 done and nothing wrong, 1 it could not be done (a store that an \
+        after_help = "Examples:\n  volley store stats --dir /var/lib/volley\n  volley store verify --dir \
+                      /var/lib/volley --json\nExit codes: 0 done and nothing wrong, 1 it could not be done (a store that an \
                             engine serves is refused), 2 wrong usage, 3 the store is damaged or its \
                             books do not balance."
     )]
     Store(store::Store),
     /// Show or check policy files.
+    #[command(
+        after_help = "Examples:\n  volley policy --example > policy.toml\n  volley policy --check \
+                      policy.toml --config volley.toml\nExit codes: 0 fine, 2 wrong usage or a mistake in \
+                      the file."
+    )]
     Policy(PolicyCommand),
     /// Say why the devices of a recorded NOTIFY would get a push, or none.
     #[command(
-        after_help = "Exit codes: 0 somebody would get a push, 1 nobody, 2 wrong usage or input."
+        after_help = "Examples:\n  volley explain --notify notify.txt\n  volley explain --policy \
+                      policy.toml --notify notify.txt --json\nExit codes: 0 somebody would get a push, 1 nobody, 2 wrong usage or input."
     )]
     Explain(explain::Explain),
     /// Engine and simulated phones on loopback: deposits, a registration wave, pushes, a verdict.
     #[cfg(feature = "demo")]
     #[command(
-        after_help = "Exit codes: 0 everything delivered once and no rule broken, 1 the engine \
+        after_help = "Examples:\n  volley demo\n  volley demo --json\nExit codes: 0 everything delivered once and no rule broken, 1 the engine \
                             failed or did not start, 2 wrong usage, 3 this machine was the limit, \
                             4 a rule broken or a message lost, doubled or damaged."
     )]
@@ -107,7 +132,7 @@ enum Command {
     /// Kill the engine under load, again and again; nothing it acknowledged may be lost.
     #[cfg(feature = "demo")]
     #[command(
-        after_help = "Exit codes: 0 nothing lost and no law broken, 1 it could not be done, 2 wrong \
+        after_help = "Examples:\n  volley chaos\n  volley chaos --json\nExit codes: 0 nothing lost and no law broken, 1 it could not be done, 2 wrong \
                             usage, 4 something was lost, repeated without need, or altered."
     )]
     Chaos(chaos::Chaos),
@@ -158,6 +183,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Config(command) => config(&command),
         Command::Ctl(ctl) => ctl.main(),
         Command::Top(top) => top.main(),
+        Command::Trace(trace) => trace.main(),
         Command::Doctor(doctor) => doctor.main(),
         Command::Tune(tune) => tune.main(),
         Command::Plan(plan) => plan.main(),

@@ -50,13 +50,17 @@ pub(super) struct Store {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// What is in it: messages, users, octets, segments, books.
+    #[command(after_help = "Example:\n  volley store stats --dir /var/lib/volley")]
     Stats,
     /// Read every record, check every sum, compare the checkpoint, balance the books.
+    #[command(after_help = "Example:\n  volley store verify --dir /var/lib/volley && echo whole")]
     Verify,
     /// Pending messages as JSON lines on standard output; of a large one first its parts.
+    #[command(after_help = "Example:\n  volley store export --dir /var/lib/volley > pending.jsonl")]
     Export,
     /// Add messages from JSON lines, as `export` writes them; those that are there already are
     /// passed over.
+    #[command(after_help = "Example:\n  volley store import --dir /var/lib/volley pending.jsonl")]
     Import {
         /// The file; `-` is standard input.
         file: PathBuf,
@@ -65,6 +69,7 @@ enum Verb {
         shard: u32,
     },
     /// Write what is pending anew and remove everything else. Needs room for what is pending.
+    #[command(after_help = "Example:\n  volley store compact --dir /var/lib/volley")]
     Compact,
 }
 

@@ -317,6 +317,10 @@ impl Ring {
         both!(self, ring => ring.in_flight(), ring.in_flight())
     }
 
+    pub(super) const fn system_calls(&self) -> u64 {
+        both!(self, ring => ring.enters(), ring.system_calls())
+    }
+
     pub(super) const fn enters(&self) -> u64 {
         both!(self, ring => ring.enters(), ring.enters())
     }

@@ -363,8 +363,13 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         let mut reaped = core::mem::take(&mut self.scratch);
         self.ring.reap(&mut reaped, REAP_BATCH, REAP_BYTES);
         let before = core::mem::replace(&mut self.now, self.clock.now());
-        let slow = self.busy && self.now.since(before) >= SLOW_TURN;
-        self.counters.slow_turns += u64::from(slow);
+        self.core.handed_over(self.now);
+        if self.busy {
+            let took = self.now.since(before);
+            self.counters.slow_turns += u64::from(took >= SLOW_TURN);
+            let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+            self.counters.turn_us.record(us);
+        }
         if self.now >= self.next_tick {
             self.tick();
         } else {
@@ -373,6 +378,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         if !reaped.is_empty() {
             progress = Progress::Some;
             self.counters.completions += reaped.len() as u64;
+            self.counters.batches.record(reaped.len() as u64);
         }
         self.resume_deferred();
         let mut in_turn = reaped.drain(..).peekable();
@@ -789,6 +795,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
 
     fn publish(&mut self) {
         self.counters.enters = self.ring.enters();
+        self.counters.system_calls = self.ring.system_calls();
         self.counters.rx_starved += self.ring.take_starvations();
         self.counters.open = self.links.len() as u64;
         self.stats.publish(&self.counters);

@@ -121,6 +121,8 @@ pub(super) struct PollRing {
     starvations: u64,
     in_flight: u64,
     enters: u64,
+    /// Of system calls.
+    calls: u64,
 }
 
 impl PollRing {
@@ -142,6 +144,7 @@ impl PollRing {
             starvations: 0,
             in_flight: 0,
             enters: 0,
+            calls: 0,
         })
     }
 
@@ -363,6 +366,7 @@ impl PollRing {
         self.look()?;
         self.work();
         if let Some(wait) = wait.filter(|_| !self.has_work()) {
+            self.calls += 1;
             self.wait(wait)?;
             self.look()?;
             self.work();
@@ -393,6 +397,7 @@ impl PollRing {
             data: epoll::EventData::new_u64(0),
         };
         let mut events = [empty; EVENTS];
+        self.calls += 1;
         let count = match epoll::wait(&self.epoll, &mut events, Some(&NOW)) {
             Ok(count) => count,
             Err(Errno::INTR) => 0,
@@ -474,6 +479,7 @@ impl PollRing {
             return;
         };
         for _ in 0..ACCEPTS {
+            self.calls += 1;
             match sys::lend(fd, |fd| rustix::net::accept_with(fd, SocketFlags::CLOEXEC)) {
                 Ok(accepted) => {
                     self.done.push_back(Completion {
@@ -526,6 +532,7 @@ impl PollRing {
             .filter(|rest| !rest.is_empty())
         {
             let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+            self.calls += 1;
             match sys::lend(slot.fd, |fd| rustix::net::send(fd, rest, flags)) {
                 Ok(octets) => slot.sent += octets,
                 Err(Errno::AGAIN) => {
@@ -558,6 +565,7 @@ impl PollRing {
                 .take(SENDS)
                 .map(|&(number, run)| outgoing(trains, number, run));
             let datagrams = &mut self.datagrams;
+            self.calls += 1;
             match sys::lend(slot.fd, |fd| datagrams.send(fd, runs)) {
                 Ok(count @ 1..) => {
                     for _ in 0..count {
@@ -639,6 +647,7 @@ impl PollRing {
             };
             let place = &mut group.buffers[usize::from(buffer)];
             let room = place.len();
+            self.calls += 1;
             let got = sys::lend(slot.fd, |fd| {
                 rustix::net::recv(fd, place.as_mut_slice(), RecvFlags::DONTWAIT)
             });
@@ -699,6 +708,7 @@ impl PollRing {
         self.numbers.clear();
         self.numbers.extend(group.idle.iter().rev().take(asked));
         let (datagrams, numbers) = (&mut self.datagrams, &self.numbers);
+        self.calls += 1;
         let got = sys::lend(fd, |fd| datagrams.receive(fd, &mut group.buffers, numbers));
         let got = got.map_err(|error| {
             let number = error.raw_os_error();
@@ -764,6 +774,10 @@ impl PollRing {
 
     pub(super) const fn in_flight(&self) -> u64 {
         self.in_flight
+    }
+
+    pub(super) const fn system_calls(&self) -> u64 {
+        self.calls
     }
 
     pub(super) const fn enters(&self) -> u64 {

@@ -2,12 +2,79 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
+/// Cells of a [`Spread`]: up to 1, 2, 4 and so on to 2^18, and one for all above.
+pub const SPREAD_CELLS: usize = 20;
+
+/// How often a figure was how large, by powers of two.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spread {
+    cells: [u64; SPREAD_CELLS],
+    sum: u64,
+}
+
+impl Spread {
+    /// Counts one.
+    #[inline]
+    pub fn record(&mut self, figure: u64) {
+        let cell = (u64::BITS - figure.saturating_sub(1).leading_zeros()) as usize;
+        self.cells[cell.min(SPREAD_CELLS - 1)] += 1;
+        self.sum = self.sum.saturating_add(figure);
+    }
+
+    /// All together.
+    #[must_use]
+    pub const fn sum(&self) -> u64 {
+        self.sum
+    }
+
+    /// Upper bound of each cell, `None` for the last, with the number counted up to it. Bounds above `most` are
+    /// left out.
+    pub fn cumulative(&self, most: u64) -> impl Iterator<Item = (Option<u64>, u64)> + '_ {
+        let mut up_to = 0;
+        let bounds = (0..SPREAD_CELLS).map(|cell| (cell < SPREAD_CELLS - 1).then(|| 1_u64 << cell));
+        let all = bounds.zip(&self.cells).map(move |(bound, cell)| {
+            up_to += cell;
+            (bound, up_to)
+        });
+        all.filter(move |(bound, _)| bound.is_none_or(|bound| bound <= most))
+    }
+}
+
+/// A [`Spread`] as last published.
+#[derive(Debug, Default)]
+struct Shown {
+    cells: [AtomicU64; SPREAD_CELLS],
+    sum: AtomicU64,
+}
+
+impl Shown {
+    fn read(&self) -> Spread {
+        Spread {
+            cells: core::array::from_fn(|cell| self.cells[cell].load(Ordering::Relaxed)),
+            sum: self.sum.load(Ordering::Relaxed),
+        }
+    }
+
+    fn publish(&self, spread: &Spread) {
+        for (shown, cell) in self.cells.iter().zip(&spread.cells) {
+            shown.store(*cell, Ordering::Relaxed);
+        }
+        self.sum.store(spread.sum, Ordering::Relaxed);
+    }
+}
+
 macro_rules! counters {
     ($($(#[doc = $doc:expr])+ $name:ident),* $(,)?) => {
         /// A plain copy of the counters of a driver. All count up from its start.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct Counters {
             $($(#[doc = $doc])+ pub $name: u64,)*
+            /// Microseconds of each turn behind which there was no wait.
+            pub turn_us: Spread,
+            /// Completions of each turn that had any.
+            pub batches: Spread,
+            /// Datagrams of each operation that sent some.
+            pub trains: Spread,
         }
 
         /// Counters of a driver as last published: behind by some turns, or by a second.
@@ -17,17 +84,28 @@ macro_rules! counters {
         #[repr(align(128))]
         pub struct DriverStats {
             $($name: AtomicU64,)*
+            turn_us: Shown,
+            batches: Shown,
+            trains: Shown,
         }
 
         impl DriverStats {
             /// The values as last published. Each is exact for its moment, together nearly so.
             #[must_use]
             pub fn read(&self) -> Counters {
-                Counters { $($name: self.$name.load(Ordering::Relaxed),)* }
+                Counters {
+                    $($name: self.$name.load(Ordering::Relaxed),)*
+                    turn_us: self.turn_us.read(),
+                    batches: self.batches.read(),
+                    trains: self.trains.read(),
+                }
             }
 
             pub(super) fn publish(&self, counters: &Counters) {
                 $(self.$name.store(counters.$name, Ordering::Relaxed);)*
+                self.turn_us.publish(&counters.turn_us);
+                self.batches.publish(&counters.batches);
+                self.trains.publish(&counters.trains);
             }
         }
 
@@ -54,6 +132,9 @@ counters! {
     slow_turns,
     /// Calls of `io_uring_enter` on the datapath's ring; without io_uring, rounds of epoll.
     enters,
+    /// System calls of the datapath: those of `io_uring_enter`; without io_uring, all that wait, accept, send
+    /// and receive.
+    system_calls,
     /// Times the driver waited with nothing to do.
     waits,
     /// Those of them in the executor: some task waited for what that does; without io_uring, all.
@@ -84,6 +165,10 @@ counters! {
     rx_train_datagrams,
     /// Datagrams cut off by the kernel and dropped, or whose sending failed.
     datagrams_lost,
+    /// Of these, cut off: longer than a buffer, or of a sender that could not be told.
+    datagrams_cut,
+    /// Of these, refused by the kernel when they were to be sent.
+    datagrams_unsent,
     /// Datagram sockets opened for one peer each, because it got many datagrams.
     udp_connected,
     /// Datagram sockets of one peer closed, because it got none for a minute.
@@ -120,4 +205,27 @@ counters! {
     open,
     /// CPU time of the thread, microseconds.
     cpu_us,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spread_counts_by_powers_of_two_and_is_published_whole() {
+        let mut counters = Counters::default();
+        for figure in [0, 1, 2, 3, 64, 65, 1 << 40] {
+            counters.batches.record(figure);
+        }
+        let stats = DriverStats::default();
+        stats.publish(&counters);
+        assert_eq!(stats.read(), counters);
+        let up_to: Vec<_> = counters.batches.cumulative(64).collect();
+        let bounds: Vec<_> = up_to.iter().map(|(bound, _)| *bound).collect();
+        let wanted = [1, 2, 4, 8, 16, 32, 64].map(Some);
+        assert_eq!(bounds[..7], wanted);
+        let counts: Vec<_> = up_to.iter().map(|(_, count)| *count).collect();
+        assert_eq!(counts, [2, 3, 4, 4, 4, 4, 5, 7]);
+        assert_eq!(counters.batches.sum(), (1 << 40) + 135);
+    }
 }

@@ -78,6 +78,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
                 }
             } else {
                 self.counters.datagrams_lost += 1;
+                self.counters.datagrams_cut += 1;
             }
         }
         if !completion.more {
@@ -156,6 +157,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             Ok(octets) => {
                 self.counters.tx_bytes += octets;
                 self.counters.tx_datagrams += count;
+                self.counters.trains.record(count);
                 self.counters.tx_connected_datagrams += u64::from(exit.is_connected) * count;
                 if count > 1 {
                     self.counters.tx_trains += 1;
@@ -167,7 +169,10 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             Err(_) if count > 1 && refuses_trains(-completion.result) => {
                 self.retry_as_singles(index, exit, run);
             }
-            Err(_) => self.counters.datagrams_lost += count,
+            Err(_) => {
+                self.counters.datagrams_lost += count;
+                self.counters.datagrams_unsent += count;
+            }
         }
         self.run_ends(exit);
         if let Some(buffer) = self.ring.finish_run(index) {

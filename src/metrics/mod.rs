@@ -1,4 +1,5 @@
 //! Counters of a shard: plain stores, merged by whoever reads them.
 
+pub mod departures;
 pub mod histogram;
 pub mod probe;

@@ -10,11 +10,14 @@ macro_rules! probe {
             $($(#[doc = $doc])+ pub $name: u64,)+
             /// From an INVITE to the 2xx that answered it.
             pub answer_time: Histogram,
-            /// From an INVITE to each delivery in its session.
+            /// From when a message was begun in a session, to be sent, to its delivery.
             pub delivery_time: Histogram,
-            /// From when a decision is due to the INVITE that it leads to.
+            /// From the ACK to the first delivery of the session, with its connection.
+            pub first_delivery_time: Histogram,
+            /// From what asked for an INVITE (a NOTIFY, a deposit, a wait that ended) to the end of the turn
+            /// that sent it.
             pub trigger_time: Histogram,
-            /// How long after its moment the timer of a push fired; a tick of that is rounding.
+            /// How long after its tick a timer fired, of whatever kind; the tick is up to one later than its moment.
             pub timer_lateness: Histogram,
         }
 
@@ -34,6 +37,7 @@ macro_rules! probe {
                 $(self.$name += other.$name;)+
                 self.answer_time.merge(&other.answer_time);
                 self.delivery_time.merge(&other.delivery_time);
+                self.first_delivery_time.merge(&other.first_delivery_time);
                 self.trigger_time.merge(&other.trigger_time);
                 self.timer_lateness.merge(&other.timer_lateness);
             }
@@ -174,6 +178,12 @@ probe! {
     msrp_reports_total,
     /// MSRP frames refused or ignored.
     msrp_rejected_total,
+    /// Of these, not read: no MSRP, or longer than it may be. The connection is closed.
+    msrp_unreadable_total,
+    /// Of these, for a session that there is not, or no more.
+    msrp_sessionless_total,
+    /// Of these, from another connection or path than the session's, or about no SEND of ours.
+    msrp_misplaced_total,
     /// MSRP connections opened by us.
     msrp_connects_total,
     /// MSRP connections that failed or were lost with a session on them.

@@ -202,7 +202,7 @@ impl Campaigns {
             let device = &mut parts.user.devices[index];
             push.reset(parts.ctx.env, push_key, key, device.key);
             push.set = parts.state.set;
-            push.triggered = parts.state.triggered_at;
+            push.stage_from = parts.state.triggered_at;
             push.binding = device.binding;
             push.dialect = device.dialect;
             push.takes = self.rules.limit_of(parts.user.ruling, device.key);
@@ -215,6 +215,8 @@ impl Campaigns {
         }
         if waits {
             self.throttle(key, parts.state, waited);
+        } else {
+            parts.state.triggered_at = Timestamp::NEVER;
         }
     }
 
@@ -447,7 +449,7 @@ pub fn pump(
                 push.guard = Timestamp::NEVER;
                 push.looked_at(number);
                 foresee_next(push, parts.ctx, now_s);
-                delivery::begin(push, number, total, in_parts);
+                delivery::begin(push, parts.ctx.now, number, (total, in_parts));
             }
             // As with a record that cannot be read back: this device does without until the next start.
             Fit::Unreadable => {
@@ -542,7 +544,7 @@ fn wait_for(push: &mut Push, parts: &mut Parts<'_, '_>, missing: Missing) -> Opt
     else {
         // Gone meanwhile (expired): the session forgets it.
         push.session.abandon(delivery::handle_of(number));
-        push.inflight.retain(|&other| other != number);
+        push.inflight.retain(|other| other.number != number);
         return None;
     };
     push.waiting_for = Some(number);

@@ -15,7 +15,7 @@ use crate::msrp::frame::{self, BindFields, Frame, OurPath, SendFields};
 use crate::msrp::session::{Evidence, Outcome as Step, SessionFailure};
 use crate::push::post::Post;
 use crate::push::reason::MessageReason;
-use crate::push::{Ctx, Outcome, Push, PushState, guard_after};
+use crate::push::{Ctx, Inflight, Outcome, Push, PushState, guard_after};
 use crate::sdp::{Answer, Direction, Role, SdpError, Setup};
 use crate::store::parts::{Manifest, PartPlace};
 use crate::store::record;
@@ -276,9 +276,10 @@ fn media_type(content_type: &[u8]) -> &[u8] {
     octets::trim(&content_type[..end])
 }
 
-/// Hands message `number` to the session machine. Its record is in the cache, or it lies in parts.
-pub fn begin(push: &mut Push, number: u64, total: u64, in_parts: bool) {
-    push.inflight.push(number);
+/// Hands message `number` of `total` octets to the session machine. Its record is in the cache, or it lies
+/// in parts.
+pub fn begin(push: &mut Push, now: Timestamp, number: u64, (total, in_parts): (u64, bool)) {
+    push.inflight.push(Inflight { number, since: now });
     push.in_parts = in_parts;
     push.messages_sent += 1;
     push.session.start_message(handle_of(number), total);
@@ -297,12 +298,18 @@ pub fn is_named(push: &Push, number: u64) -> bool {
     number_of(push, handle_of(number)).is_some()
 }
 
+/// Whether message `number` is in flight.
+#[must_use]
+pub fn is_sending(push: &Push, number: u64) -> bool {
+    push.inflight.iter().any(|message| message.number == number)
+}
+
 /// The message in flight that `handle` names.
 #[must_use]
 pub fn number_of(push: &Push, handle: u32) -> Option<u64> {
     push.inflight
         .iter()
-        .copied()
+        .map(|message| message.number)
         .find(|&number| handle_of(number) == handle)
 }
 
@@ -318,8 +325,9 @@ pub struct Missing {
 /// The part that the next chunk of `push` comes from, while it sends a message that lies in parts.
 #[must_use]
 pub fn part_of(push: &Push, post: &Post) -> Option<PartPlace> {
-    let number = push.inflight.last().filter(|_| push.in_parts)?;
-    post.parts.find(*number, u64::from(push.session.taken()))
+    let message = push.inflight.last().filter(|_| push.in_parts)?;
+    post.parts
+        .find(message.number, u64::from(push.session.taken()))
 }
 
 /// The octets of a message, or of a part of it, in a record.
@@ -343,7 +351,7 @@ pub fn flow(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<Missing> {
             break;
         }
         // One message is being sent at a time: the last one that was begun.
-        let number = push.inflight.last().copied()?;
+        let number = push.inflight.last()?.number;
         let part = if push.in_parts {
             let part = part_of(push, ctx.post);
             if part.is_none() {
@@ -484,6 +492,8 @@ pub enum Progress {
         number: u64,
         /// How we know.
         by: Evidence,
+        /// When it was begun.
+        since: Timestamp,
     },
     /// The device refused the message for good.
     Refused {
@@ -506,11 +516,11 @@ pub fn progress(push: &mut Push, step: Step) -> Progress {
     match step {
         Step::None | Step::HopAcked { .. } | Step::Bound => Progress::None,
         Step::Delivered { handle, by } => match take(push, handle) {
-            Some(number) => Progress::Delivered { number, by },
+            Some(Inflight { number, since }) => Progress::Delivered { number, by, since },
             None => Progress::None,
         },
         Step::MessageRefused { handle, status } => match take(push, handle) {
-            Some(number) => Progress::Refused {
+            Some(Inflight { number, .. }) => Progress::Refused {
                 number,
                 reason: MessageReason::Rejected(status),
             },
@@ -521,7 +531,7 @@ pub fn progress(push: &mut Push, step: Step) -> Progress {
             handle,
             status: status @ (400 | 423),
         } => match take(push, handle) {
-            Some(number) => Progress::Refused {
+            Some(Inflight { number, .. }) => Progress::Refused {
                 number,
                 reason: MessageReason::Rejected(status),
             },
@@ -529,7 +539,7 @@ pub fn progress(push: &mut Push, step: Step) -> Progress {
         },
         Step::MessageFailed { handle, .. } | Step::Unconfirmed { handle } => {
             match take(push, handle) {
-                Some(number) => Progress::Failed { number },
+                Some(Inflight { number, .. }) => Progress::Failed { number },
                 None => Progress::None,
             }
         }
@@ -544,11 +554,11 @@ pub fn progress(push: &mut Push, step: Step) -> Progress {
     }
 }
 
-fn take(push: &mut Push, handle: u32) -> Option<u64> {
+fn take(push: &mut Push, handle: u32) -> Option<Inflight> {
     let at = push
         .inflight
         .iter()
-        .position(|&number| handle_of(number) == handle)?;
+        .position(|message| handle_of(message.number) == handle)?;
     Some(push.inflight.remove(at))
 }
 

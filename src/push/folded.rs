@@ -96,7 +96,7 @@ crate::fold_fields!(Push {
     guard,
     session_end,
     invited,
-    triggered,
+    stage_from,
     armed,
     invite,
     timer,

@@ -126,6 +126,13 @@ impl Lines {
         Some((set, user))
     }
 
+    /// Since when the one waits that has waited longest.
+    #[must_use]
+    pub fn oldest(&self) -> Option<Timestamp> {
+        let heads = self.lines.iter().filter_map(|line| line.front());
+        heads.map(|&(since, _)| since).min()
+    }
+
     /// Users in the line of `set`.
     #[must_use]
     pub fn waiting_for(&self, set: u8) -> usize {

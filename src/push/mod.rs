@@ -42,6 +42,7 @@ use crate::base::time::{Timestamp, UnixMillis};
 use crate::base::token::{
     Claim, Domain, Minter, SEQUENCE_MODULUS, Seal, Token, TokenKind, TokenParts,
 };
+use crate::metrics::departures::Departures;
 use crate::metrics::probe::Probe;
 use crate::msrp::inbound::Reassembly;
 use crate::msrp::session::Session;
@@ -162,6 +163,8 @@ pub struct Ctx<'a> {
     pub jitter: &'a mut Jitter,
     /// What peers wrote before.
     pub seen: &'a mut Seen,
+    /// INVITEs of this turn.
+    pub departures: &'a mut Departures,
 }
 
 /// What peers wrote before, so that the like of it is not read with care again.
@@ -295,6 +298,15 @@ pub enum OtherRequest {
 /// Messages of one session whose fate is open, oldest first.
 pub const INFLIGHT_MAX: usize = 32;
 
+/// A message being sent, or sent and not judged yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inflight {
+    /// Which one.
+    pub number: u64,
+    /// When it was begun.
+    pub since: Timestamp,
+}
+
 /// What the answer allows; copied out of the 2xx.
 #[derive(Debug, Default)]
 pub struct PeerMedia {
@@ -341,8 +353,9 @@ pub struct Push {
     pub session_end: Timestamp,
     /// When the INVITE left that started the session.
     pub invited: Timestamp,
-    /// When the decision that started it became due; `NEVER` once the INVITE left.
-    pub triggered: Timestamp,
+    /// When its stage began that is not measured yet: when what its decision was for came, until the INVITE is
+    /// written; when the 2xx was acknowledged, until something is delivered; else `NEVER`.
+    pub stage_from: Timestamp,
     /// The wheel entry that covers [`Push::deadline`], and its deadline.
     pub armed: Option<(TimerId, Timestamp)>,
     /// Seals our SIP identifiers.
@@ -415,7 +428,7 @@ pub struct Push {
     /// What the peer accepts.
     pub media: PeerMedia,
     /// Messages in flight in this session.
-    pub inflight: Vec<u64>,
+    pub inflight: Vec<Inflight>,
     /// The MSRP machine.
     pub session: Session,
     /// A message of the client that is being put together.
@@ -481,7 +494,7 @@ impl Push {
         self.guard = Timestamp::NEVER;
         self.session_end = Timestamp::NEVER;
         self.invited = Timestamp::NEVER;
-        self.triggered = Timestamp::NEVER;
+        self.stage_from = Timestamp::NEVER;
         // The place may be that of one at rest, which took its timer along.
         self.armed = None;
         self.sip_seal = env.minter.seal(Domain::Push, env.shard, key);
@@ -657,7 +670,11 @@ impl Push {
     /// `true` when `number` is being sent from parts: the record of its deposit would be of no use then.
     #[must_use]
     pub fn lacks_parts(&self, number: u64) -> bool {
-        self.in_parts && self.inflight.last() == Some(&number)
+        self.in_parts
+            && self
+                .inflight
+                .last()
+                .is_some_and(|last| last.number == number)
     }
 
     /// `true` while an offer of ours that is no refresh waits for its answer.
@@ -693,7 +710,7 @@ impl Push {
             + self.target.memory()
             + self.media.path.capacity()
             + self.media.wrapped_types.capacity()
-            + self.inflight.capacity() * size_of::<u64>()
+            + self.inflight.capacity() * size_of::<Inflight>()
             + self.inbound.memory()
             + self.failed_to.capacity()
             + self.note.capacity()

@@ -686,6 +686,16 @@ impl Post {
         is_late || self.after.len() >= self.options.unsettled_max / 2
     }
 
+    /// Since when the deposit waits for the store that is next; `None`: what is next is no deposit.
+    #[must_use]
+    pub fn deposit_since(&self) -> Option<Timestamp> {
+        let (_, next) = self.after.front()?;
+        let After::Deposit { since, .. } = next else {
+            return None;
+        };
+        Some(*since)
+    }
+
     /// `true` when nothing waits for the store.
     #[must_use]
     pub fn is_settled(&self) -> bool {

@@ -31,7 +31,8 @@ pub struct UserState {
     pub decide_at: Timestamp,
     /// When the last decision was made.
     pub decided_at: Option<Timestamp>,
-    /// When what the next decision is for became due.
+    /// When the first of what the next decision is for came; `NEVER` after a decision that leaves nothing
+    /// waiting.
     pub triggered_at: Timestamp,
     /// Earliest moment at which a device's wait ends.
     pub retry_at: Timestamp,

@@ -15,10 +15,10 @@ pub struct Losses {
 impl Losses {
     /// One more session was lost while the messages of `inflight` were in transfer, oldest first. The
     /// message with which it happened once too often, if any; it is no longer suspected then.
-    pub fn lost_during(&mut self, inflight: &[u64]) -> Option<u64> {
+    pub fn lost_during(&mut self, inflight: impl IntoIterator<Item = u64>) -> Option<u64> {
         let mut rows = [(0, 0); SUSPECTS_MAX];
         let mut poison = None;
-        for (row, &number) in rows.iter_mut().zip(inflight) {
+        for (row, number) in rows.iter_mut().zip(inflight) {
             let before = self.rows.iter().find(|&&(suspect, _)| suspect == number);
             let count = before.map_or(0, |&(_, count)| count) + 1;
             if count >= LOSSES_MAX && poison.is_none() {
@@ -40,24 +40,24 @@ mod tests {
     #[test]
     fn the_third_loss_in_a_row_names_the_message_and_others_are_cleared() {
         let mut losses = Losses::default();
-        assert_eq!(losses.lost_during(&[7, 8]), None);
-        assert_eq!(losses.lost_during(&[8]), None);
-        assert_eq!(losses.lost_during(&[8]), Some(8));
-        assert_eq!(losses.lost_during(&[8]), None, "it starts anew");
+        assert_eq!(losses.lost_during([7, 8]), None);
+        assert_eq!(losses.lost_during([8]), None);
+        assert_eq!(losses.lost_during([8]), Some(8));
+        assert_eq!(losses.lost_during([8]), None, "it starts anew");
         // Seven was not there meanwhile: its count starts anew, too.
-        assert_eq!(losses.lost_during(&[7]), None);
+        assert_eq!(losses.lost_during([7]), None);
         assert_eq!(
-            losses.lost_during(&[]),
+            losses.lost_during([]),
             None,
             "a loss with nothing in transfer clears"
         );
-        assert_eq!(losses.lost_during(&[7]), None);
-        assert_eq!(losses.lost_during(&[7]), None);
-        assert_eq!(losses.lost_during(&[7]), Some(7));
+        assert_eq!(losses.lost_during([7]), None);
+        assert_eq!(losses.lost_during([7]), None);
+        assert_eq!(losses.lost_during([7]), Some(7));
         let many: Vec<u64> = (1..100).collect();
         for _ in 0..2 {
-            assert_eq!(losses.lost_during(&many), None, "bounded");
+            assert_eq!(losses.lost_during(many.iter().copied()), None, "bounded");
         }
-        assert_eq!(losses.lost_during(&many), Some(1));
+        assert_eq!(losses.lost_during(many.iter().copied()), Some(1));
     }
 }

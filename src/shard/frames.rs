@@ -423,6 +423,7 @@ impl Shard {
             }
             Err(_) => {
                 self.probe.msrp_rejected_total += 1;
+                self.probe.msrp_unreadable_total += 1;
                 Step::Broken
             }
         }
@@ -445,6 +446,7 @@ impl Shard {
             }
             Err(_) => {
                 self.probe.msrp_rejected_total += 1;
+                self.probe.msrp_unreadable_total += 1;
                 Step::Broken
             }
         }
@@ -468,11 +470,13 @@ impl Shard {
         let parts = self.verify(frame.tid);
         let Some(parts) = parts.filter(|parts| parts.kind == TokenKind::MsrpTransaction) else {
             self.probe.msrp_rejected_total += 1;
+            self.probe.msrp_misplaced_total += 1;
             return;
         };
         self.go_on(now, Some(parts.key));
         let Some(push) = self.pushes.lookup_mut(parts.key) else {
             self.probe.msrp_rejected_total += 1;
+            self.probe.msrp_sessionless_total += 1;
             return;
         };
         // The path of the answer was checked when it came, so the same text is the same URI.
@@ -483,6 +487,7 @@ impl Shard {
             );
         if push.msrp_link != Some(link) || !from_peer {
             self.probe.msrp_rejected_total += 1;
+            self.probe.msrp_misplaced_total += 1;
             return;
         }
         let progress = delivery::handle_response(push, &ctx!(self, now), parts.sequence, status);
@@ -493,6 +498,7 @@ impl Shard {
         self.probe.msrp_reports_total += 1;
         let Some(key) = self.session_named(frame.to_path) else {
             self.probe.msrp_rejected_total += 1;
+            self.probe.msrp_sessionless_total += 1;
             return;
         };
         self.go_on(now, Some(key));
@@ -501,6 +507,7 @@ impl Shard {
         };
         if push.msrp_link != Some(link) {
             self.probe.msrp_rejected_total += 1;
+            self.probe.msrp_misplaced_total += 1;
             return;
         }
         let progress = delivery::handle_report(push, &ctx!(self, now), frame);

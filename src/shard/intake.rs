@@ -251,9 +251,9 @@ impl Shard {
         }
     }
 
-    /// A deposit became durable: push it at once to a user who is there (INT-10), or find out
+    /// A deposit that came at `since` became durable: push it at once to a user who is there (INT-10), or find out
     /// whether the user is.
-    pub(super) fn deposited(&mut self, now: Timestamp, user: Key) {
+    pub(super) fn deposited(&mut self, now: Timestamp, since: Timestamp, user: Key) {
         let Some(entry) = self.registry.entry_mut(user) else {
             return;
         };
@@ -267,7 +267,8 @@ impl Shard {
                     .iter()
                     .filter_map(|device| device.pushing),
             );
-            self.campaigns.changed(now, user, &mut entry.extra);
+            self.campaigns
+                .changed_since(now, since, user, &mut entry.extra);
             for key in open.drain(..) {
                 self.after_push(now, key, None);
             }

@@ -503,7 +503,7 @@ impl Shard {
         }
         self.drop_if_through(key);
         self.tell_stored(now, user, number);
-        self.deposited(now, user);
+        self.deposited(now, now, user);
     }
 
     /// The last chunk of a repeat is answered: its sender is told what became of the first.

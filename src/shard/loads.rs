@@ -94,7 +94,7 @@ impl Shard {
     /// that those behind it are not held up.
     fn unreadable(&mut self, now: Timestamp, key: Key, number: u64) {
         let push = self.pushes.lookup_mut(key).expect("the caller found it");
-        let sending = push.inflight.last().copied();
+        let sending = push.inflight.last().map(|message| message.number);
         let number = sending
             .filter(|_| PartTable::is_part(number))
             .unwrap_or(number);
@@ -104,7 +104,7 @@ impl Shard {
         self.probe.store_put_off_total += 1;
         push.waiting_for = None;
         push.session.abandon(delivery::handle_of(number));
-        push.inflight.retain(|&other| other != number);
+        push.inflight.retain(|other| other.number != number);
         if push.state == PushState::Loading {
             push.guard = Timestamp::NEVER;
             return self.launch(now, key);

@@ -38,6 +38,7 @@ use crate::base::surface::{
 use crate::base::time::{Timestamp, UnixMillis};
 use crate::base::token::{Claim, Domain, TokenParts};
 use crate::base::wall::{Reading, WallClock};
+use crate::metrics::departures::Departures;
 use crate::metrics::probe::Probe;
 use crate::msrp::familiar::Frames;
 use crate::push::campaign::Campaigns;
@@ -103,6 +104,8 @@ pub struct Shard {
 #[derive(Debug)]
 struct Desk {
     wall: WallClock,
+    /// Up to when every timer has fired.
+    fired_until: Timestamp,
     /// When the hops need attention next.
     hops_at: Timestamp,
     /// Buffers that are lent out within a turn.
@@ -116,6 +119,8 @@ struct Desk {
     familiar: Familiar,
     frames: Frames,
     seen: Seen,
+    /// INVITEs of this turn.
+    departures: Departures,
     /// What the next message of this read is about.
     foreseen: Foreseen,
     /// What the first message of the next read is about.
@@ -149,6 +154,7 @@ macro_rules! ctx {
             probe: &mut $shard.probe,
             jitter: &mut $shard.desk.jitter,
             seen: &mut $shard.desk.seen,
+            departures: &mut $shard.desk.departures,
         }
     };
 }
@@ -253,6 +259,11 @@ impl Core for Shard {
         self.desk.foreseen = core::mem::replace(&mut self.desk.coming, coming);
     }
 
+    fn handed_over(&mut self, now: Timestamp) {
+        let times = &mut self.probe.trigger_time;
+        self.desk.departures.left(now, times);
+    }
+
     fn caught_up(&mut self) -> bool {
         self.campaigns.caught_up()
     }
@@ -311,6 +322,7 @@ impl Shard {
             server: ServerTable::new(&options.server, keys),
             desk: Desk {
                 wall: WallClock::new(options.clock, wall, now),
+                fired_until: now,
                 hops_at: now,
                 started: Vec::with_capacity(64),
                 open: Vec::with_capacity(64),
@@ -322,6 +334,7 @@ impl Shard {
                 familiar: Familiar::new(),
                 frames: Frames::new(),
                 seen: Seen::default(),
+                departures: Departures::default(),
                 foreseen: Foreseen::Nothing,
                 coming: Foreseen::Nothing,
                 stirred: None,
@@ -411,6 +424,22 @@ impl Shard {
             ledger: self.post.ledger,
             cleaned: self.post.cleaned(),
             stored: self.post.pending_on_disk() as u64,
+        }
+    }
+
+    /// How long what is next in line has waited.
+    #[must_use]
+    pub fn ages(&self, now: Timestamp) -> Ages {
+        let (user, for_hop) = self.campaigns.heads();
+        let for_decision = user.and_then(|user| {
+            let entry = self.registry.entry(user)?;
+            Some(entry.extra.triggered_at)
+        });
+        let oldest = for_decision.into_iter().chain(for_hop).min();
+        let age = |since: Option<Timestamp>| since.map_or(Duration::ZERO, |since| now.since(since));
+        Ages {
+            trigger: age(oldest),
+            deposit: age(self.post.deposit_since()),
         }
     }
 
@@ -595,6 +624,15 @@ pub enum Order {
     },
     /// Other rules of selection hold from now on; users with mail are decided on anew (SEL-1).
     Rules(Arc<RuleBook>),
+}
+
+/// How long what is next in line has waited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ages {
+    /// For a decision or a hop, since what asked for it came.
+    pub trigger: Duration,
+    /// For the store, since the message came.
+    pub deposit: Duration,
 }
 
 /// How much a shard holds.

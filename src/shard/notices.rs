@@ -116,11 +116,15 @@ impl Shard {
     /// The message a positive-delivery notification is about is delivered (DLV-2).
     fn confirm(&mut self, now: Timestamp, key: Key, message_id: &[u8]) {
         let push = self.pushes.lookup_mut(key).expect("found by its session");
-        let found = push.inflight.iter().copied().find(|&number| {
-            let payload = self.post.cache.lookup(number).map(record::decode);
-            matches!(payload, Some(Ok(Record::Deposit(deposit)))
+        let found = push
+            .inflight
+            .iter()
+            .map(|message| message.number)
+            .find(|&number| {
+                let payload = self.post.cache.lookup(number).map(record::decode);
+                matches!(payload, Some(Ok(Record::Deposit(deposit)))
                 if deposit.imdn_message_id == message_id)
-        });
+            });
         let Some(number) = found else { return };
         let step = push.session.confirm(delivery::handle_of(number));
         let progress = delivery::progress(push, step);

@@ -8,6 +8,7 @@ use crate::cpim;
 use crate::imdn::{self, NoticeStatus, Requested};
 use crate::push::Ctx;
 use crate::push::campaign::Parts;
+use crate::push::delivery;
 use crate::push::notices::NoticeParts;
 use crate::shard::frames::Origin;
 use crate::shard::intake::{Refusal, media_type, sender_of};
@@ -123,7 +124,7 @@ impl Shard {
         let mut pushes = entry.user.devices.iter().filter_map(|at| at.pushing);
         let moving = pushes.any(|push| {
             let push = self.pushes.lookup_warm(push);
-            push.is_some_and(|push| push.inflight.contains(&number))
+            push.is_some_and(|push| delivery::is_sending(push, number))
         });
         if moving {
             return Err(Refusal::plain(410));

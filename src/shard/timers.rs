@@ -119,9 +119,13 @@ impl Shard {
     pub(super) fn fire_timers(&mut self, now: Timestamp) {
         for _ in 0..TIMERS_PER_TURN {
             let Some((_, timer)) = self.wheel.pop_due(now) else {
+                self.desk.fired_until = now;
                 break;
             };
             self.probe.timers_fired_total += 1;
+            // One that is due at a moment which had passed when it was armed was not late before that.
+            let due = self.wheel.reached().max(self.desk.fired_until);
+            self.probe.timer_lateness.record(now.since(due));
             let (kind, key) = parts_of(timer);
             match kind {
                 KIND_PUSH => self.push_timer(now, key),
@@ -140,9 +144,7 @@ impl Shard {
         let Some(push) = self.pushes.lookup_mut(key) else {
             return;
         };
-        if let Some((_, at)) = push.armed.take() {
-            self.probe.timer_lateness.record(now.since(at));
-        }
+        push.armed = None;
         if push.deadline() > now {
             cover_push(&mut self.wheel, push, key);
             return;
@@ -224,8 +226,13 @@ impl Shard {
             .lookup_mut(key)
             .expect("a session belongs to a push");
         let (user, device) = (push.user(), push.device);
-        if matches!(progress, Progress::Delivered { .. }) {
-            self.probe.delivery_time.record(now.since(push.invited));
+        if let Progress::Delivered { since, .. } = progress {
+            self.probe.delivery_time.record(now.since(since));
+            let acknowledged = core::mem::replace(&mut push.stage_from, Timestamp::NEVER);
+            if !acknowledged.is_never() {
+                let took = now.since(acknowledged);
+                self.probe.first_delivery_time.record(took);
+            }
         }
         if let Some(entry) = self.registry.entry_mut(user) {
             let mut ctx = ctx!(self, now);
@@ -415,7 +422,7 @@ impl Shard {
                 user,
                 number,
                 reply,
-                since: _,
+                since,
             } => {
                 let mailbox = self.post.mailbox(user.slot);
                 let Some(location) = location else {
@@ -436,7 +443,7 @@ impl Shard {
                     self.send_reply(now, reply);
                 }
                 self.tell_stored(now, user, number);
-                self.deposited(now, user);
+                self.deposited(now, since, user);
             }
             After::Mark { of, removes } => {
                 let Some(location) = location else { return };
@@ -489,10 +496,12 @@ impl Shard {
             return;
         };
         entry.extra.armed = None;
-        if entry.extra.decide_at <= now || entry.extra.retry_at <= now {
+        let due_at = entry.extra.decide_at.min(entry.extra.retry_at);
+        if due_at <= now {
             entry.extra.decide_at = Timestamp::NEVER;
             entry.extra.retry_at = Timestamp::NEVER;
-            self.campaigns.changed(now, key, &mut entry.extra);
+            self.campaigns
+                .changed_since(now, due_at, key, &mut entry.extra);
         }
         let mut moving = core::mem::take(&mut self.desk.numbers);
         for push in entry
@@ -503,7 +512,8 @@ impl Shard {
         {
             // One at rest has no message in flight.
             let push = self.pushes.lookup_warm(push);
-            moving.extend(push.into_iter().flat_map(|push| &push.inflight));
+            let messages = push.into_iter().flat_map(|push| &push.inflight);
+            moving.extend(messages.map(|message| message.number));
         }
         let mut ctx = ctx!(self, now);
         let mut parts = Parts {

@@ -566,6 +566,9 @@ impl World {
             self.submit(shard, &batch);
             batch = StoreBatch::default();
         }
+        if let Some(core) = &mut self.seats[at].core {
+            core.handed_over(now);
+        }
         if !core::mem::replace(&mut self.seats[at].busy, true) {
             let wait = Duration::from_micros(self.net.below(30_000));
             self.net.after(wait, Timer::CaughtUp(shard));

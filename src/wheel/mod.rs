@@ -284,6 +284,13 @@ impl Wheel {
         None
     }
 
+    /// The tick up to which the timer was rounded that [`Wheel::pop_due`] gave last; for one that was armed
+    /// too late, the one it was found at.
+    #[must_use]
+    pub fn reached(&self) -> Timestamp {
+        self.time_of(self.current)
+    }
+
     /// When to call [`Wheel::pop_due`] next; never later than the next timer, earlier when timers
     /// must be moved. `None` when nothing is armed.
     #[must_use]

@@ -26,7 +26,7 @@ def metrics(url):
         assert family.documentation, f"{family.name} has no help"
         assert family.type != "unknown", f"{family.name} has no type"
     samples = sum(len(family.samples) for family in families)
-    wanted = {"volley_invites_sent", "volley_deposits", "volley_build"}
+    wanted = {"volley_invites_sent", "volley_deposits", "volley_build_info"}
     assert wanted <= names, wanted - names
     print(f"{len(families)} families, {samples} samples")
 

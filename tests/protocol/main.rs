@@ -20,6 +20,7 @@ mod reoffer;
 mod rows;
 mod service;
 mod signalling;
+mod stages;
 mod storm;
 mod timer;
 mod torture;

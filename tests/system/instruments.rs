@@ -117,8 +117,22 @@ fn what_was_on_the_wire_is_a_capture_that_the_judge_and_tshark_read() {
         "the session of the user's push belongs to it"
     );
     let none = directory.0.join("none.pcap");
-    trace(&socket, &none, &["tel:+19", "--last", "5m"]);
-    assert_eq!(checked(&none).0, 0);
+    let alone = |more: &[&str]| {
+        let mut command = volley();
+        command.args(["trace", "--pcap"]).arg(&none);
+        command.arg("--socket").arg(&socket.0).args(more);
+        command.output().unwrap()
+    };
+    let stranger = alone(&["tel:+19", "--last", "5m"]);
+    assert_eq!(stranger.status.code(), Some(4), "{}", words(&stranger));
+    let quiet = alone(&["tel:+15550000003", "--last", "0ms"]);
+    assert_eq!(quiet.status.code(), Some(1), "{}", words(&quiet));
+    assert!(words(&quiet).contains("among what was recorded"));
+    assert!(!none.exists(), "what is empty is not written");
+    let again = alone(&["+15550000003", "--json"]);
+    let report: Value = serde_json::from_str(&said(&again)).unwrap();
+    let octets = fs::metadata(&none).unwrap().len();
+    assert_eq!(report["octets"].as_u64(), Some(octets));
 }
 
 #[test]

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use super::{Finding, Host, Plan, Setting, Severity};
+use super::groups::{self, Limit};
+use super::{Finding, Host, Plan, Setting, Severity, devices};
 use crate::io::backend::Backend;
 
 type Check = fn(&Host, &Plan) -> Finding;
 
-pub(super) const ALL: [Check; 23] = [
+pub(super) const ALL: [Check; 27] = [
     kernel,
     ring,
     memlock,
@@ -30,6 +31,10 @@ pub(super) const ALL: [Check; 23] = [
     backlog,
     ports,
     interrupts,
+    devices::steering,
+    devices::busy_poll,
+    devices::idle_states,
+    devices::near,
     disk,
 ];
 
@@ -39,7 +44,7 @@ const MEMLOCK_PER_SHARD: u64 = 8 << 20;
 const NOFILE: u64 = 65_536;
 const BUFFER_BYTES: u64 = 4 << 20;
 
-fn fine(id: &'static str, why: &'static str, current: impl Into<String>) -> Finding {
+pub(super) fn fine(id: &'static str, why: &'static str, current: impl Into<String>) -> Finding {
     Finding {
         id,
         severity: Severity::Fine,
@@ -52,14 +57,34 @@ fn fine(id: &'static str, why: &'static str, current: impl Into<String>) -> Find
 }
 
 fn unknown(id: &'static str, why: &'static str, file: &str) -> Finding {
+    silent(id, why, format!("/{file} cannot be read"))
+}
+
+/// The host does not say.
+pub(super) fn silent(id: &'static str, why: &'static str, text: impl Into<String>) -> Finding {
     Finding {
         severity: Severity::Unknown,
-        ..fine(id, why, format!("/{file} cannot be read"))
+        ..fine(id, why, text)
+    }
+}
+
+/// Whether there is a `/sys` to look into: a file that every kernel has there.
+pub(super) fn has_sys(host: &Host) -> bool {
+    host.read("sys/devices/system/cpu/online").is_some()
+}
+
+/// Octets with their unit.
+fn octets(number: u64) -> String {
+    match number {
+        0 => "0 octets".to_owned(),
+        _ if number.is_multiple_of(1 << 20) => format!("{} MiB", number >> 20),
+        _ if number.is_multiple_of(1 << 10) => format!("{} KiB", number >> 10),
+        _ => format!("{number} octets"),
     }
 }
 
 impl Finding {
-    fn wants(
+    pub(super) fn wants(
         self,
         severity: Severity,
         wanted: impl Into<String>,
@@ -73,7 +98,11 @@ impl Finding {
         }
     }
 
-    fn by(mut self, path: impl Into<std::path::PathBuf>, value: impl Into<String>) -> Self {
+    pub(super) fn by(
+        mut self,
+        path: impl Into<std::path::PathBuf>,
+        value: impl Into<String>,
+    ) -> Self {
         self.settings.push(Setting {
             path: path.into(),
             value: value.into(),
@@ -166,6 +195,11 @@ fn ring(host: &Host, plan: &Plan) -> Finding {
             if severity == Severity::Fine {
                 return found;
             }
+            if is_memlock(error) {
+                let remedy =
+                    "raise LimitMEMLOCK in the service unit (ulimit -l in a shell), see memlock";
+                return found.wants(severity, "a working ring", remedy);
+            }
             if policy.unwrap_or(0) == 0 {
                 let remedy = "allow io_uring_setup, io_uring_enter and io_uring_register in the \
                               container's seccomp profile, and raise LimitMEMLOCK";
@@ -178,6 +212,11 @@ fn ring(host: &Host, plan: &Plan) -> Finding {
                 .by(FILE, "0")
         }
     }
+}
+
+/// Whether it was the limit of locked memory that let no ring be.
+fn is_memlock(error: &str) -> bool {
+    error.contains("MemLockLimit") || error.contains("MEMLOCK")
 }
 
 fn limit(
@@ -198,17 +237,27 @@ fn limit(
 }
 
 fn memlock(host: &Host, plan: &Plan) -> Finding {
-    const WHAT: (&str, &str) = (
-        "memlock",
-        "buffers of rings and executors are locked, octets",
-    );
+    const WHAT: (&str, &str) = ("memlock", "buffers of rings and executors are locked");
     let least = MEMLOCK_PER_SHARD * plan.shards as u64;
-    limit(
+    let found = limit(
         WHAT,
         host.limits.memlock,
         least,
         (Severity::Warning, "LimitMEMLOCK"),
-    )
+    );
+    let Some(value) = host.limits.memlock else {
+        return found;
+    };
+    let wanted = if found.severity > Severity::Fine {
+        format!("{} or more", octets(least))
+    } else {
+        String::new()
+    };
+    Finding {
+        current: octets(value),
+        wanted,
+        ..found
+    }
 }
 
 fn nofile(host: &Host, _: &Plan) -> Finding {
@@ -225,7 +274,7 @@ fn nofile(host: &Host, _: &Plan) -> Finding {
 }
 
 /// CPUs of a list such as `0-3,8`.
-fn cpu_list(text: &str) -> BTreeSet<usize> {
+pub(super) fn cpu_list(text: &str) -> BTreeSet<usize> {
     let mut cpus = BTreeSet::new();
     for part in text.split(',').filter(|part| !part.trim().is_empty()) {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
@@ -237,7 +286,7 @@ fn cpu_list(text: &str) -> BTreeSet<usize> {
     cpus
 }
 
-fn list(cpus: impl IntoIterator<Item = usize>) -> String {
+pub(super) fn list(cpus: impl IntoIterator<Item = usize>) -> String {
     let text: Vec<_> = cpus.into_iter().map(|cpu| cpu.to_string()).collect();
     text.join(",")
 }
@@ -263,22 +312,14 @@ fn cpus(host: &Host, plan: &Plan) -> Finding {
 
 fn quota(host: &Host, plan: &Plan) -> Finding {
     const WHY: &str = "a throttled thread stops for tens of milliseconds at a time";
-    let text = cgroup(host, "cpu.max");
-    let Some(text) = text.filter(|text| !text.starts_with("max")) else {
-        return fine("cpu-quota", WHY, "none");
+    let (cores, file) = match groups::cpu(host) {
+        Limit::Unknown => return silent("cpu-quota", WHY, "no control group can be read"),
+        Limit::Unset => return fine("cpu-quota", WHY, "none"),
+        Limit::Of(cores, file) => (cores, file),
     };
-    let mut numbers = text.split_whitespace().map(str::parse::<f64>);
-    let (Some(Ok(quota)), Some(Ok(period))) = (numbers.next(), numbers.next()) else {
-        return unknown("cpu-quota", WHY, "sys/fs/cgroup/cpu.max");
-    };
-    let cores = quota / period.max(1.0);
     #[expect(clippy::cast_precision_loss, reason = "a handful of shards")]
     let enough = cores >= plan.shards as f64 + 0.5;
-    let found = fine(
-        "cpu-quota",
-        WHY,
-        format!("{cores:.2} cores (cpu.max {text})"),
-    );
+    let found = fine("cpu-quota", WHY, format!("{cores:.2} cores ({file})"));
     let remedy = "take the CPU limit of the container off and give it cores of its own (cpuset)";
     let severity = if enough {
         Severity::Advice
@@ -288,34 +329,25 @@ fn quota(host: &Host, plan: &Plan) -> Finding {
     found.wants(severity, "no quota", remedy)
 }
 
-/// A file of our control group; the root of the hierarchy when we cannot tell.
-fn cgroup(host: &Host, name: &str) -> Option<String> {
-    let own = host.read("proc/self/cgroup");
-    let own = own
-        .as_deref()
-        .and_then(|text| text.lines().find_map(|line| line.strip_prefix("0::/")));
-    let inner = own.and_then(|own| host.read(&format!("sys/fs/cgroup/{own}/{name}")));
-    inner.or_else(|| host.read(&format!("sys/fs/cgroup/{name}")))
-}
-
 fn memory(host: &Host, _: &Plan) -> Finding {
     const WHY: &str =
         "tables are reserved up to limits.*; the kernel kills what outgrows its group";
-    match cgroup(host, "memory.max").as_deref() {
-        None | Some("max") => fine("memory-limit", WHY, "none"),
-        Some(text) => {
-            let found = fine("memory-limit", WHY, format!("{text} octets"));
-            match text.parse::<u64>() {
-                Ok(octets) if octets < 2 << 30 => found.wants(
-                    Severity::Warning,
-                    "2 GiB or more",
-                    "raise the memory limit of the container, or lower limits.users_max and \
-                     limits.pushes_max",
-                ),
-                Ok(_) | Err(_) => found,
-            }
-        }
+    const GIB: f64 = 1_073_741_824.0;
+    let (octets, file) = match groups::memory(host) {
+        Limit::Unknown => return silent("memory-limit", WHY, "no control group can be read"),
+        Limit::Unset => return fine("memory-limit", WHY, "none"),
+        Limit::Of(octets, file) => (octets, file),
+    };
+    let gib = octets / GIB;
+    let found = fine("memory-limit", WHY, format!("{gib:.2} GiB ({file})"));
+    if gib >= 2.0 {
+        return found;
     }
+    found.wants(
+        Severity::Warning,
+        "2 GiB or more",
+        "raise the memory limit of the container, or lower limits.users_max and limits.pushes_max",
+    )
 }
 
 fn pinning(host: &Host, plan: &Plan) -> Finding {
@@ -368,18 +400,40 @@ fn isolation(host: &Host, plan: &Plan) -> Finding {
             list(ticks.iter().copied())
         ),
     );
-    if plan.pin.is_empty() || plan.pin.iter().all(|cpu| isolated.contains(cpu)) {
+    let quiet = |cpu: &usize| isolated.contains(cpu) && ticks.contains(cpu);
+    if plan.pin.is_empty() || plan.pin.iter().all(quiet) {
         return found;
+    }
+    if others(host, plan).is_empty() {
+        // Isolating all of them would leave none for everything else.
+        return found.wants(Severity::Advice, "a core left for other tasks", SPARE);
     }
     let cpus = list(plan.pin.iter().copied());
     let remedy = format!(
         "boot with isolcpus={cpus} nohz_full={cpus} rcu_nocbs={cpus}, or a cpuset of its own"
     );
-    found.wants(Severity::Advice, format!("cores {cpus} isolated"), remedy)
+    let wanted = format!("cores {cpus} isolated, and without a tick");
+    found.wants(Severity::Advice, wanted, remedy)
+}
+
+/// What to do where the shards have all cores.
+const SPARE: &str = "leave a core out of node.pin, and start a shard less; measure both";
+
+/// Cores that are online and no shard's.
+fn others(host: &Host, plan: &Plan) -> BTreeSet<usize> {
+    let online = host.read("sys/devices/system/cpu/online");
+    let online = online.map(|text| cpu_list(&text)).unwrap_or_default();
+    online
+        .into_iter()
+        .filter(|cpu| !plan.pin.contains(cpu))
+        .collect()
 }
 
 fn siblings(host: &Host, plan: &Plan) -> Finding {
     const WHY: &str = "two busy threads of one core get little more than half its speed each";
+    if !has_sys(host) {
+        return silent("siblings", WHY, "whether threads share cores is not said");
+    }
     let mut shared = Vec::new();
     for cpu in &plan.pin {
         let path = format!("sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list");
@@ -416,6 +470,9 @@ fn siblings(host: &Host, plan: &Plan) -> Finding {
 
 fn governor(host: &Host, plan: &Plan) -> Finding {
     const WHY: &str = "a clock that follows the load is slow at the start of every burst";
+    if !has_sys(host) {
+        return silent("governor", WHY, "cores and their clocks cannot be read");
+    }
     let all = host.names("sys/devices/system/cpu");
     let mut slow = Vec::new();
     let mut any = false;
@@ -555,7 +612,10 @@ fn numa(host: &Host, plan: &Plan) -> Finding {
     const WHY: &str = "memory of another node is half as fast";
     const FILE: &str = "sys/devices/system/node/online";
     let Some(text) = host.read(FILE) else {
-        return fine("numa", WHY, "one node");
+        if has_sys(host) {
+            return fine("numa", WHY, "one node: a kernel without NUMA");
+        }
+        return unknown("numa", WHY, FILE);
     };
     let nodes = cpu_list(&text);
     if nodes.len() < 2 {
@@ -627,7 +687,7 @@ fn datagram_trains(host: &Host, plan: &Plan) -> Finding {
     const ID: &str = "datagram-trains";
     const WHY: &str = "datagrams that pass the kernel in trains cost a fraction of single ones";
     let Some(trains) = host.trains else {
-        return fine(ID, WHY, "not tried");
+        return silent(ID, WHY, "not tried");
     };
     let found = fine(
         ID,
@@ -739,7 +799,7 @@ fn interrupts(host: &Host, plan: &Plan) -> Finding {
         .iter()
         .filter(|name| name.as_str() != "lo")
         .collect();
-    let mut found = Vec::new();
+    let (mut found, mut silent_irqs) = (Vec::new(), false);
     for line in text.lines() {
         let Some((number, rest)) = line.trim().split_once(':') else {
             continue;
@@ -748,6 +808,7 @@ fn interrupts(host: &Host, plan: &Plan) -> Finding {
             || devices.iter().any(|name| rest.contains(name.as_str()));
         if network && number.parse::<u32>().is_ok() {
             let cpus = host.read(&format!("proc/irq/{number}/smp_affinity_list"));
+            silent_irqs |= cpus.is_none();
             let cpus = cpus.map(|text| cpu_list(&text)).unwrap_or_default();
             if plan.pin.iter().any(|cpu| cpus.contains(cpu)) {
                 found.push(number.to_owned());
@@ -757,6 +818,13 @@ fn interrupts(host: &Host, plan: &Plan) -> Finding {
     if plan.pin.is_empty() {
         return fine("interrupts", WHY, "the shards have no cores of their own");
     }
+    if silent_irqs || devices.is_empty() && !has_sys(host) {
+        return silent(
+            "interrupts",
+            WHY,
+            "where network devices interrupt cannot be read",
+        );
+    }
     if found.is_empty() {
         return fine(
             "interrupts",
@@ -764,11 +832,21 @@ fn interrupts(host: &Host, plan: &Plan) -> Finding {
             "none of a network device on the shards' cores",
         );
     }
-    fine("interrupts", WHY, format!("IRQ {} may run on the shards' cores", found.join(", "))).wants(
+    let text = format!("IRQ {} may run on the shards' cores", found.join(", "));
+    let others = others(host, plan);
+    let judged = fine("interrupts", WHY, text);
+    if others.is_empty() {
+        return judged.wants(Severity::Advice, "a core left for interrupts", SPARE);
+    }
+    let cpus = list(others);
+    let judged = judged.wants(
         Severity::Advice,
-        "on other cores of the same node",
-        "write the other cores to /proc/irq/N/smp_affinity_list, or ban the shards' cores in irqbalance",
-    )
+        format!("on other cores of the same node, of {cpus}"),
+        "write them to /proc/irq/N/smp_affinity_list, or ban the shards' cores in irqbalance",
+    );
+    found.iter().fold(judged, |judged, number| {
+        judged.by(format!("proc/irq/{number}/smp_affinity_list"), cpus.clone())
+    })
 }
 
 fn disk(host: &Host, plan: &Plan) -> Finding {
@@ -812,7 +890,7 @@ fn disk(host: &Host, plan: &Plan) -> Finding {
         format!("{store} on {point}: {kind}, scheduler {scheduler}, {cache}"),
     );
     match kind {
-        "ext4" | "xfs" => found,
+        "ext4" | "xfs" => devices::judge_queue(host, device, found),
         "tmpfs" | "ramfs" => found.wants(
             Severity::Critical,
             "ext4 or XFS on a disk",

@@ -4,6 +4,8 @@
 //! hosts that this machine is not; a file that is not there makes a check say that it does not know.
 
 mod checks;
+mod devices;
+mod groups;
 pub mod tune;
 
 use std::path::{Path, PathBuf};

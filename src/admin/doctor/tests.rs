@@ -32,7 +32,12 @@ impl Made {
             memlock: Some(64 << 20),
             nofile: None,
         };
-        let found = Host::at(&self.0, limits, Ok(())).examine(plan);
+        let mut host = Host::at(&self.0, limits, Ok(()));
+        host.trains = Some(TrainSupport {
+            sends: true,
+            joins: true,
+        });
+        let found = host.examine(plan);
         found
             .into_iter()
             .map(|finding| (finding.id, finding))
@@ -56,7 +61,15 @@ fn plan() -> Plan {
     }
 }
 
-const GOOD: [(&str, &str); 17] = [
+const GOOD: [(&str, &str); 22] = [
+    ("sys/devices/system/cpu/nohz_full", "2-3\n"),
+    ("proc/sys/net/core/busy_poll", "0\n"),
+    ("proc/sys/net/core/busy_read", "0\n"),
+    ("proc/self/cgroup", "0::/\n"),
+    (
+        "sys/fs/cgroup/cgroup.controllers",
+        "cpuset cpu io memory pids\n",
+    ),
     ("proc/sys/kernel/osrelease", "6.18.2-cloud\n"),
     ("proc/sys/kernel/io_uring_disabled", "0\n"),
     ("sys/devices/system/cpu/online", "0-3\n"),
@@ -104,7 +117,26 @@ fn a_host_that_is_right_gets_no_advice() {
 #[test]
 fn each_check_sees_its_own_fault_and_no_other() {
     use Severity::{Advice, Critical, Warning};
-    let faults: [(&str, &str, &str, Severity); 16] = [
+    let faults: [(&str, &str, &str, Severity); 20] = [
+        (
+            "packet-steering",
+            "sys/class/net/eth0/queues/rx-0/rps_cpus",
+            "0000000e",
+            Advice,
+        ),
+        ("busy-poll", "proc/sys/net/core/busy_read", "50", Advice),
+        (
+            "isolation",
+            "sys/devices/system/cpu/nohz_full",
+            "(null)",
+            Advice,
+        ),
+        (
+            "disk",
+            "sys/dev/block/254:0/queue/scheduler",
+            "none mq-deadline [bfq]",
+            Advice,
+        ),
         ("kernel", "proc/sys/kernel/osrelease", "5.15.0", Warning),
         ("cpus", "sys/devices/system/cpu/online", "3", Warning),
         ("pinning", "sys/devices/system/cpu/online", "0-2", Critical),
@@ -198,6 +230,109 @@ fn a_container_with_a_quota_is_told() {
     assert_eq!(found["cpu-quota"].severity, Severity::Warning);
     assert!(found["cpu-quota"].current.starts_with("1.50 cores"));
     assert_eq!(found["memory-limit"].severity, Severity::Warning);
+}
+
+#[test]
+fn the_tightest_of_all_groups_above_counts() {
+    let made = Made::new(&GOOD);
+    made.set("proc/self/cgroup", "0::/pod/volley\n");
+    made.set("sys/fs/cgroup/pod/volley/cpu.max", "max 100000\n");
+    made.set("sys/fs/cgroup/pod/cpu.max", "50000 100000\n");
+    made.set("sys/fs/cgroup/pod/volley/memory.max", "4294967296\n");
+    made.set("sys/fs/cgroup/pod/memory.max", "1073741824\n");
+    let found = made.look(&plan());
+    assert_eq!(
+        found["cpu-quota"].current,
+        "0.50 cores (/sys/fs/cgroup/pod/cpu.max)"
+    );
+    assert_eq!(
+        found["memory-limit"].current,
+        "1.00 GiB (/sys/fs/cgroup/pod/memory.max)"
+    );
+}
+
+#[test]
+fn groups_of_the_old_hierarchy_count_too() {
+    let made = Made::new(&GOOD);
+    made.set(
+        "proc/self/cgroup",
+        "4:memory:/box/inner\n1:cpu,cpuacct:/box/inner\n0::/\n",
+    );
+    // As a container sees it: its own group is what is mounted.
+    made.set(
+        "proc/self/mountinfo",
+        "25 1 254:0 / / rw - ext4 /dev/vda rw\n\
+         32 31 0:29 /box /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
+         35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+         41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw",
+    );
+    let cpu = "sys/fs/cgroup/cpu,cpuacct";
+    made.set(&format!("{cpu}/inner/cpu.cfs_quota_us"), "-1\n");
+    made.set(&format!("{cpu}/inner/cpu.cfs_period_us"), "100000\n");
+    let memory = "sys/fs/cgroup/memory/box";
+    let most = "9223372036854771712\n";
+    made.set(&format!("{memory}/inner/memory.limit_in_bytes"), most);
+    made.set(&format!("{cpu}/inner/cgroup.procs"), "1\n");
+    made.set(&format!("{memory}/inner/cgroup.procs"), "1\n");
+    let found = made.look(&plan());
+    for id in ["cpu-quota", "memory-limit"] {
+        assert_eq!(found[id].severity, Severity::Fine, "{:?}", found[id]);
+        assert_eq!(found[id].current, "none");
+    }
+    made.set(&format!("{cpu}/cpu.cfs_quota_us"), "50000\n");
+    made.set(&format!("{cpu}/cpu.cfs_period_us"), "100000\n");
+    made.set(&format!("{memory}/memory.limit_in_bytes"), "268435456\n");
+    let found = made.look(&plan());
+    assert_eq!(found["cpu-quota"].severity, Severity::Warning);
+    let told = format!("0.50 cores (/{cpu}/cpu.cfs_quota_us)");
+    assert_eq!(found["cpu-quota"].current, told);
+    assert_eq!(found["memory-limit"].severity, Severity::Warning);
+    let told = format!("0.25 GiB (/{memory}/memory.limit_in_bytes)");
+    assert_eq!(found["memory-limit"].current, told);
+}
+
+#[test]
+fn a_host_without_sys_says_what_it_does_not_know() {
+    let files: Vec<_> = GOOD
+        .iter()
+        .copied()
+        .filter(|(path, _)| !path.starts_with("sys/"))
+        .collect();
+    let found = Made::new(&files).look(&plan());
+    for id in [
+        "cpus",
+        "cpu-quota",
+        "memory-limit",
+        "isolation",
+        "siblings",
+        "governor",
+        "clocksource",
+        "huge-pages",
+        "numa",
+        "interrupts",
+        "packet-steering",
+        "idle-states",
+        "numa-devices",
+    ] {
+        assert_eq!(found[id].severity, Severity::Unknown, "{:?}", found[id]);
+    }
+}
+
+#[test]
+fn too_little_memory_to_lock_is_what_a_ring_that_wants_it_is_told() {
+    let made = Made::new(&GOOD);
+    let limits = ProcessLimits {
+        memlock: Some(64 << 10),
+        nofile: None,
+    };
+    let error = "IO error occurred: MemLockLimit(65536/524288)";
+    let found = Host::at(&made.0, limits, Err(error.into())).examine(&plan());
+    let of = |id: &str| found.iter().find(|found| found.id == id).expect("a check");
+    let remedy = &of("io-uring").remedy;
+    assert!(remedy.starts_with("raise LimitMEMLOCK"), "{remedy}");
+    assert!(!remedy.contains("seccomp"), "{remedy}");
+    assert_eq!(of("memlock").current, "64 KiB");
+    assert_eq!(of("memlock").wanted, "16 MiB or more");
 }
 
 #[test]
@@ -297,8 +432,62 @@ fn what_is_tuned_is_noted_and_can_be_taken_back() {
     };
     let error = tune::apply(&made.0, &journal, &[&missing]).expect_err("no such file");
     assert!(error.to_string().contains("run as root"), "{error}");
+    let script = tune::script(&made.0, &found, Severity::Warning);
+    let lines = "echo '4096' > /proc/sys/net/core/somaxconn\n\
+                 # to undo: echo '128' > /proc/sys/net/core/somaxconn\n";
+    assert!(script.contains(lines), "{script}");
+}
+
+#[test]
+fn devices_that_disturb_the_shards_are_named_with_what_to_write() {
+    let made = Made::new(&GOOD);
+    let queue = "sys/class/net/eth0/queues/rx-0/rps_cpus";
+    made.set(queue, "00000001,0000000e\n");
+    let idle = "sys/devices/system/cpu/cpu3/cpuidle/state3";
+    made.set(&format!("{idle}/latency"), "133\n");
+    made.set(&format!("{idle}/disable"), "0\n");
+    made.set(&format!("{idle}/name"), "C6\n");
+    made.set("sys/class/net/eth0/device/numa_node", "1\n");
+    made.set("sys/devices/system/node/node1/cpulist", "0-1\n");
+    made.set("proc/irq/24/smp_affinity_list", "0-3\n");
+    let found = made.look(&plan());
+    let writes = |id: &str| {
+        let settings = found[id].settings.iter();
+        let settings =
+            settings.map(|one| (one.path.to_str().unwrap().to_owned(), one.value.clone()));
+        settings.collect::<Vec<_>>()
+    };
+    let one = |path: &str, value: &str| vec![(path.to_owned(), value.to_owned())];
+    assert_eq!(writes("packet-steering"), one(queue, "00000001,00000002"));
+    assert_eq!(writes("idle-states"), one(&format!("{idle}/disable"), "1"));
+    assert!(found["idle-states"].current.starts_with("C6 (133 us"));
+    let irq = "proc/irq/24/smp_affinity_list";
+    assert_eq!(writes("interrupts"), one(irq, "0,1"));
+    assert_eq!(found["numa-devices"].severity, Severity::Advice);
     assert!(
-        tune::script(&found, Severity::Warning)
-            .contains("echo '4096' > /proc/sys/net/core/somaxconn")
+        found["numa-devices"]
+            .remedy
+            .contains("node.pin of CPUs 0,1")
     );
+}
+
+#[test]
+fn shards_on_all_cores_are_told_to_leave_one() {
+    let made = Made::new(&GOOD);
+    made.set("sys/class/net/eth0/mtu", "1500");
+    made.set("sys/devices/system/cpu/online", "2-3");
+    made.set("sys/devices/system/cpu/isolated", "");
+    made.set("proc/irq/24/smp_affinity_list", "2-3");
+    let found = made.look(&plan());
+    for id in ["isolation", "interrupts"] {
+        let found = &found[id];
+        assert!(found.remedy.starts_with("leave a core out"), "{found:?}");
+        assert!(found.settings.is_empty());
+    }
+}
+
+#[test]
+fn the_readme_counts_the_checks() {
+    let told = format!("{} checks, each with a remedy", checks::ALL.len());
+    assert!(include_str!("../../../README.md").contains(&told), "{told}");
 }

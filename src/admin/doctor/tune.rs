@@ -42,9 +42,10 @@ pub fn settings(findings: &[Finding], least: Severity) -> Vec<&Setting> {
     due.flat_map(|finding| &finding.settings).collect()
 }
 
-/// A shell script that does the same as [`apply`].
+/// A shell script that does the same as [`apply`], and, behind each line, what takes it back, as far as the files
+/// below `root` can be read.
 #[must_use]
-pub fn script(findings: &[Finding], least: Severity) -> String {
+pub fn script(root: &Path, findings: &[Finding], least: Severity) -> String {
     let mut text = String::from(
         "#!/bin/sh\n# Made by `volley tune --script`; lost at the next boot.\nset -eu\n",
     );
@@ -72,6 +73,14 @@ pub fn script(findings: &[Finding], least: Severity) -> String {
                 setting.value,
                 setting.path.display()
             );
+            if let Ok(before) = std::fs::read_to_string(root.join(&setting.path)) {
+                let before = one_line(selected(before.trim()));
+                let _ = writeln!(
+                    text,
+                    "# to undo: echo '{before}' > /{}",
+                    setting.path.display()
+                );
+            }
         }
     }
     text

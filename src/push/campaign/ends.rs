@@ -49,7 +49,11 @@ impl Campaigns {
     ) {
         let (number, fate, kind) = match progress {
             Progress::None | Progress::Session(_) | Progress::Failed { .. } => return,
-            Progress::Delivered { number, by } => {
+            Progress::Delivered {
+                number,
+                by,
+                since: _,
+            } => {
                 let by = evidence(by);
                 parts.ctx.probe.delivered_total += 1;
                 if by == Evidence::HopAck {
@@ -161,7 +165,8 @@ impl Campaigns {
             return;
         };
         let losses = device.losses.get_or_insert_default();
-        if let Some(number) = losses.lost_during(&push.inflight) {
+        if let Some(number) = losses.lost_during(push.inflight.iter().map(|message| message.number))
+        {
             let progress = Progress::Refused {
                 number,
                 reason: MessageReason::Poison,
@@ -223,6 +228,10 @@ impl Campaigns {
             .post
             .mailbox_ref(user.slot)
             .is_some_and(|mailbox| !mailbox.is_empty());
+        if outcome == Outcome::NoHop {
+            // Its INVITE is still owed.
+            parts.state.triggered_at = parts.state.triggered_at.min(push.stage_from);
+        }
         if has_mail
             && outcome == Outcome::NoHop
             && let Some(until) = parts.ctx.hops.held_until(now, push.set)

@@ -21,6 +21,19 @@ impl Campaigns {
     /// Something changed for `user`: decide in this turn, or at the end of the window (SEL-2). Who waits
     /// for a hop is decided on when it has room.
     pub fn changed(&mut self, now: Timestamp, user: Key, state: &mut UserState) {
+        self.changed_since(now, now, user, state);
+    }
+
+    /// As [`Campaigns::changed`], by what came at `since`: the INVITE's time counts from there, and from the
+    /// first of what one decision is for.
+    pub fn changed_since(
+        &mut self,
+        now: Timestamp,
+        since: Timestamp,
+        user: Key,
+        state: &mut UserState,
+    ) {
+        state.triggered_at = state.triggered_at.min(since);
         if state.queued || state.throttled == Some(state.set) {
             return;
         }
@@ -33,7 +46,6 @@ impl Campaigns {
         }
         state.queued = true;
         state.decide_at = Timestamp::NEVER;
-        state.triggered_at = now;
         self.queue.push_back(user);
     }
 
@@ -85,6 +97,12 @@ impl Campaigns {
     #[must_use]
     pub fn upcoming(&self) -> [Option<Key>; 3] {
         [0, 1, 2].map(|at| self.queue.get(at).copied())
+    }
+
+    /// Who is decided on next, and since when the one waits for a hop that has waited longest.
+    #[must_use]
+    pub fn heads(&self) -> (Option<Key>, Option<Timestamp>) {
+        (self.queue.front().copied(), self.throttled.oldest())
     }
 
     /// A user left a line for INVITEs; `false` when it waits elsewhere, or no more.

@@ -62,6 +62,7 @@ fn first_2xx(push: &mut Push, ctx: &mut Ctx<'_>, message: &Message<'_>) -> Optio
     }
     push.ack_branch = push.next_sequence();
     push.ack_cseq = push.invite_cseq;
+    push.stage_from = ctx.now;
     transmit::ack(push, ctx, push.invite_cseq, push.ack_branch);
     if cancelled {
         ctx.probe.late_2xx_total += 1;

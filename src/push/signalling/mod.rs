@@ -106,10 +106,9 @@ fn start_invite(push: &mut Push, ctx: &mut Ctx<'_>) {
     push.state = PushState::Calling;
     push.guard = Timestamp::NEVER;
     push.invited = ctx.now;
-    if !push.triggered.is_never() {
-        let took = ctx.now.since(push.triggered);
-        ctx.probe.trigger_time.record(took);
-        push.triggered = Timestamp::NEVER;
+    if !push.stage_from.is_never() {
+        ctx.departures.add(push.stage_from);
+        push.stage_from = Timestamp::NEVER;
     }
     ctx.probe.invites_sent_total += 1;
     transmit::invite(push, ctx);

@@ -29,7 +29,7 @@ use volley::reginfo::subscription::SubscribeOptions;
 use volley::registry::{OutcomeOptions, RegistryOptions};
 use volley::selection::Policy;
 use volley::shard::recover::Recovered;
-use volley::shard::{Order, Population, Shard, ShardOptions, ShardSeed};
+use volley::shard::{Ages, Order, Population, Shard, ShardOptions, ShardSeed};
 use volley::sip::template::Profile;
 use volley::sip::transaction::TransactionOptions;
 use volley::sip::transaction::server::ServerOptions;
@@ -180,6 +180,10 @@ impl Watched {
         self.inner.operate(order);
     }
 
+    pub(crate) fn ages(&self, now: Timestamp) -> Ages {
+        self.inner.ages(now)
+    }
+
     pub(crate) fn population(&self) -> Population {
         self.inner.population()
     }
@@ -205,6 +209,8 @@ pub(crate) struct Bench {
     pub(crate) now: Timestamp,
     /// Appends are durable at once; else they wait for [`Bench::release`].
     pub(crate) durable: bool,
+    /// How long the engine takes from its look at the clock to the end of its output.
+    pub(crate) turn_length: Duration,
     /// More input is always at hand: the shard does not catch up.
     pub(crate) behind: bool,
     /// Connects that are refused.
@@ -287,6 +293,7 @@ impl Bench {
             connects: Vec::new(),
             queries: Vec::new(),
             unreadable: false,
+            turn_length: Duration::ZERO,
             behind: false,
             records: Vec::new(),
             links: Vec::new(),
@@ -470,6 +477,8 @@ impl Bench {
                 self.queries.push(query);
             }
             if !moved && (self.behind || !self.shard.inner.caught_up()) {
+                let left = self.now + self.turn_length;
+                self.shard.watch(|shard| shard.handed_over(left));
                 return;
             }
         }
