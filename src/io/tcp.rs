@@ -41,8 +41,10 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         } else {
             bound
         };
+        let capped = self.links.is_capped(kind, peer);
         let Some(id) = self.links.insert(kind, Phase::Open, fd, peer) else {
             self.counters.refused += 1;
+            self.counters.refused_of_source += u64::from(capped);
             return;
         };
         self.counters.accepted += 1;
