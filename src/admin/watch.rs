@@ -72,9 +72,12 @@ fn say(shard: usize, news: News) {
             "the store failed: nothing more is acknowledged; restart once its disk is well"
         ),
         News::StoreLow => {
-            tracing::warn!(shard, "the store is short of space: deposits are refused");
+            tracing::warn!(
+                shard,
+                "the store cannot make segments ahead, for want of space or for what it said: deposits are refused"
+            );
         }
-        News::StoreRoomy => tracing::info!(shard, "the store has space again"),
+        News::StoreRoomy => tracing::info!(shard, "the store makes segments ahead again"),
         News::StreamsBroken(count) => {
             tracing::warn!(
                 shard,
