@@ -3,7 +3,9 @@
 use std::pin::pin;
 use std::task::Poll;
 
-use super::checkpoint::{open_index, until_checkpoints, with_checkpoints};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::checkpoint::{Index, open_index, until_checkpoints, with_checkpoints};
 use super::*;
 
 /// `None` when `future` takes longer than any of these tests should.
@@ -145,4 +147,76 @@ fn no_segment_is_removed_before_one_that_died_earlier() {
         let closed = soon(client.journal.close()).await;
         assert!(closed.is_some(), "it closes");
     });
+}
+
+/// Runs in a process of its own: the limit on open files would hit other tests.
+#[test]
+#[ignore = "started by the test below"]
+fn child_makes_a_checkpoint_without_a_descriptor_for_the_directory() {
+    let place = Place::new();
+    let path = place.0.clone();
+    run(async move {
+        let options = with_checkpoints();
+        let (mut client, mut index) = open_index(&path, &options).await;
+        let usual = getrlimit(Resource::Nofile);
+        while !path.join("checkpoint").exists() {
+            assert!(client.next < 20_000, "a checkpoint is made");
+            until_a_piece_is_wanted(&mut client, &mut index).await;
+            let Some(at) = client.journal.wants_piece() else {
+                exec::sleep(Duration::from_micros(100)).await;
+                continue;
+            };
+            if at > 0 {
+                // Its file is open by now; nothing more can be opened.
+                let none = Rlimit {
+                    current: Some(3),
+                    ..usual
+                };
+                setrlimit(Resource::Nofile, none).unwrap();
+            }
+            let mut piece = Vec::new();
+            let next = index.save(at, &mut piece);
+            client.journal.take_piece(&mut piece, next);
+            exec::sleep(Duration::from_micros(100)).await;
+        }
+        exec::sleep(Duration::from_millis(100)).await;
+        setrlimit(Resource::Nofile, usual).unwrap();
+        assert_eq!(client.journal.totals().checkpoints, 0, "not for certain");
+        let floor = format::split(client.journal.shared.state().floor).0;
+        while client.journal.current_segment() < floor + 2 {
+            assert!(client.next < 20_000, "it is written on");
+            client.append(5);
+            client.settle().await;
+        }
+        let written: Vec<u32> = (floor..client.journal.current_segment()).collect();
+        client.batch.dead_segments.extend(&written);
+        assert!(client.journal.submit(&mut client.batch));
+        exec::sleep(Duration::from_secs(2)).await;
+        for number in written {
+            let path = segment::path(&path, number);
+            assert!(path.exists(), "the next start may need {number}");
+        }
+        client.journal.close().await;
+    });
+}
+
+async fn until_a_piece_is_wanted(client: &mut Client, index: &mut Index) {
+    if client.journal.wants_piece().is_none()
+        && matches!(client.journal.shared.state().walk, Walk::Idle)
+    {
+        client.append(5);
+        client.settle().await;
+    }
+    client.collect();
+    for (ticket, at) in client.stored.drain(..) {
+        index.held.insert(ticket.0, at);
+    }
+}
+
+#[test]
+fn a_checkpoint_whose_name_may_be_there_keeps_the_segments_it_needs() {
+    child(concat!(
+        module_path!(),
+        "::child_makes_a_checkpoint_without_a_descriptor_for_the_directory"
+    ));
 }
