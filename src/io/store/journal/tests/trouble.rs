@@ -73,6 +73,30 @@ fn a_segment_that_cannot_be_made_is_tried_again_and_nothing_fails_meanwhile() {
 }
 
 #[test]
+fn what_the_system_answers_keeps_its_number() {
+    let place = Place::new();
+    let path = place.0.clone();
+    run(async move {
+        let number = |error: std::io::Error| error.raw_os_error();
+        let none = path.join("none");
+        let missing = exec::OpenOptions::default().open(&none).await;
+        assert_eq!(number(missing.unwrap_err()), Some(libc::ENOENT));
+        let missing = exec::sync_directory(&none).await;
+        assert_eq!(number(missing.unwrap_err()), Some(libc::ENOENT));
+        let options = exec::OpenOptions {
+            write: true,
+            create_new: true,
+            ..exec::OpenOptions::default()
+        };
+        let file = options.open(&none).await.unwrap();
+        let nothing = file.allocate(0).await;
+        assert_eq!(number(nothing.unwrap_err()), Some(libc::EINVAL));
+        let there = options.open(&none).await;
+        assert_eq!(number(there.unwrap_err()), Some(libc::EEXIST));
+    });
+}
+
+#[test]
 fn a_failed_journal_with_dead_segments_in_its_queue_closes() {
     let place = Place::new();
     let path = place.0.clone();
