@@ -73,6 +73,27 @@ fn a_segment_that_cannot_be_made_is_tried_again_and_nothing_fails_meanwhile() {
 }
 
 #[test]
+fn a_file_in_the_place_of_a_new_segment_is_left_alone_and_an_unfinished_one_goes() {
+    let place = Place::new();
+    let path = place.0.clone();
+    run(async move {
+        let plan = |number, bytes| segment::Plan {
+            number,
+            bytes,
+            epoch: 1,
+            shard: 0,
+        };
+        let other = segment::path(&path, 7);
+        fs::write(&other, b"another's").unwrap();
+        segment::create(&path, plan(7, 32 << 10)).await.unwrap_err();
+        assert_eq!(fs::read(&other).unwrap(), b"another's");
+        // No octets cannot be allocated.
+        segment::create(&path, plan(8, 0)).await.unwrap_err();
+        assert!(!segment::path(&path, 8).exists());
+    });
+}
+
+#[test]
 fn what_the_system_answers_keeps_its_number() {
     let place = Place::new();
     let path = place.0.clone();
