@@ -128,7 +128,9 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             return;
         }
         // Any end but a fault is an end of buffers or of the kernel's patience: go on.
-        let stopped = completion.result == -libc::ECANCELED && phase == Phase::Open;
+        // A receive that was stopped for a held link goes on when that is closed.
+        let wanted = matches!(phase, Phase::Open | Phase::Lingering);
+        let stopped = completion.result == -libc::ECANCELED && wanted;
         if octets > 0 || completion.result == -libc::ENOBUFS || stopped {
             if self.links.lookup(id).is_some_and(|link| !link.held) {
                 self.arm_receive(id);
@@ -265,8 +267,14 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         let half_closed = link.phase == Phase::HalfClosed;
         link.phase = Phase::Lingering;
         // A peer that has ended its side needs no notice beforehand: closing tells it.
-        if link.receiving {
+        if link.receiving || !half_closed {
             let _ = shutdown(link.fd(), Shutdown::Write);
+        }
+        // A held link is not read from. Closed with unread octets it would end with a reset, which takes
+        // with it what is still queued for the peer.
+        link.held = false;
+        if !link.receiving && !half_closed {
+            self.arm_receive(id);
         }
         self.leave_half_closed(half_closed);
         self.links.set_deadline(id, linger);
