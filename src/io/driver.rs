@@ -95,7 +95,8 @@ pub struct DriverOptions {
     pub train_segment_bytes_max: u16,
     /// Limit for connecting a stream.
     pub connect_limit: Duration,
-    /// A connection whose peer takes nothing for this long is closed.
+    /// A connection whose peer takes nothing for this long is closed: after twice as long at the latest,
+    /// since what it took before is not known the first time.
     pub stall_limit: Duration,
     /// How long a peer that has sent its last octet is still answered.
     pub half_closed_limit: Duration,

@@ -50,6 +50,9 @@ pub(super) struct Link {
     pub sending: bool,
     /// Close once the send is through.
     pub close_wanted: bool,
+    /// Octets the peer had acknowledged when a send last took longer than it should; stale ones are of a
+    /// send before.
+    pub acknowledged: Option<u64>,
 }
 
 /// How many accepted connections an address may have, and has.
@@ -165,6 +168,7 @@ impl Links {
         link.held = false;
         link.sending = false;
         link.close_wanted = false;
+        link.acknowledged = None;
         Some(LinkId {
             slot,
             generation: link.generation,
@@ -187,6 +191,7 @@ impl Links {
             held: false,
             sending: false,
             close_wanted: false,
+            acknowledged: None,
         });
         self.deadlines.push(Timestamp::NEVER);
         Some(slot)

@@ -1058,6 +1058,29 @@ pub(super) fn defer_port(socket: BorrowedFd<'_>) -> bool {
     switch_on(socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT)
 }
 
+/// Octets the peer of a stream has acknowledged so far; `None` where the kernel does not say.
+pub(super) fn acknowledged(socket: BorrowedFd<'_>) -> Option<u64> {
+    /// Where `tcpi_bytes_acked` of `struct tcp_info` begins (linux/tcp.h, since Linux 4.1).
+    const AT: usize = 120;
+    let mut info = [0_u8; AT + 8];
+    let size = libc::socklen_t::try_from(info.len()).expect("a few octets");
+    let mut len = size;
+    // SAFETY: the kernel writes `len` octets at most, which are ours, and how many it wrote.
+    let outcome = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    let octets = info[AT..]
+        .first_chunk()
+        .map(|octets| u64::from_ne_bytes(*octets));
+    octets.filter(|_| outcome == 0 && len == size)
+}
+
 fn switch_on(socket: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int) -> bool {
     set_int(socket, level, option, 1)
 }

@@ -10,11 +10,14 @@ use crate::base::surface::{Core, Input, LinkEvent, LinkId, LinkKind, TxBuf};
 use crate::base::time::Timestamp;
 
 use super::driver::{Driver, StoreDriver};
-use super::links::{Phase, is_inbound};
+use super::links::{Link, Phase, is_inbound};
 use super::listen::ShardAddresses;
 use super::recorder::Event;
 use super::ring::{Completion, Kind, Token};
 use super::sys;
+
+/// Octets a peer must take within the limit of a stalled one: less is a trick to hold our memory.
+const TAKEN_LEAST: u64 = 1024;
 
 impl<C: Core, S: StoreDriver> Driver<C, S> {
     pub(super) fn on_accept(&mut self, completion: Completion) {
@@ -320,6 +323,11 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         let Some((id, link)) = self.links.at(slot) else {
             return;
         };
+        if link.phase == Phase::Open && link.sending && !link.close_wanted && goes_on(link) {
+            let limit = self.now + self.options.stall_limit;
+            self.links.set_deadline(id, limit);
+            return;
+        }
         match link.phase {
             Phase::Connecting => {
                 let target = Token::new(Kind::Connect, id.slot, id.generation);
@@ -380,6 +388,16 @@ impl Sources {
             LinkKind::SipInbound | LinkKind::SipOutbound | LinkKind::SipUdp => self.sip,
         }
     }
+}
+
+/// Whether the peer took a little since this was asked last; the first time it has the benefit of the doubt.
+/// A send of many octets to a slow peer ends late, and nothing else tells that it moves.
+fn goes_on(link: &mut Link) -> bool {
+    let Some(now) = sys::acknowledged(link.fd()) else {
+        return false;
+    };
+    let before = link.acknowledged.replace(now);
+    before.is_none_or(|before| now.saturating_sub(before) >= TAKEN_LEAST)
 }
 
 fn open_stream(address: SocketAddr, source: Option<IpAddr>) -> Option<OwnedFd> {

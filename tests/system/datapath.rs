@@ -522,6 +522,33 @@ fn a_held_link_that_is_closed_still_delivers_what_is_queued() {
 }
 
 #[test]
+fn a_peer_that_takes_little_at_a_time_is_not_a_stalled_one() {
+    let options = DriverOptions {
+        stall_limit: Duration::from_millis(500),
+        ..DriverOptions::default()
+    };
+    let running = Running::start_with(1, Manner::Echo, options, None);
+    let mut stream = narrow(&running);
+    let mut writer = stream.try_clone().unwrap();
+    let feeding = thread::spawn(move || {
+        let _ = writer.write_all(&pattern(3, 24 << 20));
+    });
+    // A send that takes longer than the limit many times over.
+    let start = Instant::now();
+    let mut part = vec![0; 40 << 10];
+    while start.elapsed() < Duration::from_secs(5) {
+        stream.read_exact(&mut part).unwrap();
+        thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(running.seen.closed.load(Ordering::Relaxed), 0);
+    // Now it takes nothing.
+    running.wait("stalled", |seen| seen.closed.load(Ordering::Relaxed) == 1);
+    drop(stream);
+    feeding.join().unwrap();
+    running.stop();
+}
+
+#[test]
 fn a_core_without_room_gets_nothing_and_loses_nothing() {
     let options = DriverOptions {
         stream_buffers: 4,
