@@ -755,7 +755,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         let frames = !self.shared.mesh.is_empty_for(self.shard)
             || !self.shared.answers.is_empty_for(self.shard);
         let asked = self.shared.asked[self.shard].load(Ordering::Relaxed);
-        if !self.ring.has_completions() && !stop && !frames && !asked {
+        if self.ring.may_rest() && !stop && !frames && !asked {
             self.counters.waits += 1;
             let mut limit = self.deadline().since(self.clock.now());
             if let Some(moment) = self.tasks.as_ref().and_then(Attached::next_moment) {

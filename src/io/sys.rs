@@ -255,6 +255,12 @@ impl RawRing {
         !self.set_aside.is_empty() || !self.io.completion().is_empty()
     }
 
+    /// True when a reap would find nothing and one enter submits all there is. What does not fit into the
+    /// submission queue is unknown to the kernel: nothing of it would end a wait.
+    pub(super) fn may_rest(&mut self) -> bool {
+        self.backlog.is_empty() && !self.has_completions()
+    }
+
     /// True when there is something to submit, or the kernel has put work off until an enter.
     pub(super) fn wants_enter(&mut self) -> bool {
         let queue = self.io.submission();
@@ -1031,8 +1037,9 @@ fn name_bytes() -> libc::socklen_t {
 
 /// Lends a descriptor that the driver has given to an operation.
 pub(super) fn lend<T>(fd: RawFd, to: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
-    // SAFETY: the table of links closes a descriptor only when no operation names it, listeners and
-    // datagram sockets live as long as the driver, and the descriptor is not -1.
+    // SAFETY: the table of links closes a descriptor, one of a connected datagram socket as any other, only
+    // when no operation names it, and only an operation under way leads here; listeners and bound datagram
+    // sockets live as long as the driver, and the descriptor is not -1.
     to(unsafe { BorrowedFd::borrow_raw(fd) })
 }
 

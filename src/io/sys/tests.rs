@@ -101,6 +101,25 @@ fn what_was_begun_overtakes_input_after_a_while_and_input_keeps_its_order() {
 }
 
 #[test]
+fn there_is_no_rest_while_operations_wait_for_room_in_the_queue() {
+    let (ours, _peer) = pair();
+    let mut ring = RawRing::new(8, 64).unwrap();
+    ring.add_group(8, 1024).unwrap();
+    assert!(ring.may_rest());
+    // Cancels of nothing would end at once; receives are quiet.
+    for index in 0..20 {
+        ring.receive(ours.as_fd(), 0, Token::new(Kind::Receive, index, 1));
+    }
+    let mut enters = 0;
+    while !ring.may_rest() {
+        ring.enter(None).unwrap();
+        enters += 1;
+        assert!(enters < 10, "each takes a queue full of them");
+    }
+    assert!(enters >= 2, "{enters}");
+}
+
+#[test]
 fn what_a_peer_acknowledged_is_known() {
     let (mut ours, mut peer) = pair();
     let before = acknowledged(ours.as_fd()).unwrap();
