@@ -6,9 +6,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
+use rustix::process::{Resource, getrlimit};
 
 use crate::admin::ask::{Line, Questions};
-use crate::admin::options::{datagram_max, journal_options, shard_options};
+use crate::admin::options::{
+    connections_max, datagram_max, descriptors, journal_options, shard_options,
+};
 use crate::base::surface::Location;
 use crate::base::time::Timestamp;
 use crate::config::Config;
@@ -233,6 +236,11 @@ pub struct Engine {
     pub snapshots: Snapshots,
     /// What each shard found in its store.
     pub recovered: Vec<Recovered>,
+    /// Connections each shard has room for.
+    pub connections_max: u32,
+    /// Why that is less than `limits.connections_max`: the process may open only so many files, and
+    /// would have to be allowed this many.
+    pub files_short: Option<(u64, u64)>,
     orders: Orders,
     questions: Questions,
     rules: Arc<RuleBook>,
@@ -263,12 +271,19 @@ impl Engine {
             snapshots: snapshots.clone(),
             recovered: Arc::clone(&recovered),
         };
-        let host = Host::start(&host_config(config), factory).map_err(StartError::Host)?;
+        let nofile = getrlimit(Resource::Nofile).current;
+        let host_config = host_config(config, nofile);
+        let connections_max = host_config.driver.connections_max;
+        let host = Host::start(&host_config, factory).map_err(StartError::Host)?;
         let found = core::iter::from_fn(|| recovered.pop()).collect();
         Ok(Self {
             host,
             snapshots,
             recovered: found,
+            connections_max,
+            files_short: nofile
+                .filter(|_| connections_max < config.limits.connections_max)
+                .map(|limit| (limit, descriptors(config))),
             orders,
             questions,
             rules,
@@ -295,7 +310,7 @@ impl Engine {
     }
 }
 
-fn host_config(config: &Config) -> HostConfig {
+fn host_config(config: &Config, nofile: Option<u64>) -> HostConfig {
     let udp = config.sip.transport == Transport::Udp;
     HostConfig {
         shards: config.node.shards,
@@ -309,6 +324,9 @@ fn host_config(config: &Config) -> HostConfig {
         }),
         msrp: config.msrp.listen,
         driver: DriverOptions {
+            connections_max: connections_max(config, nofile),
+            connections_per_source_max: config.limits.connections_per_source_max,
+            uncapped_sources: config.uncapped().into_iter().collect(),
             train_segment_bytes_max: datagram_max(config, config.sip.listen),
             backend: config.node.backend,
             drain_limit: std::time::Duration::from_secs(config.node.drain_s),

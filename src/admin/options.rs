@@ -6,7 +6,9 @@ use std::time::Duration;
 use crate::base::wall::ClockOptions;
 use crate::config::Config;
 use crate::config::dialects::Dialects;
-use crate::config::file::{Goal as GoalKey, Grouping, Gruu, OnDamage, Scscf, Trains, Transport};
+use crate::config::file::{
+    CONNECTIONS_LEAST, Goal as GoalKey, Grouping, Gruu, OnDamage, Scscf, Trains, Transport,
+};
 use crate::config::policy::{base_policy, known_icsis};
 use crate::io::listen::ShardAddresses;
 use crate::io::store::{DamagePolicy, JournalOptions};
@@ -32,6 +34,10 @@ use crate::store::op::LifeOptions;
 const DECISIONS_PER_TURN: usize = 256;
 /// Pushes whose state stays in the caches of a core, more or less.
 const HOT_INVITES: u32 = 2048;
+/// Descriptors the process needs beside its shards': standard streams, signals, operators.
+const DESCRIPTORS_OF_PROCESS: u64 = 64;
+/// Descriptors a shard needs beside connections: rings, listeners, and its journal's open segments.
+const DESCRIPTORS_OF_SHARD: u64 = 128;
 /// Tick of the timer wheel.
 const TICK: Duration = Duration::from_millis(10);
 
@@ -91,6 +97,27 @@ pub fn shard_options(config: &Config, addresses: &ShardAddresses) -> ShardOption
         },
         tick: TICK,
     }
+}
+
+/// Descriptors the process opens at most, by its configuration.
+#[must_use]
+pub fn descriptors(config: &Config) -> u64 {
+    let shard = DESCRIPTORS_OF_SHARD + u64::from(config.limits.connections_max);
+    DESCRIPTORS_OF_PROCESS + shard * config.node.shards as u64
+}
+
+/// Connections a shard may have where the process may open `nofile` files. A peer that is refused knows
+/// so at once; one that no descriptor is left for waits, and so do the store's segments.
+#[must_use]
+pub fn connections_max(config: &Config, nofile: Option<u64>) -> u32 {
+    let wanted = config.limits.connections_max;
+    let Some(nofile) = nofile else {
+        return wanted;
+    };
+    let share = nofile.saturating_sub(DESCRIPTORS_OF_PROCESS) / config.node.shards as u64;
+    let left = share.saturating_sub(DESCRIPTORS_OF_SHARD);
+    let left = u32::try_from(left).unwrap_or(u32::MAX);
+    wanted.min(left.max(CONNECTIONS_LEAST))
 }
 
 /// A shard's share of a pace of the process; 0 stays 0.

@@ -172,6 +172,7 @@ pub fn ready_json(engine: &Engine, places: &Places) -> serde_json::Value {
         "shards": shards,
         "backend": engine.host.backend().backend.name(),
         "backend_reason": engine.host.backend().refused,
+        "connections_max": engine.connections_max,
         "udp_trains": { "sent": engine.host.trains().sends, "joined": engine.host.trains().joins },
         "recovered_messages": messages,
         "recovered_from_checkpoint": saved,
@@ -194,6 +195,17 @@ pub fn fallback(engine: &Engine) -> Option<String> {
     let name = choice.backend.name();
     Some(format!(
         "backend {name}, without io_uring: {why}; meanwhile {FALLBACK_COSTS}"
+    ))
+}
+
+/// When the limit of open files leaves the shards less room than configured: how much, and what to do.
+#[must_use]
+pub fn shortage(engine: &Engine) -> Option<String> {
+    let (limit, wanted) = engine.files_short?;
+    let room = engine.connections_max;
+    Some(format!(
+        "a shard takes {room} connections and not limits.connections_max: RLIMIT_NOFILE is {limit}; raise it \
+         to {wanted} (ulimit -n, or LimitNOFILE= in the service unit), or make limits.connections_max smaller"
     ))
 }
 

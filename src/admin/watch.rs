@@ -1,5 +1,5 @@
 //! What changed since the last look at the shards' figures, said once: next hops lost and regained,
-//! stores that fail or run out of space, slow turns, a clock that jumps.
+//! stores that fail or run out of space, slow turns, a clock that jumps, connections over a cap.
 
 use std::net::SocketAddr;
 
@@ -17,6 +17,8 @@ struct Known {
     jumps: u64,
     slow: u64,
     broken: u64,
+    refused: u64,
+    refused_of_source: u64,
     hops: Vec<(SocketAddr, bool)>,
 }
 
@@ -24,6 +26,8 @@ struct Known {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum News {
     ClockJumped,
+    Crowded(u64),
+    CrowdedBySource(u64),
     HopLost(SocketAddr),
     HopReached(SocketAddr),
     SlowTurns(u64),
@@ -49,6 +53,17 @@ fn say(shard: usize, news: News) {
         News::ClockJumped => {
             tracing::warn!(shard, "the wall clock jumped; it is believed after a while");
         }
+        News::Crowded(count) => tracing::warn!(
+            shard,
+            count,
+            "connections were refused: there were limits.connections_max, or as many as RLIMIT_NOFILE leaves"
+        ),
+        News::CrowdedBySource(count) => tracing::warn!(
+            shard,
+            count,
+            "connections were refused: their address had limits.connections_per_source_max; an SBC or a \
+             relay belongs into limits.uncapped_sources"
+        ),
         News::HopLost(hop) => tracing::warn!(shard, hop = %hop, "a next hop is lost"),
         News::HopReached(hop) => tracing::info!(shard, hop = %hop, "a next hop is reached"),
         News::SlowTurns(count) => tracing::warn!(shard, count, "turns took 10 ms or longer"),
@@ -57,9 +72,12 @@ fn say(shard: usize, news: News) {
             "the store failed: nothing more is acknowledged; restart once its disk is well"
         ),
         News::StoreLow => {
-            tracing::warn!(shard, "the store is short of space: deposits are refused");
+            tracing::warn!(
+                shard,
+                "the store cannot make segments ahead, for want of space or for what it said: deposits are refused"
+            );
         }
-        News::StoreRoomy => tracing::info!(shard, "the store has space again"),
+        News::StoreRoomy => tracing::info!(shard, "the store makes segments ahead again"),
         News::StreamsBroken(count) => {
             tracing::warn!(
                 shard,
@@ -94,6 +112,14 @@ impl Known {
         let broken = more(&mut self.broken, probe.streams_broken_total);
         if broken > 0 {
             tell(News::StreamsBroken(broken));
+        }
+        let of_source = more(&mut self.refused_of_source, driver.refused_of_source);
+        let others = more(&mut self.refused, driver.refused).saturating_sub(of_source);
+        if of_source > 0 {
+            tell(News::CrowdedBySource(of_source));
+        }
+        if others > 0 {
+            tell(News::Crowded(others));
         }
         for &(hop, reached) in &snapshot.hops {
             let known = self.hops.iter_mut().find(|(known, _)| *known == hop);
@@ -147,11 +173,15 @@ mod tests {
         snapshot.population.stores_failed = 1;
         snapshot.probe.clock_jumps_total = 1;
         snapshot.probe.streams_broken_total = 2;
+        driver.refused = 7;
+        driver.refused_of_source = 4;
         let all = [
             News::StoreFailed,
             News::StoreRoomy,
             News::ClockJumped,
             News::StreamsBroken(2),
+            News::CrowdedBySource(4),
+            News::Crowded(3),
             News::HopLost(hop),
         ];
         assert_eq!(look(&snapshot, &driver), all);

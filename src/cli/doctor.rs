@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 use volley::admin::doctor::{Finding, Host, Plan, Severity, tune};
+use volley::admin::options::descriptors;
 use volley::config::file::Transport;
 use volley::io::backend::Backend;
 
@@ -71,10 +72,12 @@ impl Engine {
                 store: PathBuf::from("/var/lib/volley"),
                 datagrams: false,
                 backend: Backend::Auto,
+                descriptors: 65_536,
             });
         };
         match volley::config::load(path) {
             Ok(config) => Ok(Plan {
+                descriptors: descriptors(&config),
                 shards: config.node.shards,
                 pin: config.node.pin,
                 store: std::path::absolute(&config.store.dir).unwrap_or(config.store.dir),

@@ -22,6 +22,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use rustix::process::{Resource, Rlimit};
 use volley::config::policy;
 
 /// Deferred-message push engine for a CPM Participating Function.
@@ -177,7 +178,20 @@ const LIFELINE: &str = "--lifeline";
 /// Wrong usage or configuration.
 const USAGE: u8 = 2;
 
+/// Lets the process open as many files as it may: the usual soft limit of 1,024 is there for programs that use
+/// select(2).
+fn raise_open_files() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    // Refused, it stays as it was, and the start says what that leaves.
+    let _ = rustix::process::setrlimit(Resource::Nofile, raised);
+}
+
 pub(crate) fn main() -> ExitCode {
+    raise_open_files();
     match Cli::parse().command {
         Command::Run(run) => run.main(),
         Command::Config(command) => config(&command),

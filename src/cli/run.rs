@@ -140,6 +140,9 @@ impl Run {
         if let Some(line) = report::fallback(&engine) {
             tracing::warn!("{line}");
         }
+        if let Some(line) = report::shortage(&engine) {
+            tracing::warn!("{line}");
+        }
         tracing::info!("{}", report::ready(&engine, &places));
         let running = Running {
             path: &self.config,

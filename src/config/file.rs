@@ -1,6 +1,6 @@
 //! The keys of the configuration file, their defaults and ranges.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
@@ -16,6 +16,10 @@ use crate::registry::features::ICSIS_MAX;
 
 /// Largest flight recorder of a shard.
 const RECORDER_BYTES_MAX: u64 = 1 << 30;
+/// Fewest connections a shard can work with: trunks, some phones, operators' peers.
+pub const CONNECTIONS_LEAST: u32 = 64;
+/// Most connections a shard can tell apart.
+const CONNECTIONS_MOST: u32 = (1 << 24) - 1;
 
 /// The whole file. Every section and key has a default except the addresses of the SIP core.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -678,6 +682,13 @@ pub struct Limits {
     pub pushes_max: usize,
     /// Server transactions a shard remembers (UDP).
     pub server_transactions_max: usize,
+    /// Connections of a shard, accepted and opened together; fewer where RLIMIT_NOFILE leaves fewer.
+    pub connections_max: u32,
+    /// Connections a shard accepts from one address; 0: as many as from all. [`Config::uncapped`] lists
+    /// the addresses without this cap.
+    pub connections_per_source_max: u32,
+    /// Addresses of SBCs, relays and gateways that many phones come through.
+    pub uncapped_sources: Vec<IpAddr>,
 }
 
 impl Default for Limits {
@@ -686,11 +697,27 @@ impl Default for Limits {
             users_max: 4_000_000,
             pushes_max: 1_000_000,
             server_transactions_max: 262_144,
+            connections_max: 262_144,
+            connections_per_source_max: 16_384,
+            uncapped_sources: Vec::new(),
         }
     }
 }
 
 impl Config {
+    /// Addresses that may open as many connections as there is room for: those that are named for it,
+    /// peers that are trusted, and the SIP core, by whichever key it is known.
+    #[must_use]
+    pub fn uncapped(&self) -> BTreeSet<IpAddr> {
+        let sets = self.sip.scscf.iter().flat_map(|set| &set.next_hops);
+        let hops = self.sip.next_hops.iter().chain(sets);
+        let hops = hops.map(|hop| hop.address.ip());
+        let named = self.limits.uncapped_sources.iter();
+        let named = named.chain(&self.sip.trusted_peers);
+        let named = named.chain(self.sip.hosts.values().flatten());
+        hops.chain(named.copied()).collect()
+    }
+
     /// Ranges and relations between keys.
     pub(super) fn check(&self) -> Result<(), Problem> {
         let problem = |key, what: String, remedy| Err(Problem { key, what, remedy });
@@ -861,6 +888,25 @@ impl Config {
                 "limits.users_max",
                 format!("{} is out of range", self.limits.users_max),
                 "use 1 to 67108864",
+            );
+        }
+        self.check_connections()
+    }
+
+    fn check_connections(&self) -> Result<(), Problem> {
+        let problem = |key, what: String, remedy| Err(Problem { key, what, remedy });
+        if !(CONNECTIONS_LEAST..=CONNECTIONS_MOST).contains(&self.limits.connections_max) {
+            return problem(
+                "limits.connections_max",
+                format!("{} is out of range", self.limits.connections_max),
+                "use 64 to 16777215",
+            );
+        }
+        if self.limits.connections_per_source_max > CONNECTIONS_MOST {
+            return problem(
+                "limits.connections_per_source_max",
+                format!("{} is out of range", self.limits.connections_per_source_max),
+                "use at most 16777215, or 0 for no cap",
             );
         }
         Ok(())

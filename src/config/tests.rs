@@ -51,6 +51,33 @@ fn values_out_of_range_name_their_line_and_remedy() {
 }
 
 #[test]
+fn bounds_of_connections_have_ranges_and_the_core_has_no_cap() {
+    let shown = error(&EXAMPLE.replace("# connections_max = 262144", "connections_max = 63"));
+    assert!(shown.contains("limits.connections_max") && shown.contains("use 64 to"));
+    let text = EXAMPLE.replace(
+        "# connections_per_source_max = 16384",
+        "connections_per_source_max = 16777216",
+    );
+    let shown = error(&text);
+    assert!(
+        shown.contains("limits.connections_per_source_max"),
+        "{shown}"
+    );
+    let text = EXAMPLE
+        .replace(
+            "# uncapped_sources = []",
+            "uncapped_sources = [\"198.51.100.7\"]",
+        )
+        .replace("# scscf = [", "scscf = [")
+        .replace("# hosts = {", "hosts = {")
+        .replace("[\"192.0.2.20\"] }", "[\"192.0.2.30\"] }");
+    let config = parse(Path::new("volley.toml"), &text).unwrap();
+    let uncapped: Vec<String> = config.uncapped().iter().map(ToString::to_string).collect();
+    let all = ["192.0.2.20", "192.0.2.22", "192.0.2.30", "198.51.100.7"];
+    assert_eq!(uncapped, all);
+}
+
+#[test]
 fn wrong_types_and_broken_syntax_name_their_line() {
     let shown = error("[sip]\nlisten = 5\n");
     assert!(shown.starts_with("volley.toml:2"), "{shown}");

@@ -149,9 +149,9 @@ impl Ring {
         })
     }
 
-    /// True when a turn would find something without waiting.
-    pub(super) fn has_completions(&mut self) -> bool {
-        both!(self, ring => ring.has_completions(), ring.has_work())
+    /// True when a turn would find nothing, and the kernel has all that was begun.
+    pub(super) fn may_rest(&mut self) -> bool {
+        both!(self, ring => ring.may_rest(), !ring.has_work())
     }
 
     /// True when only an enter shows what there is. epoll always has to be asked.

@@ -15,6 +15,7 @@
 //! Streams are handled in `io::tcp`, datagram sockets in `io::udp`.
 
 use core::future::poll_fn;
+use core::net::IpAddr;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::task::Poll;
 use core::time::Duration;
@@ -33,7 +34,7 @@ use super::backend::{Backend, Ring};
 use super::bufs::TxPool;
 use super::clock::Clock;
 use super::exec::Attached;
-use super::links::Links;
+use super::links::{Links, SourceCap};
 use super::listen::ShardSockets;
 use super::mesh::Mesh;
 use super::names::{Answers, Asker};
@@ -80,12 +81,14 @@ const CHECKPOINT_WAIT: Duration = Duration::from_secs(30);
 const MESH_RETRY: Duration = Duration::from_millis(1);
 
 /// Bounds and sizes of a driver. Defaults suit a shard of a production host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DriverOptions {
     /// Most connections of the shard, accepted and opened together; at most 2^24.
     pub connections_max: u32,
     /// Most accepted connections of one source address; 0 is no cap.
     pub connections_per_source_max: u32,
+    /// Source addresses without that cap.
+    pub uncapped_sources: Arc<[IpAddr]>,
     /// Receive buffers of streams; a power of two, at most 32,768.
     pub stream_buffers: u16,
     /// Octets of each.
@@ -97,7 +100,8 @@ pub struct DriverOptions {
     pub train_segment_bytes_max: u16,
     /// Limit for connecting a stream.
     pub connect_limit: Duration,
-    /// A connection whose peer takes nothing for this long is closed.
+    /// A connection whose peer takes nothing for this long is closed: after twice as long at the latest,
+    /// since what it took before is not known the first time.
     pub stall_limit: Duration,
     /// How long a peer that has sent its last octet is still answered.
     pub half_closed_limit: Duration,
@@ -118,6 +122,7 @@ impl Default for DriverOptions {
         Self {
             connections_max: 262_144,
             connections_per_source_max: 0,
+            uncapped_sources: Arc::default(),
             stream_buffers: 1024,
             stream_buffer_bytes: 16 * 1024,
             datagram_buffers: 128,
@@ -247,18 +252,24 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         }
         let clock = Clock;
         let bound = options.connections_max.min(SLOTS_MAX - 1);
+        let cap = SourceCap::new(
+            options.connections_per_source_max,
+            Arc::clone(&options.uncapped_sources),
+            MapKeys(keys),
+        );
+        let recorder = Recorder::new(options.recorder_bytes, options.recorder_bodies);
         let mut driver = Self {
             core,
             store,
             ring,
             tasks: None,
-            links: Links::new(bound, options.connections_per_source_max, MapKeys(keys)),
+            links: Links::new(bound, cap),
             listeners: Vec::new(),
             options,
             now: clock.now(),
             counters: Counters::default(),
             pool: TxPool::default(),
-            recorder: Recorder::new(options.recorder_bytes, options.recorder_bodies),
+            recorder,
             deferred: VecDeque::new(),
             scratch: Vec::with_capacity(REAP_BATCH),
             due: Vec::new(),
@@ -771,7 +782,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         let frames = !self.shared.mesh.is_empty_for(self.shard)
             || !self.shared.answers.is_empty_for(self.shard);
         let asked = self.shared.asked[self.shard].load(Ordering::Relaxed);
-        if !self.ring.has_completions() && !stop && !frames && !asked {
+        if self.ring.may_rest() && !stop && !frames && !asked {
             self.counters.waits += 1;
             let mut limit = self.deadline().since(self.clock.now());
             if let Some(moment) = self.tasks.as_ref().and_then(Attached::next_moment) {

@@ -303,7 +303,7 @@ impl Host {
                         0
                     },
                     backend: self.choice.backend,
-                    ..config.driver
+                    ..config.driver.clone()
                 },
                 shared: Arc::clone(&self.shared),
                 names,

@@ -9,6 +9,7 @@
 
 use core::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use crate::base::map::{Map, MapKeys, new_map};
 use crate::base::surface::{LinkId, LinkKind};
@@ -49,6 +50,69 @@ pub(super) struct Link {
     pub sending: bool,
     /// Close once the send is through.
     pub close_wanted: bool,
+    /// Octets the peer had acknowledged when a send last took longer than it should; stale ones are of a
+    /// send before.
+    pub acknowledged: Option<u64>,
+}
+
+/// How many accepted connections an address may have, and has.
+#[derive(Debug)]
+pub(super) struct SourceCap {
+    /// Connections of each source; nothing while there is no cap.
+    sources: Map<IpAddr, u32>,
+    most: u32,
+    uncapped: Arc<[IpAddr]>,
+}
+
+impl SourceCap {
+    /// At most `most` of an address (0: no cap), but of each of `uncapped` as many as there is room for.
+    pub(super) fn new(most: u32, uncapped: Arc<[IpAddr]>, keys: MapKeys) -> Self {
+        Self {
+            sources: new_map(keys, 0),
+            most,
+            uncapped,
+        }
+    }
+
+    const fn counts(&self, kind: LinkKind) -> bool {
+        self.most > 0 && is_inbound(kind)
+    }
+
+    fn add(&mut self, kind: LinkKind, peer: SocketAddr) {
+        if self.counts(kind) {
+            *self.sources.entry(source(peer)).or_insert(0) += 1;
+        }
+    }
+
+    fn take(&mut self, kind: LinkKind, peer: SocketAddr) {
+        let source = source(peer);
+        if self.counts(kind)
+            && let Some(count) = self.sources.get_mut(&source)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.sources.remove(&source);
+            }
+        }
+    }
+
+    fn is_reached(&self, kind: LinkKind, peer: SocketAddr) -> bool {
+        let source = source(peer);
+        self.counts(kind)
+            && self
+                .sources
+                .get(&source)
+                .is_some_and(|&count| count >= self.most)
+            && !self
+                .uncapped
+                .iter()
+                .any(|known| known.to_canonical() == source)
+    }
+}
+
+/// The address a peer is known by: an IPv4 one also on a socket of IPv6.
+const fn source(peer: SocketAddr) -> IpAddr {
+    peer.ip().to_canonical()
 }
 
 /// All links of a driver.
@@ -59,22 +123,20 @@ pub(super) struct Links {
     deadlines: Vec<Timestamp>,
     free: Vec<u32>,
     bound: u32,
-    sources: Map<IpAddr, u32>,
-    per_source_max: u32,
+    cap: SourceCap,
     /// Links whose deadline must be watched more often than once a second.
     pub urgent: u32,
 }
 
 impl Links {
-    /// Room for `bound` links, and for `per_source_max` accepted ones of one address (0: no cap).
-    pub(super) fn new(bound: u32, per_source_max: u32, keys: MapKeys) -> Self {
+    /// Room for `bound` links, and for accepted ones of one address by `cap`.
+    pub(super) const fn new(bound: u32, cap: SourceCap) -> Self {
         Self {
             links: Vec::new(),
             deadlines: Vec::new(),
             free: Vec::new(),
             bound,
-            sources: new_map(keys, 0),
-            per_source_max,
+            cap,
             urgent: 0,
         }
     }
@@ -94,9 +156,7 @@ impl Links {
             Some(slot) => slot,
             None => self.grow(peer)?,
         };
-        if self.counts(kind) {
-            *self.sources.entry(peer.ip()).or_insert(0) += 1;
-        }
+        self.cap.add(kind, peer);
         let link = &mut self.links[slot as usize];
         assert!(link.phase == Phase::Free, "a free slot is unused");
         link.phase = phase;
@@ -108,6 +168,7 @@ impl Links {
         link.held = false;
         link.sending = false;
         link.close_wanted = false;
+        link.acknowledged = None;
         Some(LinkId {
             slot,
             generation: link.generation,
@@ -130,21 +191,15 @@ impl Links {
             held: false,
             sending: false,
             close_wanted: false,
+            acknowledged: None,
         });
         self.deadlines.push(Timestamp::NEVER);
         Some(slot)
     }
 
-    fn is_capped(&self, kind: LinkKind, peer: SocketAddr) -> bool {
-        self.counts(kind)
-            && self
-                .sources
-                .get(&peer.ip())
-                .is_some_and(|&count| count >= self.per_source_max)
-    }
-
-    fn counts(&self, kind: LinkKind) -> bool {
-        self.per_source_max > 0 && is_inbound(kind)
+    /// Whether an accepted peer's address has as many links as it may.
+    pub(super) fn is_capped(&self, kind: LinkKind, peer: SocketAddr) -> bool {
+        self.cap.is_reached(kind, peer)
     }
 
     /// The link of `id`, unless that use of the slot is over.
@@ -189,17 +244,10 @@ impl Links {
         link.fd = None;
         link.phase = Phase::Free;
         link.generation = link.generation.wrapping_add(1);
-        let (kind, source) = (link.kind, link.peer.ip());
+        let (kind, peer) = (link.kind, link.peer);
         self.deadlines[id.slot as usize] = Timestamp::NEVER;
         self.free.push(id.slot);
-        if self.counts(kind)
-            && let Some(count) = self.sources.get_mut(&source)
-        {
-            *count -= 1;
-            if *count == 0 {
-                self.sources.remove(&source);
-            }
-        }
+        self.cap.take(kind, peer);
         true
     }
 
@@ -235,6 +283,11 @@ mod tests {
         rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).unwrap()
     }
 
+    fn links(bound: u32, cap: u32, uncapped: &[IpAddr]) -> Links {
+        let cap = SourceCap::new(cap, uncapped.into(), MapKeys([1, 2, 3, 4]));
+        Links::new(bound, cap)
+    }
+
     fn peer(last: u8) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, last], 5060))
     }
@@ -245,7 +298,7 @@ mod tests {
 
     #[test]
     fn a_slot_in_flight_is_not_reused_and_a_stale_id_finds_nothing() {
-        let mut links = Links::new(8, 0, MapKeys([1, 2, 3, 4]));
+        let mut links = links(8, 0, &[]);
         let first = open(&mut links, 1).unwrap();
         links.lookup(first).unwrap().receiving = true;
         assert!(!links.release(first));
@@ -260,7 +313,7 @@ mod tests {
 
     #[test]
     fn the_table_and_each_source_have_a_bound() {
-        let mut links = Links::new(3, 2, MapKeys([1, 2, 3, 4]));
+        let mut links = links(3, 2, &[]);
         let first = open(&mut links, 1).unwrap();
         open(&mut links, 1).unwrap();
         assert!(open(&mut links, 1).is_none(), "source cap");
@@ -272,8 +325,20 @@ mod tests {
     }
 
     #[test]
+    fn a_source_that_is_named_has_no_cap_and_is_known_on_either_family() {
+        let mut links = links(8, 1, &[peer(1).ip()]);
+        let mapped = SocketAddr::from(([0, 0, 0, 0, 0, 0xffff, 0x7f00, 2], 5060));
+        for _ in 0..3 {
+            open(&mut links, 1).unwrap();
+        }
+        open(&mut links, 2).unwrap();
+        assert!(links.is_capped(LinkKind::MsrpInbound, mapped));
+        assert!(!links.is_capped(LinkKind::MsrpOutbound, mapped));
+    }
+
+    #[test]
     fn only_passed_deadlines_are_due() {
-        let mut links = Links::new(8, 0, MapKeys([1, 2, 3, 4]));
+        let mut links = links(8, 0, &[]);
         let first = open(&mut links, 1).unwrap();
         let second = open(&mut links, 2).unwrap();
         links.set_deadline(first, Timestamp::from_millis(5));

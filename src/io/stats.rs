@@ -185,6 +185,8 @@ counters! {
     accepted,
     /// Accepted connections closed at once: over a cap.
     refused,
+    /// Of these, because their address had `limits.connections_per_source_max`.
+    refused_of_source,
     /// Connections opened by us.
     connected,
     /// Connects that failed or ran into their limit.

@@ -255,6 +255,12 @@ impl RawRing {
         !self.set_aside.is_empty() || !self.io.completion().is_empty()
     }
 
+    /// True when a reap would find nothing and one enter submits all there is. What does not fit into the
+    /// submission queue is unknown to the kernel: nothing of it would end a wait.
+    pub(super) fn may_rest(&mut self) -> bool {
+        self.backlog.is_empty() && !self.has_completions()
+    }
+
     /// True when there is something to submit, or the kernel has put work off until an enter.
     pub(super) fn wants_enter(&mut self) -> bool {
         let queue = self.io.submission();
@@ -1031,8 +1037,9 @@ fn name_bytes() -> libc::socklen_t {
 
 /// Lends a descriptor that the driver has given to an operation.
 pub(super) fn lend<T>(fd: RawFd, to: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
-    // SAFETY: the table of links closes a descriptor only when no operation names it, listeners and
-    // datagram sockets live as long as the driver, and the descriptor is not -1.
+    // SAFETY: the table of links closes a descriptor, one of a connected datagram socket as any other, only
+    // when no operation names it, and only an operation under way leads here; listeners and bound datagram
+    // sockets live as long as the driver, and the descriptor is not -1.
     to(unsafe { BorrowedFd::borrow_raw(fd) })
 }
 
@@ -1056,6 +1063,29 @@ pub(super) fn set_segment(socket: BorrowedFd<'_>, segment: u16) -> bool {
 /// Lets a bind to port 0 leave the choice of the port to the connect, where it is by four-tuple.
 pub(super) fn defer_port(socket: BorrowedFd<'_>) -> bool {
     switch_on(socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT)
+}
+
+/// Octets the peer of a stream has acknowledged so far; `None` where the kernel does not say.
+pub(super) fn acknowledged(socket: BorrowedFd<'_>) -> Option<u64> {
+    /// Where `tcpi_bytes_acked` of `struct tcp_info` begins (linux/tcp.h, since Linux 4.1).
+    const AT: usize = 120;
+    let mut info = [0_u8; AT + 8];
+    let size = libc::socklen_t::try_from(info.len()).expect("a few octets");
+    let mut len = size;
+    // SAFETY: the kernel writes `len` octets at most, which are ours, and how many it wrote.
+    let outcome = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    let octets = info[AT..]
+        .first_chunk()
+        .map(|octets| u64::from_ne_bytes(*octets));
+    octets.filter(|_| outcome == 0 && len == size)
 }
 
 fn switch_on(socket: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int) -> bool {

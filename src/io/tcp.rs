@@ -10,11 +10,14 @@ use crate::base::surface::{Core, Input, LinkEvent, LinkId, LinkKind, TxBuf};
 use crate::base::time::Timestamp;
 
 use super::driver::{Driver, StoreDriver};
-use super::links::{Phase, is_inbound};
+use super::links::{Link, Phase, is_inbound};
 use super::listen::ShardAddresses;
 use super::recorder::Event;
 use super::ring::{Completion, Kind, Token};
 use super::sys;
+
+/// Octets a peer must take within the limit of a stalled one: less is a trick to hold our memory.
+const TAKEN_LEAST: u64 = 1024;
 
 impl<C: Core, S: StoreDriver> Driver<C, S> {
     pub(super) fn on_accept(&mut self, completion: Completion) {
@@ -41,8 +44,10 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         } else {
             bound
         };
+        let capped = self.links.is_capped(kind, peer);
         let Some(id) = self.links.insert(kind, Phase::Open, fd, peer) else {
             self.counters.refused += 1;
+            self.counters.refused_of_source += u64::from(capped);
             return;
         };
         self.counters.accepted += 1;
@@ -126,7 +131,9 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             return;
         }
         // Any end but a fault is an end of buffers or of the kernel's patience: go on.
-        let stopped = completion.result == -libc::ECANCELED && phase == Phase::Open;
+        // A receive that was stopped for a held link goes on when that is closed.
+        let wanted = matches!(phase, Phase::Open | Phase::Lingering);
+        let stopped = completion.result == -libc::ECANCELED && wanted;
         if octets > 0 || completion.result == -libc::ENOBUFS || stopped {
             if self.links.lookup(id).is_some_and(|link| !link.held) {
                 self.arm_receive(id);
@@ -263,8 +270,14 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         let half_closed = link.phase == Phase::HalfClosed;
         link.phase = Phase::Lingering;
         // A peer that has ended its side needs no notice beforehand: closing tells it.
-        if link.receiving {
+        if link.receiving || !half_closed {
             let _ = shutdown(link.fd(), Shutdown::Write);
+        }
+        // A held link is not read from. Closed with unread octets it would end with a reset, which takes
+        // with it what is still queued for the peer.
+        link.held = false;
+        if !link.receiving && !half_closed {
+            self.arm_receive(id);
         }
         self.leave_half_closed(half_closed);
         self.links.set_deadline(id, linger);
@@ -310,6 +323,11 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         let Some((id, link)) = self.links.at(slot) else {
             return;
         };
+        if link.phase == Phase::Open && link.sending && !link.close_wanted && goes_on(link) {
+            let limit = self.now + self.options.stall_limit;
+            self.links.set_deadline(id, limit);
+            return;
+        }
         match link.phase {
             Phase::Connecting => {
                 let target = Token::new(Kind::Connect, id.slot, id.generation);
@@ -370,6 +388,16 @@ impl Sources {
             LinkKind::SipInbound | LinkKind::SipOutbound | LinkKind::SipUdp => self.sip,
         }
     }
+}
+
+/// Whether the peer took a little since this was asked last; the first time it has the benefit of the doubt.
+/// A send of many octets to a slow peer ends late, and nothing else tells that it moves.
+fn goes_on(link: &mut Link) -> bool {
+    let Some(now) = sys::acknowledged(link.fd()) else {
+        return false;
+    };
+    let before = link.acknowledged.replace(now);
+    before.is_none_or(|before| now.saturating_sub(before) >= TAKEN_LEAST)
 }
 
 fn open_stream(address: SocketAddr, source: Option<IpAddr>) -> Option<OwnedFd> {

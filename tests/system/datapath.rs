@@ -29,6 +29,9 @@ use volley::shard::questions::Question;
 
 const PATIENCE: Duration = Duration::from_secs(8);
 
+/// More than the receive buffer of a peer.
+const MUCH: usize = 1 << 20;
+
 /// What the tests see of a core from outside.
 #[derive(Debug, Default)]
 struct Seen {
@@ -58,6 +61,8 @@ enum Manner {
     Mesh,
     /// Bytes come back, then the link is closed.
     EchoAndClose,
+    /// Reading stops, much is sent, then the link is closed.
+    HoldAndClose,
     /// Bytes come back once a store operation on their behalf has finished.
     Store,
 }
@@ -120,6 +125,15 @@ impl Echo {
             Manner::EchoAndClose => {
                 self.say(link, bytes);
                 self.outs.get_mut(&link).unwrap().close = true;
+            }
+            Manner::HoldAndClose => {
+                let out = self.outs.get_mut(&link).unwrap();
+                if !out.close {
+                    out.close = true;
+                    out.bytes = pattern(9, MUCH);
+                    self.commands
+                        .push_back(LinkCommand::Hold { link, held: true });
+                }
             }
             Manner::Mesh => self.frames.push_back(MeshFrame {
                 to: 1 - self.shard,
@@ -475,6 +489,61 @@ fn a_peer_that_reads_slowly_gets_everything() {
     let feeding = thread::spawn(move || writer.write_all(&copy).unwrap());
     thread::sleep(Duration::from_millis(300));
     expect_echo(&mut stream, &sent);
+    feeding.join().unwrap();
+    running.stop();
+}
+
+/// A connection with a small receive buffer.
+fn narrow(running: &Running) -> TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(64 << 10).unwrap();
+    let address = running.host.addresses()[0].shared_sip_tcp.unwrap();
+    socket.connect(&address.into()).unwrap();
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+#[test]
+fn a_held_link_that_is_closed_still_delivers_what_is_queued() {
+    let running = Running::start(1, Manner::HoldAndClose);
+    let mut stream = narrow(&running);
+    let mut writer = stream.try_clone().unwrap();
+    // Most of it is not read: the link is held after the first of it.
+    let feeding = thread::spawn(move || {
+        let _ = writer.write_all(&pattern(3, 4 << 20));
+    });
+    running.wait("closed", |seen| seen.closed.load(Ordering::Relaxed) == 1);
+    thread::sleep(Duration::from_millis(100));
+    expect_echo(&mut stream, &pattern(9, MUCH));
+    drop(stream);
+    feeding.join().unwrap();
+    running.stop();
+}
+
+#[test]
+fn a_peer_that_takes_little_at_a_time_is_not_a_stalled_one() {
+    let options = DriverOptions {
+        stall_limit: Duration::from_millis(500),
+        ..DriverOptions::default()
+    };
+    let running = Running::start_with(1, Manner::Echo, options, None);
+    let mut stream = narrow(&running);
+    let mut writer = stream.try_clone().unwrap();
+    let feeding = thread::spawn(move || {
+        let _ = writer.write_all(&pattern(3, 24 << 20));
+    });
+    // A send that takes longer than the limit many times over.
+    let start = Instant::now();
+    let mut part = vec![0; 40 << 10];
+    while start.elapsed() < Duration::from_secs(5) {
+        stream.read_exact(&mut part).unwrap();
+        thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(running.seen.closed.load(Ordering::Relaxed), 0);
+    // Now it takes nothing.
+    running.wait("stalled", |seen| seen.closed.load(Ordering::Relaxed) == 1);
+    drop(stream);
     feeding.join().unwrap();
     running.stop();
 }

@@ -552,3 +552,99 @@ fn an_interrupted_demo_leaves_nothing_running() {
     let left: Vec<_> = fs::read_dir(&directory.0).unwrap().collect();
     assert_eq!(left.len(), 1, "{left:?}");
 }
+
+/// Connects to `address` from 127.0.0.`last`.
+fn connected_from(last: u8, address: SocketAddr) -> TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let own = SocketAddr::from(([127, 0, 0, last], 0));
+    socket.bind(&own.into()).unwrap();
+    socket.connect(&address.into()).unwrap();
+    socket.into()
+}
+
+/// How many of these connections are still open a moment later.
+fn open_of(streams: &mut [TcpStream]) -> usize {
+    let wait = Duration::from_millis(300);
+    let is_open = |stream: &mut TcpStream| {
+        stream.set_read_timeout(Some(wait)).unwrap();
+        let read = stream.read(&mut [0]);
+        read.is_err_and(|error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut))
+    };
+    streams.iter_mut().map(is_open).filter(|&open| open).count()
+}
+
+// Proves: MSRP-19, BAD-28
+#[test]
+fn one_address_gets_so_many_connections_and_an_sbc_that_is_named_gets_more() {
+    let directory = Directory::new();
+    let config = directory.config(&directory.store(), any());
+    let text = fs::read_to_string(&config).unwrap();
+    let limits = "[limits]\nconnections_per_source_max = 3\nuncapped_sources = [\"127.0.0.9\"]\n";
+    fs::write(&config, text.replace("[limits]\n", limits)).unwrap();
+    let mut engine = Engine::start(&config);
+    let msrp = engine.said("/shards/0/msrp").as_str().unwrap();
+    let places = [msrp.parse().unwrap(), engine.sip()];
+    // The next hop is at 127.0.0.1, so judges and demos of one host have no cap.
+    for (last, open) in [(2, 3), (9, 8), (1, 8), (3, 3)] {
+        let open_now = |at: usize| {
+            let mut streams: Vec<_> = (0..8).map(|_| connected_from(last, places[at])).collect();
+            open_of(&mut streams)
+        };
+        let at = usize::from(last % 2);
+        assert_eq!(open_now(at), open, "127.0.0.{last}");
+    }
+    // Those that are gone count no more.
+    let start = Instant::now();
+    while open_of(&mut [connected_from(2, places[0])]) == 0 {
+        assert!(start.elapsed() < PATIENCE, "there is room again");
+    }
+    engine.signal(Signal::TERM);
+    assert_eq!(engine.end(), Some(0));
+    let last = engine.last();
+    assert!(
+        last["driver"][0]["refused_of_source"].as_u64() >= Some(10),
+        "{last}"
+    );
+}
+
+/// The first line and what was said on standard error of an engine that a shell starts after `limit`.
+fn started_after(limit: &str) -> (Value, String) {
+    let directory = Directory::new();
+    let config = directory.config(&directory.store(), any());
+    let mut child = Command::new("sh")
+        .args([
+            "-c",
+            &format!("{limit} && exec \"$0\" run --json --lifeline --config \"$1\""),
+        ])
+        .arg(env!("CARGO_BIN_EXE_volley"))
+        .arg(&config)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut first = String::new();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    out.read_line(&mut first).unwrap();
+    let first: Value = serde_json::from_str(&first).unwrap();
+    // It ends with its standard input.
+    let output = child.wait_with_output().unwrap();
+    (first, words(&output))
+}
+
+#[test]
+fn connections_are_bounded_by_what_the_limit_of_open_files_leaves_and_that_is_said() {
+    let (first, said) = started_after("ulimit -n 300");
+    assert_eq!(first["ready"]["connections_max"], 300 - 64 - 128, "{first}");
+    let line = said.lines().find(|line| line.contains("connections_max"));
+    let line = line.expect("it is said");
+    assert!(line.contains("a shard takes 108 connections"), "{line}");
+    assert!(line.contains("raise it to 262336"), "{line}");
+    // The soft limit is only where a process starts.
+    let (first, said) = started_after("ulimit -Sn 300");
+    assert!(
+        first["ready"]["connections_max"].as_u64() > Some(1000),
+        "{first}"
+    );
+    assert!(!said.contains("takes 108 connections"), "{said}");
+}

@@ -40,8 +40,6 @@ pub(super) const ALL: [Check; 27] = [
 
 /// Locked memory an executor and its rings want for each shard.
 const MEMLOCK_PER_SHARD: u64 = 8 << 20;
-/// Descriptors: phones that connect at a time, and some.
-const NOFILE: u64 = 65_536;
 const BUFFER_BYTES: u64 = 4 << 20;
 
 pub(super) fn fine(id: &'static str, why: &'static str, current: impl Into<String>) -> Finding {
@@ -260,17 +258,23 @@ fn memlock(host: &Host, plan: &Plan) -> Finding {
     }
 }
 
-fn nofile(host: &Host, _: &Plan) -> Finding {
+fn nofile(host: &Host, plan: &Plan) -> Finding {
     const WHAT: (&str, &str) = (
         "nofile",
-        "one descriptor a connection: phones, trunks, segments",
+        "one descriptor a connection up to limits.connections_max; with fewer a shard takes fewer",
     );
-    limit(
+    let mut found = limit(
         WHAT,
         host.limits.nofile,
-        NOFILE,
+        plan.descriptors,
         (Severity::Warning, "LimitNOFILE"),
-    )
+    );
+    if !found.remedy.is_empty() {
+        found
+            .remedy
+            .push_str(", or a smaller limits.connections_max");
+    }
+    found
 }
 
 /// CPUs of a list such as `0-3,8`.

@@ -71,6 +71,8 @@ pub struct Plan {
     pub datagrams: bool,
     /// What the shards are to run on.
     pub backend: Backend,
+    /// Files the process opens at most.
+    pub descriptors: u64,
 }
 
 /// Limits of a process, octets or descriptors; `None` is no limit.

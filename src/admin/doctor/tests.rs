@@ -58,6 +58,7 @@ fn plan() -> Plan {
         store: PathBuf::from("/var/lib/volley"),
         datagrams: false,
         backend: Backend::Auto,
+        descriptors: 600_000,
     }
 }
 
@@ -362,7 +363,10 @@ fn a_forbidden_ring_and_short_limits_are_told_with_their_remedy() {
     }
     assert_eq!(found["memlock"].severity, Severity::Warning);
     assert!(found["memlock"].remedy.contains("LimitMEMLOCK=16777216"));
+    // As many as the configuration wants, and not some round number.
     assert_eq!(found["nofile"].severity, Severity::Warning);
+    assert!(found["nofile"].remedy.contains("LimitNOFILE=600000"));
+    assert!(found["nofile"].remedy.contains("limits.connections_max"));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Files of the store, through either executor.
 
 use std::fs;
+use std::future::Future;
 use std::io;
 use std::ops::Deref;
 use std::os::unix::fs::FileExt;
@@ -9,7 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::plain::{current, off_thread};
-use super::reactor::{self, elsewhere};
+use super::reactor;
 
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, Default)]
@@ -92,13 +93,32 @@ impl OpenOptions {
     }
 }
 
+/// Does something that needs the executor's own reactor. What the system answered stays its answer: the
+/// library's own way to an [`io::Error`] keeps the words and drops the number.
+async fn elsewhere<T>(
+    work: impl Future<Output = Result<T, glommio::GlommioError<()>>>,
+) -> io::Result<T> {
+    use glommio::GlommioError;
+    let outcome = reactor::elsewhere(work).await;
+    outcome.map_err(|error| match error {
+        GlommioError::EnhancedIoError { source, .. } | GlommioError::IoError(source) => source,
+        other @ (GlommioError::BuilderError(_)
+        | GlommioError::CanNotBeClosed(..)
+        | GlommioError::Closed(_)
+        | GlommioError::ExecutorError(_)
+        | GlommioError::ReactorError(_)
+        | GlommioError::TimedOut(_)
+        | GlommioError::WouldBlock(_)) => other.into(),
+    })
+}
+
 /// Makes a new or removed name in `directory` durable.
 pub(crate) async fn sync_directory(directory: &Path) -> io::Result<()> {
     if current().is_none() {
         return elsewhere(async {
             let opened = glommio::io::Directory::open(directory).await?;
             opened.sync().await?;
-            Ok(opened.close().await?)
+            opened.close().await
         })
         .await;
     }
@@ -113,14 +133,14 @@ async fn write(
 ) -> io::Result<usize> {
     match reactor::current() {
         Some(reactor) => reactor.write(file, buffer, at).await,
-        None => Ok(elsewhere(file.write_at(buffer, at)).await?),
+        None => elsewhere(file.write_at(buffer, at)).await,
     }
 }
 
 async fn sync_data(file: &Rc<glommio::io::DmaFile>) -> io::Result<()> {
     match reactor::current() {
         Some(reactor) => reactor.sync_data(file).await,
-        None => Ok(elsewhere(file.fdatasync()).await?),
+        None => elsewhere(file.fdatasync()).await,
     }
 }
 
@@ -152,7 +172,7 @@ impl File {
 
     pub(crate) async fn allocate(&self, bytes: u64) -> io::Result<()> {
         match self {
-            Self::Dma(file) => Ok(elsewhere(file.pre_allocate(bytes, false)).await?),
+            Self::Dma(file) => elsewhere(file.pre_allocate(bytes, false)).await,
             Self::Plain(file, _) => {
                 Self::off_thread(file, move |file| {
                     let flags = rustix::fs::FallocateFlags::empty();
@@ -243,14 +263,14 @@ impl File {
 
     pub(crate) async fn size(&self) -> io::Result<u64> {
         match self {
-            Self::Dma(file) => Ok(elsewhere(file.file_size()).await?),
+            Self::Dma(file) => elsewhere(file.file_size()).await,
             Self::Plain(file, _) => Self::off_thread(file, |file| Ok(file.metadata()?.len())).await,
         }
     }
 
     pub(crate) async fn truncate(&self, size: u64) -> io::Result<()> {
         match self {
-            Self::Dma(file) => Ok(elsewhere(file.truncate(size)).await?),
+            Self::Dma(file) => elsewhere(file.truncate(size)).await,
             Self::Plain(file, _) => Self::off_thread(file, move |file| file.set_len(size)).await,
         }
     }
@@ -258,7 +278,7 @@ impl File {
     /// Removes its name.
     pub(crate) async fn remove(&self) -> io::Result<()> {
         match self {
-            Self::Dma(file) => Ok(elsewhere(file.remove()).await?),
+            Self::Dma(file) => elsewhere(file.remove()).await,
             Self::Plain(file, path) => {
                 let path = path.clone();
                 Self::off_thread(file, move |_| fs::remove_file(&path)).await
@@ -270,7 +290,7 @@ impl File {
         match self {
             // With an operation on it under way it is closed after that.
             Self::Dma(file) => match Rc::try_unwrap(file) {
-                Ok(file) => Ok(elsewhere(file.close()).await?),
+                Ok(file) => elsewhere(file.close()).await,
                 Err(_) => Ok(()),
             },
             Self::Plain(..) => Ok(()),

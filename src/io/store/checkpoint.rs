@@ -107,7 +107,8 @@ pub(crate) async fn run(shared: Rc<Shared>) {
                 drop(state);
                 shared.chores.notify();
             }
-            // The journal ends, or the disk has no room: the next rotation tries again.
+            // The journal ends, or the disk has no room, or does not say that the name is durable: the next
+            // one is tried after as much more.
             Ok(None) | Err(_) => {
                 state.checkpoint_at = state.written_to;
                 drop(state);
@@ -181,12 +182,18 @@ async fn make(shared: &Rc<Shared>) -> io::Result<Option<End>> {
         shared.checkpoint.wait().await;
     }
     std::fs::rename(&path, shared.directory.join(NAME))?;
-    segment::sync_directory(&shared.directory)
-        .await
-        .map_err(io::Error::other)?;
+    // From here on it is there, or may be after a crash.
+    let synced = segment::sync_directory(&shared.directory).await;
     let bytes = writer.at;
     if let Ok(file) = Rc::try_unwrap(writer.file) {
-        file.close().await?;
+        // All of it is durable.
+        file.close().await.ok();
+    }
+    if let Err(error) = synced {
+        // The next start may find this one or the one before: keep what the earlier of them needs.
+        let mut state = shared.state();
+        state.checkpoint.get_or_insert((floor, bytes));
+        return Err(io::Error::other(error));
     }
     shared.state().checkpoint_at = format::linear(floor, shared.options.segment_bytes);
     Ok(Some(End {

@@ -239,7 +239,7 @@ impl Waiting {
 pub(crate) enum SpareFailure {
     /// No space: segments that are reclaimed may give some.
     Full,
-    /// Anything else: nothing gets better by waiting.
+    /// Anything else, no descriptor being left for one: it may pass.
     Other,
 }
 
@@ -285,6 +285,8 @@ pub(crate) struct State {
     /// Dead ones that the checkpoint still needs, in the order they died.
     pub(crate) deferred: VecDeque<u32>,
     pub(crate) reclaiming: bool,
+    /// The first of `dead` could not be removed; the others wait for it.
+    pub(crate) reclaim_failed: bool,
     /// Where the last group that was acknowledged ends.
     pub(crate) acknowledged_to: u64,
     /// The same, octets since the start of the store.
@@ -645,7 +647,7 @@ impl Journal {
         let appended = state.failed
             || (state.fill.is_empty() && state.other.is_some() && !state.has_waiting());
         let reads = state.reads.is_empty() && state.reading == 0;
-        let reclaimed = state.dead.is_empty() && !state.reclaiming;
+        let reclaimed = (state.dead.is_empty() || state.reclaim_failed) && !state.reclaiming;
         appended && reads && reclaimed && state.done.is_empty()
     }
 
@@ -809,6 +811,7 @@ fn new_state(options: &JournalOptions, current: u32, outcome: &recover::Outcome)
         dead: VecDeque::new(),
         deferred: VecDeque::new(),
         reclaiming: false,
+        reclaim_failed: false,
         acknowledged_to: outcome.before,
         written_to: format::linear(outcome.before, options.segment_bytes),
         checkpoint: outcome.checkpoint.map(|end| (end.floor, end.bytes)),

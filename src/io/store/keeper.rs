@@ -12,48 +12,69 @@ use crate::io::store::segment;
 /// How soon to look again whether a segment that is to go is still being opened.
 const OPENING: Duration = Duration::from_millis(1);
 
-/// Wait before a segment that could not be made is tried again.
+/// Wait before what failed is tried again, the first time.
 const RETRY: Duration = Duration::from_secs(1);
+/// How often that wait is doubled.
+const DOUBLINGS_MAX: u32 = 3;
 
 enum Chore {
     /// Make the segment of this number.
     Make(u32),
     /// Remove this one.
     Reclaim(u32),
-    /// The disk is full and segments wait for the next checkpoint: do without one.
-    Forget,
+    /// The disk is full and segments wait for the next checkpoint: do without this one.
+    Forget((u64, u64)),
     /// Nothing to do.
     Rest,
-    /// A segment could not be made: try again later.
+    /// A segment could not be made or removed: try again later.
     Retry,
     /// The journal ends.
     Stop,
 }
 
+/// What went wrong, said once, and how often in a row.
+#[derive(Default)]
+struct Trouble {
+    sentence: String,
+    tries: u32,
+}
+
+impl Trouble {
+    fn note(&mut self, shared: &Shared, outcome: Result<(), JournalError>) {
+        let Err(error) = outcome else {
+            *self = Self::default();
+            return;
+        };
+        self.tries += 1;
+        let sentence = error.to_string();
+        if sentence != self.sentence {
+            let shard = shared.options.shard;
+            tracing::warn!(shard, "{sentence}; it is tried again");
+            self.sentence = sentence;
+        }
+    }
+
+    fn wait(&self) -> Duration {
+        RETRY * (1 << self.tries.saturating_sub(1).min(DOUBLINGS_MAX))
+    }
+}
+
 /// Works until the journal ends.
 pub(crate) async fn run(shared: Rc<Shared>) {
+    let (mut making, mut reclaiming) = (Trouble::default(), Trouble::default());
     loop {
         let chore = decide(&shared, &mut shared.state());
         match chore {
-            Chore::Make(number) => make(&shared, number).await,
-            Chore::Reclaim(number) => {
-                reclaim(&shared, number).await;
-                let mut state = shared.state();
-                state.reclaiming = false;
-                // There may be space now.
-                if state.spare_failed == Some(SpareFailure::Full) {
-                    state.spare_failed = None;
-                }
-                state.wake();
-            }
-            Chore::Forget => forget(&shared).await,
+            Chore::Make(number) => making.note(&shared, make(&shared, number).await),
+            Chore::Reclaim(number) => reclaiming.note(&shared, reclaim(&shared, number).await),
+            Chore::Forget(checkpoint) => forget(&shared, checkpoint).await,
             Chore::Rest => shared.chores.wait().await,
             Chore::Retry => {
-                shared.chores.wait_at_most(RETRY).await;
+                let wait = making.wait().max(reclaiming.wait());
+                shared.chores.wait_at_most(wait).await;
                 let mut state = shared.state();
-                if state.spare_failed == Some(SpareFailure::Full) {
-                    state.spare_failed = None;
-                }
+                state.spare_failed = None;
+                state.reclaim_failed = false;
             }
             Chore::Stop => return,
         }
@@ -67,55 +88,71 @@ fn decide(shared: &Shared, state: &mut State) -> Chore {
     // After a failure the index may know of things that the disk does not: remove nothing.
     if state.failed {
         state.dead.clear();
-        return Chore::Rest;
+        return if state.closing {
+            Chore::Stop
+        } else {
+            Chore::Rest
+        };
     }
     // On a full disk removing comes first: it is what making waits for.
-    let full = state.spare_failed.is_some();
     let missing = state
         .missing_spare(shared.options.spare_segments)
-        .filter(|_| !full && !state.closing);
+        .filter(|_| state.spare_failed.is_none() && !state.closing);
     // The writer waits when there is none left; else the dead go first.
     let urgent = missing.filter(|_| state.spares.is_empty());
     if let Some(number) = urgent {
         state.making = true;
         return Chore::Make(number);
     }
-    if let Some(number) = state.next_dead() {
+    if !state.reclaim_failed
+        && let Some(number) = state.next_dead()
+    {
         state.reclaiming = true;
         return Chore::Reclaim(number);
     }
-    if full && state.checkpoint.is_some() && !state.deferred.is_empty() {
-        state.checkpoint = None;
-        return Chore::Forget;
+    // Nobody would wake us any more.
+    if state.closing {
+        return Chore::Stop;
     }
-    match (missing, state.spare_failed) {
-        (Some(number), _) => {
+    let full = state.spare_failed == Some(SpareFailure::Full);
+    if full
+        && !state.reclaim_failed
+        && !state.deferred.is_empty()
+        && let Some(checkpoint) = state.checkpoint.take()
+    {
+        return Chore::Forget(checkpoint);
+    }
+    match missing {
+        Some(number) => {
             state.making = true;
             Chore::Make(number)
         }
-        (None, Some(SpareFailure::Full)) => Chore::Retry,
-        (None, Some(SpareFailure::Other) | None) => Chore::Rest,
+        None if state.spare_failed.is_some() || state.reclaim_failed => Chore::Retry,
+        None => Chore::Rest,
     }
 }
 
-async fn make(shared: &Shared, number: u32) {
+async fn make(shared: &Shared, number: u32) -> Result<(), JournalError> {
     let made = segment::create(&shared.directory, shared.plan(number)).await;
     let mut state = shared.state();
     state.making = false;
-    match made {
+    let outcome = match made {
         Ok(file) => {
             state.spares.push_back((number, file));
             if state.missing_spare(shared.options.spare_segments).is_none() {
                 state.set_space_low(false);
             }
+            Ok(())
         }
         Err(error) => {
             state.spare_failed = Some(kind_of(&error));
             state.set_space_low(true);
+            Err(error)
         }
-    }
+    };
     drop(state);
     shared.spare.notify();
+    outcome
 }
 
 fn kind_of(error: &JournalError) -> SpareFailure {
@@ -130,44 +167,62 @@ fn kind_of(error: &JournalError) -> SpareFailure {
 
 /// Removes the checkpoint durably: recovery reads the whole journal then, and every dead segment may
 /// go.
-async fn forget(shared: &Shared) {
+async fn forget(shared: &Shared, checkpoint: (u64, u64)) {
     let path = shared.directory.join(checkpoint::NAME);
-    let removed = std::fs::remove_file(path).is_ok();
+    let removed = match std::fs::remove_file(path) {
+        Ok(()) => true,
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    };
     let synced = segment::sync_directory(&shared.directory).await.is_ok();
     if removed && synced {
         return;
     }
-    // It may be there after a crash: what waits for it stays until the next start.
-    let mut state = shared.state();
-    state.deferred.clear();
+    // It may be there after a crash: what it needs stays until that can be said.
+    shared.state().checkpoint.get_or_insert(checkpoint);
+    shared.chores.wait_at_most(RETRY).await;
 }
 
 /// Removes one segment durably before the next: a mark must not go before its deposit.
-async fn reclaim(shared: &Shared, number: u32) {
-    if number >= shared.state().current {
-        return;
+async fn reclaim(shared: &Shared, number: u32) -> Result<(), JournalError> {
+    let mut outcome = Ok(());
+    if number < shared.state().current {
+        while !shared.state().gate.remove(number) {
+            crate::io::exec::sleep(OPENING).await;
+        }
+        shared.state().forget_file(number);
+        outcome = remove(shared, number).await;
+        shared.state().gate.removed();
     }
-    while !shared.state().gate.remove(number) {
-        crate::io::exec::sleep(OPENING).await;
+    let mut state = shared.state();
+    state.reclaiming = false;
+    if outcome.is_err() {
+        state.reclaim_failed = true;
+        state.dead.push_front(number);
+    } else if state.spare_failed == Some(SpareFailure::Full) {
+        // There may be space now.
+        state.spare_failed = None;
     }
-    shared.state().forget_file(number);
-    remove(shared, number).await;
-    shared.state().gate.removed();
+    state.wake();
+    outcome
 }
 
-async fn remove(shared: &Shared, number: u32) {
+async fn remove(shared: &Shared, number: u32) -> Result<(), JournalError> {
     let path = segment::path(&shared.directory, number);
     // Through a handle, so that freeing 64 MiB of extents does not stop the datapath.
-    let Ok(file) = segment::open(&path, false).await else {
-        return;
-    };
-    let removed = file.remove().await.is_ok();
-    if let Ok(file) = Rc::try_unwrap(file) {
-        // Nothing of it matters any more.
-        file.close().await.ok();
+    match segment::open(&path, false).await {
+        Ok(file) => {
+            let removed = file.remove().await;
+            if let Ok(file) = Rc::try_unwrap(file) {
+                // Nothing of it matters any more.
+                file.close().await.ok();
+            }
+            removed.map_err(|source| JournalError::io("remove", &path, source))?;
+        }
+        // A try before this one came so far.
+        Err(JournalError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
     }
-    let synced = segment::sync_directory(&shared.directory).await.is_ok();
-    if removed && synced {
-        shared.state().totals.reclaimed += 1;
-    }
+    segment::sync_directory(&shared.directory).await?;
+    shared.state().totals.reclaimed += 1;
+    Ok(())
 }

@@ -67,8 +67,16 @@ pub(crate) struct Plan {
 /// fails.
 pub(crate) async fn create(directory: &Path, plan: Plan) -> Result<Rc<File>, JournalError> {
     let path = path(directory, plan.number);
-    match create_at(&path, directory, plan).await {
-        Ok(file) => Ok(file),
+    let options = OpenOptions {
+        write: true,
+        create_new: true,
+        ..OpenOptions::default()
+    };
+    // What is there already is not ours to remove.
+    let file = options.open(&path).await;
+    let file = file.map_err(|source| direct(&path, source))?;
+    match fill(&file, &path, directory, plan).await {
+        Ok(()) => Ok(Rc::new(file)),
         Err(error) => {
             // A leftover would be found empty by the next start and removed there.
             std::fs::remove_file(&path).ok();
@@ -77,14 +85,7 @@ pub(crate) async fn create(directory: &Path, plan: Plan) -> Result<Rc<File>, Jou
     }
 }
 
-async fn create_at(path: &Path, directory: &Path, plan: Plan) -> Result<Rc<File>, JournalError> {
-    let options = OpenOptions {
-        write: true,
-        create_new: true,
-        ..OpenOptions::default()
-    };
-    let file = options.open(path).await;
-    let file = file.map_err(|source| direct(path, source))?;
+async fn fill(file: &File, path: &Path, directory: &Path, plan: Plan) -> Result<(), JournalError> {
     if file.alignment() > u64::from(BLOCK) {
         return Err(JournalError::Direct {
             path: path.to_owned(),
@@ -106,8 +107,7 @@ async fn create_at(path: &Path, directory: &Path, plan: Plan) -> Result<Rc<File>
     file.sync()
         .await
         .map_err(|source| JournalError::io("sync", path, source))?;
-    sync_directory(directory).await?;
-    Ok(Rc::new(file))
+    sync_directory(directory).await
 }
 
 /// Makes names made or removed in `directory` durable.

@@ -8,7 +8,7 @@ use crate::io::exec::File;
 use crate::io::store::checkpoint::Walk;
 use crate::io::store::format;
 use crate::io::store::group::Group;
-use crate::io::store::journal::{Shared, SpareFailure, State, now};
+use crate::io::store::journal::{Shared, State, now};
 use crate::io::store::segment;
 
 /// Longest wait of a group's first record while space is low.
@@ -144,8 +144,8 @@ impl Writer {
         Ok(size as u64)
     }
 
-    /// Goes on in the next segment. On a full disk it waits there until a segment was reclaimed:
-    /// nothing is acknowledged meanwhile, and nothing is lost.
+    /// Goes on in the next segment. While none can be made, on a full disk until a segment was reclaimed,
+    /// it waits there: nothing is acknowledged meanwhile, and nothing is lost.
     async fn rotate(&mut self, segment: u32) -> io::Result<()> {
         let spare = self.wait_for_spare(segment).await;
         let file = match spare {
@@ -172,9 +172,8 @@ impl Writer {
                     assert!(number == segment, "segments follow each other");
                     return Some(file);
                 }
-                // The keeper may be gone by then, or will not try again.
-                let alone = state.closing || state.spare_failed == Some(SpareFailure::Other);
-                if state.stopping || (alone && !state.making) {
+                // The keeper may be gone by then.
+                if state.stopping || (state.closing && !state.making) {
                     return None;
                 }
             }

@@ -1,5 +1,5 @@
 //! The order in which completions are taken.
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::thread;
 
@@ -98,4 +98,39 @@ fn what_was_begun_overtakes_input_after_a_while_and_input_keeps_its_order() {
     }
     let (_, result, after) = ends[2];
     assert_eq!((result, after), (-libc::EPIPE, sent.len()));
+}
+
+#[test]
+fn there_is_no_rest_while_operations_wait_for_room_in_the_queue() {
+    let (ours, _peer) = pair();
+    let mut ring = RawRing::new(8, 64).unwrap();
+    ring.add_group(8, 1024).unwrap();
+    assert!(ring.may_rest());
+    // Cancels of nothing would end at once; receives are quiet.
+    for index in 0..20 {
+        ring.receive(ours.as_fd(), 0, Token::new(Kind::Receive, index, 1));
+    }
+    let mut enters = 0;
+    while !ring.may_rest() {
+        ring.enter(None).unwrap();
+        enters += 1;
+        assert!(enters < 10, "each takes a queue full of them");
+    }
+    assert!(enters >= 2, "{enters}");
+}
+
+#[test]
+fn what_a_peer_acknowledged_is_known() {
+    let (mut ours, mut peer) = pair();
+    let before = acknowledged(ours.as_fd()).unwrap();
+    ours.write_all(&[0; 5000]).unwrap();
+    peer.read_exact(&mut [0; 5000]).unwrap();
+    let mut looks = 0;
+    while acknowledged(ours.as_fd()).unwrap() < before + 5000 {
+        looks += 1;
+        assert!(looks < 2000, "loopback acknowledges at once, or soon");
+        thread::park_timeout(Duration::from_millis(5));
+    }
+    let (pipe, _) = std::os::unix::net::UnixStream::pair().unwrap();
+    assert_eq!(acknowledged(pipe.as_fd()), None);
 }

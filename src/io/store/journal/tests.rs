@@ -19,6 +19,9 @@ mod damage;
 #[path = "tests/reading.rs"]
 #[expect(clippy::duplicate_mod, reason = "one text of tests for both backends")]
 mod reading;
+#[path = "tests/trouble.rs"]
+#[expect(clippy::duplicate_mod, reason = "one text of tests for both backends")]
+mod trouble;
 
 /// Paths with contents.
 type Files = Vec<(PathBuf, Vec<u8>)>;
@@ -745,11 +748,9 @@ fn child_writes_past_a_file_size_limit() {
     });
 }
 
-// Proves: INT-3
-#[test]
-fn a_failed_write_stops_acknowledging_for_good() {
+/// Runs the ignored test `name` of this program in a process of its own.
+fn child(name: &str) {
     let binary = std::env::current_exe().unwrap();
-    let name = format!("{}::child_writes_past_a_file_size_limit", module_path!());
     let name = name.split_once("::").map_or("", |(_, name)| name);
     let script = "trap '' XFSZ; exec \"$0\" --exact \"$1\" --ignored --nocapture";
     let child = std::process::Command::new("sh")
@@ -762,4 +763,13 @@ fn a_failed_write_stops_acknowledging_for_good() {
     let errors = String::from_utf8_lossy(&child.stderr);
     assert!(child.status.success(), "{output}{errors}");
     assert!(output.contains("1 passed"), "the child ran: {output}");
+}
+
+// Proves: INT-3
+#[test]
+fn a_failed_write_stops_acknowledging_for_good() {
+    child(concat!(
+        module_path!(),
+        "::child_writes_past_a_file_size_limit"
+    ));
 }

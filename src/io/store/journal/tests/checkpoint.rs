@@ -6,15 +6,15 @@ use super::*;
 
 /// Keeps payloads by number, as an index would; a checkpoint of it is their list.
 #[derive(Default)]
-struct Index {
-    held: BTreeMap<u64, Location>,
+pub(super) struct Index {
+    pub(super) held: BTreeMap<u64, Location>,
     pieces: usize,
     records: usize,
 }
 
 impl Index {
     /// Three numbers a piece.
-    fn save(&self, at: u64, out: &mut Vec<u8>) -> Option<u64> {
+    pub(super) fn save(&self, at: u64, out: &mut Vec<u8>) -> Option<u64> {
         let mut rest = self.held.range(at..);
         for (number, location) in rest.by_ref().take(3) {
             out.extend_from_slice(&number.to_le_bytes());
@@ -53,14 +53,14 @@ impl Recovery for Index {
     }
 }
 
-async fn open_index(path: &Path, options: &JournalOptions) -> (Client, Index) {
+pub(super) async fn open_index(path: &Path, options: &JournalOptions) -> (Client, Index) {
     let mut index = Index::default();
     let journal = Journal::open_with(path, options, &mut index).await.unwrap();
     (Client::new(journal), index)
 }
 
 /// Appends and lets the journal make checkpoints, until it has made `count`.
-async fn until_checkpoints(client: &mut Client, index: &mut Index, count: u64) {
+pub(super) async fn until_checkpoints(client: &mut Client, index: &mut Index, count: u64) {
     while client.journal.totals().checkpoints < count {
         assert!(client.next < 20_000, "checkpoints are made");
         client.append(5);
@@ -79,7 +79,7 @@ async fn until_checkpoints(client: &mut Client, index: &mut Index, count: u64) {
     }
 }
 
-fn with_checkpoints() -> JournalOptions {
+pub(super) fn with_checkpoints() -> JournalOptions {
     JournalOptions {
         checkpoint_after_bytes: 64 << 10,
         ..small()
