@@ -356,17 +356,22 @@ fn a_waker_is_called_when_something_is_durable() {
     });
 }
 
+/// A journal of several segments, and their numbers.
+async fn with_segments(path: &Path) -> (Client, Vec<u32>) {
+    let (mut client, _) = Client::open(path, &small()).await;
+    for _ in 0..60 {
+        client.append(10);
+        client.settle().await;
+    }
+    (client, directory::segments(path).unwrap())
+}
+
 #[test]
 fn dead_segments_are_removed_and_stay_away() {
     let place = Place::new();
     let path = place.0.clone();
     run(async move {
-        let (mut client, _) = Client::open(&path, &small()).await;
-        for _ in 0..60 {
-            client.append(10);
-            client.settle().await;
-        }
-        let before = directory::segments(&path).unwrap();
+        let (mut client, before) = with_segments(&path).await;
         assert!(before.len() >= 5);
         let dead = [before[1], before[2]];
         client.batch.dead_segments.extend(dead);

@@ -21,6 +21,12 @@ async fn soon<T>(future: impl Future<Output = T>) -> Option<T> {
     .await
 }
 
+/// Fails rather than waits for ever when it does not close.
+async fn closes(client: Client) {
+    let closed = soon(client.journal.close()).await;
+    assert!(closed.is_some(), "it closes");
+}
+
 async fn until(client: &mut Client, what: &str, done: impl Fn(&Client) -> bool) {
     for _ in 0..4000 {
         client.collect();
@@ -131,8 +137,7 @@ fn a_failed_journal_with_dead_segments_in_its_queue_closes() {
         client.batch.appends.push(append);
         client.batch.dead_segments.push(1);
         assert!(client.journal.submit(&mut client.batch));
-        let closed = soon(client.journal.close()).await;
-        assert!(closed.is_some(), "it closes");
+        closes(client).await;
     });
 }
 
@@ -148,8 +153,7 @@ fn a_dead_segment_that_the_checkpoint_needs_does_not_keep_a_journal_from_closing
         let floor = format::split(floor).0;
         client.batch.dead_segments.push(floor);
         assert!(client.journal.submit(&mut client.batch));
-        let closed = soon(client.journal.close()).await;
-        assert!(closed.is_some(), "it closes");
+        closes(client).await;
         assert!(segment::path(&path, floor).exists());
     });
 }
@@ -159,12 +163,7 @@ fn no_segment_is_removed_before_one_that_died_earlier() {
     let place = Place::new();
     let path = place.0.clone();
     run(async move {
-        let (mut client, _) = Client::open(&path, &small()).await;
-        for _ in 0..60 {
-            client.append(10);
-            client.settle().await;
-        }
-        let before = directory::segments(&path).unwrap();
+        let (mut client, before) = with_segments(&path).await;
         let [first, second] = [before[1], before[2]].map(|at| segment::path(&path, at));
         let aside = path.join("aside");
         fs::rename(&first, &aside).unwrap();
@@ -183,14 +182,12 @@ fn no_segment_is_removed_before_one_that_died_earlier() {
         .await;
         assert!(!first.exists() && !second.exists());
         // Nor does one that stays for good keep the journal from closing.
-        fs::create_dir(segment::path(&path, before[3])).unwrap_err();
         let third = segment::path(&path, before[3]);
         fs::remove_file(&third).unwrap();
         fs::create_dir(&third).unwrap();
         client.batch.dead_segments.push(before[3]);
         assert!(client.journal.submit(&mut client.batch));
-        let closed = soon(client.journal.close()).await;
-        assert!(closed.is_some(), "it closes");
+        closes(client).await;
     });
 }
 
