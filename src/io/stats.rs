@@ -3,7 +3,7 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// Cells of a [`Spread`]: up to 1, 2, 4 and so on to 2^18, and one for all above.
-pub const SPREAD_CELLS: usize = 20;
+const SPREAD_CELLS: usize = 20;
 
 /// How often a figure was how large, by powers of two.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

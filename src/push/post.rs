@@ -591,7 +591,7 @@ impl Post {
     /// A push that waits for `number`, which goes on waiting.
     #[must_use]
     pub fn waiter(&self, number: u64) -> Option<Key> {
-        self.loads.waiters(number).next()
+        self.loads.waiter(number)
     }
 
     /// The pushes that wait for `number`, which go on waiting.

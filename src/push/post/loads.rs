@@ -43,11 +43,16 @@ impl Loads {
         false
     }
 
+    /// The push that waits for `number` first: one look-up.
+    pub(super) fn waiter(&self, number: u64) -> Option<Key> {
+        self.first.get(&number).copied()
+    }
+
     /// The pushes that wait for `number`, the first one first.
     pub(super) fn waiters(&self, number: u64) -> impl Iterator<Item = Key> + '_ {
         let others = self.others.range((number, FIRST_KEY)..);
         let others = others.take_while(move |&&(at, _)| at == number);
-        let first = self.first.get(&number).copied();
+        let first = self.waiter(number);
         first.into_iter().chain(others.map(|&(_, push)| push))
     }
 
