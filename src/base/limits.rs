@@ -43,8 +43,8 @@ pub const SHARDS_MAX: usize = 256;
 /// Sessions, users and queues of a shard that are never folded, each: a small population does not pay for
 /// being one that might grow.
 pub const WARM_KEPT: usize = 1024;
-/// Values above which what is idle is folded within a second or two, of each kind in a shard. Below, folding takes
-/// a percent or two of the shard's time at most: who comes back in a storm does not pay for the rest after it.
+/// Values above which a shard that is never without work folds what is idle within a second or two, of each kind.
+/// Below, folding takes a percent or two of its time: who comes back in a storm does not pay for the rest after it.
 pub const WARM_EASY: usize = 1 << 18;
 
 const _: () = assert!(

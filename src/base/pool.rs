@@ -425,20 +425,20 @@ impl<T: Idle> Pool<T> {
     }
 
     /// Looks at the next `most` warm places; folds at most `folds` that are idle and were not touched since
-    /// the last look. `false` once a round found nothing that might be folded later: until something is
-    /// touched there is no reason to come again.
-    pub fn tidy(&mut self, most: usize, folds: usize) -> bool {
+    /// the last look. How many it looked at: fewer than `most` when it folded all it may, or when it is not
+    /// [untidy](Pool::is_untidy) any more.
+    pub fn tidy(&mut self, most: usize, folds: usize) -> usize {
         let places = self.warm_places();
         let mut left = folds;
-        for _ in 0..most.min(places) {
+        for looked in 0..most.min(places) {
             if left == 0 || self.warm_len() <= self.kept_warm {
-                break;
+                return looked;
             }
             if self.hand as usize >= places {
                 self.hand = 0;
                 self.stirred = self.stirred.saturating_sub(1);
                 if self.stirred == 0 {
-                    return false;
+                    return looked;
                 }
             }
             let place = self.hand;
@@ -454,10 +454,10 @@ impl<T: Idle> Pool<T> {
                 left -= 1;
             }
         }
-        self.is_untidy()
+        most.min(places)
     }
 
-    /// Something may be there to fold.
+    /// Something may be there to fold: `false` once a round found nothing, until something is touched.
     #[must_use]
     #[inline]
     pub fn is_untidy(&self) -> bool {
@@ -607,7 +607,8 @@ mod tests {
 
     fn settle_by(pool: &mut Pool<Thing>, (most, folds): (usize, usize)) {
         for _ in 0..10_000 {
-            if !pool.tidy(most, folds) {
+            pool.tidy(most, folds);
+            if !pool.is_untidy() {
                 return;
             }
         }
@@ -630,7 +631,7 @@ mod tests {
         let keys = fill(&mut pool, 2000);
         settle(&mut pool);
         assert_eq!(pool.warm_len(), 200, "every tenth is busy");
-        assert!(!pool.tidy(64, 16), "nothing was touched");
+        assert!(!pool.is_untidy(), "nothing was touched");
         for (number, &key) in keys.iter().enumerate() {
             let text = format!("sip:user{number:07}@home.example").into_bytes();
             assert_eq!(pool.mark(key), Some(text.len().to_le_bytes()[0]));
@@ -652,7 +653,8 @@ mod tests {
     fn what_is_touched_stays_warm_for_a_round() {
         let mut pool: Pool<Thing> = Pool::new(0, 300, 0, 0);
         let keys = fill(&mut pool, 300);
-        while pool.tidy(300, 300) {
+        while pool.is_untidy() {
+            assert_eq!(pool.tidy(300, 300), 300);
             pool.lookup_mut(keys[7]).unwrap();
             if pool.warm_len() == 31 {
                 break;

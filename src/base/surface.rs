@@ -304,7 +304,8 @@ pub trait Core {
         let _ = now;
     }
     /// The driver has nothing more to do: all that came was handled, all that was said has left. True when
-    /// that lets something begin that was put off; the next `advance` does it.
+    /// the core has: it does some of it here, or lets begin with the next `advance` what was put off, and wants
+    /// to be told again as soon as the driver has nothing to do.
     fn caught_up(&mut self) -> bool {
         false
     }

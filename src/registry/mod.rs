@@ -272,7 +272,7 @@ impl<X: Extra> Registry<X> {
     }
 
     /// Folds what is idle; see [`Pool::tidy`].
-    pub fn tidy(&mut self, most: usize, folds: usize) -> bool {
+    pub fn tidy(&mut self, most: usize, folds: usize) -> usize {
         self.entries.tidy(most, folds)
     }
 

@@ -19,6 +19,7 @@ mod requests;
 mod responses;
 mod special;
 mod subscriptions;
+mod tidy;
 mod timers;
 
 use core::net::{IpAddr, SocketAddr};
@@ -26,7 +27,6 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use crate::base::entropy::{Csprng, Jitter};
-use crate::base::limits;
 use crate::base::map::MapKeys;
 use crate::base::outbox::Outbox;
 use crate::base::pool::Pool;
@@ -52,6 +52,7 @@ use crate::registry::{OutcomeOptions, Registry};
 use crate::selection::Moment;
 use crate::selection::rules::RuleBook;
 use crate::shard::foresee::Foreseen;
+use crate::shard::tidy::Tidying;
 use crate::sip::message::HeaderTable;
 use crate::sip::parser::Familiar;
 use crate::sip::transaction::server::ServerTable;
@@ -61,24 +62,6 @@ use crate::wheel::Wheel;
 
 pub use options::{ShardOptions, ShardSeed, owner, serves};
 mod options;
-
-/// Between two steps of folding.
-const TIDY_EVERY: Duration = Duration::from_millis(10);
-/// Steps in which all of them are gone round.
-const TIDY_SHARES: usize = 128;
-/// Most that one step folds of each kind, as long as no more than [`limits::WARM_EASY`] are warm.
-const TIDY_FOLDS_EASY: usize = 64;
-
-/// Most that one step folds of each kind in any case: about as long as the time between two steps.
-const TIDY_FOLDS_MAX: usize = 4096;
-
-/// Most that one step folds of a kind of which `warm` are warm. What is above the easy number goes within a
-/// second or two, or whatever touches many would fill the memory; not all at once, or whoever comes meanwhile
-/// would wait for it.
-fn folds_at(warm: usize) -> usize {
-    let above = warm.saturating_sub(limits::WARM_EASY);
-    (TIDY_FOLDS_EASY + above / TIDY_SHARES).min(TIDY_FOLDS_MAX)
-}
 
 /// Pushes looked at in one turn after a connection to a hop was lost or made.
 const SLOTS_PER_TURN: u32 = 4096;
@@ -133,8 +116,7 @@ struct Desk {
     /// When the next user whose NOTIFY was not read asks for full state.
     dirty_at: Timestamp,
     next_tag: u64,
-    /// When what is idle is folded next.
-    tidy_at: Timestamp,
+    tidying: Tidying,
     /// Slots of pushes that are still to be looked at after a connection to a hop was lost or made.
     unseen_slots: u32,
     /// Links that a timer watches.
@@ -223,7 +205,7 @@ impl Core for Shard {
             earliest = Timestamp::ZERO;
         }
         if self.is_untidy() {
-            earliest = earliest.min(self.desk.tidy_at);
+            earliest = earliest.min(self.desk.tidying.at);
         }
         if !self.desk.draining {
             earliest = earliest.min(self.post.cleaning_due());
@@ -265,7 +247,7 @@ impl Core for Shard {
     }
 
     fn caught_up(&mut self) -> bool {
-        self.campaigns.caught_up()
+        self.campaigns.caught_up() | self.tidy_at_leisure()
     }
 
     fn poll_query(&mut self) -> Option<NameQuery> {
@@ -344,7 +326,7 @@ impl Shard {
                 next_tag: 0,
                 unseen_slots: 0,
                 watches: 0,
-                tidy_at: now,
+                tidying: Tidying::new(now),
             },
             probe: Probe::default(),
             env,
@@ -447,30 +429,6 @@ impl Shard {
     /// device gets could not be recorded and would come again after the next start.
     const fn starts_nothing(&self) -> bool {
         self.desk.draining || self.post.is_failed()
-    }
-
-    #[inline]
-    fn is_untidy(&self) -> bool {
-        self.pushes.is_untidy() || self.registry.is_untidy() || self.post.mailboxes.is_untidy()
-    }
-
-    /// Folds sessions, users and queues at rest, a few at a time: round all of them once in about
-    /// [`TIDY_SHARES`] steps, so that what is touched every second or two stays as it is.
-    fn tidy(&mut self, now: Timestamp) {
-        if self.desk.tidy_at > now || !self.is_untidy() {
-            return;
-        }
-        self.desk.tidy_at = now + TIDY_EVERY;
-        let share = |places: usize| places / TIDY_SHARES + 1;
-        let pushes = &mut self.pushes;
-        pushes.tidy(share(pushes.warm_places()), folds_at(pushes.warm_len()));
-        let (warm, places) = self.registry.warm();
-        self.registry.tidy(share(places), folds_at(warm));
-        let mailboxes = &mut self.post.mailboxes;
-        mailboxes.tidy(
-            share(mailboxes.warm_places()),
-            folds_at(mailboxes.warm_len()),
-        );
     }
 
     /// Pushes whose requests waited for a name or a connection say what they had to say.
@@ -656,23 +614,4 @@ pub struct Population {
     pub cleaned: (u64, u64),
     /// Messages that the books must have as pending.
     pub stored: u64,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_crowd_is_folded_soon_and_a_little_at_a_time() {
-        let mut warm = 4 * limits::WARM_EASY;
-        let mut steps = 0;
-        while warm > limits::WARM_EASY + limits::WARM_EASY / 8 {
-            assert!(folds_at(warm) <= warm / TIDY_SHARES);
-            warm -= folds_at(warm);
-            steps += 1;
-        }
-        assert!(steps < 500, "{steps} steps of ten milliseconds");
-        assert_eq!(folds_at(limits::WARM_EASY), TIDY_FOLDS_EASY);
-        assert_eq!(folds_at(1 << 24), TIDY_FOLDS_MAX);
-    }
 }

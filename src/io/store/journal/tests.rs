@@ -537,7 +537,10 @@ impl Tmpfs {
 
 impl Drop for Tmpfs {
     fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg(&self.0.0).output();
+        let _ = std::process::Command::new("umount")
+            .arg("--lazy")
+            .arg(&self.0.0)
+            .output();
     }
 }
 
