@@ -14,7 +14,7 @@ use crate::base::token::{Domain, Minter};
 use crate::push::options::Grouping;
 use crate::push::post::Post;
 use crate::push::{Env, OtherRequest, PeerMedia, Push, PushState};
-use crate::sip::transaction::client_invite::{ClientInvite, ClientInviteState};
+use crate::sip::transaction::client_invite::ClientInviteState;
 use crate::store::index::Mailbox;
 use crate::store::op::Hints;
 
@@ -98,7 +98,6 @@ crate::fold_fields!(Push {
     invited,
     stage_from,
     armed,
-    invite,
     timer,
     trunk,
     used_hop,
@@ -131,6 +130,8 @@ crate::fold_fields!(Push {
     reported = false,
     other = None,
     hop = None,
+    // Accepted, at most: a 2xx that comes again is answered without it.
+    invite = None,
     forks = 0,
     detained = false,
     ack_owed = false,
@@ -156,10 +157,7 @@ crate::fold_fields!(PeerMedia {
     wrapped_types,
     max_size
 });
-crate::fold_blanks!(
-    ClientInvite = ClientInvite::default(),
-    Hints = Hints::default(),
-);
+crate::fold_blanks!(Hints = Hints::default());
 
 impl Idle for Push {
     type Keeper = Sealer;

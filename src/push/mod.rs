@@ -592,7 +592,11 @@ impl Push {
     #[must_use]
     pub fn deadline(&self) -> Timestamp {
         let mut earliest = self.guard.min(self.session_end);
-        if let Some(invite) = &self.invite {
+        // Timer M only makes an accepted INVITE be forgotten. Whatever is due next does that as well, and a session
+        // at rest is not woken for it.
+        if let Some(invite) = &self.invite
+            && invite.state() != ClientInviteState::Accepted
+        {
             earliest = earliest.min(invite.deadline());
         }
         if let Some(other) = &self.other {

@@ -278,24 +278,3 @@ impl ClientInvite {
     }
 }
 
-crate::fold_fields!(ClientInvite {
-    repeat_at,
-    end_at,
-    interval_ms,
-    t1_ms,
-    state,
-    wish,
-    reliable,
-});
-crate::fold_variants!(ClientInviteState {
-    Calling,
-    Proceeding,
-    Completed,
-    Accepted,
-    Terminated,
-});
-crate::fold_variants!(Wish {
-    Keep,
-    CancelLater,
-    Cancelled
-});
