@@ -236,6 +236,7 @@ impl Shard {
             origin,
             message,
             user,
+            pushes: entry.extra.pushes,
         };
         match admit(&mut self.post, &self.env, &arrival, &deposit)? {
             Taken::Stored => {}
@@ -321,6 +322,8 @@ struct Arrival<'a> {
     origin: &'a Origin,
     message: &'a Message<'a>,
     user: Key,
+    /// Pushes of the user under way.
+    pushes: u32,
 }
 
 /// What became of a message that was not refused.
@@ -343,6 +346,7 @@ fn admit(
         origin,
         message,
         user,
+        pushes,
     } = arrival;
     let number = deposit.number;
     let new = NewEntry {
@@ -351,6 +355,7 @@ fn admit(
         expires_s: u32::try_from(deposit.expires.as_secs()).unwrap_or(u32::MAX),
         bytes: u32::try_from(deposit.cpim.len()).unwrap_or(u32::MAX),
         target: deposit.target_instance,
+        pushes,
         flags: deposit.flags,
         hints: Hints::of(deposit.content_type, deposit.conversation_id),
     };

@@ -334,6 +334,7 @@ impl Shard {
             let identity = intake::identity_of(invite.request_uri());
             entry.user.identity.extend_from_slice(identity);
         }
+        let pushes = entry.extra.pushes;
         let maker = Maker {
             user: &entry.user.canonical,
             options: &self.post.options,
@@ -348,6 +349,7 @@ impl Shard {
             expires_s: u32::try_from(deposit.expires.as_secs()).unwrap_or(u32::MAX),
             bytes: u32::try_from(message.expected(limit)).unwrap_or(u32::MAX),
             target: deposit.target_instance,
+            pushes,
             flags: deposit.flags,
             hints: Hints::of(deposit.content_type, deposit.conversation_id),
         });
