@@ -376,7 +376,7 @@ impl Shard {
             return self.large_bye_timeout(now, key);
         }
         if intake.state == IntakeState::Ending {
-            return self.drop_intake(key);
+            return self.drop_intake(now, key);
         }
         if let Some(server) = intake.server.as_mut().filter(|at| at.deadline() <= now) {
             match server.handle_timeout(now) {
@@ -525,7 +525,7 @@ impl Shard {
             }
             NonInviteAction::TimedOut
             | NonInviteAction::TransportFailed
-            | NonInviteAction::Terminated => return self.drop_intake(key),
+            | NonInviteAction::Terminated => return self.drop_intake(now, key),
             NonInviteAction::Nothing
             | NonInviteAction::Provisional(_)
             | NonInviteAction::Final(_) => {}
@@ -546,7 +546,7 @@ impl Shard {
         let action = bye.transaction.handle_response(now, message.status());
         let over = bye.transaction.state() == ClientNonInviteState::Terminated;
         if over && matches!(action, NonInviteAction::Final(_)) {
-            return self.drop_intake(key);
+            return self.drop_intake(now, key);
         }
         self.rearm_intake(key);
     }
