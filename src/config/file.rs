@@ -10,7 +10,7 @@ use crate::base::limits;
 use crate::config::error::Problem;
 use crate::config::{dialects, policy};
 use crate::io::backend::Backend;
-use crate::push::hops::SETS_MAX;
+use crate::push::hops::{HOPS_PER_SET_MAX, SETS_MAX};
 use crate::push::large::LARGE_BYTES_MAX;
 use crate::registry::features::ICSIS_MAX;
 
@@ -770,7 +770,15 @@ impl Config {
     fn check_hops(&self) -> Result<(), Problem> {
         let problem = |key, what: String, remedy| Err(Problem { key, what, remedy });
         let sets = self.sip.scscf.iter().map(|scscf| &scscf.next_hops);
-        let mut hops = core::iter::once(&self.sip.next_hops).chain(sets).flatten();
+        let mut lists = core::iter::once(&self.sip.next_hops).chain(sets);
+        let mut hops = lists.clone().flatten();
+        if let Some(long) = lists.find(|list| list.len() > HOPS_PER_SET_MAX) {
+            return problem(
+                "sip.next_hops",
+                format!("{} hops in one list are too many", long.len()),
+                "name at most 64 in a list",
+            );
+        }
         if hops.clone().any(|hop| !(1..=64).contains(&hop.connections)) {
             return problem(
                 "sip.next_hops",

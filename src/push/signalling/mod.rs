@@ -11,7 +11,7 @@ mod ways;
 
 use crate::base::outbox::{Destination, Outbox};
 use crate::base::time::Timestamp;
-use crate::push::hops::{Offer, hop_bit};
+use crate::push::hops::Offer;
 use crate::push::{Ctx, OtherRequest, Outcome, Push, PushState, guard_after};
 use crate::registry::device::NOTE_BYTES_MAX;
 use crate::sip::message::{HeaderName, Message};
@@ -72,7 +72,7 @@ fn take_hop(push: &mut Push, ctx: &mut Ctx<'_>, hop: u16, trunk: Destination) {
     ctx.hops.invite_started(hop);
     push.hop = Some(hop);
     push.used_hop = Some(hop);
-    push.tried_hops |= hop_bit(hop);
+    push.tried_hops |= ctx.hops.bit(hop);
     push.trunk = Some(trunk);
 }
 
