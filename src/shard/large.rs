@@ -404,7 +404,8 @@ impl Shard {
 /// The status that a session interval below the least one gets, with its header line (BAD-16).
 fn refuse_interval(message: &Message<'_>, lines: &mut Vec<u8>) -> Option<u16> {
     let asked = message.session_expires()?.ok()?;
-    if asked.interval_s >= SESSION_INTERVAL_S_MIN {
+    let is_refusable = message.lists(HeaderName::Supported, b"timer");
+    if asked.interval_s >= SESSION_INTERVAL_S_MIN || !is_refusable {
         return None;
     }
     write!(lines, "Min-SE: {SESSION_INTERVAL_S_MIN}\r\n").expect("writing to memory");
