@@ -684,7 +684,8 @@ pub struct Limits {
     pub server_transactions_max: usize,
     /// Connections of a shard, accepted and opened together; fewer where RLIMIT_NOFILE leaves fewer.
     pub connections_max: u32,
-    /// Connections a shard accepts from one address; 0: as many as from all. [`Config::uncapped`] lists
+    /// Connections a shard accepts from one IPv4 address or one IPv6 /64, whose addresses are one host's to
+    /// choose from; 0: as many as from all. [`Config::uncapped`] lists
     /// the addresses without this cap.
     pub connections_per_source_max: u32,
     /// Addresses of SBCs, relays and gateways that many phones come through.
