@@ -10,7 +10,7 @@ use crate::base::limits;
 use crate::config::error::Problem;
 use crate::config::{dialects, policy};
 use crate::io::backend::Backend;
-use crate::push::hops::SETS_MAX;
+use crate::push::hops::{HOPS_PER_SET_MAX, SETS_MAX};
 use crate::push::large::LARGE_BYTES_MAX;
 use crate::registry::features::ICSIS_MAX;
 
@@ -684,7 +684,8 @@ pub struct Limits {
     pub server_transactions_max: usize,
     /// Connections of a shard, accepted and opened together; fewer where RLIMIT_NOFILE leaves fewer.
     pub connections_max: u32,
-    /// Connections a shard accepts from one address; 0: as many as from all. [`Config::uncapped`] lists
+    /// Connections a shard accepts from one IPv4 address or one IPv6 /64, whose addresses are one host's to
+    /// choose from; 0: as many as from all. [`Config::uncapped`] lists
     /// the addresses without this cap.
     pub connections_per_source_max: u32,
     /// Addresses of SBCs, relays and gateways that many phones come through.
@@ -770,7 +771,15 @@ impl Config {
     fn check_hops(&self) -> Result<(), Problem> {
         let problem = |key, what: String, remedy| Err(Problem { key, what, remedy });
         let sets = self.sip.scscf.iter().map(|scscf| &scscf.next_hops);
-        let mut hops = core::iter::once(&self.sip.next_hops).chain(sets).flatten();
+        let mut lists = core::iter::once(&self.sip.next_hops).chain(sets);
+        let mut hops = lists.clone().flatten();
+        if let Some(long) = lists.find(|list| list.len() > HOPS_PER_SET_MAX) {
+            return problem(
+                "sip.next_hops",
+                format!("{} hops in one list are too many", long.len()),
+                "name at most 64 in a list",
+            );
+        }
         if hops.clone().any(|hop| !(1..=64).contains(&hop.connections)) {
             return problem(
                 "sip.next_hops",

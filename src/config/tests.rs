@@ -51,6 +51,24 @@ fn values_out_of_range_name_their_line_and_remedy() {
 }
 
 #[test]
+fn a_list_of_next_hops_has_at_most_64() {
+    let line = EXAMPLE.lines().find(|line| line.starts_with("next_hops"));
+    let list = |count: usize| {
+        let hops: Vec<String> = (0..count)
+            .map(|at| format!("{{ address = \"192.0.2.1:{}\" }}", 5060 + at))
+            .collect();
+        let list = format!("next_hops = [{}]", hops.join(", "));
+        EXAMPLE.replace(line.unwrap(), &list)
+    };
+    assert!(parse(Path::new("volley.toml"), &list(64)).is_ok());
+    let shown = error(&list(65));
+    assert!(
+        shown.contains("sip.next_hops") && shown.contains("at most 64"),
+        "{shown}"
+    );
+}
+
+#[test]
 fn bounds_of_connections_have_ranges_and_the_core_has_no_cap() {
     let shown = error(&EXAMPLE.replace("# connections_max = 262144", "connections_max = 63"));
     assert!(shown.contains("limits.connections_max") && shown.contains("use 64 to"));

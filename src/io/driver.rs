@@ -85,7 +85,7 @@ const MESH_RETRY: Duration = Duration::from_millis(1);
 pub struct DriverOptions {
     /// Most connections of the shard, accepted and opened together; at most 2^24.
     pub connections_max: u32,
-    /// Most accepted connections of one source address; 0 is no cap.
+    /// Most accepted connections of one source, an IPv4 address or an IPv6 /64; 0 is no cap.
     pub connections_per_source_max: u32,
     /// Source addresses without that cap.
     pub uncapped_sources: Arc<[IpAddr]>,

@@ -7,7 +7,7 @@
 //! A slot is freed, and its descriptor closed, only when no operation names it any more: a queued
 //! operation must never meet a reused descriptor number.
 
-use core::net::{IpAddr, SocketAddr};
+use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
@@ -55,7 +55,7 @@ pub(super) struct Link {
     pub acknowledged: Option<u64>,
 }
 
-/// How many accepted connections an address may have, and has.
+/// How many accepted connections a source may have, and has: an IPv4 address, or an IPv6 /64.
 #[derive(Debug)]
 pub(super) struct SourceCap {
     /// Connections of each source; nothing while there is no cap.
@@ -65,7 +65,7 @@ pub(super) struct SourceCap {
 }
 
 impl SourceCap {
-    /// At most `most` of an address (0: no cap), but of each of `uncapped` as many as there is room for.
+    /// At most `most` of a source (0: no cap), but of each of `uncapped` as many as there is room for.
     pub(super) fn new(most: u32, uncapped: Arc<[IpAddr]>, keys: MapKeys) -> Self {
         Self {
             sources: new_map(keys, 0),
@@ -74,19 +74,27 @@ impl SourceCap {
         }
     }
 
-    const fn counts(&self, kind: LinkKind) -> bool {
-        self.most > 0 && is_inbound(kind)
+    /// Whether a connection of `peer` counts: those of addresses without a cap do not, or they would use up
+    /// what others of their network may have.
+    fn counts(&self, kind: LinkKind, peer: SocketAddr) -> bool {
+        let address = peer.ip().to_canonical();
+        self.most > 0
+            && is_inbound(kind)
+            && !self
+                .uncapped
+                .iter()
+                .any(|known| known.to_canonical() == address)
     }
 
     fn add(&mut self, kind: LinkKind, peer: SocketAddr) {
-        if self.counts(kind) {
+        if self.counts(kind, peer) {
             *self.sources.entry(source(peer)).or_insert(0) += 1;
         }
     }
 
     fn take(&mut self, kind: LinkKind, peer: SocketAddr) {
         let source = source(peer);
-        if self.counts(kind)
+        if self.counts(kind, peer)
             && let Some(count) = self.sources.get_mut(&source)
         {
             *count -= 1;
@@ -98,21 +106,23 @@ impl SourceCap {
 
     fn is_reached(&self, kind: LinkKind, peer: SocketAddr) -> bool {
         let source = source(peer);
-        self.counts(kind)
-            && self
-                .sources
-                .get(&source)
-                .is_some_and(|&count| count >= self.most)
-            && !self
-                .uncapped
-                .iter()
-                .any(|known| known.to_canonical() == source)
+        self.sources
+            .get(&source)
+            .is_some_and(|&count| count >= self.most)
+            && self.counts(kind, peer)
     }
 }
 
-/// The address a peer is known by: an IPv4 one also on a socket of IPv6.
+/// What a peer is counted by: an IPv4 address, also on a socket of IPv6, or the /64 of an IPv6 one, of which a
+/// single host has all addresses to choose from.
 const fn source(peer: SocketAddr) -> IpAddr {
-    peer.ip().to_canonical()
+    match peer.ip().to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => {
+            let network = address.to_bits() >> 64 << 64;
+            IpAddr::V6(Ipv6Addr::from_bits(network))
+        }
+    }
 }
 
 /// All links of a driver.
@@ -322,6 +332,26 @@ mod tests {
         assert!(links.release(first));
         open(&mut links, 1).unwrap();
         assert_eq!(links.len(), 3);
+    }
+
+    #[test]
+    fn the_addresses_of_an_ipv6_network_share_a_cap() {
+        let at =
+            |high: u16, low: u16| SocketAddr::from(([0x2001, 0xdb8, 0, high, 0, 0, 0, low], 5060));
+        let mut links = links(8, 2, &[at(1, 9).ip()]);
+        let mut open = |peer| links.insert(LinkKind::MsrpInbound, Phase::Open, fd(), peer);
+        // One that has no cap leaves the others of its network theirs.
+        for _ in 0..3 {
+            open(at(1, 9)).unwrap();
+        }
+        let first = open(at(1, 1)).unwrap();
+        open(at(1, 2)).unwrap();
+        assert!(open(at(1, 3)).is_none(), "another address of the same /64");
+        open(at(2, 1)).unwrap();
+        assert!(links.is_capped(LinkKind::SipInbound, at(1, 4)));
+        assert!(!links.is_capped(LinkKind::SipInbound, at(1, 9)));
+        assert!(links.release(first));
+        assert!(!links.is_capped(LinkKind::SipInbound, at(1, 4)));
     }
 
     #[test]

@@ -13,7 +13,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, epoll};
@@ -24,7 +24,7 @@ use socket2::SockAddr;
 use crate::base::surface::TxBuf;
 
 use super::ring::{Completion, Kind, REAP_BYTES, Token};
-use super::sys::{self, Arrived, Datagrams, Outgoing};
+use super::sys::{Arrived, Datagrams, OpenFd, Outgoing};
 use super::trains::{Exit, Part, Run};
 
 /// Events taken from epoll at a time.
@@ -50,8 +50,8 @@ const LISTENER: u64 = 1 << 32;
 /// What a descriptor waits for.
 #[derive(Debug, Default)]
 struct Slot {
-    /// Only used while an operation names it: the driver closes it no earlier.
-    fd: RawFd,
+    /// Only used while an operation names it: the driver closes it no earlier. `None` before the first.
+    fd: Option<OpenFd>,
     /// The use of the slot for which it was registered.
     generation: Option<u32>,
     receive: Option<Token>,
@@ -70,9 +70,16 @@ struct Slot {
     starved: bool,
 }
 
+impl Slot {
+    /// The descriptor of the operation under way.
+    fn fd(&self) -> OpenFd {
+        self.fd.expect("an operation registers its slot first")
+    }
+}
+
 #[derive(Debug, Default)]
 struct Listener {
-    fd: Option<RawFd>,
+    fd: Option<OpenFd>,
     token: Option<Token>,
     ready: bool,
 }
@@ -190,7 +197,9 @@ impl PollRing {
         }
         let entry = &mut self.listeners[index];
         self.in_flight += 1;
-        let fd = listener.as_raw_fd();
+        #[expect(unsafe_code, reason = "the descriptor outlives this call")]
+        // SAFETY: a listener is closed with the driver, after which nobody polls this ring.
+        let fd = unsafe { OpenFd::new(listener) };
         if entry.fd.replace(fd) != Some(fd) {
             let data = epoll::EventData::new_u64(LISTENER + u64::from(token.index));
             let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
@@ -480,7 +489,7 @@ impl PollRing {
         };
         for _ in 0..ACCEPTS {
             self.calls += 1;
-            match sys::lend(fd, |fd| rustix::net::accept_with(fd, SocketFlags::CLOEXEC)) {
+            match fd.with(|fd| rustix::net::accept_with(fd, SocketFlags::CLOEXEC)) {
                 Ok(accepted) => {
                     self.done.push_back(Completion {
                         token,
@@ -511,7 +520,7 @@ impl PollRing {
             return;
         }
         if let Some(token) = slot.connect.take() {
-            let outcome = sys::lend(slot.fd, |fd| rustix::net::sockopt::socket_error(fd));
+            let outcome = slot.fd().with(|fd| rustix::net::sockopt::socket_error(fd));
             let result = match outcome {
                 Ok(Ok(())) => 0,
                 Ok(Err(error)) | Err(error) => -error.raw_os_error(),
@@ -533,7 +542,7 @@ impl PollRing {
         {
             let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
             self.calls += 1;
-            match sys::lend(slot.fd, |fd| rustix::net::send(fd, rest, flags)) {
+            match slot.fd().with(|fd| rustix::net::send(fd, rest, flags)) {
                 Ok(octets) => slot.sent += octets,
                 Err(Errno::AGAIN) => {
                     slot.writable = false;
@@ -566,7 +575,7 @@ impl PollRing {
                 .map(|&(number, run)| outgoing(trains, number, run));
             let datagrams = &mut self.datagrams;
             self.calls += 1;
-            match sys::lend(slot.fd, |fd| datagrams.send(fd, runs)) {
+            match slot.fd().with(|fd| datagrams.send(fd, runs)) {
                 Ok(count @ 1..) => {
                     for _ in 0..count {
                         self.finish_front_run(index, None);
@@ -648,9 +657,9 @@ impl PollRing {
             let place = &mut group.buffers[usize::from(buffer)];
             let room = place.len();
             self.calls += 1;
-            let got = sys::lend(slot.fd, |fd| {
-                rustix::net::recv(fd, place.as_mut_slice(), RecvFlags::DONTWAIT)
-            });
+            let got = slot
+                .fd()
+                .with(|fd| rustix::net::recv(fd, place.as_mut_slice(), RecvFlags::DONTWAIT));
             let octets = match got {
                 Ok((octets @ 1.., _)) => octets,
                 Ok(_) => {
@@ -704,12 +713,12 @@ impl PollRing {
         asked: usize,
     ) -> Result<(usize, usize), Errno> {
         let group = &mut self.groups[token.kind.group()];
-        let fd = self.slots[index as usize].fd;
+        let fd = self.slots[index as usize].fd();
         self.numbers.clear();
         self.numbers.extend(group.idle.iter().rev().take(asked));
         let (datagrams, numbers) = (&mut self.datagrams, &self.numbers);
         self.calls += 1;
-        let got = sys::lend(fd, |fd| datagrams.receive(fd, &mut group.buffers, numbers));
+        let got = fd.with(|fd| datagrams.receive(fd, &mut group.buffers, numbers));
         let got = got.map_err(|error| {
             let number = error.raw_os_error();
             Errno::from_raw_os_error(number.expect("the system said no"))
@@ -801,7 +810,12 @@ impl PollRing {
             | epoll::EventFlags::RDHUP
             | epoll::EventFlags::ET;
         epoll::add(&self.epoll, fd, data, flags)?;
-        slot.fd = fd.as_raw_fd();
+        #[expect(unsafe_code, reason = "the descriptor outlives this call")]
+        // SAFETY: the table of links closes a descriptor, and that of a connected datagram socket as any other,
+        // only when no operation names its slot, and the slot's is used for an operation under way alone; bound
+        // datagram sockets live as long as the driver.
+        let lent = unsafe { OpenFd::new(fd) };
+        slot.fd = Some(lent);
         slot.generation = Some(token.generation);
         slot.readable = tried;
         slot.writable = tried;

@@ -14,7 +14,9 @@ pub trait StoreDriver {
     fn submit(&mut self, batch: &mut StoreBatch) -> bool;
     /// Moves finished work into `done` (empty on entry); false when there is none.
     fn poll(&mut self, done: &mut StoreDone) -> bool;
-    /// True when nothing is submitted and unfinished, and nothing finished is left to poll.
+    /// True when nothing is submitted and unfinished, and nothing finished is left to poll. What failed and
+    /// is tried again in the background, such as removing a segment, is not waited for: no promise hangs on
+    /// it, and the next start tries it as well.
     fn is_idle(&self) -> bool;
     /// What to wake whenever `poll` may have something; set once before the first `submit`.
     fn set_waker(&mut self, waker: Waker);

@@ -1035,12 +1035,22 @@ fn name_bytes() -> libc::socklen_t {
         .expect("a socket address is small")
 }
 
-/// Lends a descriptor that the driver has given to an operation.
-pub(super) fn lend<T>(fd: RawFd, to: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
-    // SAFETY: the table of links closes a descriptor, one of a connected datagram socket as any other, only
-    // when no operation names it, and only an operation under way leads here; listeners and bound datagram
-    // sockets live as long as the driver, and the descriptor is not -1.
-    to(unsafe { BorrowedFd::borrow_raw(fd) })
+/// A descriptor whose owner keeps it open while an operation names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct OpenFd(RawFd);
+
+impl OpenFd {
+    /// # Safety
+    /// `fd` stays open whenever [`OpenFd::with`] is called on the value or on a copy of it.
+    pub(super) unsafe fn new(fd: BorrowedFd<'_>) -> Self {
+        Self(fd.as_raw_fd())
+    }
+
+    /// Lends it for one call.
+    pub(super) fn with<T>(self, to: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
+        // SAFETY: open, as was promised to `new`, and not -1, as it comes from a borrowed one.
+        to(unsafe { BorrowedFd::borrow_raw(self.0) })
+    }
 }
 
 /// A glommio file over a descriptor, for reading an eventfd.

@@ -140,6 +140,8 @@ probe! {
     verdict_backoff_total,
     /// Verdicts of decisions: no message is for it.
     verdict_nothing_for_it_total,
+    /// Verdicts of decisions: too many other devices took messages that still wait.
+    verdict_no_place_total,
     /// Verdicts of decisions: others come first.
     verdict_fanout_cut_total,
     /// Verdicts of decisions: no next hop has room.

@@ -32,7 +32,7 @@ use crate::selection::{
     self, CANDIDATES_MAX, DeviceView, Moment, Policy, QueueView, Selection, UserView, Verdict,
 };
 use crate::sip::uri;
-use crate::store::index::{Goal, Mailbox};
+use crate::store::index::{Goal, MAILBOX_DEVICES_MAX, Mailbox};
 use crate::store::op::{DepositFlags, NOTICE_NUMBERS};
 use crate::store::record::{self, Record};
 
@@ -291,9 +291,26 @@ pub fn weigh(
     }
     let live = mailbox.map_or(0, Mailbox::len);
     queue.live = u32::try_from(live).unwrap_or(u32::MAX);
+    if let Some(mailbox) = mailbox
+        && mailbox.device_count() + devices.len() > MAILBOX_DEVICES_MAX
+    {
+        seat(mailbox, devices, &mut queue);
+    }
     let view = UserView::of(user, preference, moment.wall);
     let policy = rules.policy(user.ruling);
     selection::evaluate(&view, devices, &queue, policy, moment, selection);
+}
+
+/// The mailbox may not be able to tell all devices apart: says which of them have no slot of their own yet,
+/// and for how many of them there is one beside those being pushed to.
+#[cold]
+fn seat(mailbox: &Mailbox, devices: &[DeviceView], queue: &mut QueueView) {
+    for (index, device) in devices.iter().enumerate() {
+        queue.unplaced |= u32::from(!mailbox.names(device.key)) << index;
+    }
+    let busy = devices.iter().filter(|device| device.pushing).count();
+    let places = mailbox.places().saturating_sub(busy);
+    queue.places = u32::try_from(places).unwrap_or(u32::MAX);
 }
 
 /// Which rules of the book are `user`'s, by any of the identities that it is known under.
@@ -585,3 +602,6 @@ fn drained(push: &mut Push, parts: &mut Parts<'_, '_>, limit: u32) -> Option<Out
     }
     None
 }
+
+#[cfg(test)]
+mod tests;

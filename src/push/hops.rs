@@ -40,6 +40,8 @@ mod tests;
 pub const COMMON_SET: u8 = 0;
 /// Most sets, the common one included.
 pub const SETS_MAX: usize = 32;
+/// Most hops of a set: each has a bit in what a request remembers of where it was.
+pub const HOPS_PER_SET_MAX: usize = 64;
 /// The set of hops that only routes lead to.
 const FAR_SET: u8 = u8::MAX;
 
@@ -132,6 +134,9 @@ pub struct Hop {
     probe: Probe,
     /// One past the last hop of its set and priority.
     group_end: usize,
+    /// Its bit in a set of hops that were tried, of those of its own list; 0 for hops of [`FAR_SET`], which
+    /// no list offers.
+    bit: u64,
     /// Weighted turn within the group.
     credit: i64,
     /// When a route last led here; for hops of [`FAR_SET`].
@@ -151,7 +156,7 @@ struct Probe {
 }
 
 impl Hop {
-    fn new(options: HopOptions, group_end: usize) -> Self {
+    fn new(options: HopOptions, group_end: usize, bit: u64) -> Self {
         let trunk = || Trunk {
             link: None,
             retry_at: Timestamp::ZERO,
@@ -173,6 +178,7 @@ impl Hop {
                 transaction: None,
             },
             group_end,
+            bit,
             credit: 0,
             used_at: Timestamp::ZERO,
         }
@@ -227,14 +233,23 @@ pub struct Hops {
 
 impl Hops {
     /// Hops from the configuration; nothing is connected yet.
+    ///
+    /// # Panics
+    /// When a set has more than [`HOPS_PER_SET_MAX`] hops.
     #[must_use]
     pub fn new(shard: u8, options: &[HopOptions], routing: RoutingOptions) -> Self {
         let mut options = options.to_vec();
         options.sort_by_key(|hop| (hop.set, hop.priority));
         let group = |hop: &HopOptions| (hop.set, hop.priority);
-        let hops = options.iter().map(|&hop| {
+        let hops = (0..).zip(&options).map(|(at, &hop)| {
+            let start = options.partition_point(|other| other.set < hop.set);
             let end = options.partition_point(|other| group(other) <= group(&hop));
-            Hop::new(hop, end)
+            let place: usize = at - start;
+            assert!(
+                place < HOPS_PER_SET_MAX,
+                "more hops in a set than told apart"
+            );
+            Hop::new(hop, end, 1 << place)
         });
         Self {
             shard,
@@ -312,7 +327,7 @@ impl Hops {
                 .filter(|at| able(self, at))
                 .max_by_key(|&at| (behind(&self.hops[at]), usize::MAX - at))?;
             if !self.takes(out, now, best, (offer, tried)) {
-                tried |= hop_bit(u16::try_from(best).unwrap_or(u16::MAX));
+                tried |= self.hops[best].bit;
                 continue;
             }
             let mut total = 0;
@@ -339,7 +354,7 @@ impl Hops {
     ) -> bool {
         let hop = &self.hops[at];
         let is_full = hop.invites_inflight >= hop.options.invite_inflight_max;
-        tried & hop_bit(u16::try_from(at).unwrap_or(u16::MAX)) == 0
+        tried & hop.bit == 0
             && hop.is_open(now)
             && !(matches!(offer, Offer::Invite | Offer::Priority) && is_full)
             && match offer {
@@ -445,6 +460,13 @@ impl Hops {
     #[must_use]
     pub fn hop(&self, index: u16) -> Option<&Hop> {
         self.hops.get(usize::from(index))
+    }
+
+    /// The bit that says of hop `index` that a request was tried there. Bits of different sets are the same,
+    /// as a request goes by one set.
+    #[must_use]
+    pub fn bit(&self, index: u16) -> u64 {
+        self.hop(index).map_or(0, |hop| hop.bit)
     }
 
     /// An INVITE left for hop `index`.
@@ -759,12 +781,6 @@ impl ProbeKit<'_> {
 /// Probes are rare: this may allocate.
 fn format_uri(address: SocketAddr) -> String {
     format!("sip:{address}")
-}
-
-/// The bit of a hop in a set of hops; hops past the 64th share the last one.
-#[must_use]
-pub fn hop_bit(index: u16) -> u64 {
-    1 << index.min(63)
 }
 
 const TRUNK_TOKEN: u64 = 1 << 63;

@@ -189,6 +189,7 @@ fn until(verdict: Verdict, moment: Moment) -> Option<UnixMillis> {
         | Verdict::BusyPush
         | Verdict::Wait
         | Verdict::NothingForIt
+        | Verdict::NoPlace
         | Verdict::FanoutCut
         | Verdict::Throttled
         | Verdict::Selected => None,

@@ -390,7 +390,7 @@ pub struct Push {
     pub msrp_seal: Seal,
     /// Reason value of the BYE.
     pub bye_reason: &'static str,
-    /// Hops that were tried, by index; those past 63 are not tried as alternates.
+    /// Hops of its set that were tried, as bits.
     pub tried_hops: u64,
     /// The session timer.
     pub timer: SessionTimer,

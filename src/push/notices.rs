@@ -13,7 +13,7 @@ use crate::base::slab::{Key, Slab};
 use crate::base::time::Timestamp;
 use crate::base::token::{SEQUENCE_MODULUS, TokenKind};
 use crate::push::Ctx;
-use crate::push::hops::{COMMON_SET, Offer, hop_bit};
+use crate::push::hops::{COMMON_SET, Offer};
 use crate::sip::template::MessageFields;
 use crate::sip::transaction::client_non_invite::{ClientNonInvite, NonInviteAction};
 use crate::wheel::TimerId;
@@ -237,7 +237,7 @@ fn start(notice: &mut Notice, ctx: &mut Ctx<'_>, key: Key, (hop, trunk): (u16, D
     let mut options = ctx.env.options.transaction;
     options.reliable = trunk.address.is_none();
     notice.trunk = Some(trunk);
-    notice.tried_hops |= hop_bit(hop);
+    notice.tried_hops |= ctx.hops.bit(hop);
     notice.branch = (notice.branch + 1) % SEQUENCE_MODULUS;
     notice.transaction = Some(ClientNonInvite::start(ctx.now, &options));
     ctx.probe.notices_sent_total += 1;

@@ -19,6 +19,8 @@ use crate::selection::rules::Preference;
 
 /// Most devices one evaluation looks at.
 pub const CANDIDATES_MAX: usize = DEVICES_HELD_MAX;
+/// When to look again after a device that found no place: messages also leave without an event of the user.
+const PLACE_AGAIN: Duration = Duration::from_secs(60);
 
 /// A reason code of section 9.3. Times say when to look again; `NEVER` is "when something changes".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -62,6 +64,8 @@ pub enum Verdict {
     },
     /// No message fits it.
     NothingForIt,
+    /// As many devices as a mailbox tells apart took messages that still wait for others.
+    NoPlace,
     /// Others come first and the number is limited.
     FanoutCut,
     /// No token of the next hop is left; it stays queued.
@@ -90,6 +94,7 @@ impl Verdict {
             Self::Quarantine { .. } => "D-QUARANTINE",
             Self::Backoff { .. } => "D-BACKOFF",
             Self::NothingForIt => "D-NOTHING-FOR-IT",
+            Self::NoPlace => "D-NO-PLACE",
             Self::FanoutCut => "D-FANOUT-CUT",
             Self::Throttled => "S-THROTTLED",
             Self::Selected => "SELECTED",
@@ -120,6 +125,7 @@ impl Verdict {
             Self::Quarantine { .. } => (Some(12), "refused; left alone for this binding"),
             Self::Backoff { .. } => (Some(12), "failed lately; tried again later"),
             Self::NothingForIt => (Some(13), "no waiting message is for it"),
+            Self::NoPlace => (Some(13), "too many others took messages that still wait"),
             Self::FanoutCut => (Some(14), "other devices come first"),
             Self::Throttled => (Some(15), "no next hop has room"),
             Self::Selected => (None, "is pushed to"),
@@ -148,6 +154,7 @@ impl Verdict {
             Self::FanoutCut => 15,
             Self::Throttled => 16,
             Self::Selected => 17,
+            Self::NoPlace => 18,
         }
     }
 
@@ -169,6 +176,7 @@ impl Verdict {
             Self::Quarantine { .. } => &mut probe.verdict_quarantine_total,
             Self::Backoff { .. } => &mut probe.verdict_backoff_total,
             Self::NothingForIt => &mut probe.verdict_nothing_for_it_total,
+            Self::NoPlace => &mut probe.verdict_no_place_total,
             Self::FanoutCut => &mut probe.verdict_fanout_cut_total,
             Self::Throttled => &mut probe.verdict_throttled_total,
             Self::Selected => &mut probe.verdict_selected_total,
@@ -183,7 +191,7 @@ impl Verdict {
 }
 
 /// Number of distinct [`Verdict::index`] values.
-pub const VERDICTS: usize = 18;
+pub const VERDICTS: usize = 19;
 
 /// Input U: what is provisioned for the user.
 #[derive(Clone, Copy, Debug)]
@@ -289,6 +297,10 @@ pub struct QueueView {
     /// Bit i: some live message fits the i-th device (target, size, type) and is neither delivered
     /// to it nor refused by it.
     pub fitting: u32,
+    /// Bit i: no message names the i-th device, and not every such device may find a place.
+    pub unplaced: u32,
+    /// How many of those can.
+    pub places: u32,
 }
 
 /// How many devices get a message (section 9.3 step 14).
@@ -470,18 +482,14 @@ pub fn evaluate(
             | Verdict::Roaming
             | Verdict::Wait
             | Verdict::NothingForIt
+            | Verdict::NoPlace
             | Verdict::FanoutCut
             | Verdict::Throttled => {}
         }
     }
-    cut(
-        user,
-        devices,
-        policy,
-        (survivors, busy),
-        moment.tokens,
-        selection,
-    );
+    rank(user, devices, &mut selection.order[..survivors]);
+    let survivors = seat(queue, survivors, moment.now, selection);
+    cut(policy, (survivors, busy), moment.tokens, selection);
 }
 
 /// Steps 1 to 5.
@@ -548,15 +556,8 @@ fn judge_device(
     }
 }
 
-/// Steps 14 and 15: orders the survivors and cuts at the limits. Open pushes use up places.
-fn cut(
-    user: &UserView<'_>,
-    devices: &[DeviceView],
-    policy: &Policy,
-    (survivors, busy): (usize, usize),
-    tokens: u32,
-    selection: &mut Selection,
-) {
+/// Step 14, the order of the survivors.
+fn rank(user: &UserView<'_>, devices: &[DeviceView], order: &mut [u8]) {
     let rank = |&index: &u8| {
         let device = &devices[usize::from(index)];
         let first = user.priority != 0 && device.key == user.priority;
@@ -568,7 +569,33 @@ fn cut(
             index,
         )
     };
-    selection.order[..survivors].sort_unstable_by_key(rank);
+    order.sort_unstable_by_key(rank);
+}
+
+/// Takes those out, the last ones first, whose taking a message could not be remembered; how many are left.
+fn seat(queue: &QueueView, survivors: usize, now: Timestamp, selection: &mut Selection) -> usize {
+    if queue.unplaced == 0 {
+        return survivors;
+    }
+    let (mut kept, mut places) = (0, queue.places);
+    for place in 0..survivors {
+        let index = selection.order[place];
+        if queue.unplaced & 1 << index != 0 {
+            let Some(left) = places.checked_sub(1) else {
+                selection.verdicts[usize::from(index)] = Verdict::NoPlace;
+                selection.again_at = selection.again_at.min(now + PLACE_AGAIN);
+                continue;
+            };
+            places = left;
+        }
+        selection.order[kept] = index;
+        kept += 1;
+    }
+    kept
+}
+
+/// Steps 14 and 15: cuts at the limits. Open pushes use up places.
+fn cut(policy: &Policy, (survivors, busy): (usize, usize), tokens: u32, selection: &mut Selection) {
     let wanted = match policy.fanout {
         Fanout::All => usize::from(policy.devices_max),
         Fanout::First => usize::from(policy.devices_max.min(1)),

@@ -35,6 +35,7 @@ impl World {
             queue: QueueView {
                 live: 1,
                 fitting: u32::MAX,
+                ..QueueView::default()
             },
             policy: Policy::default(),
             moment: Moment {
@@ -70,6 +71,12 @@ impl World {
                         self.queue.fitting &= !(1 << (key(name) - u64::from(b'A')));
                     }
                 }
+                ("queue", "unplaced") => {
+                    for name in value.split(',') {
+                        self.queue.unplaced |= 1 << (key(name) - u64::from(b'A'));
+                    }
+                }
+                ("queue", "places") => self.queue.places = value.parse().unwrap(),
                 ("policy", "stopped") => self.policy.stopped = true,
                 ("policy", "silent") => self.policy.assume_when_silent = true,
                 ("policy", "no-roaming") => self.policy.allow_roaming = false,
@@ -244,6 +251,7 @@ fn indices_are_dense_and_codes_are_distinct() {
         Verdict::FanoutCut,
         Verdict::Throttled,
         Verdict::Selected,
+        Verdict::NoPlace,
     ];
     assert_eq!(all.len(), VERDICTS);
     let mut probe = Probe::default();

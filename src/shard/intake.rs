@@ -236,6 +236,7 @@ impl Shard {
             origin,
             message,
             user,
+            pushes: entry.extra.pushes,
         };
         match admit(&mut self.post, &self.env, &arrival, &deposit)? {
             Taken::Stored => {}
@@ -293,25 +294,25 @@ impl Shard {
     }
 
     /// The store failed under a deposit: 503 in place of its 202.
-    pub(super) fn refuse_stored(&mut self, reply: Reply) {
-        self.send_instead(reply, b"SIP/2.0 503 Service Unavailable\r\n");
+    pub(super) fn refuse_stored(&mut self, now: Timestamp, reply: Reply) {
+        self.send_instead(now, reply, b"SIP/2.0 503 Service Unavailable\r\n");
     }
 
     /// The large message that a MESSAGE repeated will not come whole: 500 in place of the 202, so that the
     /// sender tries again. Not 503, which would turn all senders behind that hop away from us.
-    pub(super) fn refuse_repeat(&mut self, reply: Reply) {
-        self.send_instead(reply, b"SIP/2.0 500 Server Internal Error\r\n");
+    pub(super) fn refuse_repeat(&mut self, now: Timestamp, reply: Reply) {
+        self.send_instead(now, reply, b"SIP/2.0 500 Server Internal Error\r\n");
     }
 
-    fn send_instead(&mut self, reply: Reply, status_line: &[u8]) {
+    /// A failure after all: it is the final response of the transaction, so repeats of the request get it
+    /// again (RFC 3261 section 17.2.2).
+    fn send_instead(&mut self, now: Timestamp, mut reply: Reply, status_line: &[u8]) {
         let rest = memchr::memchr(b'\n', &reply.bytes).map_or(0, |at| at + 1);
-        let source = &self.env.response_source_line;
-        self.out.send(reply.to, |out| {
-            out.extend_from_slice(status_line);
-            out.extend_from_slice(source);
-            out.extend_from_slice(&reply.bytes[rest..]);
-        });
-        self.post.recycle(reply.bytes);
+        let source = &self.env.response_source_line[..];
+        let bytes = [status_line, source, &reply.bytes[rest..]].concat();
+        let promised = core::mem::replace(&mut reply.bytes, bytes);
+        self.post.recycle(promised);
+        self.send_reply(now, reply);
     }
 }
 
@@ -321,6 +322,8 @@ struct Arrival<'a> {
     origin: &'a Origin,
     message: &'a Message<'a>,
     user: Key,
+    /// Pushes of the user under way.
+    pushes: u32,
 }
 
 /// What became of a message that was not refused.
@@ -343,6 +346,7 @@ fn admit(
         origin,
         message,
         user,
+        pushes,
     } = arrival;
     let number = deposit.number;
     let new = NewEntry {
@@ -351,6 +355,7 @@ fn admit(
         expires_s: u32::try_from(deposit.expires.as_secs()).unwrap_or(u32::MAX),
         bytes: u32::try_from(deposit.cpim.len()).unwrap_or(u32::MAX),
         target: deposit.target_instance,
+        pushes,
         flags: deposit.flags,
         hints: Hints::of(deposit.content_type, deposit.conversation_id),
     };

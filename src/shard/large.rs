@@ -376,7 +376,7 @@ impl Shard {
             return self.large_bye_timeout(now, key);
         }
         if intake.state == IntakeState::Ending {
-            return self.drop_intake(key);
+            return self.drop_intake(now, key);
         }
         if let Some(server) = intake.server.as_mut().filter(|at| at.deadline() <= now) {
             match server.handle_timeout(now) {
@@ -404,7 +404,8 @@ impl Shard {
 /// The status that a session interval below the least one gets, with its header line (BAD-16).
 fn refuse_interval(message: &Message<'_>, lines: &mut Vec<u8>) -> Option<u16> {
     let asked = message.session_expires()?.ok()?;
-    if asked.interval_s >= SESSION_INTERVAL_S_MIN {
+    let is_refusable = message.lists(HeaderName::Supported, b"timer");
+    if asked.interval_s >= SESSION_INTERVAL_S_MIN || !is_refusable {
         return None;
     }
     write!(lines, "Min-SE: {SESSION_INTERVAL_S_MIN}\r\n").expect("writing to memory");
@@ -525,7 +526,7 @@ impl Shard {
             }
             NonInviteAction::TimedOut
             | NonInviteAction::TransportFailed
-            | NonInviteAction::Terminated => return self.drop_intake(key),
+            | NonInviteAction::Terminated => return self.drop_intake(now, key),
             NonInviteAction::Nothing
             | NonInviteAction::Provisional(_)
             | NonInviteAction::Final(_) => {}
@@ -546,7 +547,7 @@ impl Shard {
         let action = bye.transaction.handle_response(now, message.status());
         let over = bye.transaction.state() == ClientNonInviteState::Terminated;
         if over && matches!(action, NonInviteAction::Final(_)) {
-            return self.drop_intake(key);
+            return self.drop_intake(now, key);
         }
         self.rearm_intake(key);
     }

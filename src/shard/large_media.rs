@@ -236,7 +236,7 @@ impl Shard {
         }
         if self.post.is_space_low() {
             // The room that is left is for marks.
-            self.abandon_coming(key);
+            self.abandon_coming(now, key);
             return 413;
         }
         let intake = self.post.intakes.lookup_mut(key).expect("just looked up");
@@ -249,7 +249,7 @@ impl Shard {
             if intake.closing.len() >= CLOSING_MAX {
                 return 413;
             }
-            self.abandon_coming(key);
+            self.abandon_coming(now, key);
             let intake = self.post.intakes.lookup_mut(key).expect("still there");
             intake.message = Some(Incoming::new(frame));
         }
@@ -264,7 +264,7 @@ impl Shard {
         match status {
             Ok(()) => 200,
             Err(status) => {
-                self.abandon_coming(key);
+                self.abandon_coming(now, key);
                 status
             }
         }
@@ -334,6 +334,7 @@ impl Shard {
             let identity = intake::identity_of(invite.request_uri());
             entry.user.identity.extend_from_slice(identity);
         }
+        let pushes = entry.extra.pushes;
         let maker = Maker {
             user: &entry.user.canonical,
             options: &self.post.options,
@@ -348,6 +349,7 @@ impl Shard {
             expires_s: u32::try_from(deposit.expires.as_secs()).unwrap_or(u32::MAX),
             bytes: u32::try_from(message.expected(limit)).unwrap_or(u32::MAX),
             target: deposit.target_instance,
+            pushes,
             flags: deposit.flags,
             hints: Hints::of(deposit.content_type, deposit.conversation_id),
         });
@@ -389,7 +391,7 @@ impl Shard {
             if whole && !self.close_message(now, key, at) {
                 let intake = self.post.intakes.lookup_mut(key).expect("a live session");
                 let message = intake.closing.remove(at).expect("just seen");
-                self.give_up(message);
+                self.give_up(now, message);
                 continue;
             }
             at += 1;
@@ -501,7 +503,7 @@ impl Shard {
             let message = intake.closing.remove(at).expect("just found");
             self.report(key, &message);
         }
-        self.drop_if_through(key);
+        self.drop_if_through(now, key);
         self.tell_stored(now, user, number);
         self.deposited(now, now, user);
     }
@@ -566,21 +568,21 @@ impl Shard {
     }
 
     /// Drops the message that is coming, with what is stored of it.
-    fn abandon_coming(&mut self, key: Key) {
+    fn abandon_coming(&mut self, now: Timestamp, key: Key) {
         let intake = self.post.intakes.lookup_mut(key).expect("a live session");
         if let Some(message) = intake.message.take() {
-            self.give_up(message);
+            self.give_up(now, message);
         }
     }
 
     /// Gives back what a message took that will not come whole. One whose deposit is being written
     /// stays: it is whole.
-    fn give_up(&mut self, message: Incoming) {
+    fn give_up(&mut self, now: Timestamp, message: Incoming) {
         if message.closed {
             return;
         }
         for reply in message.waiting {
-            self.refuse_repeat(reply);
+            self.refuse_repeat(now, reply);
         }
         for place in message.places {
             self.post.segments.dead(place);
@@ -596,11 +598,11 @@ impl Shard {
 
     /// The sender ended the session. What came whole is still made a message.
     pub(super) fn ended_by_sender(&mut self, now: Timestamp, key: Key) {
-        self.abandon_coming(key);
+        self.abandon_coming(now, key);
         let idle = self.post.intakes.options.idle;
         let intake = self.post.intakes.lookup_mut(key).expect("a live session");
         if intake.closing.is_empty() {
-            return self.drop_intake(key);
+            return self.drop_intake(now, key);
         }
         intake.state = IntakeState::Ending;
         intake.server = None;
@@ -612,24 +614,24 @@ impl Shard {
     }
 
     /// A session that waited only for the records of its messages is over with the last one.
-    fn drop_if_through(&mut self, key: Key) {
+    fn drop_if_through(&mut self, now: Timestamp, key: Key) {
         let through = self.post.intakes.lookup(key).is_some_and(|intake| {
             let ended = intake.state == IntakeState::Ending && intake.bye.is_none();
             ended && intake.closing.is_empty()
         });
         if through {
-            self.drop_intake(key);
+            self.drop_intake(now, key);
         }
     }
 
     /// The peer ended the session, or nothing is left of it.
-    pub(super) fn drop_intake(&mut self, key: Key) {
-        self.abandon_coming(key);
+    pub(super) fn drop_intake(&mut self, now: Timestamp, key: Key) {
+        self.abandon_coming(now, key);
         let intake = self.post.intakes.lookup_mut(key).expect("a live session");
         let closing = core::mem::take(&mut intake.closing);
         let (link, armed) = (intake.link.take(), intake.armed.take());
         for message in closing {
-            self.give_up(message);
+            self.give_up(now, message);
         }
         if let Some((id, _)) = armed {
             self.wheel.disarm(id);
@@ -646,14 +648,14 @@ impl Shard {
         if intake.state == IntakeState::Ending {
             return;
         }
-        self.abandon_coming(key);
+        self.abandon_coming(now, key);
         let intake = self.post.intakes.lookup_mut(key).expect("a live session");
         intake.state = IntakeState::Ending;
         intake.server = None;
         let closing = core::mem::take(&mut intake.closing);
         let link = intake.link.take();
         for message in closing {
-            self.give_up(message);
+            self.give_up(now, message);
         }
         if let Some(link) = link {
             self.out.close(link);

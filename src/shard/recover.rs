@@ -188,6 +188,7 @@ impl Shard {
                     expires_s: u32::try_from(deposit.expires.as_secs()).unwrap_or(u32::MAX),
                     bytes: u32::try_from(deposit.body_bytes()).unwrap_or(u32::MAX),
                     target: deposit.target_instance,
+                    pushes: 0,
                     flags: deposit.flags.without(DepositFlags::COPY),
                     hints: Hints::of(deposit.content_type, deposit.conversation_id),
                 };

@@ -7,7 +7,7 @@ use std::io::Write as _;
 use crate::base::slab::Key;
 use crate::base::time::Timestamp;
 use crate::base::token::{TokenKind, TokenParts};
-use crate::push::hops::{Offer, Way, hop_bit};
+use crate::push::hops::{Offer, Way};
 use crate::push::user::{Ask, UserState};
 use crate::reginfo::subscription::{
     Action, Ended, Notify, NotifyBody, NotifyHead, NotifyState, SubscribeContext, SubscribeKind,
@@ -267,7 +267,7 @@ impl Shard {
             Some(trunk) => Some((0, trunk)),
             None => {
                 let picked = self.hops.pick(&self.out, now, set, Offer::New);
-                picked.map(|(hop, trunk)| (hop_bit(hop), trunk))
+                picked.map(|(hop, trunk)| (self.hops.bit(hop), trunk))
             }
         };
         let Some((tried_hops, trunk)) = picked else {
@@ -309,7 +309,7 @@ impl Shard {
             return false;
         };
         state.trunk = Some(trunk);
-        state.tried_hops |= hop_bit(hop);
+        state.tried_hops |= self.hops.bit(hop);
         state.requests = (state.requests + 1) % 128;
         let context = SubscribeContext {
             now,

@@ -429,7 +429,7 @@ impl Shard {
                     mailbox.cancel(number);
                     self.post.cache.remove(number);
                     if let Some(reply) = reply {
-                        self.refuse_stored(reply);
+                        self.refuse_stored(now, reply);
                     }
                     return;
                 };
@@ -485,7 +485,7 @@ impl Shard {
                 if location.is_some() {
                     self.send_reply(now, reply);
                 } else {
-                    self.refuse_stored(reply);
+                    self.refuse_stored(now, reply);
                 }
             }
         }

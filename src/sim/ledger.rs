@@ -263,7 +263,8 @@ impl Ledger {
                 None => (false, &mut trail.cseq),
             };
             // NH-3: by the next hop the same request, with its CSeq, is a new transaction.
-            let elsewhere = method == "INVITE" && tag.is_empty() && message.cseq() == *last;
+            let moves = matches!(method, "INVITE" | "SUBSCRIBE" | "MESSAGE");
+            let elsewhere = moves && tag.is_empty() && message.cseq() == *last;
             if !again && !elsewhere && message.cseq() <= base.max(*last) {
                 wrong = Some(format!("CSeq of {method} does not rise"));
             }

@@ -296,6 +296,11 @@ impl World {
     fn end(&mut self) {
         let now = self.net.now;
         self.run_until(now + Duration::from_secs(70));
+        // A refusal that held for long may have ended just now: a session that began then lasts its time.
+        let limit = self.net.now + self.options.max_session + Duration::from_secs(70);
+        while self.population().0 > 0 && self.net.now < limit {
+            self.run_until(self.net.now + LOOK);
+        }
         self.check_end();
         self.drain();
         let now = self.net.now;

@@ -22,7 +22,8 @@ mod snapshot;
 
 pub use segments::{CleanOptions, SegmentTable, VICTIMS_MAX};
 
-/// Device keys one mailbox tells apart.
+/// Device keys one mailbox tells apart: those that took a message which is still here, and those that one is
+/// meant for alone. A device beyond them gets none until a message leaves: it is not selected (`D-NO-PLACE`).
 pub const MAILBOX_DEVICES_MAX: usize = 32;
 /// Devices that the messages of one mailbox may be meant for alone (INT-12). A sender names them, and nobody
 /// need ever have registered one: the other slots stay for devices that do get messages.
@@ -147,6 +148,8 @@ pub struct NewEntry {
     pub bytes: u32,
     /// Key of the only device that may get it; zero for every device (INT-12).
     pub target: u64,
+    /// Pushes of the user under way, whose devices may each need a slot of their own yet.
+    pub pushes: u32,
     /// Facts about it.
     pub flags: DepositFlags,
     /// What decisions look at besides.
@@ -337,7 +340,7 @@ impl Mailbox {
     fn place(&mut self, new: &NewEntry) -> Option<usize> {
         let target = match new.target {
             0 => 0,
-            key if self.may_target(key) => u8::try_from(self.slot_for(key)).ok()? + 1,
+            key if self.may_target(key, new.pushes) => u8::try_from(self.slot_for(key)).ok()? + 1,
             _ => return None,
         };
         let at = match self.entries.back() {
@@ -547,9 +550,12 @@ impl Mailbox {
         let Some(entry) = self.find(number).map(|at| &self.entries[at]) else {
             return false;
         };
+        // Nor for a device that cannot be given it, as there is no slot to say that it took it.
         let waits = |&device: &u64| {
             let slot = self.slot_of(device);
-            is_for(entry, slot) && !is_decided(entry, slot)
+            is_for(entry, slot)
+                && !is_decided(entry, slot)
+                && (self.device_count() < MAILBOX_DEVICES_MAX || self.has_place(device, 0))
         };
         match goal {
             Goal::Any => entry.is_delivered(),
@@ -654,17 +660,57 @@ impl Mailbox {
         slots.fold(0, |bits, slot| bits | 1 << slot)
     }
 
+    /// Device keys it remembers.
+    #[must_use]
+    pub fn device_count(&self) -> usize {
+        self.extra.as_ref().map_or(0, |extra| extra.devices.len())
+    }
+
+    /// Slots of the devices that some message names, as bits.
+    fn named(&self) -> u32 {
+        let rest = self.put_off_slots() | self.targeted();
+        self.entries
+            .iter()
+            .fold(rest, |bits, entry| bits | entry.delivered | entry.refused)
+    }
+
+    /// Devices that no message names yet and that may still take one.
+    #[must_use]
+    pub fn places(&self) -> usize {
+        let named = usize::try_from(self.named().count_ones()).unwrap_or(usize::MAX);
+        MAILBOX_DEVICES_MAX.saturating_sub(named)
+    }
+
+    /// Whether some message names `device`, so that its slot is its own.
+    #[must_use]
+    pub fn names(&self, device: u64) -> bool {
+        self.slot_of(device)
+            .is_some_and(|slot| self.named() >> slot & 1 == 1)
+    }
+
+    /// Whether `device` can take a message, or be meant alone by one, while `others` that have no slot of
+    /// their own yet may each need one.
+    #[must_use]
+    pub fn has_place(&self, device: u64, others: usize) -> bool {
+        self.device_count().saturating_add(others) < MAILBOX_DEVICES_MAX
+            || self.places() > others
+            || self.names(device)
+    }
+
     /// Whether one more message may be for `device` alone.
-    fn may_target(&self, device: u64) -> bool {
+    fn may_target(&self, device: u64, pushes: u32) -> bool {
         let targeted = self.targeted();
         let is_one = self
             .slot_of(device)
             .is_some_and(|slot| targeted >> slot & 1 == 1);
-        is_one || targeted.count_ones() < MAILBOX_TARGETS_MAX
+        let others = usize::try_from(pushes).unwrap_or(usize::MAX);
+        is_one || targeted.count_ones() < MAILBOX_TARGETS_MAX && self.has_place(device, others)
     }
 
-    /// The device's slot, taking one when it has none: a free one, else one that no message names,
-    /// else the first that no message targets (that device may then see a repeat, never a loss).
+    /// The device's slot, taking one when it has none: a free one, else one that no message names. Who
+    /// gives it a message has made sure of one ([`Mailbox::has_place`]). Only records of more devices than
+    /// there are slots, read by recovery, find none: then the first that no message targets (that device
+    /// may see a repeat, never a loss).
     ///
     /// # Panics
     /// When every slot is targeted: [`MAILBOX_TARGETS_MAX`] is less than there are.
@@ -678,12 +724,7 @@ impl Mailbox {
             devices.push(device);
             return devices.len() - 1;
         }
-        let targeted = self.targeted();
-        let put_off = self.put_off_slots();
-        let named = self.entries.iter().fold(put_off, |bits, entry| {
-            bits | entry.delivered | entry.refused
-        });
-        let slot = [!(named | targeted), !targeted]
+        let slot = [!self.named(), !self.targeted()]
             .into_iter()
             .find(|&slots| slots != 0)
             .expect("fewer slots are targeted than there are")

@@ -190,6 +190,37 @@ fn f3_refreshes_go_out_at_half_time_and_a_481_ends_the_dialog() {
     assert_eq!(normalised(&bye.text), normalised(&golden));
 }
 
+// A provisional answer stops Timer B, and the session that would have guarded what follows is over.
+#[test]
+fn a_reinvite_that_outlives_its_session_is_given_up_though_it_was_answered_100() {
+    for by_phone in [false, true] {
+        let mut bench = Bench::patient();
+        let invite = message_for_phone_a(&mut bench);
+        let mut answer = Answer::active();
+        answer.allow = "INVITE, ACK, CANCEL, BYE";
+        let session = bench.bound(&invite, &answer);
+        let send = bench.expect_msrp("SEND");
+        bench.take_message(&send);
+        bench.run_s(900);
+        let reinvite = bench.expect("INVITE");
+        if by_phone {
+            let bye = bench.in_dialog(&session, "BYE", 1, "", "");
+            bench.sip_in(&bye);
+            bench.expect("200");
+        } else {
+            bench.close(session.link);
+            let bye = bench.expect("BYE");
+            bench.reply(&bye, "200 OK", "");
+        }
+        assert_eq!(bench.pushes(), 1);
+        bench.reply(&reinvite, "100 Trying", "");
+        bench.run_s(31);
+        assert_eq!(bench.pushes(), 1);
+        bench.run_s(2);
+        assert_eq!(bench.pushes(), 0);
+    }
+}
+
 fn answer_with_cseq(bench: &mut Bench, request: &Sip, name: &str) {
     let text = example(name);
     let status = text.lines().next().expect("a status line");

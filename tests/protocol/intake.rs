@@ -81,6 +81,27 @@ fn a_store_that_fails_turns_the_202_into_a_503() {
     assert_eq!(answered(&mut bench, &text), "503");
 }
 
+// Proves: SX-1
+#[test]
+fn over_datagrams_the_503_in_place_of_a_202_is_repeated_with_the_request() {
+    let mut bench = Bench::udp();
+    bench.durable = false;
+    let text = bench.deposit_text(USER, "hello", "");
+    bench.sip_in(&text);
+    bench.run_s(1);
+    bench.sip_in(&text);
+    bench.expect_quiet();
+    bench.fail_store();
+    let refused = bench.expect("503");
+    // It was lost: RFC 3261 section 17.2.2.
+    for _ in 0..2 {
+        bench.run_s(2);
+        bench.sip_in(&text);
+        assert_eq!(bench.expect("503").text, refused.text);
+    }
+    assert_eq!(bench.messages(), 0);
+}
+
 // Proves: INT-4
 #[test]
 fn a_repeat_in_another_transaction_is_accepted_and_kept_once() {

@@ -833,6 +833,27 @@ fn a_refresh_with_too_short_an_interval_is_refused() {
     sender.bye(&mut bench);
 }
 
+// RFC 4028 section 9: only who lists timer knows what a 422 wants of it.
+// Proves: ST-14, BAD-16
+#[test]
+fn a_sender_without_session_timers_is_never_refused_for_its_interval() {
+    let mut bench = Bench::with(roomy());
+    let lines = format!("{LARGE}Session-Expires: 60\n");
+    let text = invite(&mut bench, &lines, &offer("active", "sendonly"));
+    bench.sip_in(&text.replace("Supported: timer\r\n", ""));
+    let ok = bench.expect("200");
+    assert!(!ok.has("Session-Expires") && !ok.has("Require"));
+    let mut bench = Bench::with(roomy());
+    let sender = start(&mut bench);
+    for method in ["INVITE", "UPDATE"] {
+        let text = ack_of(&sender.invite, &sender.ok, method, 8);
+        let short = "Session-Expires: 60\r\nMax-Forwards";
+        bench.sip_in(&text.replacen("Max-Forwards", short, 1));
+        assert!(!bench.expect("200").has("Session-Expires"), "{method}");
+    }
+    sender.bye(&mut bench);
+}
+
 // Proves: SDP-18, SEL-6
 #[test]
 fn a_phone_that_takes_less_is_not_sent_a_large_message() {

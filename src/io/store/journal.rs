@@ -640,7 +640,10 @@ impl Journal {
         some
     }
 
-    /// `true` when all submitted work is done and collected.
+    /// `true` when all submitted work is done and collected. Segments that could not be removed do not count:
+    /// they are tried again, and a shutdown that waited for them would take until its limit whenever a disk
+    /// refuses. Nothing of them comes back: their marks stay in front of them in the same line, and the next
+    /// start finds them dead again.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         let state = self.shared.state();

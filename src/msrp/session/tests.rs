@@ -598,3 +598,24 @@ fn no_message_is_lost_or_ends_twice_under_random_inputs() {
         "all kinds are reached: {finals:?}"
     );
 }
+
+#[test]
+fn a_session_of_months_times_its_messages_as_on_its_first_day() {
+    let mut session = Session::default();
+    let start = at(0);
+    for (handle, days) in [(1, 0), (2, 49), (3, 50), (4, 400)] {
+        let now = start + Duration::from_secs(days * 86_400);
+        let chunk = send(&mut session, now, handle, 10)[0];
+        assert_eq!(
+            session.deadline(),
+            now + Duration::from_secs(30),
+            "day {days}"
+        );
+        assert_eq!(session.handle_timeout(now), Outcome::None, "day {days}");
+        let taken = session.handle_response(now, chunk.sequence, 200);
+        assert_eq!(taken, Outcome::HopAcked { handle });
+        let delivered = session.handle_report(now, handle, range(1, 10, 10), 200);
+        let by = Evidence::Report;
+        assert_eq!(delivered, Outcome::Delivered { handle, by });
+    }
+}

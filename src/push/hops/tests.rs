@@ -195,7 +195,7 @@ fn weights_are_shares_and_a_hop_that_is_down_leaves_its_share_to_the_others() {
         "{counts:?}"
     );
     // All failed before: nobody is left.
-    let tried = hop_bit(0) | hop_bit(1) | hop_bit(2);
+    let tried = hops.bit(0) | hops.bit(1) | hops.bit(2);
     assert!(
         hops.pick_untried(
             &Outbox::new(0),
@@ -210,4 +210,38 @@ fn weights_are_shares_and_a_hop_that_is_down_leaves_its_share_to_the_others() {
             .is_none(),
         "no such set"
     );
+}
+
+#[test]
+fn hops_past_the_64th_are_told_apart() {
+    let of_set = |set: u8, count: u16| {
+        let base = 1000 * (1 + u16::from(set));
+        (0..count).map(move |at| HopOptions {
+            set,
+            priority: at,
+            connections: 1,
+            ..hop(base + at)
+        })
+    };
+    let list: Vec<HopOptions> = of_set(0, 64).chain(of_set(1, 3)).collect();
+    let mut hops = Hops::new(0, &list, RoutingOptions::default());
+    for index in 0..67_u32 {
+        hops.hops[index as usize].trunks[0].link = Some(link(index));
+    }
+    let out = Outbox::new(0);
+    // Behind 64 of another list: the first fails, then the second, and there is a third.
+    let mut tried = 0;
+    for expected in 64..67 {
+        let offer = (Offer::Owed, tried);
+        let (index, _) = hops.pick_untried(&out, Timestamp::ZERO, 1, offer).unwrap();
+        assert_eq!(index, expected);
+        tried |= hops.bit(index);
+    }
+    let none = hops.pick_untried(&out, Timestamp::ZERO, 1, (Offer::Owed, tried));
+    assert!(none.is_none());
+    let bits: u64 = (0..64).map(|index| hops.bit(index)).fold(0, |all, bit| {
+        assert_eq!(all & bit, 0);
+        all | bit
+    });
+    assert_eq!(bits, u64::MAX);
 }

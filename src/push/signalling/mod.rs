@@ -11,7 +11,7 @@ mod ways;
 
 use crate::base::outbox::{Destination, Outbox};
 use crate::base::time::Timestamp;
-use crate::push::hops::{Offer, hop_bit};
+use crate::push::hops::Offer;
 use crate::push::{Ctx, OtherRequest, Outcome, Push, PushState, guard_after};
 use crate::registry::device::NOTE_BYTES_MAX;
 use crate::sip::message::{HeaderName, Message};
@@ -72,7 +72,7 @@ fn take_hop(push: &mut Push, ctx: &mut Ctx<'_>, hop: u16, trunk: Destination) {
     ctx.hops.invite_started(hop);
     push.hop = Some(hop);
     push.used_hop = Some(hop);
-    push.tried_hops |= hop_bit(hop);
+    push.tried_hops |= ctx.hops.bit(hop);
     push.trunk = Some(trunk);
 }
 
@@ -183,8 +183,20 @@ fn handle_invite_response(
     match action {
         InviteAction::Nothing => None,
         InviteAction::Provisional(_) => {
-            if push.state == PushState::Calling && push.guard.is_never() {
-                push.guard = guard_after(ctx.now, ctx.env.options.t_answer);
+            if push.guard.is_never() {
+                match push.state {
+                    PushState::Calling => {
+                        push.guard = guard_after(ctx.now, ctx.env.options.t_answer);
+                    }
+                    // A re-INVITE that outlives its session has no timer from here on (see `leave`).
+                    PushState::Ending => push.guard = abandon_after(ctx),
+                    PushState::Free
+                    | PushState::Loading
+                    | PushState::Cancelling
+                    | PushState::Connecting
+                    | PushState::Binding
+                    | PushState::Delivering => {}
+                }
             }
             None
         }
@@ -332,7 +344,7 @@ pub fn bye(push: &mut Push, ctx: &mut Ctx<'_>, reason: &'static str) {
 }
 
 /// The session is over. A re-INVITE of ours that only has a provisional answer has no timer of its own:
-/// it is given up after 64*T1.
+/// it is given up after 64*T1, counted from that answer when it comes later.
 fn leave(push: &mut Push, ctx: &Ctx<'_>) {
     let unanswered = push
         .invite
@@ -340,11 +352,16 @@ fn leave(push: &mut Push, ctx: &Ctx<'_>) {
         .is_some_and(|invite| invite.state() == ClientInviteState::Proceeding);
     push.state = PushState::Ending;
     push.guard = if unanswered {
-        guard_after(ctx.now, ctx.env.options.transaction.t1 * 64)
+        abandon_after(ctx)
     } else {
         Timestamp::NEVER
     };
     push.session_end = Timestamp::NEVER;
+}
+
+/// When a re-INVITE of a session that is over is given up without a final answer.
+fn abandon_after(ctx: &Ctx<'_>) -> Timestamp {
+    guard_after(ctx.now, ctx.env.options.transaction.t1 * 64)
 }
 
 /// Ends a session whose queue has drained (DLV-5).

@@ -113,6 +113,7 @@ impl Mailbox {
                 expires_s: entry.expires_s,
                 bytes: entry.bytes,
                 target: usize::from(entry.target).checked_sub(1).map_or(0, device),
+                pushes: 0,
                 hints: entry.hints,
                 flags: entry.flags,
             };

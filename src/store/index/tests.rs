@@ -240,6 +240,19 @@ fn device_slots_are_bounded_and_reused_without_a_loss() {
     for device in 1..=MAILBOX_DEVICES_MAX as u64 {
         assert_eq!(mailbox.mark(1, device, Fate::Delivered), Marked::Recorded);
     }
+    assert!(!mailbox.has_place(100, 0), "nobody's slot is taken away");
+    assert!(mailbox.has_place(1, 0) && mailbox.names(32));
+    assert!(
+        mailbox.is_settled(1, Goal::EachSelected, &[1, 100]),
+        "nor does a message wait for who finds no place"
+    );
+    let only = NewEntry {
+        target: 100,
+        ..new(3)
+    };
+    let admitted = mailbox.admit(&Quota::default(), 0, &only);
+    assert_eq!(admitted, Admission::Full);
+    // Records of an earlier version may say so all the same.
     assert_eq!(
         mailbox.mark(1, 100, Fate::Delivered),
         Marked::Recorded,
@@ -248,6 +261,8 @@ fn device_slots_are_bounded_and_reused_without_a_loss() {
     assert_eq!(numbers(&mailbox, 100), [2]);
     assert_eq!(numbers(&mailbox, 1), [1, 2], "at most a repeat");
     mailbox.remove(1).unwrap();
+    assert_eq!(mailbox.places(), MAILBOX_DEVICES_MAX);
+    assert!(mailbox.has_place(101, 31) && !mailbox.has_place(101, 32));
     for device in 0..u64::from(MAILBOX_TARGETS_MAX) {
         let only = NewEntry {
             target: 200 + device,
@@ -488,6 +503,7 @@ fn agrees_with_a_naive_model_over_random_work() {
                         expires_s: now_s + random.below(60) as u32,
                         bytes: random.below(40) as u32,
                         target: if random.below(5) == 0 { device } else { 0 },
+                        pushes: 0,
                         flags: DepositFlags::empty(),
                         hints: Hints::default(),
                     };
