@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use super::groups::{self, Limit};
-use super::{Finding, Host, Plan, Setting, Severity, devices};
+use super::{Finding, Host, Place, Plan, Setting, Severity, devices, nics};
 use crate::io::backend::Backend;
 
 type Check = fn(&Host, &Plan) -> Finding;
 
-pub(super) const ALL: [Check; 27] = [
+pub(super) const ALL: [Check; 29] = [
     kernel,
     ring,
     memlock,
@@ -35,6 +35,8 @@ pub(super) const ALL: [Check; 27] = [
     devices::busy_poll,
     devices::idle_states,
     devices::near,
+    nics::offloads,
+    nics::rings,
     disk,
 ];
 
@@ -102,7 +104,7 @@ impl Finding {
         value: impl Into<String>,
     ) -> Self {
         self.settings.push(Setting {
-            path: path.into(),
+            place: Place::file(path),
             value: value.into(),
         });
         self

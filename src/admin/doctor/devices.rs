@@ -10,7 +10,7 @@ use super::{Finding, Host, Plan, Severity};
 const WAKE_US_MAX: u64 = 20;
 
 /// Network devices but the loopback.
-fn network(host: &Host) -> Vec<String> {
+pub(super) fn network(host: &Host) -> Vec<String> {
     let mut names = host.names("sys/class/net");
     names.retain(|name| name != "lo");
     names
