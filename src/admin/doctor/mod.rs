@@ -5,6 +5,7 @@
 
 mod checks;
 mod devices;
+mod disk;
 mod groups;
 mod nics;
 pub mod tune;

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
 
+mod disk;
 mod nics;
 
 /// A host made of files.
@@ -73,7 +74,8 @@ fn plan() -> Plan {
     }
 }
 
-const GOOD: [(&str, &str); 22] = [
+const GOOD: [(&str, &str); 23] = [
+    ("sys/dev/block/254:0/queue/write_cache", "write back\n"),
     ("sys/devices/system/cpu/nohz_full", "2-3\n"),
     ("proc/sys/net/core/busy_poll", "0\n"),
     ("proc/sys/net/core/busy_read", "0\n"),
@@ -327,6 +329,8 @@ fn a_host_without_sys_says_what_it_does_not_know() {
         "numa-devices",
         "nic-offloads",
         "nic-rings",
+        "disk-cache",
+        "numa-disk",
     ] {
         assert_eq!(found[id].severity, Severity::Unknown, "{:?}", found[id]);
     }
