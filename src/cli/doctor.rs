@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use serde_json::json;
 use volley::admin::doctor::{Finding, Host, Place, Plan, Severity, tune};
 use volley::admin::options::descriptors;
-use volley::config::file::Transport;
+use volley::config::file::{Limits, Transport};
 use volley::io::backend::Backend;
 
 use super::{USAGE, complain, print};
@@ -72,12 +72,12 @@ impl Engine {
                 store: PathBuf::from("/var/lib/volley"),
                 datagrams: false,
                 backend: Backend::Auto,
-                descriptors: 65_536,
+                descriptors: descriptors(1, &Limits::default()),
             });
         };
         match volley::config::load(path) {
             Ok(config) => Ok(Plan {
-                descriptors: descriptors(&config),
+                descriptors: descriptors(config.node.shards, &config.limits),
                 shards: config.node.shards,
                 pin: config.node.pin,
                 store: std::path::absolute(&config.store.dir).unwrap_or(config.store.dir),
