@@ -6,6 +6,7 @@ use super::*;
 
 mod disk;
 mod nics;
+mod profiles;
 
 /// A host made of files.
 struct Made(PathBuf);

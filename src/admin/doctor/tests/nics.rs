@@ -64,6 +64,18 @@ impl Made {
         })
     }
 
+    /// All of them in that state.
+    pub(super) fn all(state: Feature) -> Rc<Self> {
+        let made = Self::new(&[]);
+        if let Some(features) = &made.features {
+            features
+                .borrow_mut()
+                .values_mut()
+                .for_each(|one| *one = state);
+        }
+        made
+    }
+
     fn with(change: impl FnOnce(&mut Rings)) -> Rc<Self> {
         let mut made = Self::new(&[]);
         let one = Rc::get_mut(&mut made).expect("ours alone");
