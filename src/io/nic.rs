@@ -127,4 +127,44 @@ mod tests {
         let error = Kernel.set("lo", "no-such", true).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
+
+    #[test]
+    #[ignore = "started by the test below, in a network of its own"]
+    fn child_turns_features_of_its_loopback_off_and_on() {
+        let is_on = |feature: &str| Kernel.features("lo").unwrap()[feature].on;
+        for feature in ["rx-gro", "tx-tcp-segmentation"] {
+            assert!(is_on(feature), "{feature}");
+            Kernel.set("lo", feature, false).unwrap();
+            assert!(!is_on(feature), "{feature}");
+            Kernel.set("lo", feature, true).unwrap();
+            assert!(is_on(feature), "{feature}");
+        }
+        let error = Kernel.set("lo", "loopback", false).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+        assert!(is_on("loopback"));
+    }
+
+    #[test]
+    fn features_are_turned_off_and_on() {
+        let inside = |command: &mut std::process::Command| command.output().ok();
+        let unshare = || {
+            let mut command = std::process::Command::new("unshare");
+            command.arg("-n");
+            command
+        };
+        // Who may not have a network of his own may not set anything either.
+        if !inside(unshare().arg("true")).is_some_and(|output| output.status.success())
+            || Kernel.features("lo").is_err()
+        {
+            return;
+        }
+        let child = "io::nic::tests::child_turns_features_of_its_loopback_off_and_on";
+        let own = std::env::current_exe().unwrap();
+        let output = inside(unshare().arg(own).args(["--ignored", "--exact", child])).unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(
+            output.status.success() && text.contains("1 passed"),
+            "{text}"
+        );
+    }
 }
