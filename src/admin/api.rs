@@ -268,8 +268,11 @@ impl Desk {
         if self.stop.is_stopping() {
             return Response::error(503, "draining");
         }
-        let low = held.stores_low > 0;
-        Response::json(&json!({ "serving": true, "store_space_low": low }))
+        Response::json(&json!({
+            "serving": true,
+            "store_space_low": held.stores_low > 0,
+            "store_full": held.stores_full > 0,
+        }))
     }
 
     fn status(&self) -> Value {

@@ -283,7 +283,7 @@ impl Engine {
             connections_max,
             files_short: nofile
                 .filter(|_| connections_max < config.limits.connections_max)
-                .map(|limit| (limit, descriptors(config))),
+                .map(|limit| (limit, descriptors(config.node.shards, &config.limits))),
             orders,
             questions,
             rules,

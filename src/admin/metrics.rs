@@ -56,7 +56,7 @@ const GAUGES: [Gauge; 8] = [
     ),
     (
         "store_space_low",
-        "1 while the store refuses deposits for want of space.",
+        "1 while the store refuses deposits: its disk is full, or a segment cannot be made.",
         |held| held.stores_low as u64,
     ),
     (

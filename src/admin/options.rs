@@ -7,7 +7,7 @@ use crate::base::wall::ClockOptions;
 use crate::config::Config;
 use crate::config::dialects::Dialects;
 use crate::config::file::{
-    CONNECTIONS_LEAST, Goal as GoalKey, Grouping, Gruu, OnDamage, Scscf, Trains, Transport,
+    CONNECTIONS_LEAST, Goal as GoalKey, Grouping, Gruu, Limits, OnDamage, Scscf, Trains, Transport,
 };
 use crate::config::policy::{base_policy, known_icsis};
 use crate::io::listen::ShardAddresses;
@@ -99,11 +99,11 @@ pub fn shard_options(config: &Config, addresses: &ShardAddresses) -> ShardOption
     }
 }
 
-/// Descriptors the process opens at most, by its configuration.
+/// Descriptors the process opens at most, with so many shards and these limits.
 #[must_use]
-pub fn descriptors(config: &Config) -> u64 {
-    let shard = DESCRIPTORS_OF_SHARD + u64::from(config.limits.connections_max);
-    DESCRIPTORS_OF_PROCESS + shard * config.node.shards as u64
+pub fn descriptors(shards: usize, limits: &Limits) -> u64 {
+    let shard = DESCRIPTORS_OF_SHARD + u64::from(limits.connections_max);
+    DESCRIPTORS_OF_PROCESS + shard * shards as u64
 }
 
 /// Connections a shard may have where the process may open `nofile` files. A peer that is refused knows
@@ -399,5 +399,34 @@ fn post_options(config: &Config) -> PostOptions {
         },
         charging: config.push.charging,
         ..PostOptions::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::file::EXAMPLE;
+
+    /// A limit that distributions and container runtimes set.
+    const COMMON: u64 = 1 << 20;
+
+    #[test]
+    fn defaults_of_eight_shards_fit_into_a_common_limit_of_open_files() {
+        let mut config =
+            crate::config::parse(Path::new("volley.toml"), EXAMPLE).expect("it is one");
+        for shards in 1..=64 {
+            config.node.shards = shards;
+            let wanted = config.limits.connections_max;
+            let fits = descriptors(shards, &config.limits) <= COMMON;
+            // The start and `volley doctor` are of one mind.
+            assert_eq!(
+                fits,
+                connections_max(&config, Some(COMMON)) == wanted,
+                "{shards}"
+            );
+            assert!(fits || shards > 8, "{shards} shards");
+        }
     }
 }

@@ -72,6 +72,7 @@ impl Board {
                 messages: sum.messages + shard.population.messages,
                 links: sum.links + shard.population.links,
                 stores_low: sum.stores_low + shard.population.stores_low,
+                stores_full: sum.stores_full + shard.population.stores_full,
                 cleaned: (
                     sum.cleaned.0 + shard.population.cleaned.0,
                     sum.cleaned.1 + shard.population.cleaned.1,
@@ -137,6 +138,7 @@ impl Board {
                 "users": held.users,
                 "links": held.links,
                 "stores_low": held.stores_low,
+                "stores_full": held.stores_full,
                 "cleaned_messages": held.cleaned.0,
                 "cleaned_bytes": held.cleaned.1,
                 "stores_failed": held.stores_failed,

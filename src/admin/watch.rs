@@ -32,6 +32,7 @@ enum News {
     HopReached(SocketAddr),
     SlowTurns(u64),
     StoreFailed,
+    StoreFull,
     StoreLow,
     StoreRoomy,
     StreamsBroken(u64),
@@ -74,7 +75,13 @@ fn say(shard: usize, news: News) {
         News::StoreLow => {
             tracing::warn!(
                 shard,
-                "the store cannot make segments ahead, for want of space or for what it said: deposits are refused"
+                "the store cannot make segments ahead, for the reason it said: deposits are refused"
+            );
+        }
+        News::StoreFull => {
+            tracing::warn!(
+                shard,
+                "the store's disk is full: deposits are refused until there is space"
             );
         }
         News::StoreRoomy => tracing::info!(shard, "the store makes segments ahead again"),
@@ -97,6 +104,7 @@ impl Known {
         }
         let low = held.stores_low > 0;
         match (core::mem::replace(&mut self.low, low), low) {
+            (false, true) if held.stores_full > 0 => tell(News::StoreFull),
             (false, true) => tell(News::StoreLow),
             (true, false) => tell(News::StoreRoomy),
             (false, false) | (true, true) => {}
@@ -170,14 +178,27 @@ mod tests {
         assert_eq!(look(&snapshot, &driver), []);
         snapshot.hops = vec![(hop, false)];
         snapshot.population.stores_low = 0;
+        assert_eq!(
+            look(&snapshot, &driver),
+            [News::StoreRoomy, News::HopLost(hop)]
+        );
+        snapshot.population.stores_low = 1;
+        snapshot.population.stores_full = 1;
+        assert_eq!(look(&snapshot, &driver), [News::StoreFull]);
+        snapshot.population.stores_low = 0;
+        snapshot.population.stores_full = 0;
         snapshot.population.stores_failed = 1;
+        snapshot.hops = vec![(hop, true)];
+        assert_eq!(
+            look(&snapshot, &driver),
+            [News::StoreFailed, News::StoreRoomy, News::HopReached(hop)]
+        );
+        snapshot.hops = vec![(hop, false)];
         snapshot.probe.clock_jumps_total = 1;
         snapshot.probe.streams_broken_total = 2;
         driver.refused = 7;
         driver.refused_of_source = 4;
         let all = [
-            News::StoreFailed,
-            News::StoreRoomy,
             News::ClockJumped,
             News::StreamsBroken(2),
             News::CrowdedBySource(4),

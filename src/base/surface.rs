@@ -204,8 +204,28 @@ pub struct StoreDone {
     pub loaded: Vec<(u64, u32, u32)>,
     /// Payloads of `loaded`.
     pub bytes: Vec<u8>,
-    /// Set when it changed: whether the disk is so full that the store takes marks only.
-    pub space_low: Option<bool>,
+    /// Set when it changed: what room the store has. Without enough it takes marks only.
+    pub room: Option<Room>,
+}
+
+/// What room a store has for records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Room {
+    /// Segments are made ahead.
+    #[default]
+    Enough,
+    /// A segment could not be made, for another reason than the next one.
+    NoSegment,
+    /// The disk, or what we may have of it, is full.
+    NoSpace,
+}
+
+impl Room {
+    /// `true` when what room is left is for marks.
+    #[must_use]
+    pub const fn is_low(self) -> bool {
+        !matches!(self, Self::Enough)
+    }
 }
 
 impl StoreDone {
@@ -215,7 +235,7 @@ impl StoreDone {
         self.failed_from = None;
         self.loaded.clear();
         self.bytes.clear();
-        self.space_low = None;
+        self.room = None;
     }
 
     /// `true` when nothing finished and nothing changed.
@@ -224,7 +244,7 @@ impl StoreDone {
         self.stored.is_empty()
             && self.failed_from.is_none()
             && self.loaded.is_empty()
-            && self.space_low.is_none()
+            && self.room.is_none()
     }
 }
 

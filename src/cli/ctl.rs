@@ -553,22 +553,32 @@ pub(super) fn status_text(status: &Value) -> String {
         stage("first_delivery"),
         stage("delivery"),
         stage("timer_lateness"),
-        if count("/held/stores_failed") > 0 {
-            "FAILED: nothing more is acknowledged"
-        } else if count("/held/stores_low") > 0 {
-            "short of space: deposits are refused"
-        } else {
-            "well"
-        },
+        store_text(
+            count("/held/stores_failed") > 0,
+            count("/held/stores_low") > 0,
+            count("/held/stores_full") > 0,
+        ),
     )
+}
+
+/// How the stores fare: whether one failed, refuses deposits, and does so because its disk is full.
+const fn store_text(failed: bool, low: bool, full: bool) -> &'static str {
+    match (failed, low, full) {
+        (true, ..) => "FAILED: nothing more is acknowledged",
+        (false, true, true) => "disk full: deposits are refused",
+        (false, true, false) => "no segment can be made, the log says why: deposits are refused",
+        (false, false, _) => "well",
+    }
 }
 
 fn health_text(health: &Value) -> String {
     if let Some(error) = health.get("error").and_then(Value::as_str) {
         return format!("{error}\n");
     }
-    if health.get("store_space_low") == Some(&Value::Bool(true)) {
-        return "serving; the store is short of space and refuses deposits\n".to_owned();
+    let is = |key: &str| health.get(key) == Some(&Value::Bool(true));
+    if is("store_space_low") {
+        let text = store_text(false, true, is("store_full"));
+        return format!("serving; store: {text}\n");
     }
     "serving\n".to_owned()
 }
@@ -580,5 +590,28 @@ fn milliseconds(us: u64) -> String {
         // Rounded up, as it is an upper bound.
         let tenths = us.div_ceil(100);
         format!("{}.{} ms", tenths / 10, tenths % 10)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_store_without_segments_is_not_called_full_unless_its_disk_is() {
+        let health = |low: bool, full: bool| {
+            health_text(&json!({ "serving": true, "store_space_low": low, "store_full": full }))
+        };
+        assert_eq!(health(false, false), "serving\n");
+        assert!(health(true, true).contains("disk full: deposits are refused"));
+        let other = health(true, false);
+        assert!(
+            other.contains("the log says why") && !other.contains("full"),
+            "{other}"
+        );
+        // One of before says no more than that deposits are refused.
+        assert!(health_text(&json!({ "store_space_low": true })).contains("refused"));
     }
 }

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde_json::json;
-use volley::admin::doctor::{Finding, Host, Plan, Severity, tune};
+use volley::admin::doctor::{Finding, Host, Place, Plan, Severity, tune};
 use volley::admin::options::descriptors;
-use volley::config::file::Transport;
+use volley::config::file::{Limits, Transport};
 use volley::io::backend::Backend;
 
 use super::{USAGE, complain, print};
@@ -72,12 +72,12 @@ impl Engine {
                 store: PathBuf::from("/var/lib/volley"),
                 datagrams: false,
                 backend: Backend::Auto,
-                descriptors: 65_536,
+                descriptors: descriptors(1, &Limits::default()),
             });
         };
         match volley::config::load(path) {
             Ok(config) => Ok(Plan {
-                descriptors: descriptors(&config),
+                descriptors: descriptors(config.node.shards, &config.limits),
                 shards: config.node.shards,
                 pin: config.node.pin,
                 store: std::path::absolute(&config.store.dir).unwrap_or(config.store.dir),
@@ -153,9 +153,9 @@ impl Doctor {
 
 impl Tune {
     pub(super) fn main(&self) -> ExitCode {
-        let root = Path::new("/");
+        let host = Host::here();
         if self.revert {
-            return self.report(tune::revert(root, &self.journal), "taken back", &[]);
+            return self.report(tune::revert(&host, &self.journal), "taken back", &[]);
         }
         let plan = match self.engine.plan() {
             Ok(plan) => plan,
@@ -166,7 +166,7 @@ impl Tune {
         } else {
             Severity::Warning
         };
-        let found = Host::here().examine(&plan);
+        let found = host.examine(&plan);
         let due = |finding: &&Finding| finding.severity >= least;
         let by_hand: Vec<_> = found
             .iter()
@@ -178,12 +178,12 @@ impl Tune {
                 let due: Vec<_> = found.iter().filter(due).map(Finding::json).collect();
                 print(&format!("{}\n", json!({ "would_write": due })));
             } else {
-                print(&tune::script(root, &found, least));
+                print(&tune::script(&host, &found, least));
             }
             return ExitCode::SUCCESS;
         }
         let settings = tune::settings(&found, least);
-        let done = tune::apply(root, &self.journal, &settings);
+        let done = tune::apply(&host, &self.journal, &settings);
         self.report(done, "written", &by_hand)
     }
 
@@ -211,7 +211,14 @@ impl Tune {
         if self.json {
             let changes = done.iter().map(|undo| {
                 let (from, to) = change(undo);
-                json!({ "path": Path::new("/").join(&undo.path), "from": from, "to": to })
+                match &undo.place {
+                    Place::File { path } => {
+                        json!({ "path": Path::new("/").join(path), "from": from, "to": to })
+                    }
+                    Place::Feature { device, feature } => {
+                        json!({ "device": device, "feature": feature, "from": from, "to": to })
+                    }
+                }
             });
             let by_hand = by_hand
                 .iter()
@@ -226,7 +233,7 @@ impl Tune {
         }
         for undo in &done {
             let (from, to) = change(undo);
-            print(&format!("/{}: {from} -> {to}\n", undo.path.display()));
+            print(&format!("{}: {from} -> {to}\n", undo.place));
         }
         print(&format!("{} settings {verb}\n", done.len()));
         for finding in by_hand {

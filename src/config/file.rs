@@ -698,7 +698,8 @@ impl Default for Limits {
             users_max: 4_000_000,
             pushes_max: 1_000_000,
             server_transactions_max: 262_144,
-            connections_max: 262_144,
+            // Eight shards with it fit into 1,048,576 files, a common hard limit.
+            connections_max: 130_000,
             connections_per_source_max: 16_384,
             uncapped_sources: Vec::new(),
         }

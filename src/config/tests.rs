@@ -70,7 +70,7 @@ fn a_list_of_next_hops_has_at_most_64() {
 
 #[test]
 fn bounds_of_connections_have_ranges_and_the_core_has_no_cap() {
-    let shown = error(&EXAMPLE.replace("# connections_max = 262144", "connections_max = 63"));
+    let shown = error(&EXAMPLE.replace("# connections_max = 130000", "connections_max = 63"));
     assert!(shown.contains("limits.connections_max") && shown.contains("use 64 to"));
     let text = EXAMPLE.replace(
         "# connections_per_source_max = 16384",

@@ -120,7 +120,7 @@ pub struct DriverOptions {
 impl Default for DriverOptions {
     fn default() -> Self {
         Self {
-            connections_max: 262_144,
+            connections_max: 130_000,
             connections_per_source_max: 0,
             uncapped_sources: Arc::default(),
             stream_buffers: 1024,

@@ -16,6 +16,7 @@ pub mod host;
 pub mod listen;
 pub mod mesh;
 mod names;
+pub mod nic;
 pub mod pin;
 pub mod recorder;
 pub mod stats;

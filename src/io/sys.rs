@@ -29,6 +29,8 @@ use super::exec::{Job, Request};
 use super::ring::{Completion, Kind, Token};
 use super::trains::{Exit, Part, Run};
 
+pub(super) mod ethtool;
+
 /// Alignment of a ring of provided buffers.
 const PAGE: usize = 4096;
 /// Octets of receive buffers the kernel is offered at a time while that is enough: what comes in is

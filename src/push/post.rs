@@ -13,7 +13,7 @@ use crate::base::map::MapKeys;
 use crate::base::outbox::Destination;
 use crate::base::pool::Pool;
 use crate::base::slab::Key;
-use crate::base::surface::{LinkId, Location, StoreBatch, StoreTicket};
+use crate::base::surface::{LinkId, Location, Room, StoreBatch, StoreTicket};
 use crate::base::time::{Timestamp, UnixMillis};
 use crate::push::large::{Intakes, LargeOptions, WAITING_MAX};
 use crate::sip::dialog::Dialog;
@@ -229,7 +229,7 @@ pub struct Post {
     /// Messages that left the queue and whose `Removed` mark is not yet durable.
     leaving: usize,
     failed: bool,
-    space_low: bool,
+    store_room: Room,
     newest: UnixMillis,
     cleaner: clean::Cleaner,
 }
@@ -266,7 +266,7 @@ impl Post {
             leaving: 0,
             ledger: Ledger::default(),
             failed: false,
-            space_low: false,
+            store_room: Room::Enough,
             newest: UnixMillis(0),
             cleaner: clean::Cleaner::new(options.clean),
         }
@@ -570,15 +570,21 @@ impl Post {
         self.failed
     }
 
-    /// The disk became too full for more than marks, or no longer is.
-    pub const fn set_space_low(&mut self, low: bool) {
-        self.space_low = low;
+    /// The store came to have this much room.
+    pub const fn set_store_room(&mut self, room: Room) {
+        self.store_room = room;
+    }
+
+    /// What room the store has.
+    #[must_use]
+    pub const fn store_room(&self) -> Room {
+        self.store_room
     }
 
     /// `true` while only marks are taken: the room that is left is theirs.
     #[must_use]
     pub const fn is_space_low(&self) -> bool {
-        self.space_low
+        self.store_room.is_low()
     }
 
     /// Asks for message `number`'s record on behalf of a push.

@@ -32,7 +32,7 @@ use crate::base::outbox::Outbox;
 use crate::base::pool::Pool;
 use crate::base::slab::Key;
 use crate::base::surface::{
-    Core, Input, LinkCommand, LinkEvent, LinkId, LinkKind, MeshFrame, NameQuery, StoreBatch,
+    Core, Input, LinkCommand, LinkEvent, LinkId, LinkKind, MeshFrame, NameQuery, Room, StoreBatch,
     Transmit, TxBuf,
 };
 use crate::base::time::{Timestamp, UnixMillis};
@@ -402,6 +402,7 @@ impl Shard {
             messages: self.post.pending(),
             links: self.out.iter().count(),
             stores_low: usize::from(self.post.is_space_low()),
+            stores_full: usize::from(self.post.store_room() == Room::NoSpace),
             stores_failed: usize::from(self.post.is_failed()),
             ledger: self.post.ledger,
             cleaned: self.post.cleaned(),
@@ -604,8 +605,10 @@ pub struct Population {
     pub messages: usize,
     /// Open links.
     pub links: usize,
-    /// Stores whose disk is too full for more than marks.
+    /// Stores that take marks only: a segment could not be made.
     pub stores_low: usize,
+    /// Those of them whose disk is full.
+    pub stores_full: usize,
     /// Stores that failed: nothing is accepted until the process is started again.
     pub stores_failed: usize,
     /// The stores' books.

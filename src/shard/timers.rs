@@ -398,8 +398,8 @@ impl Shard {
         if let Some(&(ticket, _)) = done.stored.last() {
             self.post.forget_moved(ticket);
         }
-        if let Some(low) = done.space_low {
-            self.post.set_space_low(low);
+        if let Some(room) = done.room {
+            self.post.set_store_room(room);
         }
         if done.failed_from.is_some() {
             self.probe.store_failures_total += 1;

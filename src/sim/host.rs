@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::base::surface::{
-    Core, Input, LinkCommand, LinkEvent, LinkId, LinkKind, Location, StoreBatch, StoreDone,
+    Core, Input, LinkCommand, LinkEvent, LinkId, LinkKind, Location, Room, StoreBatch, StoreDone,
     StoreTicket, TxBuf,
 };
 use crate::base::time::{Timestamp, UnixMillis};
@@ -181,7 +181,7 @@ impl World {
         }
         self.net.note(|| format!("DISK FULL {low}"));
         let done = StoreDone {
-            space_low: Some(low),
+            room: Some(if low { Room::NoSpace } else { Room::Enough }),
             ..StoreDone::default()
         };
         self.feed(shard, &Input::Stored(&done));

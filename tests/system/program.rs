@@ -639,7 +639,7 @@ fn connections_are_bounded_by_what_the_limit_of_open_files_leaves_and_that_is_sa
     let line = said.lines().find(|line| line.contains("connections_max"));
     let line = line.expect("it is said");
     assert!(line.contains("a shard takes 108 connections"), "{line}");
-    assert!(line.contains("raise it to 262336"), "{line}");
+    assert!(line.contains("raise it to 130192"), "{line}");
     // The soft limit is only where a process starts.
     let (first, said) = started_after("ulimit -Sn 300");
     assert!(

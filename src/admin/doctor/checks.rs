@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use super::groups::{self, Limit};
-use super::{Finding, Host, Plan, Setting, Severity, devices};
+use super::{Finding, Host, Place, Plan, Setting, Severity, devices, disk, nics};
 use crate::io::backend::Backend;
 
 type Check = fn(&Host, &Plan) -> Finding;
 
-pub(super) const ALL: [Check; 27] = [
+pub(super) const ALL: [Check; 31] = [
     kernel,
     ring,
     memlock,
@@ -35,7 +35,11 @@ pub(super) const ALL: [Check; 27] = [
     devices::busy_poll,
     devices::idle_states,
     devices::near,
-    disk,
+    nics::offloads,
+    nics::rings,
+    disk::disk,
+    disk::cache,
+    disk::near,
 ];
 
 /// Locked memory an executor and its rings want for each shard.
@@ -54,7 +58,7 @@ pub(super) fn fine(id: &'static str, why: &'static str, current: impl Into<Strin
     }
 }
 
-fn unknown(id: &'static str, why: &'static str, file: &str) -> Finding {
+pub(super) fn unknown(id: &'static str, why: &'static str, file: &str) -> Finding {
     silent(id, why, format!("/{file} cannot be read"))
 }
 
@@ -102,7 +106,7 @@ impl Finding {
         value: impl Into<String>,
     ) -> Self {
         self.settings.push(Setting {
-            path: path.into(),
+            place: Place::file(path),
             value: value.into(),
         });
         self
@@ -851,64 +855,4 @@ fn interrupts(host: &Host, plan: &Plan) -> Finding {
     found.iter().fold(judged, |judged, number| {
         judged.by(format!("proc/irq/{number}/smp_affinity_list"), cpus.clone())
     })
-}
-
-fn disk(host: &Host, plan: &Plan) -> Finding {
-    const WHY: &str = "a 202 promises that the message survives a power cut";
-    const FILE: &str = "proc/self/mountinfo";
-    let Some(mounts) = host.read(FILE) else {
-        return unknown("disk", WHY, FILE);
-    };
-    let store = plan.store.to_string_lossy().into_owned();
-    let mut best: Option<(&str, &str, &str)> = None;
-    for line in mounts.lines() {
-        let Some((left, right)) = line.split_once(" - ") else {
-            continue;
-        };
-        let mut left = left.split(' ');
-        let (Some(device), Some(point)) = (left.nth(2), left.nth(1)) else {
-            continue;
-        };
-        let kind = right.split(' ').next().unwrap_or_default();
-        let inside = point == "/"
-            || store == point
-            || store
-                .strip_prefix(point)
-                .is_some_and(|rest| rest.starts_with('/'));
-        if inside && best.is_none_or(|(_, known, _)| known.len() <= point.len()) {
-            best = Some((device, point, kind));
-        }
-    }
-    let Some((device, point, kind)) = best else {
-        return unknown("disk", WHY, FILE);
-    };
-    let queue = |name: &str| {
-        let whole = host.read(&format!("sys/dev/block/{device}/queue/{name}"));
-        whole.or_else(|| host.read(&format!("sys/dev/block/{device}/../queue/{name}")))
-    };
-    let scheduler = queue("scheduler").unwrap_or_else(|| "?".to_owned());
-    let cache = queue("write_cache").unwrap_or_else(|| "?".to_owned());
-    let found = fine(
-        "disk",
-        WHY,
-        format!("{store} on {point}: {kind}, scheduler {scheduler}, {cache}"),
-    );
-    match kind {
-        "ext4" | "xfs" => devices::judge_queue(host, device, found),
-        "tmpfs" | "ramfs" => found.wants(
-            Severity::Critical,
-            "ext4 or XFS on a disk",
-            "store.dir on a disk: memory does not survive",
-        ),
-        "btrfs" | "zfs" | "f2fs" => found.wants(
-            Severity::Advice,
-            "ext4 or XFS",
-            "not tested there: measure `volley-loadgen` and run `volley chaos` first",
-        ),
-        _ => found.wants(
-            Severity::Warning,
-            "ext4 or XFS on a local disk",
-            "put store.dir on a local file system that takes O_DIRECT",
-        ),
-    }
 }

@@ -1,16 +1,17 @@
-//! Checks of devices: packet steering, busy polling, idle states, the disk's queue, and whether devices are near
+//! Checks of devices: packet steering, busy polling, idle states, and whether network devices are near
 //! the shards.
 
 use std::collections::BTreeSet;
 
 use super::checks::{cpu_list, fine, has_sys, list, silent};
+use super::disk::node_of;
 use super::{Finding, Host, Plan, Severity};
 
 /// Longest time to wake up from an idle state that a shard's core should enter, microseconds.
-const WAKE_US_MAX: u64 = 20;
+pub(super) const WAKE_US_MAX: u64 = 20;
 
 /// Network devices but the loopback.
-fn network(host: &Host) -> Vec<String> {
+pub(super) fn network(host: &Host) -> Vec<String> {
     let mut names = host.names("sys/class/net");
     names.retain(|name| name != "lo");
     names
@@ -179,8 +180,7 @@ pub(super) fn near(host: &Host, plan: &Plan) -> Finding {
     }
     let mut far = Vec::new();
     for device in network(host) {
-        // -1, which is no number here: of no node.
-        let Some(node) = host.number(&format!("sys/class/net/{device}/device/numa_node")) else {
+        let Some(node) = node_of(host, &format!("sys/class/net/{device}/device")) else {
             continue;
         };
         let Some(cpus) = host.read(&format!("sys/devices/system/node/node{node}/cpulist")) else {
@@ -202,35 +202,4 @@ pub(super) fn near(host: &Host, plan: &Plan) -> Finding {
             list(cpus.iter().copied())
         ),
     )
-}
-
-/// The scheduler of the disk under the store; `device` is its number, `8:1`.
-pub(super) fn judge_queue(host: &Host, device: &str, found: Finding) -> Finding {
-    let whole = format!("sys/dev/block/{device}/queue");
-    let folder = if host.read(&format!("{whole}/scheduler")).is_some() {
-        whole
-    } else {
-        format!("sys/dev/block/{device}/../queue")
-    };
-    let Some(scheduler) = host.read(&format!("{folder}/scheduler")) else {
-        return found;
-    };
-    let rotates = host.number(&format!("{folder}/rotational")) == Some(1);
-    let (slow, wanted) = if rotates {
-        (scheduler.contains("[none]"), "mq-deadline")
-    } else {
-        (
-            scheduler.contains("[bfq]") || scheduler.contains("[kyber]"),
-            "none",
-        )
-    };
-    if !slow || !scheduler.contains(wanted) {
-        return found;
-    }
-    let remedy = format!(
-        "echo {wanted} > /{folder}/scheduler: the store writes in order, and waits for syncs"
-    );
-    found
-        .wants(Severity::Advice, format!("scheduler {wanted}"), remedy)
-        .by(format!("{folder}/scheduler"), wanted)
 }

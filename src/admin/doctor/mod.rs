@@ -5,14 +5,20 @@
 
 mod checks;
 mod devices;
+mod disk;
 mod groups;
+mod nics;
 pub mod tune;
 
 use std::path::{Path, PathBuf};
 
+use std::rc::Rc;
+
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::io::backend::Backend;
+use crate::io::nic::{self, Nics};
 use crate::io::trains::TrainSupport;
 
 /// How bad a finding is.
@@ -30,12 +36,31 @@ pub enum Severity {
     Critical,
 }
 
-/// A value to be written to a file of the kernel.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What can be set.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Place {
+    /// A file of the kernel.
+    File {
+        /// Below the root, without a leading slash.
+        path: PathBuf,
+    },
+    /// A feature of a network device; its values are `on` and `off`.
+    Feature {
+        /// The device.
+        device: String,
+        /// The name that `ethtool -k` gives it, or the kernel's where these differ.
+        feature: String,
+    },
+}
+
+/// A value that is to be set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Setting {
-    /// Path below the root, without a leading slash.
-    pub path: PathBuf,
-    /// What to write.
+    /// Where.
+    #[serde(flatten)]
+    pub place: Place,
+    /// To what.
     pub value: String,
 }
 
@@ -93,6 +118,25 @@ pub struct Host {
     ring: Result<(), String>,
     /// What the kernel does with trains of datagrams; `None`: not tried.
     trains: Option<TrainSupport>,
+    /// Where network devices are asked.
+    nics: Rc<dyn Nics>,
+}
+
+impl Place {
+    /// That file, given below the root.
+    #[must_use]
+    pub fn file(path: impl Into<PathBuf>) -> Self {
+        Self::File { path: path.into() }
+    }
+}
+
+impl core::fmt::Display for Place {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::File { path } => write!(f, "/{}", path.display()),
+            Self::Feature { device, feature } => write!(f, "{device} {feature}"),
+        }
+    }
 }
 
 impl Severity {
@@ -113,7 +157,6 @@ impl Finding {
     /// As JSON, with the keys of the fields.
     #[must_use]
     pub fn json(&self) -> Value {
-        let settings = |setting: &Setting| json!({ "path": setting.path, "value": setting.value });
         json!({
             "id": self.id,
             "severity": self.severity.name(),
@@ -121,7 +164,7 @@ impl Finding {
             "wanted": self.wanted,
             "why": self.why,
             "remedy": self.remedy,
-            "settings": self.settings.iter().map(settings).collect::<Vec<_>>(),
+            "settings": self.settings,
         })
     }
 }
@@ -141,7 +184,7 @@ impl Host {
         host
     }
 
-    /// A host whose files are below `root`.
+    /// A host whose files are below `root`; its network devices are the kernel's.
     #[must_use]
     pub fn at(root: &Path, limits: ProcessLimits, ring: Result<(), String>) -> Self {
         Self {
@@ -149,6 +192,7 @@ impl Host {
             limits,
             ring,
             trains: None,
+            nics: Rc::new(nic::Kernel),
         }
     }
 

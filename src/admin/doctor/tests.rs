@@ -4,6 +4,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
 
+mod disk;
+mod nics;
+mod profiles;
+
 /// A host made of files.
 struct Made(PathBuf);
 
@@ -28,6 +32,18 @@ impl Made {
     }
 
     fn look(&self, plan: &Plan) -> BTreeMap<&'static str, Finding> {
+        self.look_with(plan, nics::Made::mute())
+    }
+
+    fn look_with(&self, plan: &Plan, nics: Rc<nics::Made>) -> BTreeMap<&'static str, Finding> {
+        let found = self.host(nics).examine(plan);
+        found
+            .into_iter()
+            .map(|finding| (finding.id, finding))
+            .collect()
+    }
+
+    fn host(&self, nics: Rc<nics::Made>) -> Host {
         let limits = ProcessLimits {
             memlock: Some(64 << 20),
             nofile: None,
@@ -37,11 +53,8 @@ impl Made {
             sends: true,
             joins: true,
         });
-        let found = host.examine(plan);
-        found
-            .into_iter()
-            .map(|finding| (finding.id, finding))
-            .collect()
+        host.nics = nics;
+        host
     }
 }
 
@@ -62,7 +75,8 @@ fn plan() -> Plan {
     }
 }
 
-const GOOD: [(&str, &str); 22] = [
+const GOOD: [(&str, &str); 23] = [
+    ("sys/dev/block/254:0/queue/write_cache", "write back\n"),
     ("sys/devices/system/cpu/nohz_full", "2-3\n"),
     ("proc/sys/net/core/busy_poll", "0\n"),
     ("proc/sys/net/core/busy_read", "0\n"),
@@ -314,6 +328,10 @@ fn a_host_without_sys_says_what_it_does_not_know() {
         "packet-steering",
         "idle-states",
         "numa-devices",
+        "nic-offloads",
+        "nic-rings",
+        "disk-cache",
+        "numa-disk",
     ] {
         assert_eq!(found[id].severity, Severity::Unknown, "{:?}", found[id]);
     }
@@ -410,7 +428,7 @@ fn what_is_tuned_is_noted_and_can_be_taken_back() {
     let found = host.examine(&plan());
     let journal = made.0.join("state/tune.journal");
     let settings = tune::settings(&found, Severity::Advice);
-    let done = tune::apply(&made.0, &journal, &settings).expect("all is writable");
+    let done = tune::apply(&host, &journal, &settings).expect("all is writable");
     let written: Vec<_> = done.iter().map(|undo| undo.after.as_str()).collect();
     assert_eq!(written, ["madvise", "4096"]);
     let text = |path: &str| std::fs::read_to_string(made.0.join(path)).expect("it is there");
@@ -419,24 +437,24 @@ fn what_is_tuned_is_noted_and_can_be_taken_back() {
     let again = host.examine(&plan());
     let settings = tune::settings(&again, Severity::Warning);
     assert!(
-        tune::apply(&made.0, &journal, &settings)
+        tune::apply(&host, &journal, &settings)
             .expect("nothing to do")
             .is_empty()
     );
-    let back = tune::revert(&made.0, &journal).expect("the journal is whole");
+    let back = tune::revert(&host, &journal).expect("the journal is whole");
     assert_eq!(back.len(), 2);
     assert_eq!(text("proc/sys/net/core/somaxconn"), "128");
     assert_eq!(text("sys/kernel/mm/transparent_hugepage/enabled"), "always");
     assert!(!journal.exists());
-    let none = tune::revert(&made.0, &journal).expect_err("nothing is left to take back");
+    let none = tune::revert(&host, &journal).expect_err("nothing is left to take back");
     assert!(none.to_string().contains("no journal"));
     let missing = Setting {
-        path: PathBuf::from("proc/sys/net/none"),
+        place: Place::file("proc/sys/net/none"),
         value: "1".into(),
     };
-    let error = tune::apply(&made.0, &journal, &[&missing]).expect_err("no such file");
+    let error = tune::apply(&host, &journal, &[&missing]).expect_err("no such file");
     assert!(error.to_string().contains("run as root"), "{error}");
-    let script = tune::script(&made.0, &found, Severity::Warning);
+    let script = tune::script(&host, &found, Severity::Warning);
     let lines = "echo '4096' > /proc/sys/net/core/somaxconn\n\
                  # to undo: echo '128' > /proc/sys/net/core/somaxconn\n";
     assert!(script.contains(lines), "{script}");
@@ -457,8 +475,7 @@ fn devices_that_disturb_the_shards_are_named_with_what_to_write() {
     let found = made.look(&plan());
     let writes = |id: &str| {
         let settings = found[id].settings.iter();
-        let settings =
-            settings.map(|one| (one.path.to_str().unwrap().to_owned(), one.value.clone()));
+        let settings = settings.map(|one| (one.place.to_string().split_off(1), one.value.clone()));
         settings.collect::<Vec<_>>()
     };
     let one = |path: &str, value: &str| vec![(path.to_owned(), value.to_owned())];

@@ -1,29 +1,30 @@
 //! Writing what the checks want, in a way that can be taken back.
 //!
 //! Before a file is written, what it held is appended to a journal; reverting writes the journal back,
-//! last first, and removes it. Only files of the kernel are written, nothing survives a reboot; what
-//! should is in the profiles under `tuning/`.
+//! last first, and removes it. Only files of the kernel are written, and features of network devices turned on
+//! and off; nothing survives a reboot. What should is in the profiles under `tuning/`.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::io::{self, Write as _};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Finding, Setting, Severity};
+use super::{Finding, Host, Place, Setting, Severity};
 
 /// One line of the journal.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Undo {
-    /// Path below the root.
-    pub path: PathBuf,
+    /// What was set.
+    #[serde(flatten)]
+    pub place: Place,
     /// What it held.
     pub before: String,
     /// What was written.
     pub after: String,
 }
 
-/// Why something was not written, with the file.
+/// Why something was not written, with its place.
 #[derive(Debug)]
 pub struct TuneError(String);
 
@@ -42,10 +43,10 @@ pub fn settings(findings: &[Finding], least: Severity) -> Vec<&Setting> {
     due.flat_map(|finding| &finding.settings).collect()
 }
 
-/// A shell script that does the same as [`apply`], and, behind each line, what takes it back, as far as the files
-/// below `root` can be read.
+/// A shell script that does the same as [`apply`], and, behind each line, what takes it back, as far as `host`
+/// says what is set now.
 #[must_use]
-pub fn script(root: &Path, findings: &[Finding], least: Severity) -> String {
+pub fn script(host: &Host, findings: &[Finding], least: Severity) -> String {
     let mut text = String::from(
         "#!/bin/sh\n# Made by `volley tune --script`; lost at the next boot.\nset -eu\n",
     );
@@ -67,46 +68,65 @@ pub fn script(root: &Path, findings: &[Finding], least: Severity) -> String {
             one_line(&finding.current)
         );
         for setting in &finding.settings {
-            let _ = writeln!(
-                text,
-                "echo '{}' > /{}",
-                setting.value,
-                setting.path.display()
-            );
-            if let Ok(before) = std::fs::read_to_string(root.join(&setting.path)) {
-                let before = one_line(selected(before.trim()));
-                let _ = writeln!(
-                    text,
-                    "# to undo: echo '{before}' > /{}",
-                    setting.path.display()
-                );
+            let _ = writeln!(text, "{}", command(&setting.place, &setting.value));
+            if let Ok(before) = look(host, &setting.place) {
+                let undo = command(&setting.place, &one_line(&before));
+                let _ = writeln!(text, "# to undo: {undo}");
             }
         }
     }
     text
 }
 
+/// What sets it in a shell.
+fn command(place: &Place, value: &str) -> String {
+    match place {
+        Place::File { path } => format!("echo '{value}' > /{}", path.display()),
+        Place::Feature { device, feature } => format!("ethtool -K {device} {feature} {value}"),
+    }
+}
+
+/// What is set there now.
+fn look(host: &Host, place: &Place) -> io::Result<String> {
+    match place {
+        Place::File { path } => {
+            let text = std::fs::read_to_string(host.root.join(path))?;
+            Ok(selected(text.trim()).to_owned())
+        }
+        Place::Feature { device, feature } => {
+            let features = host.nics.features(device)?;
+            let feature = features.get(feature).ok_or(io::ErrorKind::NotFound)?;
+            Ok(if feature.on { "on" } else { "off" }.to_owned())
+        }
+    }
+}
+
+fn set(host: &Host, place: &Place, value: &str) -> io::Result<()> {
+    match place {
+        Place::File { path } => std::fs::write(host.root.join(path), value),
+        Place::Feature { device, feature } => host.nics.set(device, feature, value == "on"),
+    }
+}
+
 fn one_line(text: &str) -> String {
     text.replace(['\n', '\r'], " ")
 }
 
-/// Writes `settings` below `root`, noting in `journal` what was there. What is right already is left
+/// Writes `settings` to `host`, noting in `journal` what was there. What is right already is left
 /// alone. Returns what was written.
 ///
 /// # Errors
-/// The first file that cannot be read, noted or written. What was written before it is in the journal.
-pub fn apply(root: &Path, journal: &Path, settings: &[&Setting]) -> Result<Vec<Undo>, TuneError> {
+/// The first place that cannot be read, noted or written. What was written before it is in the journal.
+pub fn apply(host: &Host, journal: &Path, settings: &[&Setting]) -> Result<Vec<Undo>, TuneError> {
     let mut done = Vec::new();
     for setting in settings {
-        let path = root.join(&setting.path);
-        let fail = |what: &str, error: std::io::Error| {
+        let place = &setting.place;
+        let fail = |what: &str, error: io::Error| {
             TuneError(format!(
-                "{}: cannot be {what}: {error}; run as root, outside a container",
-                path.display()
+                "{place}: cannot be {what}: {error}; run as root, outside a container"
             ))
         };
-        let before = std::fs::read_to_string(&path).map_err(|error| fail("read", error))?;
-        let before = selected(before.trim()).to_owned();
+        let before = look(host, place).map_err(|error| fail("read", error))?;
         if before
             .split_whitespace()
             .eq(setting.value.split_whitespace())
@@ -114,12 +134,12 @@ pub fn apply(root: &Path, journal: &Path, settings: &[&Setting]) -> Result<Vec<U
             continue;
         }
         let undo = Undo {
-            path: setting.path.clone(),
+            place: place.clone(),
             before,
             after: setting.value.clone(),
         };
         note(journal, &undo)?;
-        std::fs::write(&path, &setting.value).map_err(|error| fail("written", error))?;
+        set(host, place, &setting.value).map_err(|error| fail("written", error))?;
         done.push(undo);
     }
     Ok(done)
@@ -134,7 +154,7 @@ fn selected(text: &str) -> &str {
 }
 
 fn note(journal: &Path, undo: &Undo) -> Result<(), TuneError> {
-    let fail = |error: std::io::Error| {
+    let fail = |error: io::Error| {
         TuneError(format!(
             "{}: the journal cannot be written: {error}; name another with --journal",
             journal.display()
@@ -157,7 +177,7 @@ fn note(journal: &Path, undo: &Undo) -> Result<(), TuneError> {
 ///
 /// # Errors
 /// No journal, a line that is none, or a file that cannot be written; the journal then stays.
-pub fn revert(root: &Path, journal: &Path) -> Result<Vec<Undo>, TuneError> {
+pub fn revert(host: &Host, journal: &Path) -> Result<Vec<Undo>, TuneError> {
     let text = std::fs::read_to_string(journal).map_err(|error| {
         TuneError(format!(
             "{}: no journal to take back: {error}",
@@ -179,11 +199,10 @@ pub fn revert(root: &Path, journal: &Path) -> Result<Vec<Undo>, TuneError> {
                 number + 1
             ))
         })?;
-        let path = root.join(&undo.path);
-        std::fs::write(&path, &undo.before).map_err(|error| {
+        set(host, &undo.place, &undo.before).map_err(|error| {
             TuneError(format!(
                 "{}: cannot be written back: {error}; run as root",
-                path.display()
+                undo.place
             ))
         })?;
         done.push(undo);

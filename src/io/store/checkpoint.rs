@@ -126,7 +126,7 @@ fn is_due(shared: &Shared, state: &State) -> bool {
     let behind = state.written_to.saturating_sub(state.checkpoint_at);
     let size = state.checkpoint.map_or(0, |(_, bytes)| bytes);
     let least = shared.options.checkpoint_after_bytes;
-    least > 0 && behind >= least.max(size) && !state.space_low
+    least > 0 && behind >= least.max(size) && !state.room.is_low()
 }
 
 /// How far behind its bandwidth a checkpoint may write faster.

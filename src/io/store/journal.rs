@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use crate::base::surface::{Location, StoreBatch, StoreDone, StoreTicket};
+use crate::base::surface::{Location, Room, StoreBatch, StoreDone, StoreTicket};
 use crate::io::exec::{self, Join};
 use crate::io::store::checkpoint::{self, Walk};
 use crate::io::store::error::JournalError;
@@ -259,7 +259,7 @@ pub(crate) struct State {
     /// Last ticket submitted; zero before the first.
     submitted: u64,
     pub(crate) failed: bool,
-    pub(crate) space_low: bool,
+    pub(crate) room: Room,
     /// Flush, then end.
     pub(crate) closing: bool,
     /// End at once.
@@ -322,11 +322,11 @@ impl State {
         (last < self.current.saturating_add(target)).then(|| last + 1)
     }
 
-    /// Says, when it changes, whether the disk is too full to take more than marks.
-    pub(crate) fn set_space_low(&mut self, low: bool) {
-        if self.space_low != low {
-            self.space_low = low;
-            self.done.space_low = Some(low);
+    /// Says what room there is, when that changes.
+    pub(crate) fn set_room(&mut self, room: Room) {
+        if self.room != room {
+            self.room = room;
+            self.done.room = Some(room);
             self.wake();
         }
     }
@@ -711,7 +711,7 @@ impl Journal {
     #[must_use]
     pub fn health(&self) -> Health {
         let state = self.shared.state();
-        match (state.failed, state.space_low) {
+        match (state.failed, state.room.is_low()) {
             (true, _) => Health::Failed,
             (false, true) => Health::SpaceLow,
             (false, false) => Health::Well,
@@ -799,7 +799,7 @@ fn new_state(options: &JournalOptions, current: u32, outcome: &recover::Outcome)
         acknowledged: 0,
         submitted: 0,
         failed: false,
-        space_low: false,
+        room: Room::Enough,
         closing: false,
         stopping: false,
         reads: VecDeque::new(),

@@ -4,6 +4,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::base::surface::Room;
 use crate::io::store::checkpoint;
 use crate::io::store::error::JournalError;
 use crate::io::store::journal::{Shared, SpareFailure, State};
@@ -140,13 +141,17 @@ async fn make(shared: &Shared, number: u32) -> Result<(), JournalError> {
         Ok(file) => {
             state.spares.push_back((number, file));
             if state.missing_spare(shared.options.spare_segments).is_none() {
-                state.set_space_low(false);
+                state.set_room(Room::Enough);
             }
             Ok(())
         }
         Err(error) => {
-            state.spare_failed = Some(kind_of(&error));
-            state.set_space_low(true);
+            let failure = kind_of(&error);
+            state.spare_failed = Some(failure);
+            state.set_room(match failure {
+                SpareFailure::Full => Room::NoSpace,
+                SpareFailure::Other => Room::NoSegment,
+            });
             Err(error)
         }
     };

@@ -69,7 +69,7 @@ fn decide(shared: &Shared, state: &State) -> Next {
     }
     let age = now().saturating_duration_since(since);
     // Marks are small and nobody waits for them: few groups make the room last.
-    let longest = if state.space_low {
+    let longest = if state.room.is_low() {
         shared.options.commit_age.max(AGE_SPACE_LOW)
     } else {
         shared.options.commit_age

@@ -104,7 +104,7 @@ impl Post {
             return;
         }
         // Whoever waits for the store comes first, and the room on a full disk belongs to marks.
-        if self.space_low || self.after.len() > self.options.unsettled_max / 8 {
+        if self.store_room.is_low() || self.after.len() > self.options.unsettled_max / 8 {
             return;
         }
         if self.walk() && self.cleaner.reading.is_empty() && self.cleaner.writing == 0 {
@@ -158,7 +158,7 @@ impl Post {
 
     /// Appends a copy of the deposit in `payload`, unless it is gone or cannot be read.
     fn copy(&mut self, slot: u32, number: u64, payload: &[u8]) {
-        if self.failed || self.space_low {
+        if self.failed || self.store_room.is_low() {
             return;
         }
         let Ok(Record::Deposit(deposit)) = record::decode(payload) else {

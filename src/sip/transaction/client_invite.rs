@@ -277,4 +277,3 @@ impl ClientInvite {
         assert!(ends != self.end_at.is_never(), "timers B, D, M by state");
     }
 }
-

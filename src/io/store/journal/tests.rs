@@ -110,7 +110,7 @@ struct Client {
     stored: Vec<(StoreTicket, Location)>,
     loaded: Vec<(u64, Vec<u8>)>,
     failed_from: Option<StoreTicket>,
-    space_low: Option<bool>,
+    room: Option<Room>,
     batch: StoreBatch,
     done: StoreDone,
 }
@@ -123,7 +123,7 @@ impl Client {
             stored: Vec::new(),
             loaded: Vec::new(),
             failed_from: None,
-            space_low: None,
+            room: None,
             batch: StoreBatch::default(),
             done: StoreDone::default(),
         }
@@ -164,7 +164,7 @@ impl Client {
         while self.journal.poll(&mut self.done) {
             self.stored.extend_from_slice(&self.done.stored);
             self.failed_from = self.failed_from.or(self.done.failed_from);
-            self.space_low = self.done.space_low.or(self.space_low);
+            self.room = self.done.room.or(self.room);
             for &(token, from, to) in &self.done.loaded {
                 let bytes = self.done.bytes[from as usize..to as usize].to_vec();
                 self.loaded.push((token, bytes));
@@ -556,7 +556,7 @@ fn on_a_full_disk_marks_are_still_written_and_then_the_journal_waits_instead_of_
             ..small()
         };
         let (mut client, _) = Client::open(&path, &options).await;
-        while client.space_low != Some(true) {
+        while client.room != Some(Room::NoSpace) {
             assert!(client.next < 5000, "the disk gets full");
             client.append(5);
             client.settle().await;
@@ -595,15 +595,15 @@ fn on_a_full_disk_marks_are_still_written_and_then_the_journal_waits_instead_of_
         client.settle().await;
         // The keeper makes its spares meanwhile.
         for _ in 0..1000 {
-            if client.space_low == Some(false) {
+            if client.room == Some(Room::Enough) {
                 break;
             }
             exec::sleep(Duration::from_millis(5)).await;
             client.collect();
         }
         assert_eq!(
-            client.space_low,
-            Some(false),
+            client.room,
+            Some(Room::Enough),
             "and then deposits are taken again"
         );
         assert_eq!(client.stored.len() as u64 + 1, client.next);

@@ -49,7 +49,7 @@ fn a_segment_that_cannot_be_made_is_tried_again_and_nothing_fails_meanwhile() {
         until(&mut client, "spares", |_| there.exists()).await;
         let obstacle = segment::path(&path, last + 1);
         fs::create_dir(&obstacle).unwrap();
-        while client.space_low != Some(true) {
+        while client.room != Some(Room::NoSegment) {
             assert!(client.next < 5000, "the obstacle is met");
             client.append(5);
             client.settle().await;
@@ -65,7 +65,7 @@ fn a_segment_that_cannot_be_made_is_tried_again_and_nothing_fails_meanwhile() {
         assert!((client.stored.len() as u64) + 1 < client.next, "it waits");
         fs::remove_dir(&obstacle).unwrap();
         until(&mut client, "well again", |client| {
-            client.space_low == Some(false)
+            client.room == Some(Room::Enough)
         })
         .await;
         client.settle().await;
