@@ -120,8 +120,20 @@ impl Board {
             })
             .collect();
         let ledger = held.ledger;
+        let kinds = self.total().drops.families().into_iter();
+        let dropped: serde_json::Map<String, serde_json::Value> = kinds
+            .map(|kind| {
+                let cells = kind.cells.iter();
+                let reasons = cells.map(|cell| (cell.reason.to_owned(), json!(cell.count)));
+                (
+                    kind.name.to_owned(),
+                    reasons.collect::<serde_json::Map<_, _>>().into(),
+                )
+            })
+            .collect();
         json!({
             "counters": probe,
+            "dropped": dropped,
             "ledger": {
                 "deposited": ledger.deposited,
                 "delivered": ledger.delivered,

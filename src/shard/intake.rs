@@ -283,12 +283,8 @@ impl Shard {
         if let Some(key) = reply.transaction {
             self.server.store_response(now, key, &reply.bytes);
         }
-        if !self
-            .out
-            .send(reply.to, |out| out.extend_from_slice(&reply.bytes))
-        {
-            self.probe.output_dropped_total += 1;
-        }
+        self.out
+            .send(reply.to, |out| out.extend_from_slice(&reply.bytes));
         self.post.recycle(reply.bytes);
     }
 
