@@ -100,7 +100,7 @@ const LEDGER: [Gauge; 5] = [
 /// How long what is next in line has waited when the shard was last looked at, about once a second.
 type Age = (&'static str, &'static str, fn(&Ages) -> Duration);
 
-const AGES: [Age; 2] = [
+const AGES: [Age; 3] = [
     (
         "oldest_trigger_seconds",
         "Age of what asked for the INVITE that is next in line for a decision or a hop; 0: none waits.",
@@ -110,6 +110,11 @@ const AGES: [Age; 2] = [
         "oldest_deposit_seconds",
         "Age of the message that is next to become durable; 0: none waits.",
         |ages| ages.deposit,
+    ),
+    (
+        "oldest_pending_seconds",
+        "Age of the oldest message that waits for its devices, or more: by 8.2 s or an eighth at most; 0: none waits.",
+        |ages| ages.pending,
     ),
 ];
 

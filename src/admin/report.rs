@@ -10,7 +10,7 @@ use crate::admin::engine::{Engine, Snapshot, Snapshots};
 use crate::io::backend::{Backend, FALLBACK_COSTS};
 use crate::io::stats::Counters;
 use crate::metrics::probe::Probe;
-use crate::shard::Population;
+use crate::shard::{Ages, Population};
 
 /// Merges snapshots of the shards into one view.
 #[derive(Debug)]
@@ -82,6 +82,17 @@ impl Board {
             })
     }
 
+    /// How long what has waited longest has waited, of all shards.
+    #[must_use]
+    pub fn ages(&self) -> Ages {
+        let ages = self.shards.iter().map(|shard| shard.ages);
+        ages.fold(Ages::default(), |most, shard| Ages {
+            trigger: most.trigger.max(shard.trigger),
+            deposit: most.deposit.max(shard.deposit),
+            pending: most.pending.max(shard.pending),
+        })
+    }
+
     /// One line for people.
     #[must_use]
     pub fn line(&self) -> String {
@@ -119,7 +130,7 @@ impl Board {
                     .into()
             })
             .collect();
-        let ledger = held.ledger;
+        let (ledger, ages) = (held.ledger, self.ages());
         let kinds = self.total().drops.families().into_iter();
         let dropped: serde_json::Map<String, serde_json::Value> = kinds
             .map(|kind| {
@@ -152,6 +163,11 @@ impl Board {
                 "cleaned_messages": held.cleaned.0,
                 "cleaned_bytes": held.cleaned.1,
                 "stores_failed": held.stores_failed,
+            },
+            "oldest": {
+                "trigger_s": ages.trigger.as_secs_f64(),
+                "deposit_s": ages.deposit.as_secs_f64(),
+                "pending_s": ages.pending.as_secs_f64(),
             },
             "driver": driver,
         })

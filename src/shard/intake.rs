@@ -207,7 +207,7 @@ impl Shard {
         let life = if is_notice { life.of_notices() } else { life };
         let expires_s = message.expires().and_then(Result::ok);
         let expires = life.expiry(self.desk.wall.intake(now), message.date(), expires_s);
-        let number = self.post.take_number(is_notice);
+        let number = self.post.take_number(wall, is_notice);
         let entry = self.registry.entry_mut(user).expect("found above");
         if entry.user.identity.is_empty() {
             let identity = identity_of(message.request_uri());

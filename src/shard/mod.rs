@@ -452,6 +452,10 @@ impl Shard {
         Ages {
             trigger: age(oldest),
             deposit: age(self.post.deposit_since()),
+            pending: self
+                .post
+                .oldest_age(self.desk.wall.at(now))
+                .unwrap_or_default(),
         }
     }
 
@@ -645,6 +649,8 @@ pub struct Ages {
     pub trigger: Duration,
     /// For the store, since the message came.
     pub deposit: Duration,
+    /// For a device, since the message came: of the oldest there is, or up to an eighth more.
+    pub pending: Duration,
 }
 
 /// How much a shard holds.

@@ -435,7 +435,7 @@ impl Shard {
                     return;
                 };
                 if mailbox.stored(number, location) {
-                    self.post.count(true);
+                    self.post.queue.arrived(number);
                 }
                 self.post.ledger.deposited += 1;
                 self.post.segments.deposit(location);
