@@ -112,6 +112,26 @@ impl Board {
         )
     }
 
+    /// Logs the figures: as one line for people, as numbers for programs.
+    pub fn log(&self) {
+        let (probe, held, ages) = (self.total(), self.population(), self.ages());
+        tracing::info!(
+            target: "volley::figures",
+            words = %self.line(),
+            deposits = probe.deposits_total,
+            invites_sent = probe.invites_sent_total,
+            invites_accepted = probe.invites_accepted_total,
+            pushes_failed = probe.pushes_failed_total,
+            delivered = probe.delivered_total,
+            messages_pending = held.messages,
+            oldest_pending_s = ages.pending.as_secs_f64(),
+            pushes = held.pushes,
+            users = held.users,
+            links = held.links,
+            "figures"
+        );
+    }
+
     /// Everything, for programs.
     #[must_use]
     pub fn json(&self, driver: &[Counters]) -> serde_json::Value {
