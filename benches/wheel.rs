@@ -392,10 +392,16 @@ impl Record {
     }
 
     fn put(&mut self, operation: &'static str, by: &'static str, ns: f64) {
-        let case = operation.replace(' ', "_");
+        // No comma in a column.
+        let case = operation.replace(", ", "_").replace(' ', "_");
+        let of = if operation == "worst tick" {
+            "of 20000 ticks"
+        } else {
+            "1000000 operations"
+        };
+        let how = "CPU time; one structure in memory";
         say(&format!(
-            ",wheel,{case}/{by}/10M_armed,{ns:.1},ns,{RECORD_OPERATIONS} operations; CPU time; \
-             one structure in memory"
+            ",wheel,{case}/{by}/10M_armed,{ns:.1},ns,{of}; {how}"
         ));
         let known = self
             .0
@@ -432,9 +438,7 @@ fn record(rounds: u32) {
     let (armed, mut record) = (SIZES[1].0, Record::default());
     for _ in 0..rounds {
         let mut bed = MemoryBed::new(armed);
-        record.take("a random node touched", "memory: the floor", |n| {
-            bed.touch(n)
-        });
+        record.take("a random node touched", "floor", |n| bed.touch(n));
         drop(bed);
         let mut bed = WheelBed::new(armed);
         record.take("disarm, arm", "volley", |n| bed.arm_disarm(n));
