@@ -8,6 +8,10 @@
 //! worst tick and the memory of the wheel are printed. `memory/touch` is the floor of both: a random node of
 //! as many, read and written. Times are CPU time of the thread, so that a busy machine shows
 //! as misses in the caches but not as time spent elsewhere.
+//!
+//! `cargo bench --bench wheel -- --record 5` measures the ten million in five interleaved rounds instead: a line
+//! of `benches/record` for each figure of each round (without the commit, which it does not know), then the rows
+//! of the table in `benches/PERFORMANCE.md`.
 
 use core::hint::black_box;
 use core::task::Poll;
@@ -15,7 +19,7 @@ use core::time::Duration;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group};
 use tokio_util::time::DelayQueue;
 use tokio_util::time::delay_queue::Key;
 use volley::base::entropy::Jitter;
@@ -369,5 +373,100 @@ fn measure(
     group.finish();
 }
 
+/// Operations of each figure in a record.
+const RECORD_OPERATIONS: u64 = 1_000_000;
+
+/// What was measured of each operation by each structure, in nanoseconds, over the rounds.
+#[derive(Default)]
+struct Record(Vec<(&'static str, &'static str, Vec<f64>)>);
+
+impl Record {
+    fn take(
+        &mut self,
+        operation: &'static str,
+        by: &'static str,
+        run: impl FnOnce(u64) -> Duration,
+    ) {
+        let each = run(RECORD_OPERATIONS).as_nanos() as f64 / RECORD_OPERATIONS as f64;
+        self.put(operation, by, each);
+    }
+
+    fn put(&mut self, operation: &'static str, by: &'static str, ns: f64) {
+        // No comma in a column.
+        let case = operation.replace(", ", "_").replace(' ', "_");
+        let of = if operation == "worst tick" {
+            "of 20000 ticks"
+        } else {
+            "1000000 operations"
+        };
+        let how = "CPU time; one structure in memory";
+        say(&format!(
+            ",wheel,{case}/{by}/10M_armed,{ns:.1},ns,{of}; {how}"
+        ));
+        let known = self
+            .0
+            .iter_mut()
+            .find(|row| (row.0, row.1) == (operation, by));
+        match known {
+            Some((.., all)) => all.push(ns),
+            None => self.0.push((operation, by, vec![ns])),
+        }
+    }
+
+    /// Rows of a page: median and range, grouped by operation.
+    fn table(&mut self) {
+        self.0.sort_by_key(|row| row.0);
+        say("| operation | by | median (range) |\n|---|---|---|");
+        for (operation, by, all) in &mut self.0 {
+            all.sort_by(f64::total_cmp);
+            let (least, median, most) = (all[0], all[all.len() / 2], all[all.len() - 1]);
+            say(&format!(
+                "| {operation} | {by} | {median:.0} ns ({least:.0}-{most:.0}) |"
+            ));
+        }
+    }
+}
+
+/// A line on standard output, whatever the lints think of it.
+fn say(line: &str) {
+    use std::io::Write as _;
+    writeln!(std::io::stdout().lock(), "{line}").expect("somebody reads it");
+}
+
+/// Interleaved rounds: each structure once a round, one at a time in memory.
+fn record(rounds: u32) {
+    let (armed, mut record) = (SIZES[1].0, Record::default());
+    for _ in 0..rounds {
+        let mut bed = MemoryBed::new(armed);
+        record.take("a random node touched", "floor", |n| bed.touch(n));
+        drop(bed);
+        let mut bed = WheelBed::new(armed);
+        record.take("disarm, arm", "volley", |n| bed.arm_disarm(n));
+        record.take("refresh", "volley", |n| bed.refresh(n));
+        record.take("expire, arm", "volley", |n| bed.expire(n));
+        record.put("worst tick", "volley", bed.worst_tick().as_nanos() as f64);
+        drop(bed);
+        let mut bed = HeapBed::new(armed);
+        record.take("disarm, arm", "BinaryHeap", |n| bed.arm_disarm(n));
+        record.take("refresh", "BinaryHeap", |n| bed.refresh(n));
+        record.take("expire, arm", "BinaryHeap", |n| bed.expire(n));
+        drop(bed);
+        let mut bed = QueueBed::new(armed);
+        record.take("disarm, arm", "DelayQueue", |n| bed.arm_disarm(n));
+        record.take("refresh", "DelayQueue", |n| bed.refresh(n));
+        record.take("expire, arm", "DelayQueue", |n| bed.expire(n));
+    }
+    record.table();
+}
+
 criterion_group!(benches, compare);
-criterion_main!(benches);
+
+fn main() {
+    let mut words = std::env::args().skip_while(|word| word != "--record");
+    if words.next().is_some() {
+        let rounds = words.next().and_then(|rounds| rounds.parse().ok());
+        return record(rounds.unwrap_or(5));
+    }
+    benches();
+    Criterion::default().configure_from_args().final_summary();
+}

@@ -7,6 +7,7 @@ caller is billed for waking it. A rate stands only where both ends counted the s
 import argparse
 import json
 import pathlib
+import re
 import shutil
 import signal
 import sqlite3
@@ -333,6 +334,35 @@ def table(rounds):
     return "\n".join(rows)
 
 
+def first_match(text, pattern):
+    found = re.search(pattern, text)
+    return found.group(1) if found else "of unknown version"
+
+
+def versions(names, volley):
+    """What ran, as each program says it of itself: one line for the page."""
+    def said(*command):
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+        except OSError:
+            return ""
+        # SIPp ends with 99 after it has told its version.
+        return done.stdout + done.stderr
+
+    def rsipstack():
+        lock = (HERE / "rust" / "Cargo.lock").read_text()
+        return first_match(lock, r'name = "rsipstack"\nversion = "([^"]+)"')
+
+    programs = {
+        "volley": lambda: first_match(said(volley, "--version"), r"volley (\S+)"),
+        "SIPp": lambda: first_match(said("sipp", "-v"), r"SIPp (v?[\w.-]*\w)"),
+        "Kamailio": lambda: first_match(said("kamailio", "-v"), r"version: kamailio (\S+)"),
+        "rsipstack": rsipstack,
+    }
+    ran = [f"{name} {version()}" for name, version in programs.items() if any(name in one for one in names)]
+    return f"Ran: {', '.join(ran)}." if ran else ""
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
@@ -397,14 +427,18 @@ def main():
             failed |= not seen
     finally:
         bench.close()
+    shown = table(rounds)
+    others = versions(names, bench.programs / "volley")
+    if others:
+        shown += f"\n\n{others}"
     print()
-    print(table(rounds))
+    print(shown)
     for page_file in options.write if not failed else []:
         begin, end = f"<!-- {part}:begin -->\n", f"<!-- {part}:end -->"
         page = page_file.read_text()
         before, rest = page.split(begin)
         _, after = rest.split(end)
-        page_file.write_text(f"{before}{begin}{table(rounds)}\n{end}{after}")
+        page_file.write_text(f"{before}{begin}{shown}\n{end}{after}")
     if options.json:
         options.json.write_text(json.dumps({"seconds": options.seconds, "rounds": rounds}, indent=1) + "\n")
     return 1 if failed else 0

@@ -243,32 +243,51 @@ pub fn timers(shards: &[Timers], late: &Histogram) -> Shown {
 }
 
 /// Octets beside what shards tell of.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Beside {
-    /// The drivers' receive buffers.
-    pub buffers: u64,
+    /// The drivers' receive buffers, whether they were used or not.
+    pub receive_buffers: u64,
+    /// Their send buffers that nobody uses just now.
+    pub send_buffers: u64,
+    /// What the stores gather to write.
+    pub store_writes: u64,
+    /// What the stores have read.
+    pub store_reads: u64,
+    /// Buffers that executors keep registered with the kernel.
+    pub executors: u64,
     /// The flight recorders.
     pub recorders: u64,
     /// Of the whole process, in memory.
     pub resident: Option<u64>,
 }
 
-/// Memory by component over all shards, and what of the process is not among them: code, stacks, buffers of the
-/// stores, what the allocator keeps. It is negative where what is reserved was never touched.
+impl Beside {
+    /// Every component with its name.
+    fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        [
+            ("receive_buffers", self.receive_buffers),
+            ("send_buffers", self.send_buffers),
+            ("store_writes", self.store_writes),
+            ("store_reads", self.store_reads),
+            ("executors", self.executors),
+            ("recorders", self.recorders),
+        ]
+        .into_iter()
+    }
+}
+
+/// Memory by component over all shards, and what of the process is not among them: code, stacks, what the allocator
+/// keeps. It is negative where what is reserved was never touched.
 #[must_use]
 pub fn memory(shards: &[Memory], beside: &Beside) -> Shown {
-    let Beside {
-        buffers,
-        recorders,
-        resident,
-    } = *beside;
+    let resident = beside.resident;
     let mut sum = Memory::default();
     for memory in shards {
         sum.merge(memory);
     }
-    let mut text = format!("{:<12} {:>12} {:>14}\n", "component", "count", "octets");
+    let mut text = format!("{:<15} {:>12} {:>14}\n", "component", "count", "octets");
     let mut components = serde_json::Map::new();
-    let mut total = buffers + recorders;
+    let mut total = 0;
     for (name, held) in sum.iter() {
         total += held.bytes;
         // Room for some, and none there.
@@ -276,17 +295,20 @@ pub fn memory(shards: &[Memory], beside: &Beside) -> Shown {
             0 if held.bytes > 0 => "reserved".to_owned(),
             count => count.to_string(),
         };
-        let _ = writeln!(text, "{name:<12} {count:>12} {:>14}", held.bytes);
+        let _ = writeln!(text, "{name:<15} {count:>12} {:>14}", held.bytes);
         let json = json!({ "count": held.count, "bytes": held.bytes });
         components.insert(name.to_owned(), json);
     }
-    let _ = writeln!(text, "{:<12} {:>12} {buffers:>14}", "buffers", "");
-    let _ = writeln!(text, "{:<12} {:>12} {recorders:>14}", "recorders", "");
-    let _ = writeln!(text, "{:<12} {:>12} {total:>14}", "together", "");
+    for (name, bytes) in beside.iter() {
+        total += bytes;
+        let _ = writeln!(text, "{name:<15} {:>12} {bytes:>14}", "");
+        components.insert(name.to_owned(), json!({ "bytes": bytes }));
+    }
+    let _ = writeln!(text, "{:<15} {:>12} {total:>14}", "together", "");
     let unaccounted = resident.map(|resident| i128::from(resident) - i128::from(total));
     if let (Some(resident), Some(unaccounted)) = (resident, unaccounted) {
-        let _ = writeln!(text, "{:<12} {:>12} {resident:>14}", "resident", "");
-        let _ = writeln!(text, "{:<12} {:>12} {unaccounted:>14}", "unaccounted", "");
+        let _ = writeln!(text, "{:<15} {:>12} {resident:>14}", "resident", "");
+        let _ = writeln!(text, "{:<15} {:>12} {unaccounted:>14}", "unaccounted", "");
     }
     let each = sum.session_bytes.checked_div(sum.sessions);
     let _ = writeln!(
@@ -297,8 +319,6 @@ pub fn memory(shards: &[Memory], beside: &Beside) -> Shown {
     );
     let json = json!({
         "components": components,
-        "buffers_bytes": buffers,
-        "recorders_bytes": recorders,
         "total_bytes": total,
         "resident_bytes": resident,
         "unaccounted_bytes": unaccounted.and_then(|bytes| i64::try_from(bytes).ok()),

@@ -308,8 +308,11 @@ impl Desk {
     fn shards(&self) -> Value {
         let row = |(addresses, stats): (&ShardAddresses, &Arc<DriverStats>)| {
             let counters = stats.read();
-            let held =
-                self.with_board(|board| board.shards()[usize::from(addresses.shard)].population);
+            let shown = |board: &mut Board| {
+                let shard = &board.shards()[usize::from(addresses.shard)];
+                (shard.population, shard.ages)
+            };
+            let (held, ages) = self.with_board(shown);
             json!({
                 "shard": addresses.shard,
                 "sip_tcp": addresses.sip_tcp,
@@ -319,6 +322,7 @@ impl Desk {
                 "pushes": held.pushes,
                 "messages": held.messages,
                 "links": held.links,
+                "oldest_pending_s": ages.pending.as_secs_f64(),
                 "cpu_s": counters.cpu_us as f64 / 1e6,
                 "turns": counters.turns,
                 "completions": counters.completions,

@@ -158,7 +158,7 @@ impl ShardFactory for Factory {
 
     fn observe(&self, shard: u8, core: &mut Shard, now: Timestamp) {
         let snapshot = Snapshot {
-            probe: core.probe().clone(),
+            probe: core.probe(),
             population: core.population(),
             ages: core.ages(now),
             hops: core.hops_reached().collect(),

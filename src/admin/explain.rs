@@ -11,6 +11,7 @@ use crate::base::surface::Location;
 use crate::base::time::{Timestamp, UnixMillis};
 use crate::cpim::datetime;
 use crate::push::campaign;
+use crate::push::codes;
 use crate::push::inspect::{self, DeviceReport, UserReport};
 use crate::reginfo::document::Document;
 use crate::reginfo::scan::ReginfoError;
@@ -370,7 +371,8 @@ impl Explanation {
         if device.last.status > 0 {
             write!(out, " {}", device.last.status)?;
         }
-        writeln!(out, " {} {}", device.last.code, device.note)
+        let words = codes::words(device.last.code);
+        writeln!(out, " {} ({words}) {}", device.last.code, device.note)
     }
 
     /// For programs.
@@ -398,6 +400,7 @@ impl Explanation {
                         "ago_s": ago.as_secs(),
                         "status": device.last.status,
                         "code": device.last.code,
+                        "meaning": codes::words(device.last.code),
                         "note": device.note,
                     })),
                     "verdict": device.verdict.code(),
@@ -429,6 +432,7 @@ impl Explanation {
             "accepted": self.icsi_names(user.accepted),
             "messages": waiting,
             "verdict": user.verdict.map(crate::selection::Verdict::code),
+            "rule": user.verdict.map(|verdict| verdict.rule().1),
             "step": user.verdict.and_then(|verdict| verdict.rule().0),
             "until": user.until.map(time_text),
             "devices": devices,

@@ -1,5 +1,6 @@
 //! The part of the operators' interface that asks shards: one user, sessions, timers, memory.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::admin::answers::{self, Beside, Names, Shown};
@@ -9,9 +10,12 @@ use crate::admin::http::{Request, Response};
 use crate::admin::options::{dialect_names, registry_options};
 use crate::admin::trace::{self, Filter};
 use crate::config::Config;
+use crate::io::backend::Backend;
 use crate::io::clock::Clock;
 use crate::io::driver::DriverOptions;
+use crate::io::host::IO_MEMORY_BYTES;
 use crate::io::listen::ShardAddresses;
+use crate::io::stats::DriverStats;
 use crate::metrics::histogram::Histogram;
 use crate::push::inspect::escaped;
 use crate::shard::questions::{Answer, Question};
@@ -26,10 +30,13 @@ const SESSIONS_SHOWN_MAX: usize = 100_000;
 pub struct Inquiry {
     line: Line,
     names: Names,
-    /// Octets of the drivers' buffers.
+    /// Octets of the drivers' receive buffers.
     buffers: u64,
     /// Octets of the flight recorders.
     recorders: u64,
+    /// Octets of the buffers that the executors of io_uring keep registered.
+    executors: u64,
+    drivers: Vec<Arc<DriverStats>>,
     records: bool,
     addresses: Vec<ShardAddresses>,
 }
@@ -94,6 +101,11 @@ impl Inquiry {
             },
             buffers: (streams + datagrams) * config.node.shards as u64,
             recorders: recorder * config.node.shards as u64,
+            executors: match engine.host.backend().backend {
+                Backend::Mmsg => 0,
+                Backend::Auto | Backend::IoUring => (IO_MEMORY_BYTES * config.node.shards) as u64,
+            },
+            drivers: engine.host.stats().to_vec(),
             records: recorder > 0,
             addresses: engine.host.addresses().to_vec(),
         }
@@ -122,11 +134,19 @@ impl Inquiry {
                 .timers()
                 .map(|timers| answers::timers(&timers, &late())),
             ("GET", "/mem") => self.line.memory().map(|memory| {
-                let beside = Beside {
-                    buffers: self.buffers,
+                let drivers = self.drivers.iter().map(|stats| stats.read());
+                let mut beside = Beside {
+                    receive_buffers: self.buffers,
                     recorders: self.recorders,
+                    executors: self.executors,
                     resident: resident(),
+                    ..Beside::default()
                 };
+                for driver in drivers {
+                    beside.send_buffers += driver.send_bytes;
+                    beside.store_writes += driver.store_write_bytes;
+                    beside.store_reads += driver.store_read_bytes;
+                }
                 answers::memory(&memory, &beside)
             }),
             (_, "/user" | "/push" | "/sessions" | "/timers" | "/mem" | "/trace") => {

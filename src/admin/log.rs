@@ -25,6 +25,7 @@ use tracing::{Event, Metadata, Subscriber};
 use crate::admin::explain::time_text;
 use crate::base::redact::Redacted;
 use crate::base::time::{Timestamp, UnixMillis};
+use crate::config::error::closest;
 use crate::config::file::Level;
 use crate::io::clock::Clock;
 
@@ -34,6 +35,19 @@ const LINES_MAX: u32 = 10;
 const WINDOW: Duration = Duration::from_secs(10);
 /// Modules with a level of their own.
 const MODULES_MAX: usize = 32;
+
+/// Modules that write lines, those of the executor by its name.
+const SPEAKERS: [&str; 6] = [
+    "admin::api",
+    "admin::watch",
+    "cli::run",
+    "figures",
+    "glommio",
+    "io::store::keeper",
+];
+
+/// A field whose text stands for message and fields of an event in the forms for people.
+const WORDS: &str = "words";
 
 /// How a line looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -107,6 +121,8 @@ pub enum LogError {
     Level,
     /// Too many modules have levels of their own.
     Full,
+    /// No such module writes lines; one of this name does.
+    Module(Option<&'static str>),
 }
 
 impl fmt::Display for LogError {
@@ -114,6 +130,14 @@ impl fmt::Display for LogError {
         match self {
             Self::Level => f.write_str("there are the levels error, warn, info and debug"),
             Self::Full => write!(f, "{MODULES_MAX} modules have levels of their own already"),
+            Self::Module(meant) => {
+                f.write_str("no such module writes lines; ")?;
+                if let Some(meant) = meant {
+                    write!(f, "did you mean {meant}? ")?;
+                }
+                let known = SPEAKERS.join(", ");
+                write!(f, "there are {known}, and what one of them is in, as io")
+            }
         }
     }
 }
@@ -132,6 +156,25 @@ pub fn level_of(name: &str) -> Result<Level, LogError> {
         "debug" => Level::Debug,
         _ => return Err(LogError::Level),
     })
+}
+
+/// Whether `target` is `module`, or within it.
+fn is_within(target: &str, module: &str) -> bool {
+    let rest = target.strip_prefix(module);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+}
+
+/// Whether a level of `module` says anything.
+fn speaks(module: &str) -> Result<(), LogError> {
+    let inner = module.strip_prefix("volley::").unwrap_or(module);
+    let of_executor = is_within(inner, "glommio");
+    if of_executor || SPEAKERS.iter().any(|speaker| is_within(speaker, inner)) {
+        return Ok(());
+    }
+    let last = |speaker: &&&str| speaker.rsplit("::").next() == Some(inner);
+    let meant = SPEAKERS.iter().find(last).copied();
+    let speakers = SPEAKERS.iter().copied();
+    Err(LogError::Module(meant.or_else(|| closest(inner, speakers))))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -164,11 +207,12 @@ impl Log {
     /// `glommio`.
     ///
     /// # Errors
-    /// When too many modules have levels of their own.
+    /// When no such module writes lines, or too many modules have levels of their own.
     pub fn set_level(&self, level: Level, module: Option<&str>) -> Result<(), LogError> {
         match module {
             None => self.0.level.store(level as u8, Ordering::Relaxed),
             Some(name) => {
+                speaks(name)?;
                 let mut modules = lock(&self.0.modules);
                 if let Some(known) = modules.iter_mut().find(|(known, _)| known == name) {
                     known.1 = level;
@@ -201,12 +245,7 @@ impl Log {
     /// The level of a module: that of the longest name that fits.
     fn level_for(&self, target: &str) -> u8 {
         let inner = target.strip_prefix("volley::").unwrap_or(target);
-        let fits = |name: &str| {
-            let rest = inner
-                .strip_prefix(name)
-                .or_else(|| target.strip_prefix(name));
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
-        };
+        let fits = |name: &str| is_within(inner, name) || is_within(target, name);
         let modules = lock(&self.0.modules);
         let own = modules.iter().filter(|(name, _)| fits(name));
         let own = own.max_by_key(|(name, _)| name.len());
@@ -318,6 +357,7 @@ impl Subscriber for Log {
 #[derive(Debug, Default)]
 struct Fields {
     message: String,
+    words: Option<String>,
     others: Map<String, Value>,
 }
 
@@ -325,6 +365,8 @@ impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == "message" {
             let _ = write!(self.message, "{value:?}");
+        } else if field.name() == WORDS {
+            self.words = Some(format!("{value:?}"));
         } else {
             let value = json!(format!("{value:?}"));
             self.others.insert(field.name().to_owned(), value);
@@ -336,6 +378,10 @@ impl Visit for Fields {
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
+        self.others.insert(field.name().to_owned(), json!(value));
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
         self.others.insert(field.name().to_owned(), json!(value));
     }
 
@@ -380,8 +426,9 @@ impl Fields {
         };
         // One event is one line, whatever is in it.
         let end = line.len();
-        line.push_str(&self.message);
-        for (name, value) in &self.others {
+        line.push_str(self.words.as_deref().unwrap_or(&self.message));
+        let others = self.others.iter().filter(|_| self.words.is_none());
+        for (name, value) in others {
             let _ = write!(line, " {name}={value}");
         }
         let text = line.split_off(end).replace(['\n', '\r'], " ");
@@ -407,24 +454,101 @@ mod tests {
         let found = lines(Form::Text, Level::Warn, |log| {
             let speak = || {
                 tracing::info!("one");
-                tracing::info!(target: "volley::io::tcp", "two");
+                tracing::info!(target: "volley::io::store::keeper", "two");
             };
             speak();
             log.set_level(Level::Info, Some("io")).expect("room");
             speak();
-            log.set_level(Level::Error, Some("io::tcp")).expect("room");
+            log.set_level(Level::Error, Some("io::store"))
+                .expect("room");
             log.set_level(Level::Debug, None).expect("room");
             speak();
         });
         assert_eq!(found.len(), 2, "{found:?}");
         assert!(
-            found[0].ends_with(" INFO  volley io::tcp: two\n"),
+            found[0].ends_with(" INFO  volley io::store::keeper: two\n"),
             "{found:?}"
         );
         assert!(
             found[1].contains("volley admin::log::tests: one\n"),
             "{found:?}"
         );
+    }
+
+    #[test]
+    fn a_module_that_writes_nothing_is_refused_with_those_that_do() {
+        let log = Log::new(Form::Text, Level::Info, false);
+        for name in [
+            "io",
+            "io::store",
+            "volley::admin",
+            "figures",
+            "glommio::executor",
+        ] {
+            assert_eq!(log.set_level(Level::Debug, Some(name)), Ok(()), "{name}");
+        }
+        for (name, meant) in [
+            ("figure", Some("figures")),
+            ("watch", Some("admin::watch")),
+            ("io::stor", None),
+            ("i", None),
+            ("", None),
+        ] {
+            let refused = log.set_level(Level::Debug, Some(name)).unwrap_err();
+            assert_eq!(refused, LogError::Module(meant), "{name}");
+            assert!(
+                refused.to_string().contains("admin::watch, cli::run"),
+                "{refused}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_module_that_writes_lines_is_known() {
+        let mut places = vec![std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src")];
+        let root = places[0].clone();
+        let mut found = vec!["figures".to_owned(), "glommio".to_owned()];
+        while let Some(place) = places.pop() {
+            if place.is_dir() {
+                let inside = std::fs::read_dir(&place).expect("a directory of ours");
+                places.extend(inside.map(|entry| entry.expect("an entry").path()));
+                continue;
+            }
+            let text = std::fs::read_to_string(&place).unwrap_or_default();
+            let text = text.split("mod tests {").next().unwrap_or_default();
+            // Those that speak for another module name it.
+            let levels = ["error!(", "warn!(", "info!(", "debug!("];
+            let text = text.replace("info!(\n            target: \"volley::figures\"", "");
+            if levels
+                .iter()
+                .any(|level| text.contains(&format!("tracing::{level}")))
+            {
+                let path = place
+                    .strip_prefix(&root)
+                    .expect("inside")
+                    .with_extension("");
+                let parts: Vec<_> = path.iter().map(|part| part.to_string_lossy()).collect();
+                found.push(parts.join("::").replace("::mod", ""));
+            }
+        }
+        found.sort();
+        assert_eq!(found, SPEAKERS);
+    }
+
+    #[test]
+    fn what_is_said_in_words_to_people_is_said_in_numbers_to_programs() {
+        let speak = |_: &Log| {
+            let words = "stored 7 | delivered 3";
+            tracing::info!(words = %words, deposits = 7_u64, oldest_pending_s = 0.25, "figures");
+        };
+        let json = lines(Form::Json, Level::Info, speak).concat();
+        let value: Value = serde_json::from_str(&json).expect("JSON");
+        assert_eq!(value["message"], "figures");
+        assert_eq!(value["deposits"], 7);
+        assert_eq!(value["oldest_pending_s"], 0.25);
+        assert!(value.get("words").is_none());
+        let text = lines(Form::Text, Level::Info, speak).concat();
+        assert!(text.ends_with(": stored 7 | delivered 3\n"), "{text}");
     }
 
     #[test]

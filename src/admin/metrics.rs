@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::admin::engine::Snapshot;
 use crate::io::stats::{Counters, Spread};
+use crate::metrics::drops::{self, Drops};
 use crate::metrics::histogram::Histogram;
 use crate::metrics::probe::Probe;
 use crate::shard::{Ages, Population};
@@ -99,7 +100,7 @@ const LEDGER: [Gauge; 5] = [
 /// How long what is next in line has waited when the shard was last looked at, about once a second.
 type Age = (&'static str, &'static str, fn(&Ages) -> Duration);
 
-const AGES: [Age; 2] = [
+const AGES: [Age; 3] = [
     (
         "oldest_trigger_seconds",
         "Age of what asked for the INVITE that is next in line for a decision or a hop; 0: none waits.",
@@ -109,6 +110,11 @@ const AGES: [Age; 2] = [
         "oldest_deposit_seconds",
         "Age of the message that is next to become durable; 0: none waits.",
         |ages| ages.deposit,
+    ),
+    (
+        "oldest_pending_seconds",
+        "Age of the oldest message that waits for its devices, or more: by 8.2 s or an eighth at most; 0: none waits.",
+        |ages| ages.pending,
     ),
 ];
 
@@ -169,6 +175,46 @@ const SHAPES: [Shape; 3] = [
     ),
 ];
 
+/// One reason for which a driver drops something: its label, what it stands for, and how often.
+type Reason = (&'static str, &'static str, fn(&Counters) -> u64);
+
+/// What a driver drops, by name.
+const DRIVER_DROPS: [(&str, [Reason; 2]); 2] = [
+    (
+        "datagrams_lost",
+        [
+            (
+                "cut",
+                "longer than a buffer, or of a sender that could not be told",
+                |counters| counters.datagrams_cut,
+            ),
+            (
+                "unsent",
+                "refused by the kernel when it was to be sent",
+                |counters| counters.datagrams_unsent,
+            ),
+        ],
+    ),
+    (
+        "refused",
+        [
+            (
+                "all",
+                "there were 'limits.connections_max', or as many as the limit of open files leaves",
+                |counters| counters.refused.saturating_sub(counters.refused_of_source),
+            ),
+            (
+                "source",
+                "their address had 'limits.connections_per_source_max'",
+                |counters| counters.refused_of_source,
+            ),
+        ],
+    ),
+];
+
+/// Counters that are published as reasons of another one.
+const DRIVER_PARTS: [&str; 3] = ["datagrams_cut", "datagrams_unsent", "refused_of_source"];
+
 /// What runs.
 #[derive(Clone, Copy, Debug)]
 pub struct Program<'a> {
@@ -193,12 +239,24 @@ pub fn render(shards: &[Snapshot], drivers: &[Counters], program: Program<'_>) -
     let _ = writeln!(out, "{}{{{labels}}} 1", build.name);
     let counters = shards
         .iter()
-        .map(|shard| shard.probe.iter().collect::<Vec<_>>());
+        .map(|shard| shard.probe.plain().collect::<Vec<_>>());
     let counters: Vec<_> = counters.collect();
     for (index, family) in probe_families().iter().enumerate() {
         family.head(&mut out);
         for (shard, counters) in counters.iter().enumerate() {
             family.sample(&mut out, shard, counters[index].1);
+        }
+    }
+    let drops: Vec<_> = shards
+        .iter()
+        .map(|shard| shard.probe.drops.families())
+        .collect();
+    for (index, family) in drop_families().iter().enumerate() {
+        family.head(&mut out);
+        for (shard, kinds) in drops.iter().enumerate() {
+            for cell in &kinds[index].cells {
+                family.of_reason(&mut out, (shard, cell.reason), cell.count);
+            }
         }
     }
     for (family, (_, _, read)) in gauge_families().iter().zip(GAUGES.iter().chain(&LEDGER)) {
@@ -243,6 +301,7 @@ pub fn table() -> String {
     );
     let families = core::iter::once(build)
         .chain(probe_families())
+        .chain(drop_families())
         .chain(gauge_families())
         .chain(age_families())
         .chain(stage_families())
@@ -313,11 +372,17 @@ impl Family {
         };
         let _ = writeln!(out, "{}{suffix}{{shard=\"{shard}\"}} {value}", self.name);
     }
+
+    /// A sample of a counter that has reasons.
+    fn of_reason(&self, out: &mut String, (shard, reason): (usize, &str), value: u64) {
+        let labels = format!("shard=\"{shard}\",reason=\"{reason}\"");
+        let _ = writeln!(out, "{}_total{{{labels}}} {value}", self.name);
+    }
 }
 
 fn probe_families() -> Vec<Family> {
     let probe = Probe::default();
-    let named = probe.iter().zip(Probe::help());
+    let named = probe.plain().zip(Probe::help());
     let family = |((name, _), help): ((&'static str, u64), &'static str)| {
         Family::new(
             name.strip_suffix("_total").unwrap_or(name),
@@ -326,6 +391,28 @@ fn probe_families() -> Vec<Family> {
         )
     };
     named.map(family).collect()
+}
+
+/// What was dropped: the label `reason` says why, and the help what each of them stands for.
+fn drop_families() -> Vec<Family> {
+    let kinds = Drops::default().families();
+    let family = |kind: &drops::Family| {
+        let reasons = kind.cells.iter().map(|cell| (cell.reason, cell.help));
+        Family::new(kind.name, Kind::Counter, &with_reasons(kind.help, reasons))
+    };
+    kinds.iter().map(family).collect()
+}
+
+/// A help text, and what each value of the label `reason` stands for.
+fn with_reasons<'a>(help: &str, reasons: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+    let mut text = help.trim().trim_end_matches('.').to_owned();
+    text.push_str("; by 'reason'");
+    for (nth, (reason, help)) in reasons.enumerate() {
+        let before = if nth == 0 { ':' } else { ';' };
+        let _ = write!(text, "{before} '{reason}', {}", help.trim());
+    }
+    text.push('.');
+    text
 }
 
 fn gauge_families() -> Vec<Family> {
@@ -346,8 +433,17 @@ fn stage_families() -> Vec<Family> {
 /// `open` goes up and down; CPU time is published in seconds, as its convention wants.
 fn driver_families() -> Vec<Family> {
     let named = Counters::default().list().into_iter().zip(Counters::help());
+    let named = named.filter(|((name, _), _)| !DRIVER_PARTS.contains(name));
     let family = |((name, _), help): ((&'static str, u64), &'static str)| match name {
+        name if let Some(reasons) = reasons_of(name) => {
+            let reasons = reasons.iter().map(|&(reason, help, _)| (reason, help));
+            let help = with_reasons(help, reasons);
+            Family::new(&format!("driver_{name}"), Kind::Counter, &help)
+        }
         "open" => Family::new("driver_connections", Kind::Gauge, help),
+        "send_bytes" | "store_read_bytes" | "store_write_bytes" => {
+            Family::new(&format!("driver_{name}"), Kind::Gauge, help)
+        }
         "cpu_us" => Family::new(
             "driver_cpu_seconds",
             Kind::Counter,
@@ -389,10 +485,29 @@ fn spread(out: &mut String, family: &Family, shard: usize, (spread, most): (&Spr
     );
 }
 
+fn reasons_of(counter: &str) -> Option<&'static [Reason; 2]> {
+    let found = DRIVER_DROPS.iter().find(|(name, _)| *name == counter);
+    found.map(|(_, reasons)| reasons)
+}
+
 fn driver_metrics(out: &mut String, drivers: &[Counters]) {
-    let lists: Vec<_> = drivers.iter().map(Counters::list).collect();
+    let list = |counters: &Counters| {
+        let mut list = counters.list();
+        list.retain(|(name, _)| !DRIVER_PARTS.contains(name));
+        list
+    };
+    let names = list(&Counters::default());
+    let lists: Vec<_> = drivers.iter().map(list).collect();
     for (index, family) in driver_families().iter().enumerate() {
         family.head(out);
+        if let Some(reasons) = reasons_of(names[index].0) {
+            for (shard, counters) in drivers.iter().enumerate() {
+                for (reason, _, read) in reasons {
+                    family.of_reason(out, (shard, reason), read(counters));
+                }
+            }
+            continue;
+        }
         for (shard, list) in lists.iter().enumerate() {
             let value = list[index].1;
             if family.unit == "seconds" {
@@ -470,6 +585,8 @@ mod tests {
         };
         driver.turn_us.record(300);
         driver.batches.record(17);
+        (driver.refused, driver.refused_of_source) = (7, 4);
+        drops::OutputDropped::LinkFull.count_many(&mut snapshot.probe.drops, 3);
         let program = Program {
             version: "1.2.3",
             backend: "mmsg",
@@ -499,6 +616,10 @@ mod tests {
             "volley_driver_turn_completions_bucket{shard=\"0\",le=\"16.0\"} 0",
             "volley_driver_turn_completions_bucket{shard=\"0\",le=\"32.0\"} 1",
             "volley_driver_turn_completions_sum{shard=\"0\"} 17.0",
+            "volley_output_dropped_total{shard=\"1\",reason=\"link_full\"} 3",
+            "volley_output_dropped_total{shard=\"1\",reason=\"link_gone\"} 0",
+            "volley_driver_refused_total{shard=\"0\",reason=\"all\"} 3",
+            "volley_driver_refused_total{shard=\"1\",reason=\"source\"} 4",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}");
         }

@@ -10,7 +10,7 @@ use crate::admin::engine::{Engine, Snapshot, Snapshots};
 use crate::io::backend::{Backend, FALLBACK_COSTS};
 use crate::io::stats::Counters;
 use crate::metrics::probe::Probe;
-use crate::shard::Population;
+use crate::shard::{Ages, Population};
 
 /// Merges snapshots of the shards into one view.
 #[derive(Debug)]
@@ -83,6 +83,17 @@ impl Board {
             })
     }
 
+    /// How long what has waited longest has waited, of all shards.
+    #[must_use]
+    pub fn ages(&self) -> Ages {
+        let ages = self.shards.iter().map(|shard| shard.ages);
+        ages.fold(Ages::default(), |most, shard| Ages {
+            trigger: most.trigger.max(shard.trigger),
+            deposit: most.deposit.max(shard.deposit),
+            pending: most.pending.max(shard.pending),
+        })
+    }
+
     /// One line for people.
     #[must_use]
     pub fn line(&self) -> String {
@@ -100,6 +111,26 @@ impl Board {
             held.users,
             held.links,
         )
+    }
+
+    /// Logs the figures: as one line for people, as numbers for programs.
+    pub fn log(&self) {
+        let (probe, held, ages) = (self.total(), self.population(), self.ages());
+        tracing::info!(
+            target: "volley::figures",
+            words = %self.line(),
+            deposits = probe.deposits_total,
+            invites_sent = probe.invites_sent_total,
+            invites_accepted = probe.invites_accepted_total,
+            pushes_failed = probe.pushes_failed_total,
+            delivered = probe.delivered_total,
+            messages_pending = held.messages,
+            oldest_pending_s = ages.pending.as_secs_f64(),
+            pushes = held.pushes,
+            users = held.users,
+            links = held.links,
+            "figures"
+        );
     }
 
     /// Everything, for programs.
@@ -120,9 +151,21 @@ impl Board {
                     .into()
             })
             .collect();
-        let ledger = held.ledger;
+        let (ledger, ages) = (held.ledger, self.ages());
+        let kinds = self.total().drops.families().into_iter();
+        let dropped: serde_json::Map<String, serde_json::Value> = kinds
+            .map(|kind| {
+                let cells = kind.cells.iter();
+                let reasons = cells.map(|cell| (cell.reason.to_owned(), json!(cell.count)));
+                (
+                    kind.name.to_owned(),
+                    reasons.collect::<serde_json::Map<_, _>>().into(),
+                )
+            })
+            .collect();
         json!({
             "counters": probe,
+            "dropped": dropped,
             "ledger": {
                 "deposited": ledger.deposited,
                 "delivered": ledger.delivered,
@@ -142,6 +185,11 @@ impl Board {
                 "cleaned_messages": held.cleaned.0,
                 "cleaned_bytes": held.cleaned.1,
                 "stores_failed": held.stores_failed,
+            },
+            "oldest": {
+                "trigger_s": ages.trigger.as_secs_f64(),
+                "deposit_s": ages.deposit.as_secs_f64(),
+                "pending_s": ages.pending.as_secs_f64(),
             },
             "driver": driver,
         })

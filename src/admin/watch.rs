@@ -117,7 +117,7 @@ impl Known {
         if slow > 0 {
             tell(News::SlowTurns(slow));
         }
-        let broken = more(&mut self.broken, probe.streams_broken_total);
+        let broken = more(&mut self.broken, probe.drops.streams_broken());
         if broken > 0 {
             tell(News::StreamsBroken(broken));
         }
@@ -156,6 +156,7 @@ impl Known {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::drops::StreamsBroken;
 
     #[test]
     fn each_change_is_said_once() {
@@ -195,7 +196,7 @@ mod tests {
         );
         snapshot.hops = vec![(hop, false)];
         snapshot.probe.clock_jumps_total = 1;
-        snapshot.probe.streams_broken_total = 2;
+        StreamsBroken::Framing.count_many(&mut snapshot.probe.drops, 2);
         driver.refused = 7;
         driver.refused_of_source = 4;
         let all = [

@@ -151,7 +151,23 @@ pub struct Outbox {
     mesh: VecDeque<MeshFrame>,
     /// Empty buffers of MSRP links that have nothing to say, at most [`COPY_BYTES_MAX`] large.
     spare: Vec<Vec<u8>>,
-    overflow_total: u64,
+    dropped: Dropped,
+}
+
+/// Messages that no link and no other shard took, by the reason. What is refused is counted here, whoever sent
+/// it: some senders repeat what was not taken, and do not look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dropped {
+    /// The link was gone.
+    pub link_gone: u64,
+    /// It was being closed by us.
+    pub link_closing: u64,
+    /// [`LINK_BACKLOG_BYTES_MAX`] waited for it.
+    pub link_full: u64,
+    /// It was lost before its turn came: datagrams each, the octets of a stream as one.
+    pub link_lost: u64,
+    /// [`MESH_BACKLOG_MAX`] frames waited.
+    pub mesh_full: u64,
 }
 
 impl Outbox {
@@ -165,7 +181,7 @@ impl Outbox {
             commands: VecDeque::new(),
             mesh: VecDeque::new(),
             spare: Vec::new(),
-            overflow_total: 0,
+            dropped: Dropped::default(),
         }
     }
 
@@ -201,9 +217,13 @@ impl Outbox {
     pub fn closed(&mut self, id: LinkId) {
         if let Some(link) = self.lookup_mut(id) {
             link.open = false;
+            let datagrams = |train: &Train| train.first.cuts.len() + train.last.cuts.len();
+            let lost = link.trains.iter().map(datagrams).sum::<usize>();
+            let lost = (lost + usize::from(!link.tx.is_empty())) as u64;
             link.tx.clear();
             link.trains.clear();
             link.rx.clear();
+            self.dropped.link_lost += lost;
         }
     }
 
@@ -277,7 +297,7 @@ impl Outbox {
             });
         }
         if !self.is_writable(to.link) {
-            self.overflow_total += 1;
+            self.refused(to.link);
             return false;
         }
         let link = self.links[to.link.slot as usize]
@@ -311,6 +331,17 @@ impl Outbox {
             self.dirty.push_back(to.link);
         }
         true
+    }
+
+    /// Counts a message that `link` did not take.
+    #[cold]
+    fn refused(&mut self, link: LinkId) {
+        let of_link = match self.lookup(link) {
+            None => &mut self.dropped.link_gone,
+            Some(link) if link.closing => &mut self.dropped.link_closing,
+            Some(_) => &mut self.dropped.link_full,
+        };
+        *of_link += 1;
     }
 
     /// Asks the driver to connect.
@@ -400,7 +431,7 @@ impl Outbox {
     /// Passes a frame to another shard; false, and counted, when too many wait.
     pub fn send_mesh(&mut self, frame: MeshFrame) -> bool {
         if self.mesh.len() >= MESH_BACKLOG_MAX {
-            self.overflow_total += 1;
+            self.dropped.mesh_full += 1;
             return false;
         }
         self.mesh.push_back(frame);
@@ -418,10 +449,10 @@ impl Outbox {
         self.mesh.pop_front()
     }
 
-    /// Messages not sent because the link was gone or full.
+    /// Messages that were not taken, or not sent.
     #[must_use]
-    pub const fn overflow_total(&self) -> u64 {
-        self.overflow_total
+    pub const fn dropped(&self) -> Dropped {
+        self.dropped
     }
 
     /// Slots of links, open or not.
@@ -670,9 +701,39 @@ mod tests {
             assert!(outbox.send(to, |out| out.push(1)));
         }
         assert!(!outbox.send(to, |out| out.push(1)), "full");
-        assert_eq!(outbox.overflow_total(), 1);
+        assert_eq!(outbox.dropped().mesh_full, 1);
         assert!(outbox.poll_mesh().is_some());
         assert!(outbox.send(to, |out| out.push(1)));
+    }
+
+    #[test]
+    fn what_is_not_taken_or_not_sent_is_counted_by_its_reason() {
+        let mut outbox = Outbox::new(0);
+        let to = open(&mut outbox, LinkKind::SipInbound);
+        let message = |out: &mut Vec<u8>| out.push(1);
+        let much = |out: &mut Vec<u8>| out.resize(LINK_BACKLOG_BYTES_MAX, 0);
+        assert!(outbox.send(to, much));
+        assert!(!outbox.send(to, message));
+        outbox.close(to.link);
+        assert!(!outbox.send_last(to, message));
+        outbox.closed(to.link);
+        outbox.closed(to.link);
+        assert!(!outbox.send(to, message));
+        let to = Destination {
+            address: Some(address()),
+            ..open(&mut outbox, LinkKind::SipUdp)
+        };
+        assert!(outbox.send(to, message) && outbox.send(to, message));
+        assert!(outbox.send_last(to, message));
+        outbox.closed(to.link);
+        let dropped = Dropped {
+            link_gone: 1,
+            link_closing: 1,
+            link_full: 1,
+            link_lost: 4,
+            mesh_full: 0,
+        };
+        assert_eq!(outbox.dropped(), dropped);
     }
 
     #[test]

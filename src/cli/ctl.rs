@@ -508,6 +508,15 @@ pub(super) fn status_text(status: &Value) -> String {
             at("p999")
         )
     };
+    let age = |of: &str| {
+        let seconds = status.pointer(&format!("/oldest/{of}"));
+        let seconds = seconds.and_then(Value::as_f64).unwrap_or(0.0);
+        if seconds > 0.0 {
+            format!("{seconds:.3} s")
+        } else {
+            "-".to_owned()
+        }
+    };
     let balances = status.pointer("/ledger/balances") == Some(&Value::Bool(true));
     let draining = status.pointer("/draining") == Some(&Value::Bool(true));
     format!(
@@ -515,6 +524,7 @@ pub(super) fn status_text(status: &Value) -> String {
          held      {} pushes, {} users, {} messages, {} links\n\
          pushes    {} sent, {} accepted, {} failed\n\
          messages  {} deposited, {} delivered, {} expired, {} refused, {} pending: the books {}\n\
+         oldest    message {} in its queue (at most), trigger {}, deposit {}\n\
          trigger   {}\n\
          answer    {}\n\
          first     {}\n\
@@ -548,6 +558,9 @@ pub(super) fn status_text(status: &Value) -> String {
         } else {
             "DO NOT BALANCE"
         },
+        age("pending_s"),
+        age("trigger_s"),
+        age("deposit_s"),
         stage("trigger"),
         stage("answer"),
         stage("first_delivery"),

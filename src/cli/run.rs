@@ -231,7 +231,7 @@ impl Running<'_> {
             if moved && json {
                 print(&format!("{}\n", board.json(&counters)));
             } else if moved {
-                tracing::info!(target: "volley::figures", "{}", board.line());
+                board.log();
             }
             watch.look(board.shards(), &counters);
             moved.then(|| board.total().trigger_time)

@@ -132,12 +132,16 @@ fn suggestion(message: &str) -> (Option<String>, String) {
     let Some(unknown) = quoted.next() else {
         return (None, generic());
     };
-    let closest = quoted
-        .map(|known| (distance(unknown, known), known))
-        .min()
-        .filter(|&(distance, _)| distance <= 1 + unknown.len() / 3);
-    let remedy = closest.map_or_else(generic, |(_, known)| format!("did you mean `{known}`?"));
+    let closest = closest(unknown, quoted);
+    let remedy = closest.map_or_else(generic, |known| format!("did you mean `{known}`?"));
     (Some(unknown.to_owned()), remedy)
+}
+
+/// Which of the known names was meant, if one is near.
+pub(crate) fn closest<'a>(unknown: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let nearest = known.map(|known| (distance(unknown, known), known)).min();
+    let near = nearest.filter(|&(distance, _)| distance <= 1 + unknown.len() / 3);
+    near.map(|(_, known)| known)
 }
 
 /// Edit distance, for suggestions.

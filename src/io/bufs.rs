@@ -26,6 +26,11 @@ impl TxPool {
         buffer
     }
 
+    /// Octets of the idle ones.
+    pub(super) const fn idle_bytes(&self) -> usize {
+        self.idle_bytes
+    }
+
     pub(super) fn put(&mut self, mut buffer: TxBuf) {
         let size = buffer.bytes.capacity();
         if self.idle.len() >= POOL_MAX

@@ -431,6 +431,10 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         self.wall_due = true;
         self.core.handle(self.now, Input::Wall(self.clock.wall()));
         self.counters.cpu_us = self.clock.thread_cpu_us();
+        let (writes, reads) = self.store.memory();
+        self.counters.store_write_bytes = writes as u64;
+        self.counters.store_read_bytes = reads as u64;
+        self.counters.send_bytes = self.pool.idle_bytes() as u64;
         self.sweep();
         self.give_up_idle_sockets();
         self.arm_listeners();

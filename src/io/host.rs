@@ -34,7 +34,7 @@ use super::trains::{self, TrainSupport};
 /// Far away: the datapath makes room for other tasks by itself, see `park::breathe`.
 const PREEMPT_TIMER: Duration = Duration::from_secs(3600);
 /// Memory glommio registers per shard for direct I/O of the store, octets.
-const IO_MEMORY_BYTES: usize = 2 << 20;
+pub const IO_MEMORY_BYTES: usize = 2 << 20;
 /// Depth of glommio's rings.
 const EXECUTOR_RING_DEPTH: usize = 128;
 

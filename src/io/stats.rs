@@ -205,6 +205,12 @@ counters! {
     mesh_in,
     /// Connections open now.
     open,
+    /// Octets of send buffers that nobody uses just now.
+    send_bytes,
+    /// Octets of what the store gathers to write: two groups, what waits for the next, pieces of a checkpoint.
+    store_write_bytes,
+    /// Octets of what the store has read: ahead of those who ask, and for those who have not taken it.
+    store_read_bytes,
     /// CPU time of the thread, microseconds.
     cpu_us,
 }
@@ -212,6 +218,26 @@ counters! {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn counters_of_two_drivers_lie_on_different_lines_of_the_cache() {
+        // As the host makes them, one after the other.
+        let all: Vec<_> = (0..8)
+            .map(|_| std::sync::Arc::new(DriverStats::default()))
+            .collect();
+        let mut lines: Vec<_> = all
+            .iter()
+            .map(|stats| {
+                let start = std::sync::Arc::as_ptr(stats).addr();
+                start / 128..(start + size_of::<DriverStats>()).div_ceil(128)
+            })
+            .collect();
+        lines.sort_by_key(|lines| lines.start);
+        assert!(
+            lines.windows(2).all(|two| two[0].end <= two[1].start),
+            "{lines:?}"
+        );
+    }
 
     #[test]
     fn a_spread_counts_by_powers_of_two_and_is_published_whole() {

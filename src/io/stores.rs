@@ -28,6 +28,10 @@ pub trait StoreDriver {
     fn take_piece(&mut self, piece: &mut Vec<u8>, next: Option<u64>) {
         let _ = (piece, next);
     }
+    /// Octets of its buffers: for what is to be written, and for what was read.
+    fn memory(&self) -> (usize, usize) {
+        (0, 0)
+    }
     /// Finishes what was submitted and leaves the store in good order.
     fn close(self) -> impl Future<Output = ()>;
 }
@@ -55,6 +59,10 @@ impl StoreDriver for Journal {
 
     fn take_piece(&mut self, piece: &mut Vec<u8>, next: Option<u64>) {
         Self::take_piece(self, piece, next);
+    }
+
+    fn memory(&self) -> (usize, usize) {
+        Self::memory(self)
     }
 
     async fn close(self) {

@@ -1,5 +1,6 @@
 //! One struct of counters per shard, with the names they are published under.
 
+use crate::metrics::drops::Drops;
 use crate::metrics::histogram::Histogram;
 
 macro_rules! probe {
@@ -8,6 +9,8 @@ macro_rules! probe {
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
         pub struct Probe {
             $($(#[doc = $doc])+ pub $name: u64,)+
+            /// What was dropped, by reason.
+            pub drops: Drops,
             /// From an INVITE to the 2xx that answered it.
             pub answer_time: Histogram,
             /// From when a message was begun in a session, to be sent, to its delivery.
@@ -22,12 +25,17 @@ macro_rules! probe {
         }
 
         impl Probe {
-            /// Every counter with its name, in declaration order.
-            pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+            /// Every counter with its name: those of [`Probe::plain`], then what was dropped, for whatever reason.
+            pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+                self.plain().chain(self.drops.totals())
+            }
+
+            /// Every counter that has no reasons, in declaration order.
+            pub fn plain(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
                 [$((stringify!($name), self.$name),)+].into_iter()
             }
 
-            /// What each counter counts, in the order of [`Probe::iter`].
+            /// What each counter counts, in the order of [`Probe::plain`].
             pub fn help() -> impl Iterator<Item = &'static str> {
                 [$(concat!($($doc),+),)+].into_iter()
             }
@@ -35,6 +43,7 @@ macro_rules! probe {
             /// Adds `other` counter by counter.
             pub fn merge(&mut self, other: &Self) {
                 $(self.$name += other.$name;)+
+                self.drops.merge(&other.drops);
                 self.answer_time.merge(&other.answer_time);
                 self.delivery_time.merge(&other.delivery_time);
                 self.first_delivery_time.merge(&other.first_delivery_time);
@@ -90,16 +99,12 @@ probe! {
     messages_foreseen_total,
     /// SIP messages that were read whole.
     sip_read_total,
-    /// SIP messages that did not parse and got no answer.
-    sip_dropped_total,
     /// SIP requests refused with 4xx, 5xx for their form.
     sip_rejected_total,
     /// Requests over UDP refused with 503: no server transaction was free, or long enough answered.
     server_transactions_full_total,
     /// Server transactions forgotten before their time, in favour of new ones.
     server_transactions_forgotten_total,
-    /// Streams closed because their framing was lost.
-    streams_broken_total,
     /// Frames from peers outside `trusted_peers`.
     untrusted_total,
     /// Third-party REGISTERs answered 200.
@@ -178,14 +183,6 @@ probe! {
     msrp_content_bytes_total,
     /// MSRP REPORTs received.
     msrp_reports_total,
-    /// MSRP frames refused or ignored.
-    msrp_rejected_total,
-    /// Of these, not read: no MSRP, or longer than it may be. The connection is closed.
-    msrp_unreadable_total,
-    /// Of these, for a session that there is not, or no more.
-    msrp_sessionless_total,
-    /// Of these, from another connection or path than the session's, or about no SEND of ours.
-    msrp_misplaced_total,
     /// MSRP connections opened by us.
     msrp_connects_total,
     /// MSRP connections that failed or were lost with a session on them.
@@ -228,8 +225,6 @@ probe! {
     store_failures_total,
     /// Frames handed to another shard.
     mesh_sent_total,
-    /// Output dropped because its link was gone or full.
-    output_dropped_total,
     /// Overload feedback of next hops that changed what they get (RFC 7339).
     overload_feedback_total,
     /// Pushes that waited because a next hop asked for less.
@@ -240,8 +235,6 @@ probe! {
     notices_sent_total,
     /// Notices of our own, about messages whose life ended.
     notices_failed_total,
-    /// Notices of our own that were owed and could not be made or taken.
-    notices_dropped_total,
     /// Timers fired.
     timers_fired_total,
     /// Sessions agreed in which a large message is to come.

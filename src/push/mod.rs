@@ -12,6 +12,7 @@
 //! Not here: which clients to push to (`selection`), who is registered (`registry`).
 
 pub mod campaign;
+pub mod codes;
 pub mod delivery;
 pub mod dialect;
 pub mod folded;

@@ -29,10 +29,12 @@ mod cache;
 mod clean;
 mod loads;
 mod shared_links;
+mod spans;
 
 pub use cache::Cache;
 use loads::Loads;
 pub use shared_links::SharedLinks;
+use spans::Spans;
 
 /// Times a record that cannot be read is asked for.
 const READS_MAX: u8 = 5;
@@ -225,7 +227,8 @@ pub struct Post {
     reading: Vec<(u64, Location)>,
     next_ticket: u64,
     next_number: u64,
-    pending: usize,
+    /// Messages accepted and not yet gone, by when they came.
+    pub queue: Spans,
     /// Messages that left the queue and whose `Removed` mark is not yet durable.
     leaving: usize,
     failed: bool,
@@ -261,8 +264,8 @@ impl Post {
             reading: Vec::new(),
             next_ticket: 1,
             // A million messages a millisecond would be needed to catch up with the clock.
-            next_number: (wall.0 << 20).max(1),
-            pending: 0,
+            next_number: (wall.0 << spans::NUMBER_BITS).max(1),
+            queue: Spans::default(),
             leaving: 0,
             ledger: Ledger::default(),
             failed: false,
@@ -310,8 +313,11 @@ impl Post {
     }
 
     /// A number for a new message: larger than every earlier one of its kind; those of notices are
-    /// larger than all others ([`NOTICE_NUMBERS`]).
-    pub const fn take_number(&mut self, is_notice: bool) -> u64 {
+    /// larger than all others ([`NOTICE_NUMBERS`]). It says when the message came: numbers follow the clock.
+    pub const fn take_number(&mut self, wall: UnixMillis, is_notice: bool) -> u64 {
+        if let Some(number) = spans::number_of_clock(wall, self.next_number) {
+            self.next_number = number;
+        }
         let number = self.next_number;
         self.next_number += 1;
         if is_notice {
@@ -711,7 +717,15 @@ impl Post {
     /// Messages accepted and not yet gone.
     #[must_use]
     pub const fn pending(&self) -> usize {
-        self.pending
+        self.queue.count()
+    }
+
+    /// How long the oldest of them has waited; nothing when none waits, else more by what
+    /// [`Spans`] says.
+    #[must_use]
+    pub fn oldest_age(&self, wall: UnixMillis) -> Option<Duration> {
+        let since = self.queue.oldest()?;
+        Some(Duration::from_millis(wall.0.saturating_sub(since.0)))
     }
 
     /// A `Removed` mark is durable: the books say why the message left.
@@ -724,22 +738,13 @@ impl Post {
     /// written. The ledger balances with this number.
     #[must_use]
     pub const fn pending_on_disk(&self) -> usize {
-        self.pending + self.leaving
+        self.pending() + self.leaving
     }
 
     /// A higher number than any given out so far.
     #[must_use]
     pub const fn next_number(&self) -> u64 {
         self.next_number
-    }
-
-    /// Counts a message in (`true`) or out.
-    pub fn count(&mut self, arrived: bool) {
-        if arrived {
-            self.pending += 1;
-        } else {
-            self.pending = self.pending.saturating_sub(1);
-        }
     }
 
     /// A buffer for a response, empty.
@@ -838,8 +843,9 @@ mod tests {
             cpim: b"x",
             ..Deposit::default()
         };
-        let (one, two) = (post.take_number(false), post.take_number(false));
-        assert!(post.take_number(true) > post.take_number(false));
+        let zero = UnixMillis(0);
+        let (one, two) = (post.take_number(zero, false), post.take_number(zero, false));
+        assert!(post.take_number(zero, true) > post.take_number(zero, false));
         assert!(two > one);
         let now = Timestamp::from_millis(1);
         post.append_deposit(now, user, &deposit(one), None).unwrap();

@@ -372,7 +372,7 @@ impl Device {
 
 /// The reason codes that a device's last attempt may have, the empty one first. A device with another is not
 /// folded; `push` has a test that there is none.
-const CODES: [&str; 25] = [
+pub(crate) const CODES: [&str; 25] = [
     "",
     "DELIVERED",
     "R-422",

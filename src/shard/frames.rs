@@ -8,6 +8,7 @@ use crate::base::outbox::{Destination, LINK_BACKLOG_BYTES_MAX};
 use crate::base::surface::{LinkId, LinkKind, MeshBody, MeshFrame};
 use crate::base::time::Timestamp;
 use crate::base::token::{TOKEN_LEN, TokenKind};
+use crate::metrics::drops::{MsrpRejected, StreamsBroken};
 use crate::msrp::frame::{self as msrp_frame, FrameErrorKind, Parsed, Start};
 use crate::msrp::inbound::{self, Binding, Verdict};
 use crate::msrp::uri as msrp_uri;
@@ -36,7 +37,7 @@ impl Shard {
         if kind == LinkKind::MsrpInbound && state.bound.is_none() {
             // The read that binds it may be long; one after so much must not be needed (MSRP-19).
             if state.unbound_bytes > limits::MSRP_UNBOUND_BYTES_MAX {
-                self.probe.streams_broken_total += 1;
+                StreamsBroken::Unbound.count(&mut self.probe.drops);
                 self.out.close(link);
                 return;
             }
@@ -126,7 +127,7 @@ impl Shard {
         let (used, is_broken) = self.take_whole(now, link, kind, bytes, scanned);
         self.go_on(now, None);
         if is_broken {
-            self.probe.streams_broken_total += 1;
+            StreamsBroken::Framing.count(&mut self.probe.drops);
             self.out.close(link);
         }
         used
@@ -341,11 +342,7 @@ impl Shard {
                 bytes: bytes.to_vec(),
             },
         };
-        if self.out.send_mesh(frame) {
-            self.probe.mesh_sent_total += 1;
-        } else {
-            self.probe.output_dropped_total += 1;
-        }
+        self.probe.mesh_sent_total += u64::from(self.out.send_mesh(frame));
     }
 
     pub(super) fn handle_mesh(&mut self, now: Timestamp, frame: &MeshFrame) {
@@ -385,13 +382,10 @@ impl Shard {
                     address: *destination,
                 };
                 let copy = |out: &mut Vec<u8>| out.extend_from_slice(bytes);
-                let sent = if *last {
-                    self.out.send_last(to, copy)
+                if *last {
+                    self.out.send_last(to, copy);
                 } else {
-                    self.out.send(to, copy)
-                };
-                if !sent {
-                    self.probe.output_dropped_total += 1;
+                    self.out.send(to, copy);
                 }
             }
         }
@@ -422,8 +416,7 @@ impl Shard {
                 self.take_large_frame(now, link, bytes, scanned)
             }
             Err(_) => {
-                self.probe.msrp_rejected_total += 1;
-                self.probe.msrp_unreadable_total += 1;
+                MsrpRejected::Unreadable.count(&mut self.probe.drops);
                 Step::Broken
             }
         }
@@ -445,8 +438,7 @@ impl Shard {
                 Step::Used(len)
             }
             Err(_) => {
-                self.probe.msrp_rejected_total += 1;
-                self.probe.msrp_unreadable_total += 1;
+                MsrpRejected::Unreadable.count(&mut self.probe.drops);
                 Step::Broken
             }
         }
@@ -469,14 +461,12 @@ impl Shard {
     ) {
         let parts = self.verify(frame.tid);
         let Some(parts) = parts.filter(|parts| parts.kind == TokenKind::MsrpTransaction) else {
-            self.probe.msrp_rejected_total += 1;
-            self.probe.msrp_misplaced_total += 1;
+            MsrpRejected::Misplaced.count(&mut self.probe.drops);
             return;
         };
         self.go_on(now, Some(parts.key));
         let Some(push) = self.pushes.lookup_mut(parts.key) else {
-            self.probe.msrp_rejected_total += 1;
-            self.probe.msrp_sessionless_total += 1;
+            MsrpRejected::Sessionless.count(&mut self.probe.drops);
             return;
         };
         // The path of the answer was checked when it came, so the same text is the same URI.
@@ -486,8 +476,7 @@ impl Shard {
                 msrp_uri::first_uri(&push.media.path),
             );
         if push.msrp_link != Some(link) || !from_peer {
-            self.probe.msrp_rejected_total += 1;
-            self.probe.msrp_misplaced_total += 1;
+            MsrpRejected::Misplaced.count(&mut self.probe.drops);
             return;
         }
         let progress = delivery::handle_response(push, &ctx!(self, now), parts.sequence, status);
@@ -497,17 +486,15 @@ impl Shard {
     fn msrp_report(&mut self, now: Timestamp, link: LinkId, frame: &msrp_frame::Frame<'_>) {
         self.probe.msrp_reports_total += 1;
         let Some(key) = self.session_named(frame.to_path) else {
-            self.probe.msrp_rejected_total += 1;
-            self.probe.msrp_sessionless_total += 1;
+            MsrpRejected::Sessionless.count(&mut self.probe.drops);
             return;
         };
         self.go_on(now, Some(key));
         let Some(push) = self.pushes.lookup_mut(key) else {
-            return;
+            return MsrpRejected::Sessionless.count(&mut self.probe.drops);
         };
         if push.msrp_link != Some(link) {
-            self.probe.msrp_rejected_total += 1;
-            self.probe.msrp_misplaced_total += 1;
+            MsrpRejected::Misplaced.count(&mut self.probe.drops);
             return;
         }
         let progress = delivery::handle_report(push, &ctx!(self, now), frame);
@@ -543,7 +530,8 @@ impl Shard {
             let large = self.intake_named(frame.to_path);
             let status = large.map_or(481, |key| self.large_request(now, link, key, frame));
             if status >= 300 {
-                self.probe.msrp_rejected_total += 1;
+                let reason = large.map_or(MsrpRejected::Sessionless, |_| MsrpRejected::Refused);
+                reason.count(&mut self.probe.drops);
             }
             self.msrp_answer(link, frame, status);
             if let Some(key) = large {
@@ -568,6 +556,14 @@ impl Shard {
             Verdict::Collect => self.collect(now, link, key, frame),
             Verdict::Pass => return,
         };
+        if status >= 300 {
+            let reason = match binding {
+                Binding::Elsewhere => MsrpRejected::Misplaced,
+                Binding::Unknown => MsrpRejected::Sessionless,
+                Binding::Fresh | Binding::Here => MsrpRejected::Refused,
+            };
+            reason.count(&mut self.probe.drops);
+        }
         self.msrp_answer(link, frame, status);
         self.after_bind(now, key);
     }

@@ -128,9 +128,7 @@ impl Shard {
             body,
             bytes,
         );
-        if !ctx.out.send(origin.to, |out| out.extend_from_slice(bytes)) {
-            ctx.probe.output_dropped_total += 1;
-        }
+        ctx.out.send(origin.to, |out| out.extend_from_slice(bytes));
         if let Some(key) = origin.transaction {
             self.server.store_response(now, key, bytes);
         }

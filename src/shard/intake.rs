@@ -207,7 +207,7 @@ impl Shard {
         let life = if is_notice { life.of_notices() } else { life };
         let expires_s = message.expires().and_then(Result::ok);
         let expires = life.expiry(self.desk.wall.intake(now), message.date(), expires_s);
-        let number = self.post.take_number(is_notice);
+        let number = self.post.take_number(wall, is_notice);
         let entry = self.registry.entry_mut(user).expect("found above");
         if entry.user.identity.is_empty() {
             let identity = identity_of(message.request_uri());
@@ -284,12 +284,8 @@ impl Shard {
         if let Some(key) = reply.transaction {
             self.server.store_response(now, key, &reply.bytes);
         }
-        if !self
-            .out
-            .send(reply.to, |out| out.extend_from_slice(&reply.bytes))
-        {
-            self.probe.output_dropped_total += 1;
-        }
+        self.out
+            .send(reply.to, |out| out.extend_from_slice(&reply.bytes));
         self.post.recycle(reply.bytes);
     }
 

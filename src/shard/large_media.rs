@@ -325,8 +325,8 @@ impl Shard {
         limit: u64,
     ) -> Result<(), u16> {
         let user = self.served_user(invite.request_uri()).ok_or(403u16)?;
-        let number = self.post.take_number(false);
         let wall = self.desk.wall.at(now);
+        let number = self.post.take_number(wall, false);
         let head = core::mem::take(&mut message.head);
         let mut lines = Vec::new();
         let entry = self.registry.entry_mut(user).expect("just found");
@@ -488,7 +488,7 @@ impl Shard {
             return;
         };
         if self.post.mailbox(user.slot).stored(number, location) {
-            self.post.count(true);
+            self.post.queue.arrived(number);
         }
         self.post.ledger.deposited += 1;
         self.post.segments.deposit(location);

@@ -39,6 +39,7 @@ use crate::base::time::{Timestamp, UnixMillis};
 use crate::base::token::{Claim, Domain, TokenParts};
 use crate::base::wall::{Reading, WallClock};
 use crate::metrics::departures::Departures;
+use crate::metrics::drops::OutputDropped;
 use crate::metrics::probe::Probe;
 use crate::msrp::familiar::Frames;
 use crate::push::campaign::Campaigns;
@@ -387,10 +388,21 @@ impl Shard {
         ))
     }
 
-    /// The shard's counters.
+    /// The shard's counters, as they are now.
     #[must_use]
-    pub const fn probe(&self) -> &Probe {
-        &self.probe
+    pub fn probe(&self) -> Probe {
+        let mut probe = self.probe.clone();
+        let dropped = self.out.dropped();
+        for (reason, count) in [
+            (OutputDropped::LinkGone, dropped.link_gone),
+            (OutputDropped::LinkClosing, dropped.link_closing),
+            (OutputDropped::LinkFull, dropped.link_full),
+            (OutputDropped::LinkLost, dropped.link_lost),
+            (OutputDropped::MeshFull, dropped.mesh_full),
+        ] {
+            reason.count_many(&mut probe.drops, count);
+        }
+        probe
     }
 
     /// Live pushes, users known and messages pending.
@@ -423,6 +435,10 @@ impl Shard {
         Ages {
             trigger: age(oldest),
             deposit: age(self.post.deposit_since()),
+            pending: self
+                .post
+                .oldest_age(self.desk.wall.at(now))
+                .unwrap_or_default(),
         }
     }
 
@@ -592,6 +608,8 @@ pub struct Ages {
     pub trigger: Duration,
     /// For the store, since the message came.
     pub deposit: Duration,
+    /// For a device, since the message came: of the oldest there is, or up to an eighth more.
+    pub pending: Duration,
 }
 
 /// How much a shard holds.

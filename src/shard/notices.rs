@@ -9,6 +9,7 @@ use crate::base::time::{Timestamp, UnixMillis};
 use crate::base::token::{TokenKind, TokenParts};
 use crate::cpim;
 use crate::imdn::{self, ImdnStatus, NoticeFields, NoticeStatus};
+use crate::metrics::drops::NoticesDropped;
 use crate::msrp::frame::{self, Frame, OurPath, ReportFields};
 use crate::msrp::inbound::{Collected, whole_range};
 use crate::push::Ctx;
@@ -109,7 +110,7 @@ impl Shard {
         let started = self.campaigns.notices.start(&mut ctx!(self, now), &parts);
         match started {
             Some(notice) => self.rearm_notice(notice),
-            None => self.probe.output_dropped_total += 1,
+            None => NoticesDropped::UnderWay.count(&mut self.probe.drops),
         }
     }
 
@@ -134,7 +135,7 @@ impl Shard {
     /// The removal of an expired message is durable: its sender may be told now.
     pub(super) fn owe_notice(&mut self, now: Timestamp, number: u64, of: Location) {
         if !self.post.owe(number, of) {
-            self.probe.notices_dropped_total += 1;
+            NoticesDropped::Owed.count(&mut self.probe.drops);
             self.forget_expired(number, of);
         }
         self.pay_notices(now);
@@ -175,7 +176,7 @@ impl Shard {
         // A copy: sending may need the cache. Ends of messages that owe a notice are rare.
         let payload = self.post.cache.lookup(number).map(<[u8]>::to_vec);
         let record = payload.as_deref().map(record::decode);
-        let mut started = None;
+        let mut started = Err(NoticesDropped::Record);
         if let Some(Ok(Record::Deposit(deposit))) = record
             && write_own(
                 &deposit,
@@ -192,11 +193,12 @@ impl Shard {
                 content_type: b"message/cpim",
                 body: &text,
             };
-            started = self.campaigns.notices.start(&mut ctx!(self, now), &parts);
+            let notice = self.campaigns.notices.start(&mut ctx!(self, now), &parts);
+            started = notice.ok_or(NoticesDropped::UnderWay);
         }
         self.desk.lines = text;
         match started {
-            Some(notice) => {
+            Ok(notice) => {
                 match status {
                     NoticeStatus::Stored => self.probe.notices_stored_total += 1,
                     NoticeStatus::Error | NoticeStatus::Failed | NoticeStatus::Forbidden => {
@@ -205,7 +207,7 @@ impl Shard {
                 }
                 self.rearm_notice(notice);
             }
-            None => self.probe.notices_dropped_total += 1,
+            Err(reason) => reason.count(&mut self.probe.drops),
         }
     }
 

@@ -122,14 +122,12 @@ impl Shard {
                     }
                     let post = &mut self.post;
                     let (mailboxes, segments) = (&mut post.mailboxes, &mut post.segments);
-                    let mut count = 0;
-                    mailboxes.place(user.slot).load(&saved, |location| {
+                    let (queue, mut count) = (&mut post.queue, 0);
+                    mailboxes.place(user.slot).load(&saved, |number, location| {
                         segments.deposit(location);
+                        queue.arrived(number);
                         count += 1;
                     });
-                    for _ in 0..count {
-                        post.count(true);
-                    }
                     found.messages += count;
                     found.saved += count;
                 }
@@ -152,12 +150,12 @@ impl Shard {
         if lost == 0 {
             return 0;
         }
-        let mut gone = 0;
+        let mut gone = Vec::new();
         for mailbox in self.post.mailboxes.warm_values() {
-            gone += mailbox.forget_absent(present);
+            mailbox.forget_absent(present, &mut gone);
         }
-        for _ in 0..gone {
-            self.post.count(false);
+        for number in gone {
+            self.post.queue.left(number);
         }
         lost
     }
@@ -196,7 +194,7 @@ impl Shard {
                 let is_new = mailbox.restore(&new, location);
                 if is_new {
                     self.post.segments.deposit(location);
-                    self.post.count(true);
+                    self.post.queue.arrived(deposit.number);
                     found.messages += 1;
                     if let Some(list) = deposit.parts() {
                         let places = list.places().collect();
@@ -271,7 +269,7 @@ impl Shard {
             MarkKind::Removed { reason } => {
                 let was_here = mailbox.remove(mark.number).is_some();
                 if was_here {
-                    self.post.count(false);
+                    self.post.queue.left(mark.number);
                     found.messages -= 1;
                 }
                 // The books of a checkpoint have every deposit of which marks come later, also of

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use crate::base::time::Timestamp;
 use crate::base::token::{TokenKind, TokenParts, peek_shard};
+use crate::metrics::drops::SipDropped;
 use crate::push::Env;
 use crate::shard::Shard;
 use crate::shard::frames::Origin;
@@ -304,7 +305,7 @@ impl Shard {
         let extra = lines_of(&self.env, reply);
         let extra = &extra[..];
         if origin.is_reliable() {
-            let sent = self.out.send(origin.to, |out| {
+            self.out.send(origin.to, |out| {
                 response::respond(
                     message,
                     source,
@@ -316,9 +317,6 @@ impl Shard {
                     out,
                 );
             });
-            if !sent {
-                self.probe.output_dropped_total += 1;
-            }
             return;
         }
         let mut bytes = core::mem::take(&mut self.post.scratch.content);
@@ -365,8 +363,7 @@ impl Shard {
             (message.is_request() && message.method() != Method::Ack).then_some((message, reject))
         });
         let Some((message, reject)) = answer else {
-            self.probe.sip_dropped_total += 1;
-            return;
+            return dropped_as(bytes).count(&mut self.probe.drops);
         };
         self.probe.sip_rejected_total += 1;
         self.reply(now, origin, &message, &Reply::plain(reject.status));
@@ -395,18 +392,18 @@ impl Shard {
             transaction: None,
         };
         let mut table = crate::shard::frames::spare_table();
-        let Some(message) = parser::salvage(bytes, &mut table) else {
-            return;
+        let message = parser::salvage(bytes, &mut table)
+            .filter(|message| message.is_request() && message.method() != Method::Ack);
+        let Some(message) = message else {
+            return dropped_as(bytes).count(&mut self.probe.drops);
         };
-        if message.is_request() && message.method() != Method::Ack {
-            self.probe.sip_rejected_total += 1;
-            self.reply(
-                now,
-                &origin,
-                &message,
-                &Reply::plain(unframed_status(error)),
-            );
-        }
+        self.probe.sip_rejected_total += 1;
+        self.reply(
+            now,
+            &origin,
+            &message,
+            &Reply::plain(unframed_status(error)),
+        );
     }
 }
 
@@ -426,6 +423,18 @@ fn has_known_scheme(request_uri: &[u8]) -> bool {
     [&b"sip"[..], b"sips", b"tel"]
         .iter()
         .any(|known| scheme.eq_ignore_ascii_case(known))
+}
+
+/// What was dropped, of octets that got no answer.
+fn dropped_as(bytes: &[u8]) -> SipDropped {
+    let start = bytes.trim_ascii_start();
+    if start.starts_with(b"SIP/") {
+        SipDropped::Response
+    } else if start.starts_with(b"ACK ") {
+        SipDropped::Ack
+    } else {
+        SipDropped::Unanswerable
+    }
 }
 
 /// The answer to a head whose message cannot be framed (NH-6, BAD-12).

@@ -380,12 +380,8 @@ impl Shard {
             icid: icid.as_bytes(),
         };
         let templates = self.env.templates_of(entry.extra.set);
-        if !self
-            .out
-            .send(trunk, |out| templates.subscribe(&fields, out))
-        {
-            self.probe.output_dropped_total += 1;
-        }
+        self.out
+            .send(trunk, |out| templates.subscribe(&fields, out));
         self.desk.lines = to_value;
     }
 

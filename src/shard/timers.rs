@@ -8,6 +8,7 @@ use core::time::Duration;
 use crate::base::slab::Key;
 use crate::base::surface::{LinkId, StoreDone};
 use crate::base::time::Timestamp;
+use crate::metrics::drops::StreamsBroken;
 use crate::push::campaign::{self, Campaigns, Parts};
 use crate::push::delivery::{self, Progress};
 use crate::push::folded::link_mark;
@@ -434,7 +435,7 @@ impl Shard {
                     return;
                 };
                 if mailbox.stored(number, location) {
-                    self.post.count(true);
+                    self.post.queue.arrived(number);
                 }
                 self.post.ledger.deposited += 1;
                 self.post.segments.deposit(location);
@@ -624,7 +625,12 @@ impl Shard {
         let since = state.partial_since;
         let stalled = !since.is_never() && since + PARTIAL_MAX <= now;
         if unbound || stalled {
-            self.probe.streams_broken_total += 1;
+            let reason = if stalled {
+                StreamsBroken::Partial
+            } else {
+                StreamsBroken::Unbound
+            };
+            reason.count(&mut self.probe.drops);
             self.out.close(link);
         } else if !since.is_never() {
             state.watched = true;

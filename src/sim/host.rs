@@ -203,7 +203,7 @@ impl World {
             let now = self.net.now;
             let seat = &mut self.seats[usize::from(shard)];
             if let Some(core) = seat.core.take() {
-                self.probe.merge(core.probe());
+                self.probe.merge(&core.probe());
             }
             seat.held.clear();
             let pending = core::mem::take(&mut seat.disk.pending);

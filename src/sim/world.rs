@@ -546,7 +546,7 @@ impl World {
     pub fn probe(&self) -> Probe {
         let mut sum = self.probe.clone();
         for core in self.seats.iter().filter_map(|seat| seat.core.as_ref()) {
-            sum.merge(core.probe());
+            sum.merge(&core.probe());
         }
         sum
     }

@@ -3,6 +3,7 @@
 mod allocation;
 mod delivery;
 mod dialects;
+mod drops;
 mod flows;
 mod fuzzing;
 mod harness;

@@ -152,6 +152,24 @@ fn a_record_that_is_not_in_memory_is_read_for_its_notice() {
     assert_eq!(bench.counter("notices_dropped_total"), 0);
 }
 
+#[test]
+fn a_notice_whose_message_cannot_be_read_is_dropped_and_counted_for_that() {
+    let mut options = options();
+    options.post.cache_bytes_max = 1;
+    let mut bench = Bench::with(options);
+    for _ in 0..3 {
+        short_lived(&mut bench, "negative-delivery");
+        bench.take_sip();
+    }
+    bench.unreadable = true;
+    bench.run_s(60);
+    let told = messages(bench.take_sip()).len() as u64;
+    let dropped = bench.dropped("notices_dropped", "record");
+    assert!(dropped > 0, "the records of some are not in memory");
+    assert_eq!(told + dropped, 3);
+    assert_eq!(bench.counter("notices_dropped_total"), dropped);
+}
+
 // Proves: IMDN-8
 #[test]
 fn a_notice_waits_for_a_hop_as_long_as_it_takes_and_then_has_all_its_tries() {

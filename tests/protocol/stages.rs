@@ -69,11 +69,45 @@ fn an_invite_counts_what_its_message_waited_for_the_disk() {
     let ages = bench.shard.ages(bench.now);
     assert_eq!(ages.deposit, Duration::from_millis(40));
     bench.release();
-    assert_eq!(bench.shard.ages(bench.now), Ages::default());
+    let ages = bench.shard.ages(bench.now);
+    let pending = Duration::from_millis(40);
+    assert_eq!(
+        ages,
+        Ages {
+            pending,
+            ..Ages::default()
+        }
+    );
     let sent = bench.take_sip();
     let found = sent.iter().any(|sip| sip.what() == "INVITE");
     assert!(found, "{sent:?}");
     assert_eq!(triggers(&bench), (40, 2));
+}
+
+#[test]
+fn the_age_of_the_oldest_message_is_told_in_every_shard_and_after_a_restart() {
+    let mut bench = bench();
+    let told = |bench: &Bench| bench.shard.ages(bench.now).pending.as_secs();
+    bench.run_s(1000);
+    assert_eq!(told(&bench), 0, "nothing waits");
+    let _ = bench.invited();
+    bench.run_s(500);
+    bench.deposit("another, much later");
+    bench.take_sip();
+    assert!((500..=508).contains(&told(&bench)), "{}", told(&bench));
+    // A start sees what is there, by the numbers in the records.
+    let mut fresh = Bench::restarted(options(), &bench.records.clone(), 2);
+    fresh.run_s(4000);
+    let since_intake = told(&fresh);
+    assert!((2500..=3008).contains(&since_intake), "{since_intake}");
+    // One whose life has ended waits no more.
+    let mut bench = self::bench();
+    let short = bench.deposit_text(USER, "short life", "Expires: 600\n");
+    bench.sip_in(&short);
+    bench.run_s(300);
+    assert!((300..=308).contains(&told(&bench)), "{}", told(&bench));
+    bench.run_s(400);
+    assert_eq!((bench.messages(), told(&bench)), (0, 0));
 }
 
 #[test]

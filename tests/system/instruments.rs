@@ -208,6 +208,24 @@ fn the_log_has_the_form_and_the_levels_that_are_asked_for() {
         "{order:#}"
     );
 
+    // Figures are numbers, not one text.
+    let sip = SocketAddr::from(([127, 0, 0, 1], first + ENGINE));
+    let mut stream = TcpStream::connect(sip).unwrap();
+    stream.write_all(&deposit(7)).unwrap();
+    assert_eq!(accepted(&mut stream, 1), 1);
+    let figures = core::iter::from_fn(|| Some(engine.says("\"figures\"")));
+    let mut figures = figures.map(|line| serde_json::from_str::<Value>(&line).unwrap());
+    let counted = figures.find(|figures| figures["deposits"] == 1).unwrap();
+    assert_eq!(counted["messages_pending"], 1, "{counted:#}");
+    assert!(counted["oldest_pending_s"].is_number() && counted.get("words").is_none());
+
+    let nobody = ctl(&socket.0, &["log", "debug", "--module", "figure"]);
+    assert_eq!(nobody.status.code(), Some(2));
+    let why = words(&nobody);
+    assert!(
+        why.contains("did you mean figures?") && why.contains("io::store::keeper"),
+        "{why}"
+    );
     let wrong = ctl(&socket.0, &["log", "loud"]);
     assert_eq!(wrong.status.code(), Some(2));
     assert!(words(&wrong).contains("error, warn, info and debug"));
@@ -220,7 +238,9 @@ fn the_log_has_the_form_and_the_levels_that_are_asked_for() {
             .success()
     );
     // What came next after the order that was kept quiet is the change of the level.
-    let next: Value = serde_json::from_str(&engine.says("{")).unwrap();
+    let lines = core::iter::from_fn(|| serde_json::from_str::<Value>(&engine.says("{")).ok());
+    let mut others = lines.filter(|line| line["module"] != "figures");
+    let next = others.next().unwrap();
     assert_eq!(next["message"], "the log's level was changed", "{next:#}");
     engine.signal(Signal::TERM);
 }

@@ -111,6 +111,9 @@ fn a_running_engine_answers_its_operators_and_drains_when_told() {
     let value: Value = serde_json::from_slice(&status.stdout).unwrap();
     assert_eq!(value["ledger"]["deposited"], 1);
     assert_eq!(value["draining"], false);
+    assert_eq!(value["dropped"]["sip_dropped"]["response"], 0);
+    assert!(value["oldest"]["pending_s"].as_f64().unwrap() > 0.0);
+    assert!(text.contains("\nvolley_sip_dropped_total{shard=\"0\",reason=\"response\"} 0\n"));
     assert!(said(&ctl(&socket.0, &["status"])).contains("1 deposited"));
     assert!(said(&ctl(&socket.0, &["shards"])).lines().count() == 2);
     let top = volley()

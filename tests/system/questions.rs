@@ -238,6 +238,19 @@ fn sessions_timers_and_memory_are_counted_on_all_shards() {
     assert_eq!(memory["components"]["push_slots"]["count"], 40);
     assert_eq!(memory["components"]["devices"]["count"], 40);
     assert_eq!(memory["components"]["users"]["count"], 40);
+    // Of what the drivers and the stores hold, each has its row.
+    let of = |name: &str| memory["components"][name]["bytes"].as_u64();
+    assert!(
+        of("store_writes") >= Some(2 << 20),
+        "two groups: {memory:#}"
+    );
+    assert!(of("receive_buffers") > Some(0), "{memory:#}");
+    for name in ["executors", "recorders", "send_buffers", "store_reads"] {
+        assert!(of(name).is_some(), "{name}: {memory:#}");
+    }
+    let components = memory["components"].as_object().unwrap().values();
+    let sum: u64 = components.filter_map(|held| held["bytes"].as_u64()).sum();
+    assert_eq!(Some(sum), memory["total_bytes"].as_u64());
     let each = memory["bytes_per_session"].as_u64().unwrap();
     assert!((1000..20_000).contains(&each), "{memory:#}");
     for question in ["sessions", "timers", "mem"] {

@@ -54,6 +54,8 @@ impl Step {
 const LANES: u32 = 1;
 /// Time a run stays to see late duplicates, nanoseconds.
 const SETTLE: u64 = 300_000_000;
+/// Wait for ACKs to 2xx of its last moment, before the next look for them, nanoseconds.
+const LOOK: u64 = 20_000_000;
 /// A distance between two looks at the schedule that is no lateness but a standstill, nanoseconds.
 const STILL: u64 = 1_000_000_000;
 /// Final answers to deposits told apart in the report.
@@ -94,6 +96,8 @@ pub struct Director {
     cut_short: bool,
     progress: (u64, u64),
     settle_from: Option<u64>,
+    /// Until when that may be put off for ACKs on their way.
+    settle_end: u64,
     /// What this world shares with other workers of the run.
     pub gate: Option<Arc<Gate>>,
     /// The step it waits at the gate for.
@@ -123,6 +127,7 @@ impl Director {
             cut_short: false,
             progress: (0, 0),
             settle_from: None,
+            settle_end: 0,
             gate: None,
             wanted: None,
             factor: 1.0,
@@ -636,8 +641,15 @@ impl World {
         if self.director.open > 0 || self.director.deposits_open > 0 {
             return;
         }
-        let from = *self.director.settle_from.get_or_insert(self.now);
+        let from = *self.director.settle_from.get_or_insert_with(|| {
+            self.director.settle_end = self.now + SETTLE + seconds(self.setup.drain_s);
+            self.now
+        });
         if self.now < from + SETTLE {
+            return;
+        }
+        if self.now < self.director.settle_end && self.awaits_ack() {
+            self.director.settle_from = Some(from + LOOK);
             return;
         }
         let swept = self.accepting;
@@ -646,6 +658,15 @@ impl World {
         } else {
             self.enter(Step::Done);
         }
+    }
+
+    /// Whether the ACK to a 2xx may be on its way. A phone that refused is tried again when the engine sees
+    /// fit, and that may be just before the end of a run.
+    fn awaits_ack(&self) -> bool {
+        let wait = seconds(self.setup.drain_s);
+        let awaits = |call, answered_at| call == Call::Answered && self.now < answered_at + wait;
+        let mut judged = self.devices.iter().filter(|device| device.judged);
+        judged.any(|device| awaits(device.call, device.answered_at))
     }
 
     /// Ends a run in which nothing moves any more.

@@ -1,6 +1,7 @@
 //! The state machine without sockets.
 
 use super::World;
+use super::director::Step;
 use crate::link::{LinkId, Protocol};
 use crate::scenario::{Options, Setup};
 
@@ -348,6 +349,46 @@ fn a_2xx_whose_stream_is_gone_is_repeated_by_another() {
     bed.world.pump(1_520_000_000);
     assert!(bed.world.outbox.peek(bed.link).buffer.is_empty());
     assert_eq!(bed.all(), answer);
+}
+
+#[test]
+fn a_run_does_not_end_between_a_2xx_and_its_ack_but_in_time_without_one() {
+    // The engine begins a push in the last moment of a run.
+    let late = |ack_at: Option<f64>| {
+        let mut bed = Bed::new("signalling");
+        bed.all();
+        bed.world.setup.sweep = false;
+        bed.world.enter(Step::Drain);
+        bed.world.director.deposits_open = 0;
+        bed.at(0.0);
+        bed.at(0.29);
+        answered(&mut bed, 1);
+        for step in 30..2000 {
+            let at = f64::from(step) / 100.0;
+            if ack_at == Some(at) {
+                let ack = in_dialog("ACK", 1, 1, 3, 1);
+                bed.world.handle_sip(bed.link, ack.as_bytes()).unwrap();
+            }
+            bed.at(at);
+            if bed.world.director.step == Step::Done {
+                // One to another phone comes when the run is over.
+                let later = invite(2, 4, 1);
+                bed.world.handle_sip(bed.link, later.as_bytes()).unwrap();
+                bed.world.finish();
+                let found = bed.world.violations.broken().map(|(rule, _)| rule.id());
+                return (at, found.collect::<Vec<_>>());
+            }
+        }
+        panic!("the run goes on");
+    };
+    let (at, broken) = late(Some(0.4));
+    assert!(
+        (0.4..0.45).contains(&at) && broken.is_empty(),
+        "{at} {broken:?}"
+    );
+    let (at, broken) = late(None);
+    assert!((10.0..10.7).contains(&at), "{at}");
+    assert_eq!(broken, ["OK-0"]);
 }
 
 #[test]

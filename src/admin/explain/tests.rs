@@ -252,6 +252,23 @@ fn the_text_and_the_json_say_who_and_why() {
 }
 
 #[test]
+fn the_end_of_the_last_attempt_is_told_by_its_code_and_in_words() {
+    let mut case = Case::new();
+    case.line("dev A");
+    let mut explanation = case.explain();
+    let device = &mut explanation.user.devices[0];
+    device.last_ago = Some(core::time::Duration::from_secs(7));
+    (device.last.status, device.last.code) = (486, "R-SIP");
+    let words = "the INVITE was refused with the status that is shown";
+    let text = explanation.text();
+    let line = format!("last attempt 7 s ago: 486 R-SIP ({words})");
+    assert!(text.contains(&line), "{text}");
+    let json = explanation.json();
+    assert_eq!(json["devices"][0]["last"]["meaning"], words, "{json:#}");
+    assert!(!json["devices"][0]["rule"].as_str().unwrap_or("").is_empty());
+}
+
+#[test]
 fn a_whole_notify_is_read_as_well_as_its_document() {
     let mut case = Case::new();
     case.line("dev A");

@@ -57,6 +57,11 @@ impl Group {
         self.since = None;
     }
 
+    /// Octets of its buffers, full or not.
+    pub(crate) fn memory(&self) -> usize {
+        self.bytes.capacity() + self.stored.capacity() * size_of::<(StoreTicket, Location)>()
+    }
+
     pub(crate) const fn is_empty(&self) -> bool {
         self.stored.is_empty()
     }

@@ -691,6 +691,24 @@ impl Journal {
         }
     }
 
+    /// Octets of buffers: for what is to be written, and for what was read.
+    #[must_use]
+    pub fn memory(&self) -> (usize, usize) {
+        let state = self.shared.state();
+        let group = state.fill.memory();
+        // The other one is as large, also while it is being written.
+        let writes = 2 * group
+            + state.waiting.bytes.capacity()
+            + state.waiting.appends.capacity() * size_of::<(StoreTicket, u32)>()
+            + state.done.stored.capacity() * size_of::<(StoreTicket, Location)>()
+            + state.piece_buffer.capacity();
+        let reads = state.trails.memory()
+            + state.reads.capacity() * size_of::<(u64, Location)>()
+            + state.done.loaded.capacity() * size_of::<(u64, u32, u32)>()
+            + state.done.bytes.capacity();
+        (writes, reads)
+    }
+
     /// Takes the piece that was wanted and gives an empty buffer for the next; `next` is where the
     /// core goes on, `None` after the last.
     pub fn take_piece(&mut self, piece: &mut Vec<u8>, next: Option<u64>) {

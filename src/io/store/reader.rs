@@ -41,6 +41,13 @@ pub(crate) struct Trails {
 }
 
 impl Trails {
+    /// Octets of what was read ahead.
+    pub(crate) fn memory(&self) -> usize {
+        let read = |row: &Trail| row.bytes.as_ref().map_or(0, |bytes| bytes.len());
+        let waiting = |row: &Trail| row.waiting.capacity() * size_of::<(u64, Location)>();
+        self.rows.iter().map(|row| read(row) + waiting(row)).sum()
+    }
+
     /// The trail whose last read covers the record at `at`.
     fn covering(&self, at: Location) -> Option<usize> {
         let end = end_of(at)?;

@@ -98,7 +98,7 @@ impl Campaigns {
         if settled {
             parts.ctx.post.mailbox(user.slot).remove(number);
             parts.ctx.post.cache.remove(number);
-            parts.ctx.post.count(false);
+            parts.ctx.post.queue.left(number);
             parts.ctx.probe.messages_completed_total += 1;
         }
     }
@@ -129,7 +129,7 @@ impl Campaigns {
                 parts.ctx.post.append_mark(&mark, location, true);
                 parts.ctx.post.cache.remove(entry.number());
             }
-            parts.ctx.post.count(false);
+            parts.ctx.post.queue.left(entry.number());
             parts.ctx.probe.messages_expired_total += 1;
         }
     }
@@ -154,7 +154,7 @@ impl Campaigns {
         };
         parts.ctx.post.append_mark(&mark, location, true);
         parts.ctx.post.cache.remove(number);
-        parts.ctx.post.count(false);
+        parts.ctx.post.queue.left(number);
     }
 
     /// The session of `push` lost its connection: counts that against what was in transfer. The message

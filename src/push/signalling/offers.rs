@@ -449,10 +449,8 @@ pub(super) fn handle_timeout(push: &mut Push, ctx: &mut Ctx<'_>) -> Option<Outco
             ServerInviteAction::Retransmit => {
                 ctx.probe.retransmissions_total += 1;
                 let to = session.way_back.expect("an answer has its way back");
-                let sent = ctx
-                    .out
+                ctx.out
                     .send(to, |out| out.extend_from_slice(&session.response));
-                ctx.probe.output_dropped_total += u64::from(!sent);
             }
             ServerInviteAction::AckMissing
             | ServerInviteAction::TimedOut

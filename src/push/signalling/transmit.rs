@@ -44,8 +44,8 @@ pub(super) enum Place {
     Last,
 }
 
-/// Appends one request to the push's trunk. What a full or lost link does not take is dropped and
-/// counted, and `false`: its transaction repeats it or runs out.
+/// Appends one request to the push's trunk. What a full or lost link does not take is dropped,
+/// and `false`: its transaction repeats it or runs out.
 pub(super) fn transmit(
     push: &Push,
     ctx: &mut Ctx<'_>,
@@ -59,14 +59,10 @@ pub(super) fn transmit(
     let forms = &ctx.env.dialect(push).forms;
     let templates = forms.of(push.set, trunk.address.is_none());
     let encode = |out: &mut Vec<u8>| encode(templates, out);
-    let sent = match place {
+    match place {
         Place::Any => ctx.out.send(trunk, encode),
         Place::Last => ctx.out.send_last(trunk, encode),
-    };
-    if !sent {
-        ctx.probe.output_dropped_total += 1;
     }
-    sent
 }
 
 /// `o=` session id: unique per dialog while the slot and generation are (SDP-2).

@@ -48,7 +48,7 @@ impl Mailbox {
     }
 
     /// Puts a saved queue back; calls `kept` with the place of each message that was put back.
-    pub fn load(&mut self, saved: &SavedUser<'_>, mut kept: impl FnMut(Location)) {
+    pub fn load(&mut self, saved: &SavedUser<'_>, mut kept: impl FnMut(u64, Location)) {
         if !self.entries.is_empty() {
             return self.merge(saved, kept);
         }
@@ -98,13 +98,13 @@ impl Mailbox {
                 hints: entry.hints,
                 bits: entry.flags.bits() | DURABLE,
             });
-            kept(entry.location);
+            kept(entry.number, entry.location);
         }
     }
 
     /// A user who was saved twice: left and came back while the checkpoint was made. The lists of
     /// devices differ, so each message is put in by itself.
-    fn merge(&mut self, saved: &SavedUser<'_>, mut kept: impl FnMut(Location)) {
+    fn merge(&mut self, saved: &SavedUser<'_>, mut kept: impl FnMut(u64, Location)) {
         let device = |slot: usize| saved.devices().nth(slot).unwrap_or(0);
         for entry in saved.entries() {
             let new = NewEntry {
@@ -120,7 +120,7 @@ impl Mailbox {
             if !self.restore(&new, entry.location) {
                 continue;
             }
-            kept(entry.location);
+            kept(entry.number, entry.location);
             for (slot, key) in saved.devices().enumerate().take(32) {
                 if entry.delivered >> slot & 1 == 1 {
                     self.mark(entry.number, key, Fate::Delivered);
@@ -132,19 +132,22 @@ impl Mailbox {
         }
     }
 
-    /// Takes out every message that lies in none of the segments `present`, ascending; how many.
-    pub fn forget_absent(&mut self, present: &[u32]) -> usize {
-        let before = self.entries.len();
+    /// Takes out every message that lies in none of the segments `present`, ascending; their numbers into
+    /// `gone`.
+    pub fn forget_absent(&mut self, present: &[u32], gone: &mut Vec<u64>) {
         self.entries.retain(|entry| {
             let segment = entry.location().map(|at| at.segment);
-            segment.is_none_or(|segment| present.binary_search(&segment).is_ok())
+            let stays = segment.is_none_or(|segment| present.binary_search(&segment).is_ok());
+            if !stays {
+                gone.push(entry.number);
+            }
+            stays
         });
         self.bytes = self
             .entries
             .iter()
             .map(|entry| u64::from(entry.bytes))
             .sum();
-        before - self.entries.len()
     }
 
     /// The deposit of `number` was written again at `to`; where it lay before. `None` when it is not

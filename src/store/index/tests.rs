@@ -328,7 +328,7 @@ fn a_saved_queue_with_too_many_targets_gives_the_last_ones_to_everybody() {
         panic!("a user was saved");
     };
     let mut mailbox = Mailbox::default();
-    mailbox.load(&saved, |_| {});
+    mailbox.load(&saved, |_, _| {});
     assert_eq!(mailbox.len(), 32);
     assert_eq!(numbers(&mailbox, 200)[..2], [1, 9]);
     let last = u64::from(MAILBOX_TARGETS_MAX) + 1;

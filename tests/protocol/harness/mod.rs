@@ -172,7 +172,7 @@ impl Watched {
         self.watch(Core::poll_link)
     }
 
-    pub(crate) fn probe(&self) -> &Probe {
+    pub(crate) fn probe(&self) -> Probe {
         self.inner.probe()
     }
 
@@ -745,6 +745,15 @@ impl Bench {
     pub(crate) fn counter(&self, name: &str) -> u64 {
         let found = self.shard.probe().iter().find(|(key, _)| *key == name);
         found.unwrap_or_else(|| panic!("no counter {name}")).1
+    }
+
+    /// How often something was dropped for this reason.
+    pub(crate) fn dropped(&self, family: &str, reason: &str) -> u64 {
+        let families = self.shard.probe().drops.families();
+        let family = families.iter().find(|found| found.name == family);
+        let cells = family.map_or(&[][..], |family| &family.cells);
+        let cell = cells.iter().find(|cell| cell.reason == reason);
+        cell.expect("a reason of that kind").count
     }
 
     pub(crate) fn peer_of(&self, link: LinkId) -> SocketAddr {

@@ -305,6 +305,37 @@ fn close_writes_what_was_submitted_and_returns_its_places() {
 }
 
 #[test]
+fn the_buffers_of_a_store_are_told_by_what_they_are_for() {
+    let place = Place::new();
+    let path = place.0.clone();
+    run(async move {
+        let options = small();
+        let (mut client, _) = Client::open(&path, &options).await;
+        let (writes, reads) = client.journal.memory();
+        assert!(writes >= 2 * options.commit_bytes as usize, "{writes}");
+        assert!(
+            writes < 4 * options.commit_bytes as usize + (64 << 10),
+            "{writes}"
+        );
+        assert_eq!(reads, 0, "nothing was read");
+        for _ in 0..40 {
+            assert!(client.append(10));
+            client.settle().await;
+        }
+        // What is read in order is read ahead and kept.
+        let places = client.stored.clone();
+        let mut most = 0;
+        for (token, (_, at)) in (0..).zip(places.iter().take(100)) {
+            client.read(token, *at);
+            client.settle().await;
+            most = most.max(client.journal.memory().1);
+        }
+        assert!((4 << 10..1 << 20).contains(&most), "{most}");
+        client.journal.close().await;
+    });
+}
+
+#[test]
 fn a_full_queue_takes_nothing_until_it_has_room_and_loses_nothing() {
     let place = Place::new();
     let path = place.0.clone();

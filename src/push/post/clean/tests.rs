@@ -158,7 +158,7 @@ fn identity(slot: u64) -> Vec<u8> {
 }
 
 fn deposit(post: &mut Post, slot: u64) {
-    let number = post.take_number(false);
+    let number = post.take_number(UnixMillis(0), false);
     let user = identity(slot);
     let new = NewEntry {
         number,
