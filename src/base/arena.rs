@@ -1,9 +1,10 @@
 //! Octets of many small owners in few allocations: ranges of exact sizes, side by side.
 //!
 //! Layer 0. A range has the size of its class, a multiple of `STEP` octets; a class takes its ranges
-//! from chunks of `CHUNK_BYTES` that never move. A freed range is the next one of its class to be
-//! taken. Nothing is copied when the arena grows, and nothing is kept beside the ranges: the list of free
-//! ones lies in themselves. Memory of a class is not given back to others.
+//! from chunks of `CHUNK_BYTES` that never move. A freed range is taken again by the next text of its class
+//! for which its chunk is the first with room; nothing is kept beside the ranges: the list of free ones lies in
+//! themselves. Nothing is copied when the arena grows. A chunk in which nothing lies any more is given back, since
+//! texts that get a little longer move to the next class, all of them in time.
 
 /// Sizes are multiples of this, octets.
 const STEP: usize = 16;
@@ -16,28 +17,51 @@ const CHUNK_BYTES: usize = 16 * 1024;
 /// The length in front of each text.
 const HEAD: usize = 2;
 const INDEX_BITS: u32 = 26;
-const NIL: u32 = u32::MAX;
+/// No range.
+const NIL: u16 = u16::MAX;
+/// No chunk.
+const NONE: u32 = u32::MAX;
 
-const _: () = assert!(STEP >= size_of::<u32>(), "a free range holds a link");
+const _: () = assert!(STEP >= size_of::<u16>(), "a free range holds a link");
 const _: () = assert!(CLASSES << INDEX_BITS <= 1 << 32, "a place is 32 bits");
+const _: () = assert!(
+    CHUNK_BYTES / STEP < NIL as usize,
+    "ranges of a chunk have 16 bits"
+);
 
 /// Where a text lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place(pub u32);
 
 #[derive(Debug)]
+struct Chunk {
+    /// Empty when the memory was given back.
+    bytes: Box<[u8]>,
+    /// Ranges that lie in it.
+    taken: u16,
+    /// Ranges that were ever taken since it has its memory.
+    made: u16,
+    /// The first free range of those.
+    free: u16,
+    /// The chunk with room before and behind this one, while it has room itself.
+    before: u32,
+    behind: u32,
+}
+
+#[derive(Debug)]
 struct Class {
-    chunks: Vec<Box<[u8]>>,
-    /// Ranges that were ever taken.
-    made: u32,
-    /// The first free range.
-    free: u32,
+    chunks: Vec<Chunk>,
+    /// The first chunk with memory and room.
+    roomy: u32,
+    /// Chunks without memory, the next one last.
+    bare: Vec<u32>,
 }
 
 /// See the module.
 #[derive(Debug)]
 pub struct Arena {
     classes: Vec<Class>,
+    /// Octets of all chunks with memory.
     chunks: usize,
     ranges: usize,
     /// Octets of the ranges that are taken.
@@ -48,8 +72,8 @@ impl Default for Arena {
     fn default() -> Self {
         let class = || Class {
             chunks: Vec::new(),
-            made: 0,
-            free: NIL,
+            roomy: NONE,
+            bare: Vec::new(),
         };
         Self {
             classes: (0..CLASSES).map(|_| class()).collect(),
@@ -60,6 +84,61 @@ impl Default for Arena {
     }
 }
 
+impl Class {
+    /// Puts a chunk that has room in front of the others that have.
+    fn link(&mut self, chunk: u32) {
+        let behind = core::mem::replace(&mut self.roomy, chunk);
+        if behind != NONE {
+            self.chunks[behind as usize].before = chunk;
+        }
+        let entry = &mut self.chunks[chunk as usize];
+        (entry.before, entry.behind) = (NONE, behind);
+    }
+
+    /// Takes a chunk that has no room or no memory any more out of that line.
+    fn unlink(&mut self, chunk: u32) {
+        let entry = &self.chunks[chunk as usize];
+        let (before, behind) = (entry.before, entry.behind);
+        match before {
+            NONE => self.roomy = behind,
+            before => self.chunks[before as usize].behind = behind,
+        }
+        if behind != NONE {
+            self.chunks[behind as usize].before = before;
+        }
+    }
+
+    /// A chunk with memory and room, and what memory was needed for it; `None` when the class is full.
+    fn chunk(&mut self, number: usize) -> Option<(u32, usize)> {
+        if self.roomy != NONE {
+            return Some((self.roomy, 0));
+        }
+        let bytes = per_chunk(number) * size_of_class(number);
+        let chunk = match self.bare.pop() {
+            Some(chunk) => chunk,
+            None => {
+                if (self.chunks.len() + 1) * per_chunk(number) > 1 << INDEX_BITS {
+                    return None;
+                }
+                self.chunks.push(Chunk {
+                    bytes: Box::default(),
+                    taken: 0,
+                    made: 0,
+                    free: NIL,
+                    before: NONE,
+                    behind: NONE,
+                });
+                u32::try_from(self.chunks.len() - 1).expect("an index has 26 bits")
+            }
+        };
+        let entry = &mut self.chunks[chunk as usize];
+        entry.bytes = vec![0; bytes].into_boxed_slice();
+        (entry.taken, entry.made, entry.free) = (0, 0, NIL);
+        self.link(chunk);
+        Some((chunk, bytes))
+    }
+}
+
 impl Arena {
     /// Keeps a copy of `text`; `None` when it is longer than a range may be, or the class is full.
     pub fn put(&mut self, text: &[u8]) -> Option<Place> {
@@ -67,35 +146,35 @@ impl Arena {
             return None;
         }
         let number = (text.len() + HEAD).div_ceil(STEP) - 1;
+        let (size, per_chunk) = (size_of_class(number), per_chunk(number));
         let class = &mut self.classes[number];
-        let per_chunk = per_chunk(number);
-        let index = if class.free != NIL {
-            let index = class.free;
-            let range = range_of(&mut class.chunks, number, index);
-            let link = range.first_chunk().expect("a range holds a link");
-            class.free = u32::from_le_bytes(*link);
-            index
+        let (chunk, grown) = class.chunk(number)?;
+        self.chunks += grown;
+        let entry = &mut class.chunks[chunk as usize];
+        let range = if entry.free == NIL {
+            entry.made += 1;
+            entry.made - 1
         } else {
-            let index = class.made;
-            if index >= 1 << INDEX_BITS {
-                return None;
-            }
-            if index as usize == class.chunks.len() * per_chunk {
-                let bytes = per_chunk * size_of_class(number);
-                class.chunks.push(vec![0; bytes].into_boxed_slice());
-                self.chunks += bytes;
-            }
-            class.made += 1;
-            index
+            let at = usize::from(entry.free) * size;
+            let link = entry.bytes[at..].first_chunk();
+            core::mem::replace(
+                &mut entry.free,
+                u16::from_le_bytes(*link.expect("a range holds a link")),
+            )
         };
-        let range = range_of(&mut class.chunks, number, index);
+        entry.taken += 1;
+        let at = usize::from(range) * size;
         let len = u16::try_from(text.len()).expect("bounded above");
-        range[..HEAD].copy_from_slice(&len.to_le_bytes());
-        range[HEAD..HEAD + text.len()].copy_from_slice(text);
+        entry.bytes[at..at + HEAD].copy_from_slice(&len.to_le_bytes());
+        entry.bytes[at + HEAD..at + HEAD + text.len()].copy_from_slice(text);
+        if usize::from(entry.taken) == per_chunk {
+            class.unlink(chunk);
+        }
         self.ranges += 1;
-        self.taken += size_of_class(number);
-        let class = u32::try_from(number).expect("few classes");
-        Some(Place(class << INDEX_BITS | index))
+        self.taken += size;
+        let index = chunk as usize * per_chunk + usize::from(range);
+        let place = number << INDEX_BITS | index;
+        Some(Place(u32::try_from(place).expect("both are bounded")))
     }
 
     /// The text at `place`.
@@ -104,9 +183,9 @@ impl Arena {
     /// When nothing was ever put there.
     #[must_use]
     pub fn text(&self, place: Place) -> &[u8] {
-        let (number, index) = parts(place);
-        let (chunk, start) = locate(number, index);
-        let range = &self.classes[number].chunks[chunk][start..start + size_of_class(number)];
+        let (number, chunk, range) = parts(place);
+        let size = size_of_class(number);
+        let range = &self.classes[number].chunks[chunk as usize].bytes[range * size..][..size];
         let len = u16::from_le_bytes([range[0], range[1]]);
         &range[HEAD..HEAD + usize::from(len)]
     }
@@ -116,13 +195,27 @@ impl Arena {
     /// # Panics
     /// When nothing was ever put there.
     pub fn free(&mut self, place: Place) {
-        let (number, index) = parts(place);
+        let (number, chunk, range) = parts(place);
+        let size = size_of_class(number);
         let class = &mut self.classes[number];
-        let link = class.free.to_le_bytes();
-        range_of(&mut class.chunks, number, index)[..link.len()].copy_from_slice(&link);
-        class.free = index;
+        let entry = &mut class.chunks[chunk as usize];
+        let was_full = usize::from(entry.taken) == per_chunk(number);
+        let link = entry.free.to_le_bytes();
+        entry.bytes[range * size..][..link.len()].copy_from_slice(&link);
+        entry.free = u16::try_from(range).expect("ranges of a chunk have 16 bits");
+        entry.taken -= 1;
+        if entry.taken == 0 {
+            self.chunks -= entry.bytes.len();
+            entry.bytes = Box::default();
+            if !was_full {
+                class.unlink(chunk);
+            }
+            class.bare.push(chunk);
+        } else if was_full {
+            class.link(chunk);
+        }
         self.ranges -= 1;
-        self.taken -= size_of_class(number);
+        self.taken -= size;
     }
 
     /// Texts held.
@@ -146,8 +239,10 @@ impl Arena {
     /// Octets of all chunks, taken or not.
     #[must_use]
     pub fn memory(&self) -> usize {
-        let lists = self.classes.iter().map(|class| class.chunks.capacity());
-        self.chunks + lists.sum::<usize>() * size_of::<Box<[u8]>>()
+        let lists = self.classes.iter().map(|class| {
+            class.chunks.capacity() * size_of::<Chunk>() + class.bare.capacity() * size_of::<u32>()
+        });
+        self.chunks + lists.sum::<usize>()
     }
 }
 
@@ -159,19 +254,12 @@ const fn per_chunk(number: usize) -> usize {
     CHUNK_BYTES / size_of_class(number)
 }
 
-const fn parts(place: Place) -> (usize, u32) {
+/// Class, chunk, and range in the chunk.
+fn parts(place: Place) -> (usize, u32, usize) {
     let number = (place.0 >> INDEX_BITS) as usize;
-    (number, place.0 & ((1 << INDEX_BITS) - 1))
-}
-
-const fn locate(number: usize, index: u32) -> (usize, usize) {
-    let (index, per_chunk) = (index as usize, per_chunk(number));
-    (index / per_chunk, index % per_chunk * size_of_class(number))
-}
-
-fn range_of(chunks: &mut [Box<[u8]>], number: usize, index: u32) -> &mut [u8] {
-    let (chunk, start) = locate(number, index);
-    &mut chunks[chunk][start..start + size_of_class(number)]
+    let index = (place.0 & ((1 << INDEX_BITS) - 1)) as usize;
+    let chunk = u32::try_from(index / per_chunk(number)).expect("an index has 26 bits");
+    (number, chunk, index % per_chunk(number))
 }
 
 #[cfg(test)]
@@ -200,14 +288,73 @@ mod tests {
                 assert!(arena.is_empty());
             }
         }
+        // All but one in three go and come again.
         let full = arena.memory();
-        for &(_, place) in &places {
-            arena.free(place);
+        let back = |at: &usize| at % 3 != 0;
+        for at in (0..places.len()).filter(back) {
+            arena.free(places[at].1);
         }
-        for &(len, _) in &places {
-            arena.put(&text(len)).unwrap();
+        for at in (0..places.len()).filter(back) {
+            places[at].1 = arena.put(&text(places[at].0)).unwrap();
         }
         assert_eq!(arena.memory(), full, "nothing new was needed");
+        for &(len, place) in &places {
+            assert_eq!(arena.text(place), text(len));
+        }
         assert_eq!(arena.put(&text(RANGE_BYTES_MAX + 1)), None);
+    }
+
+    #[test]
+    fn texts_that_get_longer_leave_nothing_behind() {
+        const TEXTS: usize = 10_000;
+        let mut arena = Arena::default();
+        let mut places: Vec<Place> = (0..TEXTS).map(|_| arena.put(&[7; 100]).unwrap()).collect();
+        let full = arena.memory();
+        // In an order of no chunk's, a few at a time, into the next class.
+        for at in 0..TEXTS {
+            let place = &mut places[at * 7_919 % TEXTS];
+            arena.free(*place);
+            *place = arena.put(&[9; 120]).unwrap();
+        }
+        assert_eq!((arena.len(), arena.taken()), (TEXTS, TEXTS * 128));
+        assert!(places.iter().all(|&place| arena.text(place) == [9; 120]));
+        let now = arena.memory();
+        assert!(
+            now < full * 128 / 112 + full / 20,
+            "{now} octets, {full} before"
+        );
+        for place in places {
+            arena.free(place);
+        }
+        assert!(arena.is_empty() && arena.chunks == 0);
+        assert!(arena.memory() < full / 100, "no chunk is left");
+    }
+
+    #[test]
+    fn a_chunk_that_was_left_is_used_again() {
+        let mut arena = Arena::default();
+        for round in 0..5 {
+            // Two chunks and a half, of which the line of those with room changes in every way.
+            let per_chunk = per_chunk(7);
+            let mut places: Vec<Place> = (0..per_chunk * 5 / 2)
+                .map(|at| arena.put(&[at.to_le_bytes()[0]; 120]).unwrap())
+                .collect();
+            assert!(
+                places.iter().all(|place| (place.0 & 0x03ff_ffff) < 3 * 128),
+                "round {round}"
+            );
+            for step in [2, 3, 1] {
+                let mut at = 0;
+                places.retain(|&place| {
+                    at += 1;
+                    let stays = at % step != 0;
+                    if !stays {
+                        arena.free(place);
+                    }
+                    stays
+                });
+            }
+            assert_eq!((arena.len(), arena.taken(), arena.chunks), (0, 0, 0));
+        }
     }
 }
