@@ -279,6 +279,11 @@ pub struct Options {
     /// Longest wait for the engine to accept the first connection, seconds [default: 10]
     #[arg(long, value_name = "SECONDS")]
     pub reach_s: Option<f64>,
+    /// SIP over TCP is read and triggers leave every so many microseconds, as behind a network device that gathers its
+    /// interrupts: fewer and larger turns on both sides, and up to twice as much in every latency; 0: at once
+    /// [default: 0]
+    #[arg(long, value_name = "US")]
+    pub gather_us: Option<u32>,
     /// Who opens the MSRP connection [default: passive]
     #[arg(long, value_enum)]
     pub phone: Option<Phone>,
@@ -417,7 +422,7 @@ impl Options {
             workers, connections, domain, icsi, users, devices, tel_share, messages, body_bytes, rate,
             users_in_flight, arrivals, rate_to, steps, sine_period_s, sine_depth, storm_within_s,
             storm_shape, replay, late, late_bound_ms, pressure_bound, deposit_rate, deposits_in_flight, warmup_s, duration_s,
-            drain_s, reach_s, phone, mix, receivers, registrar, next_hops, dead_hops, hops, ring_ms, late_ms, slow_ms, loss, duplicate, delay, delay_ms, trying, ringing, session_timer, session_expires_s, refreshers, answer_cema, expect_cema,
+            drain_s, reach_s, gather_us, phone, mix, receivers, registrar, next_hops, dead_hops, hops, ring_ms, late_ms, slow_ms, loss, duplicate, delay, delay_ms, trying, ringing, session_timer, session_expires_s, refreshers, answer_cema, expect_cema,
             sendonly_session_level, check, uniqueness_window, sweep, hang_up, objective, goodput_maximum, lag_bound_ms,
             engine_pid, cpu, seed, run_id, json, report_dir, ndjson, quiet);
     }
@@ -515,6 +520,25 @@ mod tests {
         assert_eq!(error, "x.toml:2: unknown key `usrs`; did you mean `users`?");
         let error = Options::parse("x.toml", "kind = \"ful\"\n").unwrap_err();
         assert_eq!(error, "x.toml:1: unknown value `ful`; did you mean `full`?");
+    }
+
+    #[test]
+    fn gathers_for_no_time_or_for_one_that_makes_sense() {
+        let resolve = |gather_us| {
+            let options = Options {
+                engine: Some("127.0.0.1:5060".parse().unwrap()),
+                gather_us: Some(gather_us),
+                ..Options::default()
+            };
+            Setup::resolve(options, 1)
+        };
+        for gather_us in [0, 50, 10_000] {
+            assert_eq!(resolve(gather_us).unwrap().gather_us, gather_us);
+        }
+        for gather_us in [1, 49, 10_001] {
+            let error = resolve(gather_us).unwrap_err();
+            assert!(error.contains("not within 50 and 10000"), "{error}");
+        }
     }
 
     #[test]

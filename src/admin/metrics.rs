@@ -205,7 +205,7 @@ const DRIVER_DROPS: [(&str, [Reason; 2]); 2] = [
             ),
             (
                 "source",
-                "their address had 'limits.connections_per_source_max'",
+                "their source, an IPv4 address or an IPv6 /64, had 'limits.connections_per_source_max'",
                 |counters| counters.refused_of_source,
             ),
         ],

@@ -62,7 +62,7 @@ fn say(shard: usize, news: News) {
         News::CrowdedBySource(count) => tracing::warn!(
             shard,
             count,
-            "connections were refused: their address had limits.connections_per_source_max; an SBC or a \
+            "connections were refused: their source (an IPv4 address, an IPv6 /64) had limits.connections_per_source_max; an SBC or a \
              relay belongs into limits.uncapped_sources"
         ),
         News::HopLost(hop) => tracing::warn!(shard, hop = %hop, "a next hop is lost"),

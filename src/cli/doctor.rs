@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use serde_json::json;
-use volley::admin::doctor::{Finding, Host, Place, Plan, Severity, tune};
+use volley::admin::doctor::{Finding, Host, Place, Plan, Severity, stalls, tune};
 use volley::admin::options::descriptors;
 use volley::config::file::{Limits, Transport};
 use volley::io::backend::Backend;
@@ -35,6 +36,10 @@ pub(super) struct Doctor {
     /// Show what is fine, too.
     #[arg(long)]
     all: bool,
+    /// Keep the CPUs of the shards (without node.pin all) busy for so long and see how often they are taken away: what
+    /// no engine can be quicker than. Not beside one that runs.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(1..=600))]
+    stalls: Option<u16>,
 }
 
 /// Arguments of `tune`.
@@ -92,13 +97,39 @@ impl Engine {
     }
 }
 
+/// Watches the CPUs of the shards, and says so, since it takes its time.
+fn watch_stalls(pin: Vec<usize>, seconds: u16) -> Result<Finding, String> {
+    let cpus = if pin.is_empty() {
+        stalls::usable()
+    } else {
+        pin
+    };
+    let names: Vec<String> = cpus.iter().map(usize::to_string).collect();
+    complain(&format!(
+        "watching CPU {} for {seconds} s",
+        names.join(", ")
+    ));
+    let time = Duration::from_secs(seconds.into());
+    let seen = stalls::watch(&cpus, time)?;
+    Ok(stalls::judge(&seen, time))
+}
+
 impl Doctor {
     pub(super) fn main(&self) -> ExitCode {
         let plan = match self.engine.plan() {
             Ok(plan) => plan,
             Err(code) => return code,
         };
-        let found = Host::here().examine(&plan);
+        let mut found = Host::here().examine(&plan);
+        if let Some(seconds) = self.stalls {
+            match watch_stalls(plan.pin, seconds) {
+                Ok(finding) => found.push(finding),
+                Err(error) => {
+                    complain(&error);
+                    return ExitCode::from(USAGE);
+                }
+            }
+        }
         if self.json {
             let all: Vec<_> = found.iter().map(Finding::json).collect();
             print(&format!("{}\n", json!(all)));

@@ -83,7 +83,8 @@ enum Command {
     Trace(ctl::Trace),
     /// Check this host: kernel, limits, cores, clocks, sockets, disk. Changes nothing.
     #[command(
-        after_help = "Examples:\n  volley doctor --config volley.toml\n  volley doctor --all --json\n\
+        after_help = "Examples:\n  volley doctor --config volley.toml\n  volley doctor --all --json\n  volley doctor --stalls 8   \
+                      how long are the CPUs taken away?\n\
                       Exit codes: 0 nothing above advice, 1 warnings, 2 wrong usage, 3 something critical."
     )]
     Doctor(doctor::Doctor),

@@ -139,7 +139,7 @@ pub(super) struct Links {
 }
 
 impl Links {
-    /// Room for `bound` links, and for accepted ones of one address by `cap`.
+    /// Room for `bound` links, and for accepted ones of one source by `cap`.
     pub(super) const fn new(bound: u32, cap: SourceCap) -> Self {
         Self {
             links: Vec::new(),

@@ -185,7 +185,7 @@ counters! {
     accepted,
     /// Accepted connections closed at once: over a cap.
     refused,
-    /// Of these, because their address had `limits.connections_per_source_max`.
+    /// Of these, because their source had `limits.connections_per_source_max`.
     refused_of_source,
     /// Connections opened by us.
     connected,

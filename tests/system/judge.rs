@@ -132,6 +132,20 @@ fn more_shards_than_cores_serve_everyone() {
     assert_eq!(report["users"], 300);
 }
 
+#[test]
+fn a_judge_that_gathers_what_it_reads_counts_the_wait_against_the_engine() {
+    let (directory, first) = (Directory::new(), ports(30));
+    let config = config(&directory, first, (1, 1), "linger_ms = 0");
+    let more = ["--users", "300", "--gather-us", "8000"];
+    let (code, report) = judged(&directory, &config, ("full", first), &more);
+    assert_eq!(code, Some(0), "{report:#}");
+    assert_eq!(report["ledger"]["expected"], report["ledger"]["delivered"]);
+    let rows = report["latencies"].as_array().unwrap();
+    let stage = rows.iter().find(|row| row["stage"] == "trigger_to_invite");
+    // Read every 8 ms, an INVITE has waited for 4 of them.
+    assert!(stage.unwrap()["p50"].as_f64() > Some(2.0), "{stage:?}");
+}
+
 // Proves: NH-3, SUB-7, REG-2, MSRP-22
 #[test]
 fn nothing_is_lost_in_chaos() {

@@ -66,6 +66,8 @@ struct Shared {
     failed: RefCell<Option<DriveError>>,
     done: Notify,
     datagrams: Notify,
+    /// Readers of SIP streams may go on, when they gather.
+    cadence: Notify,
 }
 
 #[derive(Default)]
@@ -104,6 +106,7 @@ impl Driver {
             failed: RefCell::new(None),
             done: Notify::new(),
             datagrams: Notify::new(),
+            cadence: Notify::new(),
         });
         for (hop, socket) in (0..).zip(listeners.sip) {
             accept(&shared, TcpListener::from_std(socket), Protocol::Sip, hop);

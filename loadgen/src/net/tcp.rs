@@ -144,7 +144,11 @@ async fn read_all(shared: &Rc<Shared>, stream: &TcpStream, link: LinkId, protoco
         SIP_READ
     };
     let mut buffer: Vec<u8> = Vec::with_capacity(size);
+    let gathers = protocol == Protocol::Sip && shared.world.borrow().setup.gather_us > 0;
     loop {
+        if gathers {
+            shared.cadence.notified().await;
+        }
         let filled = buffer.len();
         let (outcome, slice) = stream.read(buffer.slice(filled..)).await;
         buffer = slice.into_inner();

@@ -23,15 +23,19 @@ pub(super) async fn tick(shared: Rc<Shared>) {
     let Ok(arm) = timer.try_clone() else {
         return coarse_tick(shared).await;
     };
+    let gather = Duration::from_micros(shared.world.borrow().setup.gather_us.into());
     let timer = tokio_uring::fs::File::from_std(std::fs::File::from(timer));
     let mut expirations = vec![0u8; 8];
     loop {
-        let due = shared.world.borrow().next_due();
-        let wait = due
-            .map_or(TICK_MAX, |due| {
+        let wait = if gather.is_zero() {
+            let due = shared.world.borrow().next_due();
+            due.map_or(TICK_MAX, |due| {
                 Duration::from_nanos(due.saturating_sub(shared.now()))
             })
-            .clamp(TICK_MIN, TICK_MAX);
+            .clamp(TICK_MIN, TICK_MAX)
+        } else {
+            gather
+        };
         let once = Itimerspec {
             it_interval: Timespec {
                 tv_sec: 0,
@@ -51,6 +55,7 @@ pub(super) async fn tick(shared: Rc<Shared>) {
             return coarse_tick(shared).await;
         }
         pump(&shared);
+        shared.cadence.notify_waiters();
     }
 }
 
@@ -58,6 +63,7 @@ async fn coarse_tick(shared: Rc<Shared>) {
     loop {
         tokio::time::sleep(TICK_MAX).await;
         pump(&shared);
+        shared.cadence.notify_waiters();
     }
 }
 

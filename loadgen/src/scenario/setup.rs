@@ -13,6 +13,9 @@ use crate::behaviour::{
 use crate::chaos::Odds;
 use crate::forms::BODY_MAX;
 
+/// What `--gather-us` may be, but for 0: what one timer can do, and what no objective would survive.
+const GATHER_US: core::ops::RangeInclusive<u32> = 50..=10_000;
+
 /// Which pushes are judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Check {
@@ -78,6 +81,7 @@ pub struct Setup {
     pub duration_s: f64,
     pub drain_s: f64,
     pub reach_s: f64,
+    pub gather_us: u32,
     pub phone: Phone,
     pub mix: Mix<Behaviour>,
     pub receivers: Mix<Receiver>,
@@ -180,6 +184,7 @@ impl Setup {
             duration_s: options.duration_s.unwrap_or(10.0),
             drain_s: options.drain_s.unwrap_or(10.0),
             reach_s: options.reach_s.unwrap_or(10.0),
+            gather_us: options.gather_us.unwrap_or(0),
             phone: options.phone.unwrap_or(Phone::Passive),
             mix: mixes.mix,
             receivers: mixes.receivers,
@@ -320,6 +325,14 @@ impl Setup {
             return Err(
                 "--connections, --users-in-flight and --deposits-in-flight start at 1".into(),
             );
+        }
+        if self.gather_us != 0 && !(GATHER_US.contains(&self.gather_us)) {
+            return Err(format!(
+                "--gather-us: {} is not within {} and {}, and not 0",
+                self.gather_us,
+                GATHER_US.start(),
+                GATHER_US.end()
+            ));
         }
         if self.body_bytes.is_empty() || self.body_bytes.len() > 16 {
             return Err("--body-bytes: give 1 to 16 sizes".into());

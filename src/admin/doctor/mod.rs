@@ -8,6 +8,7 @@ mod devices;
 mod disk;
 mod groups;
 mod nics;
+pub mod stalls;
 pub mod tune;
 
 use std::path::{Path, PathBuf};
