@@ -236,6 +236,8 @@ counters! {
     phone_refreshes,
     /// Refreshes of the engine that crossed the BYE of a phone.
     updates_crossed,
+    /// INVITEs that overtook the BYE of the session before them.
+    invites_crossed,
     /// Sessions that stood at the end of a hold.
     sessions_held,
     /// Sessions that the engine ended before, and not for want of a refresh.

@@ -24,6 +24,8 @@ pub struct Dialog {
     pub last_cseq: u32,
     /// Our tag is `ph` and these eight digits.
     pub serial: u32,
+    /// Number of the connection by which the ACK came.
+    pub ack_link: u32,
 }
 
 /// Length of a phone's tag.

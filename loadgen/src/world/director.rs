@@ -54,7 +54,7 @@ impl Step {
 const LANES: u32 = 1;
 /// Time a run stays to see late duplicates, nanoseconds.
 const SETTLE: u64 = 300_000_000;
-/// Wait for ACKs to 2xx of its last moment, before the next look for them, nanoseconds.
+/// Wait for ACKs to 2xx of its last moment, and BYEs then overtaken, before the next look for them, nanoseconds.
 const LOOK: u64 = 20_000_000;
 /// A distance between two looks at the schedule that is no lateness but a standstill, nanoseconds.
 const STILL: u64 = 1_000_000_000;
@@ -96,7 +96,7 @@ pub struct Director {
     cut_short: bool,
     progress: (u64, u64),
     settle_from: Option<u64>,
-    /// Until when that may be put off for ACKs on their way.
+    /// Until when that may be put off for ACKs and BYEs on their way.
     settle_end: u64,
     /// What this world shares with other workers of the run.
     pub gate: Option<Arc<Gate>>,
@@ -169,6 +169,7 @@ impl World {
         self.pump_later();
         self.pump_resend();
         self.pump_faults();
+        self.pump_crossings();
         self.release_stalled();
         match self.director.step {
             Step::Connect => {
@@ -263,6 +264,7 @@ impl World {
             *deadline += gap;
         }
         self.director.progress.1 += gap;
+        self.put_off_crossings(gap);
     }
 
     /// A connection to the engine was lost: REGISTERs that went with it go again on the next.
@@ -648,7 +650,7 @@ impl World {
         if self.now < from + SETTLE {
             return;
         }
-        if self.now < self.director.settle_end && self.awaits_ack() {
+        if self.now < self.director.settle_end && (self.awaits_ack() || self.awaits_bye()) {
             self.director.settle_from = Some(from + LOOK);
             return;
         }

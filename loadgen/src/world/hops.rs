@@ -102,8 +102,13 @@ impl World {
 
     /// Whether requests of a session may have gone with a connection that a hop closed.
     pub(super) fn is_cut_off(&self, index: usize) -> bool {
-        let (closed, device) = (self.hops.closed_at, &self.devices[index]);
-        closed != 0 && device.answered_at <= closed + 1_000_000_000
+        self.was_cut_off(self.devices[index].answered_at)
+    }
+
+    /// The same of a session that was answered then.
+    pub(super) fn was_cut_off(&self, answered_at: u64) -> bool {
+        let closed = self.hops.closed_at;
+        closed != 0 && answered_at <= closed + 1_000_000_000
     }
 
     /// For the self-test: from now on hops are busy.

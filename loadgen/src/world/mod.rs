@@ -2,6 +2,7 @@
 //! machine. It gets octets and the time, and appends octets to an outbox; the driver does the rest.
 
 mod compact;
+mod crossed;
 mod director;
 mod faults;
 mod hops;
@@ -181,6 +182,8 @@ pub struct World {
     sides: refresh::Sides,
     /// What next hops have done.
     hops: hops::Hops,
+    /// Sessions that an INVITE found before their BYE came.
+    crossings: crossed::Crossings,
     /// When a phone last broke a connection that sessions share.
     broken_at: u64,
     /// The phone that reports now does so in parts.
@@ -250,6 +253,7 @@ impl World {
             faults: faults::Faults::default(),
             sides: refresh::Sides::default(),
             hops: hops::Hops::default(),
+            crossings: crossed::Crossings::default(),
             broken_at: 0,
             reports_in_parts: false,
             timeline: Timeline::default(),
@@ -428,12 +432,13 @@ impl World {
     pub fn finish(&mut self) {
         self.judge_held();
         self.judge_acknowledgements();
-        // What was answered once the run was over has nobody who would wait for its ACK.
+        // What came once the run was over has nobody who would wait for its ACK, or for the BYE before it.
         let over = if self.director.step == Step::Done {
             self.director.since
         } else {
             u64::MAX
         };
+        self.judge_crossings(over);
         for device in &self.devices {
             if device.call == Call::Answered && device.judged && device.answered_at < over {
                 self.violations

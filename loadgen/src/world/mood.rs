@@ -255,6 +255,9 @@ impl World {
             self.counters.strays += 1;
             return;
         };
+        if self.crossed_bye_answered(index, serial) {
+            return;
+        }
         let entry = &mut self.devices[index];
         if u64::from(entry.dialog.serial) != serial || entry.call != Call::Confirmed {
             // The engine's own BYE was faster.

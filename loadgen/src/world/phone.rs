@@ -48,7 +48,7 @@ impl World {
         if judged && !retries {
             self.judge_trigger(push.user, index, message.bytes);
         }
-        let free = self.devices[index].call == Call::Idle || self.is_cut_off(index);
+        let free = self.is_free(link, index, message);
         let hold = self.holds_sessions();
         let refresher = self.draw_refresher(push.user, push.device, self.devices[index].nth + 1);
         let user = &self.users[push.user as usize];
@@ -138,6 +138,7 @@ impl World {
             invite_cseq: push.cseq,
             last_cseq: push.cseq,
             serial: self.next_serial(),
+            ack_link: 0,
         }
     }
 
@@ -319,7 +320,7 @@ impl World {
     }
 
     /// ACK to our 2xx.
-    pub(super) fn ack(&mut self, _link: LinkId, message: &Message<'_>) {
+    pub(super) fn ack(&mut self, link: LinkId, message: &Message<'_>) {
         if self.hop_acknowledged(message) {
             return;
         }
@@ -359,6 +360,7 @@ impl World {
             return;
         }
         device.call = Call::Confirmed;
+        device.dialog.ack_link = link;
         let answered_at = device.answered_at;
         self.latencies
             .record(Stage::AnswerToAck, answered_at, self.now);
@@ -384,6 +386,9 @@ impl World {
             );
             return;
         };
+        if self.crossed_bye(link, message, (user, device_number, index)) {
+            return;
+        }
         let unordered = self.is_out_of_order() || self.is_cut_off(index);
         let (remembers, again) = (self.remembers(), self.comes_again(message));
         self.excuse_broken(index);
@@ -563,7 +568,7 @@ impl World {
     }
 
     /// The session is over: who ended it closes the connection, and the phone only when that takes long.
-    fn leave_media(&mut self, index: usize) {
+    pub(super) fn leave_media(&mut self, index: usize) {
         let media = self.devices[index].media;
         if media != 0 {
             let kind = super::mood::Kind::Close;

@@ -2,8 +2,9 @@
 
 use super::World;
 use super::director::Step;
+use crate::behaviour::Behaviour;
 use crate::link::{LinkId, Protocol};
-use crate::scenario::{Options, Setup};
+use crate::scenario::{Options, Phone, Setup};
 
 fn setup(kind: &str) -> Setup {
     let text = format!(
@@ -143,6 +144,143 @@ fn judges_the_order_of_requests_in_a_push() {
         .handle_sip(link, in_dialog("BYE", 2, 1, 3, 1).as_bytes())
         .unwrap();
     assert_eq!(broken(&bed), ["DLG-8"]);
+}
+
+impl Bed {
+    fn take(&mut self, link: LinkId, text: &str) {
+        self.world.handle_sip(link, text.as_bytes()).unwrap();
+    }
+
+    /// The rules broken so far.
+    fn broken(&self) -> Vec<&'static str> {
+        let broken = self.world.violations.broken();
+        broken.map(|(rule, _)| rule.id()).collect()
+    }
+}
+
+/// A session of a phone that broke its connection, so the engine may end it and begin the next at once; and
+/// another link of the engine.
+fn broken_session() -> (Bed, LinkId) {
+    let mut bed = Bed::new("full");
+    bed.world.setup.phone = Phone::Active;
+    let peer = "127.0.0.1:8".parse().unwrap();
+    let other = bed.world.outbox.add(Protocol::Sip, peer);
+    bed.world.users[3].accepted = 3;
+    let link = bed.link;
+    bed.take(link, &invite(1, 3, 1));
+    bed.take(link, &in_dialog("ACK", 1, 1, 3, 1));
+    bed.world.devices[13].excused = true;
+    (bed, other)
+}
+
+// Proves: RSP-31, DLG-8, OK-3
+#[test]
+fn an_invite_may_overtake_the_bye_before_it_by_another_connection_and_only_so() {
+    let (second, bye) = (invite(2, 3, 1), in_dialog("BYE", 2, 1, 3, 1));
+    let (mut bed, other) = broken_session();
+    let link = bed.link;
+    bed.take(other, &second);
+    bed.take(link, &bye);
+    bed.take(link, &in_dialog("ACK", 1, 2, 3, 1));
+    bed.world.finish();
+    assert_eq!(bed.broken(), [""; 0]);
+    let counters = bed.world.counters;
+    assert_eq!((counters.invites_crossed, counters.pushes), (1, 1));
+    assert_eq!(counters.msrp_opened, 2, "the next session has a connection");
+
+    // One connection keeps its order.
+    let (mut bed, _) = broken_session();
+    bed.take(bed.link, &second);
+    assert_eq!(bed.broken(), ["RSP-31"]);
+
+    // The BYE left behind the INVITE.
+    let (mut bed, other) = broken_session();
+    bed.take(other, &second);
+    bed.take(other, &bye);
+    assert_eq!(bed.broken(), ["RSP-31"]);
+
+    // There is no BYE: for two seconds, or until the end of the run.
+    let (mut bed, other) = broken_session();
+    bed.take(other, &second);
+    bed.at(1.9);
+    assert_eq!(bed.broken(), [""; 0]);
+    bed.at(2.1);
+    assert_eq!(bed.broken(), ["RSP-31"]);
+    let (mut bed, other) = broken_session();
+    bed.take(other, &second);
+    bed.take(other, &in_dialog("ACK", 1, 2, 3, 1));
+    bed.world.finish();
+    assert_eq!(bed.broken(), ["RSP-31"]);
+
+    // What is owed to the session before is owed still.
+    let (mut bed, other) = broken_session();
+    bed.world.devices[13].excused = false;
+    bed.take(other, &second);
+    bed.take(bed.link, &bye);
+    assert_eq!(bed.broken(), ["OK-3"]);
+}
+
+// Proves: RSP-31
+#[test]
+fn an_invite_may_overtake_the_answer_to_the_bye_of_a_phone() {
+    for answered in [true, false] {
+        let (mut bed, _) = broken_session();
+        let link = bed.link;
+        bed.world.devices[13].behaviour = Behaviour::HangUp;
+        bed.take(link, &invite(2, 3, 1));
+        if answered {
+            let branch = "z9hG4bKb00000003000100000001";
+            let answer = format!(
+                "SIP/2.0 200 OK\r\nVia: SIP/2.0/TCP 127.0.0.1:5070;branch={branch}\r\n\
+                 From: <sip:a>;tag=ph00000001\r\nTo: <sip:b>;tag=pf1\r\nCall-ID: c\r\n\
+                 CSeq: 1 BYE\r\nContent-Length: 0\r\n\r\n"
+            );
+            bed.take(link, &answer);
+        }
+        bed.take(link, &in_dialog("ACK", 1, 2, 3, 1));
+        bed.at(2.1);
+        let expected: &[&str] = if answered { &[] } else { &["RSP-31"] };
+        assert_eq!(bed.broken(), expected);
+        assert_eq!(bed.world.counters.hung_up, u64::from(answered));
+        assert_eq!(bed.world.counters.msrp_opened, 2);
+    }
+}
+
+#[test]
+fn a_run_does_not_end_between_an_invite_and_the_bye_it_overtook_but_in_time_without_one() {
+    let late = |bye_at: Option<f64>| {
+        let (mut bed, other) = broken_session();
+        bed.all();
+        bed.world.setup.sweep = false;
+        bed.world.enter(Step::Drain);
+        bed.world.director.open = 0;
+        bed.world.director.deposits_open = 0;
+        bed.at(0.0);
+        bed.at(0.29);
+        bed.take(other, &invite(2, 3, 1));
+        bed.take(other, &in_dialog("ACK", 1, 2, 3, 1));
+        for step in 30..2000 {
+            let at = f64::from(step) / 100.0;
+            if bye_at == Some(at) {
+                bed.take(bed.link, &in_dialog("BYE", 2, 1, 3, 1));
+            }
+            bed.at(at);
+            if bed.world.director.step == Step::Done {
+                // One more crosses when the run is over.
+                bed.take(bed.link, &invite(3, 3, 1));
+                bed.take(bed.link, &in_dialog("ACK", 1, 3, 3, 1));
+                bed.world.finish();
+                return (at, bed.broken());
+            }
+        }
+        panic!("the run goes on");
+    };
+    let (at, broken) = late(Some(0.4));
+    assert!((0.4..0.45).contains(&at), "{at}");
+    assert_eq!(broken, [""; 0]);
+    let (at, broken) = late(None);
+    assert!((2.2..2.4).contains(&at), "{at}");
+    assert_eq!(broken, ["RSP-31"]);
 }
 
 /// A world whose SIP goes by datagrams, with one user of one device.
