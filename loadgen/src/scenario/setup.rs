@@ -240,6 +240,18 @@ impl Setup {
         self.rate.is_some() || matches!(self.arrivals, Arrivals::Storm | Arrivals::Replay)
     }
 
+    fn validate_gathering(&self) -> Result<(), String> {
+        if self.gather_us == 0 || GATHER_US.contains(&self.gather_us) {
+            return Ok(());
+        }
+        Err(format!(
+            "--gather-us: {} is not within {} and {}, and not 0",
+            self.gather_us,
+            GATHER_US.start(),
+            GATHER_US.end()
+        ))
+    }
+
     fn validate_arrivals(&self) -> Result<(), String> {
         let needs_rate = match self.arrivals {
             Arrivals::Storm | Arrivals::Replay => false,
@@ -326,14 +338,7 @@ impl Setup {
                 "--connections, --users-in-flight and --deposits-in-flight start at 1".into(),
             );
         }
-        if self.gather_us != 0 && !(GATHER_US.contains(&self.gather_us)) {
-            return Err(format!(
-                "--gather-us: {} is not within {} and {}, and not 0",
-                self.gather_us,
-                GATHER_US.start(),
-                GATHER_US.end()
-            ));
-        }
+        self.validate_gathering()?;
         if self.body_bytes.is_empty() || self.body_bytes.len() > 16 {
             return Err("--body-bytes: give 1 to 16 sizes".into());
         }
