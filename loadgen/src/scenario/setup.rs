@@ -240,9 +240,9 @@ impl Setup {
         self.rate.is_some() || matches!(self.arrivals, Arrivals::Storm | Arrivals::Replay)
     }
 
-    fn validate_gathering(&self) -> Result<(), String> {
+    fn validate_times(&self) -> Result<(), String> {
         if self.gather_us == 0 || GATHER_US.contains(&self.gather_us) {
-            return Ok(());
+            return self.validate_arrivals();
         }
         Err(format!(
             "--gather-us: {} is not within {} and {}, and not 0",
@@ -293,7 +293,7 @@ impl Setup {
     }
 
     fn validate(&self) -> Result<(), String> {
-        self.validate_arrivals()?;
+        self.validate_times()?;
         let positive = |name: &str, value: Option<f64>| match value {
             Some(value) if !(value > 0.0 && value.is_finite()) => {
                 Err(format!("--{name}: {value} is not a positive number"))
@@ -338,7 +338,6 @@ impl Setup {
                 "--connections, --users-in-flight and --deposits-in-flight start at 1".into(),
             );
         }
-        self.validate_gathering()?;
         if self.body_bytes.is_empty() || self.body_bytes.len() > 16 {
             return Err("--body-bytes: give 1 to 16 sizes".into());
         }
