@@ -721,7 +721,7 @@ impl Post {
     }
 
     /// How long the oldest of them has waited; nothing when none waits, else more by what
-    /// [`Spans`] says.
+    /// `Spans` says.
     #[must_use]
     pub fn oldest_age(&self, wall: UnixMillis) -> Option<Duration> {
         let since = self.queue.oldest()?;
