@@ -1,60 +1,9 @@
-//! What the stable reason codes say, in words for who is shown one (SEL-3, SEL-6).
+//! What the reason codes of attempts say, in words for who is shown one (SEL-3, SEL-6). Verdicts say it themselves
+//! ([`Verdict::rule`](crate::selection::Verdict::rule)).
 
-/// Every code, and what it says.
-pub const WORDS: [(&str, &str); 51] = [
+/// Every code of an attempt, and what it says.
+const WORDS: [(&str, &str); 24] = [
     ("DELIVERED", "all that waited was delivered"),
-    ("D-BACKOFF", "failed lately; tried again later"),
-    ("D-BUSY-PUSH", "a push to it is open"),
-    ("D-FANOUT-CUT", "other devices come first"),
-    (
-        "D-NO-CPM",
-        "registered no accepted service, or takes no INVITE",
-    ),
-    ("D-NO-GRUU", "no address that may be used"),
-    ("D-NOT-ACTIVE", "not registered, or not for long enough"),
-    ("D-NOTHING-FOR-IT", "no waiting message is for it"),
-    ("D-PREF-EXCLUDED", "the user excludes the device"),
-    ("D-QUARANTINE", "refused; left alone for this binding"),
-    ("D-ROAMING", "roams, which the provider forbids"),
-    ("D-WAIT", "waits for its registration to change"),
-    (
-        "M-DUPLICATE",
-        "the message was a repeat of one taken before",
-    ),
-    ("M-EXPIRED", "the life of the message ended"),
-    ("M-NONE", "no message waits"),
-    (
-        "M-POISON",
-        "the device lost its connection over the message three times in a row",
-    ),
-    (
-        "M-REJ-400",
-        "the device refused the message: 400, it cannot read it",
-    ),
-    (
-        "M-REJ-403",
-        "the device refused the message: 403, it may not be sent",
-    ),
-    (
-        "M-REJ-413",
-        "the device refused the message: 413, it wants no more of it",
-    ),
-    (
-        "M-REJ-415",
-        "the device refused the message: 415, it does not take its type",
-    ),
-    (
-        "M-REJ-423",
-        "the device refused the message: 423, a parameter is out of bounds",
-    ),
-    (
-        "M-TOO-LARGE-FOR-DEVICE",
-        "the message is larger than the device said it takes",
-    ),
-    (
-        "M-TYPE",
-        "the device said that it does not take the type of the message",
-    ),
     (
         "R-422",
         "the device wants a longer session interval than we may grant",
@@ -113,12 +62,7 @@ pub const WORDS: [(&str, &str); 51] = [
         "S-CAP",
         "the session had lasted, or brought, as much as one may; the rest follows in another",
     ),
-    ("S-STOPPED", "the provider has stopped all pushes"),
     ("S-THROTTLED", "no next hop has room"),
-    ("SELECTED", "is pushed to"),
-    ("U-BARRED", "the user is barred"),
-    ("U-NOT-SERVED", "the user is not served here"),
-    ("U-PREF-HOLD", "the user wants messages held"),
 ];
 
 /// What `code` says; nothing for the empty one, which is that of no attempt.
@@ -131,63 +75,13 @@ pub fn words(code: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::time::Timestamp;
-    use crate::push::reason::MessageReason;
     use crate::registry::device::CODES;
-    use crate::selection::Verdict;
-
-    const VERDICTS: [Verdict; 18] = [
-        Verdict::UserNotServed,
-        Verdict::UserBarred,
-        Verdict::UserPrefHold { until: None },
-        Verdict::NoMessage,
-        Verdict::Stopped,
-        Verdict::NotActive,
-        Verdict::NoGruu,
-        Verdict::NoCpm,
-        Verdict::PrefExcluded,
-        Verdict::Roaming,
-        Verdict::BusyPush,
-        Verdict::Wait,
-        Verdict::Quarantine {
-            until: Timestamp::NEVER,
-        },
-        Verdict::Backoff {
-            until: Timestamp::NEVER,
-        },
-        Verdict::NothingForIt,
-        Verdict::FanoutCut,
-        Verdict::Throttled,
-        Verdict::Selected,
-    ];
 
     #[test]
     fn every_code_is_in_the_table_once_with_its_words_and_no_other_is() {
-        for (at, verdict) in VERDICTS.into_iter().enumerate() {
-            assert_eq!(verdict.index(), at, "all of them, in their order");
-            if verdict.code() != "U-PREF-HOLD" {
-                assert_eq!(words(verdict.code()), verdict.rule().1);
-            }
-        }
-        let messages = [
-            MessageReason::TooLarge,
-            MessageReason::Type,
-            MessageReason::Rejected(400),
-            MessageReason::Rejected(403),
-            MessageReason::Rejected(413),
-            MessageReason::Rejected(415),
-            MessageReason::Rejected(423),
-            MessageReason::Poison,
-            MessageReason::Expired,
-            MessageReason::Duplicate,
-        ];
-        // Of attempts; that these are all is tested where devices are folded.
-        let attempts = CODES.into_iter().filter(|code| !code.is_empty());
-        let mut codes: Vec<&str> = attempts.collect();
-        codes.extend(VERDICTS.map(Verdict::code));
-        codes.extend(messages.map(MessageReason::code));
+        // That these are all of attempts is tested where devices are folded.
+        let mut codes: Vec<&str> = CODES.into_iter().filter(|code| !code.is_empty()).collect();
         codes.sort_unstable();
-        codes.dedup();
         let mut known = WORDS.map(|(code, _)| code);
         known.sort_unstable();
         assert_eq!(codes, known);
