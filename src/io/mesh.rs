@@ -143,23 +143,6 @@ mod tests {
         }
     }
 
-    /// The lines of the cache, 128 octets with the neighbour that is fetched along, that something lies on.
-    fn lines<T>(of: &T) -> core::ops::Range<usize> {
-        let start = core::ptr::from_ref(of).addr();
-        start / 128..(start + size_of::<T>()).div_ceil(128)
-    }
-
-    #[test]
-    fn what_belongs_to_different_shards_lies_on_different_lines_of_the_cache() {
-        let mesh = Mesh::new(5).unwrap();
-        let wakes = mesh.wakes.iter().map(lines);
-        let queues = mesh.queues.iter().map(lines);
-        let mut all: Vec<_> = wakes.chain(queues).collect();
-        all.sort_by_key(|lines| lines.start);
-        let apart = all.windows(2).all(|two| two[0].end <= two[1].start);
-        assert!(apart && all.len() == 5 + 25, "{all:?}");
-    }
-
     #[test]
     fn a_full_queue_gives_the_frame_back_and_other_pairs_do_not_notice() {
         let mesh = Mesh::new(2).unwrap();
