@@ -27,6 +27,10 @@ use volley::io::host::{Host, HostConfig, Storeless};
 use volley::io::listen::ShardAddresses;
 use volley::io::stats::Counters;
 
+#[path = "shared/runs.rs"]
+mod runs;
+use runs::{after_tick, list};
+
 const MESSAGE: usize = 950;
 
 #[global_allocator]
@@ -152,37 +156,11 @@ fn measure(under_way: usize, seconds: u64, cpus: &[usize]) -> String {
     )
 }
 
-/// The counters just after both drivers updated their CPU accounts.
-fn after_tick(host: &Host) -> Vec<Counters> {
-    let before = host.counters();
-    loop {
-        let now = host.counters();
-        let mut both = now.iter().zip(&before);
-        if both.all(|(now, before)| now.cpu_us != before.cpu_us) {
-            return now;
-        }
-        thread::sleep(Duration::from_micros(200));
-    }
-}
-
 fn main() {
-    let arguments: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|argument| !argument.starts_with("--"))
-        .collect();
-    let list = |at: usize, default: &[usize]| -> Vec<usize> {
-        arguments.get(at).map_or_else(
-            || default.to_vec(),
-            |text| {
-                let numbers = text.split(',');
-                numbers.filter_map(|one| one.parse().ok()).collect()
-            },
-        )
-    };
-    let cpus = list(3, &[0, 1]);
-    for _ in 0..list(2, &[5])[0] {
-        for under_way in list(0, &[1, 32, 512]) {
-            let line = measure(under_way, list(1, &[3])[0] as u64, &cpus);
+    let cpus = list(3, "0,1");
+    for _ in 0..list(2, "5")[0] {
+        for under_way in list(0, "1,32,512") {
+            let line = measure(under_way, list(1, "3")[0], &cpus);
             let _ = writeln!(stdout(), "{line}");
         }
     }

@@ -29,7 +29,10 @@ use volley::base::time::Timestamp;
 use volley::io::driver::DriverOptions;
 use volley::io::host::{Host, HostConfig, Storeless};
 use volley::io::listen::ShardAddresses;
-use volley::io::stats::Counters;
+
+#[path = "shared/runs.rs"]
+mod runs;
+use runs::{after_tick, list};
 
 const REQUEST: usize = 950;
 const ANSWERS: [usize; 2] = [330, 1000];
@@ -229,9 +232,9 @@ fn measure(connections: usize, depth: usize, seconds: u64) -> String {
     let peer = thread::spawn(move || client(address, connections, depth, &ending));
     // The CPU account comes out with the driver's tick, so the window is cut there.
     thread::sleep(Duration::from_millis(1000));
-    let (first, start) = (after_tick(&host), Instant::now());
+    let (first, start) = (after_tick(&host)[0], Instant::now());
     thread::sleep(Duration::from_secs(seconds));
-    let (last, took) = (after_tick(&host), start.elapsed());
+    let (last, took) = (after_tick(&host)[0], start.elapsed());
     end.store(true, Ordering::Relaxed);
     peer.join().expect("the client ended well");
     host.stop_handle().stop();
@@ -250,32 +253,10 @@ fn measure(connections: usize, depth: usize, seconds: u64) -> String {
     )
 }
 
-/// The counters just after the driver updated its CPU account.
-fn after_tick(host: &Host) -> Counters {
-    let before = host.counters()[0].cpu_us;
-    loop {
-        let now = host.counters()[0];
-        if now.cpu_us != before {
-            return now;
-        }
-        thread::sleep(Duration::from_micros(200));
-    }
-}
-
 fn main() {
-    let arguments: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|argument| !argument.starts_with("--"))
-        .collect();
-    let list = |at: usize, default: &[usize]| -> Vec<usize> {
-        arguments.get(at).map_or_else(
-            || default.to_vec(),
-            |text| text.split(',').filter_map(|one| one.parse().ok()).collect(),
-        )
-    };
-    let seconds = list(2, &[3])[0] as u64;
-    for connections in list(0, &[4]) {
-        for depth in list(1, &[16, 64]) {
+    let seconds = list(2, "3")[0];
+    for connections in list(0, "4") {
+        for depth in list(1, "16,64") {
             let line = measure(connections, depth, seconds);
             let _ = writeln!(stdout(), "{line}");
         }

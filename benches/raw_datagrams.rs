@@ -36,6 +36,10 @@ use volley::io::host::{Host, HostConfig, Storeless};
 use volley::io::listen::ShardAddresses;
 use volley::io::stats::Counters;
 
+#[path = "shared/runs.rs"]
+mod runs;
+use runs::{after_tick, list};
+
 /// What comes in and what goes out for it: a 200 and an INVITE, a 100 or a 200 and an ACK or a BYE.
 const LARGE: (usize, usize) = (880, 1408);
 const SMALL: (usize, usize) = (330, 448);
@@ -217,9 +221,9 @@ fn measure(trains: bool, depth: usize, seconds: u64) -> String {
     let peer = thread::spawn(move || client(address, trains, depth, &ending));
     // The CPU account comes out with the driver's tick, so the window is cut there.
     thread::sleep(Duration::from_millis(1000));
-    let (first, start) = (after_tick(&host), Instant::now());
+    let (first, start) = (after_tick(&host)[0], Instant::now());
     thread::sleep(Duration::from_secs(seconds));
-    let (last, took) = (after_tick(&host), start.elapsed());
+    let (last, took) = (after_tick(&host)[0], start.elapsed());
     end.store(true, Ordering::Relaxed);
     peer.join().expect("the client ended well");
     host.stop_handle().stop();
@@ -241,35 +245,10 @@ fn measure(trains: bool, depth: usize, seconds: u64) -> String {
     )
 }
 
-/// The counters just after the driver updated its CPU account.
-fn after_tick(host: &Host) -> Counters {
-    let before = host.counters()[0].cpu_us;
-    loop {
-        let now = host.counters()[0];
-        if now.cpu_us != before {
-            return now;
-        }
-        thread::sleep(Duration::from_micros(200));
-    }
-}
-
 fn main() {
-    let arguments: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|argument| !argument.starts_with("--"))
-        .collect();
-    let list = |at: usize, default: &str| -> Vec<String> {
-        let text = arguments.get(at).map_or(default, String::as_str);
-        text.split(',').map(str::to_owned).collect()
-    };
-    let numbers = |at: usize, default: &str| -> Vec<u64> {
-        let texts = list(at, default);
-        texts.iter().filter_map(|one| one.parse().ok()).collect()
-    };
-    let seconds = numbers(2, "3")[0];
-    for style in list(0, "datagrams,trains") {
-        for &depth in &numbers(1, "256") {
-            let depth = usize::try_from(depth).expect("64 bits");
+    let seconds = list(2, "3")[0];
+    for style in list::<String>(0, "datagrams,trains") {
+        for depth in list(1, "256") {
             let line = measure(style == "trains", depth, seconds);
             let _ = writeln!(stdout(), "{line}");
         }
