@@ -12,7 +12,6 @@ use std::collections::BTreeMap;
 use super::{Call, Device, World, bench};
 use crate::behaviour::Behaviour;
 use crate::check::dialog::Dialog;
-use crate::ledger::NONE;
 use crate::link::LinkId;
 use crate::rules::Rule;
 use crate::scan::{Header, Message};
@@ -96,15 +95,10 @@ impl World {
             return false;
         };
         let behind = !self.is_datagram() && link == crossing.link && self.owes_bye(&crossing);
+        let broken = self.broken_at != 0 && crossing.device.answered_at <= self.broken_at;
+        let unsent = !broken && self.leaves_unsent(&crossing.device, (user, number));
         let old = &mut crossing.device;
         if old.judged {
-            let broken = self.broken_at != 0 && old.answered_at <= self.broken_at;
-            let queue = &self.users[user as usize].queue;
-            let left = self.ledger.oldest_for(queue, number);
-            let unsent = self.accepting
-                && !(old.excused || broken)
-                && old.owed != NONE
-                && left.is_some_and(|left| left <= old.owed);
             let mut bench = bench(&mut self.violations, message);
             bench.demand(!behind, Rule::Rsp31, SECOND);
             self.dialogs.bye(message, &mut old.dialog, &mut bench);

@@ -1,6 +1,6 @@
 //! Phones: the answering side of a push.
 
-use super::{Call, World, bench, device_key, put_head};
+use super::{Call, Device, World, bench, device_key, put_head};
 use crate::behaviour::{Behaviour, Refresher};
 use crate::check::dialog::{Dialog, phone_tag};
 use crate::check::invite::{InviteCheck, Push};
@@ -393,6 +393,7 @@ impl World {
         let (remembers, again) = (self.remembers(), self.comes_again(message));
         self.excuse_broken(index);
         let same_call = self.is_of_call(message, index);
+        let unsent = self.leaves_unsent(&self.devices[index], (user, device_number));
         let device = &mut self.devices[index];
         if device.call == Call::Idle || again && !same_call {
             let repeated = again || same_call && remembers;
@@ -416,13 +417,6 @@ impl World {
             let confirmed = device.call == Call::Confirmed || unordered;
             bench.demand(confirmed, Rule::Dlg8, "BYE before the ACK");
             self.dialogs.bye(message, &mut device.dialog, &mut bench);
-            let owed = device.owed;
-            let queue = &self.users[user as usize].queue;
-            let left = self.ledger.oldest_for(queue, device_number);
-            let unsent = self.accepting
-                && !device.excused
-                && owed != NONE
-                && left.is_some_and(|left| left <= owed);
             bench.demand(
                 !unsent,
                 Rule::Ok3,
@@ -439,6 +433,18 @@ impl World {
         self.reply(link, message, b"200 OK", None, b"");
         self.leave_media(index);
         self.push_done(user, device_number, index);
+    }
+
+    /// Whether a session of `device`, as it is or was, ends before all was sent that waited when it began.
+    pub(super) fn leaves_unsent(&self, device: &Device, (user, number): (u32, u8)) -> bool {
+        self.accepting
+            && device.judged
+            && !device.excused
+            && device.owed != NONE
+            && self
+                .ledger
+                .oldest_for(&self.users[user as usize].queue, number)
+                .is_some_and(|left| left <= device.owed)
     }
 
     /// UPDATE: a refresh of the session.
