@@ -416,7 +416,7 @@ fn cuts_of_power_and_a_full_disk_lose_nothing() {
         "--kills",
         "0",
         "--power-cuts",
-        "2",
+        "6",
         "--full-disks",
         "1",
         "--round-ms",

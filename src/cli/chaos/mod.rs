@@ -354,11 +354,10 @@ impl Campaign<'_> {
                         .broken(format!("a drain under load ended with {code:?}"));
                 }
             }
-            Fault::Cut(kind) => {
-                // A process does not outlive the power. XFS needs that said: a sync that is under way
-                // when it is shut down can succeed although its blocks are gone. On ext4 every second
-                // process runs on, and what it acknowledges had better be on the disk.
-                let runs_on = kind == FileSystem::Ext4 && self.judge.dice.below(2) == 0;
+            Fault::Cut(_) => {
+                // A process does not outlive the power. Yet every second one runs on, for file systems
+                // shut down by themselves, too: what it acknowledges had better be on the disk.
+                let runs_on = self.judge.dice.below(2) == 0;
                 if !runs_on {
                     engine.freeze();
                 }

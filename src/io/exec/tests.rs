@@ -3,6 +3,9 @@
     reason = "the peers of these tests are plain blocking threads"
 )]
 
+#[cfg(feature = "demo")]
+mod cuts;
+
 use std::cell::RefCell;
 use std::future::pending;
 use std::io;

@@ -20,7 +20,8 @@
 //! * Each commit record names the end of the group before it, so a lost or zeroed group is noticed.
 //! * Every record names its own place: a record read from anywhere else is refused.
 //! * A failed write or sync ends the journal: what was not acknowledged by then never will be. The
-//!   sync is not tried again, because the kernel may have dropped the pages it failed on.
+//!   sync is not tried again, because the kernel may have dropped the pages it failed on. Nor is one that
+//!   succeeded believed, unless the file system is still alive after it (`exec::File::write_durably`).
 //!
 //! `O_DIRECT` is demanded where the file system has it, since what a cache holds is not durable and
 //! because the page cache would cost a copy and memory the shards were promised. A file system that
