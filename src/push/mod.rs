@@ -422,6 +422,10 @@ pub struct Push {
     pub no_require: bool,
     /// Its INVITE goes whatever a hop's overload control asks for (OVL-11).
     pub urgent: bool,
+    /// Reason and Warning of a refusal or of the peer's BYE, for show only (RSP-32).
+    pub note: Vec<u8>,
+    /// The device's binding when the push was decided on: the one its outcome is about.
+    pub binding: BindingId,
     /// Number of the last message looked at in this session.
     pub last_number: u64,
     /// The same among messages that are notices themselves, which come after the others (IMDN-7).
@@ -436,10 +440,6 @@ pub struct Push {
     pub inbound: Reassembly,
     /// To value of the last failure, for repeated ACKs.
     pub failed_to: Vec<u8>,
-    /// Reason and Warning of a refusal or of the peer's BYE, for show only (RSP-32).
-    pub note: Vec<u8>,
-    /// The device's binding when the push was decided on: the one its outcome is about.
-    pub binding: BindingId,
     /// Hashes of the To tags of the forks ended so far.
     fork_tags: [u64; signalling::FORKS_MAX],
 }

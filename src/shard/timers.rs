@@ -18,6 +18,7 @@ use crate::push::signalling;
 use crate::push::{Ctx, Outcome, Push, PushState};
 use crate::shard::frames::PARTIAL_MAX;
 use crate::shard::{Shard, ctx, subscriptions};
+use crate::store::index::Mailbox;
 use crate::store::op::RemovalReason;
 use crate::wheel::{TimerId, Wheel};
 
@@ -127,6 +128,7 @@ impl Shard {
             // One that is due at a moment which had passed when it was armed was not late before that.
             let due = self.wheel.reached().max(self.desk.fired_until);
             self.probe.timer_lateness.record(now.since(due));
+            self.foresee_timer();
             let (kind, key) = parts_of(timer);
             match kind {
                 KIND_PUSH => self.push_timer(now, key),
@@ -139,6 +141,19 @@ impl Shard {
         }
         self.server.advance(now);
         self.probe.server_transactions_forgotten_total = self.server.forgotten();
+    }
+
+    /// Asks for whose timer fires next.
+    #[inline]
+    fn foresee_timer(&self) {
+        let Some((kind, key)) = self.wheel.upcoming().map(parts_of) else {
+            return;
+        };
+        match kind {
+            KIND_PUSH => self.pushes.foresee(key.slot, Push::FRONT_BYTES),
+            KIND_USER => self.foresee_user(key),
+            _ => {}
+        }
     }
 
     fn push_timer(&mut self, now: Timestamp, key: Key) {
@@ -493,6 +508,11 @@ impl Shard {
     }
 
     fn user_timer(&mut self, now: Timestamp, key: Key) {
+        let mailbox = self.post.mailbox_ref(key.slot);
+        let expiry_s = mailbox.and_then(Mailbox::next_expiry_s);
+        if expiry_s.is_some_and(|at| u64::from(at) <= self.desk.wall.at(now).as_secs()) {
+            self.expire(now, key);
+        }
         let Some(entry) = self.registry.entry_mut(key) else {
             return;
         };
@@ -504,6 +524,25 @@ impl Shard {
             self.campaigns
                 .changed_since(now, due_at, key, &mut entry.extra);
         }
+        let ask = entry.extra.subscribe_at <= now;
+        if ask {
+            entry.extra.subscribe_at = Timestamp::NEVER;
+            if core::mem::take(&mut entry.extra.dirty) {
+                self.refresh_subscription(now, key);
+            } else {
+                self.want_subscription(now, key);
+            }
+        }
+        self.settle_doubt(now, key);
+        self.subscription_timer(now, key);
+        self.rearm_user(key);
+    }
+
+    /// Takes out what a user's queue has too long, but for what is being sent.
+    fn expire(&mut self, now: Timestamp, key: Key) {
+        let Some(entry) = self.registry.entry_mut(key) else {
+            return;
+        };
         let mut moving = core::mem::take(&mut self.desk.numbers);
         for push in entry
             .user
@@ -525,18 +564,6 @@ impl Shard {
         self.campaigns.expire(&mut parts, key, &moving);
         moving.clear();
         self.desk.numbers = moving;
-        let ask = entry.extra.subscribe_at <= now;
-        if ask {
-            entry.extra.subscribe_at = Timestamp::NEVER;
-            if core::mem::take(&mut entry.extra.dirty) {
-                self.refresh_subscription(now, key);
-            } else {
-                self.want_subscription(now, key);
-            }
-        }
-        self.settle_doubt(now, key);
-        self.subscription_timer(now, key);
-        self.rearm_user(key);
     }
 
     /// Makes the wheel cover the user's next deadline; forgets a user of whom nothing is left.

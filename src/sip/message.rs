@@ -467,7 +467,9 @@ impl<'a> Message<'a> {
     /// # Errors
     /// Only on a salvaged message.
     pub fn via_top(&self) -> Result<Via<'a>, ParseError> {
-        let spans = self.table.facts.via.ok_or_else(|| bad(HeaderName::Via))?;
+        // Read where it is: a copy in pieces would be waited for until it is in the cache.
+        let spans = self.table.facts.via.as_ref();
+        let spans = spans.ok_or_else(|| bad(HeaderName::Via))?;
         Ok(spans.resolve(self.bytes))
     }
 

@@ -227,13 +227,24 @@ pub enum Goal {
 ///
 /// `Default` is empty and owns no memory; [`Mailbox::reset`] makes a used one empty and keeps its
 /// buffers. Numbers are unique; entries are kept in their order whatever order they come in.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Mailbox {
     entries: VecDeque<Entry>,
     extra: Option<Box<Extra>>,
     bytes: u64,
-    /// Not later than the earliest expiry of any durable entry; zero when unknown.
+    /// Not later than the earliest expiry of any durable entry; `u32::MAX` in an empty mailbox.
     earliest_s: u32,
+}
+
+impl Default for Mailbox {
+    fn default() -> Self {
+        Self {
+            entries: VecDeque::new(),
+            extra: None,
+            bytes: 0,
+            earliest_s: u32::MAX,
+        }
+    }
 }
 
 /// Octets of entries that are asked for of an empty mailbox, which is about to get some.
@@ -275,7 +286,7 @@ impl Mailbox {
     pub fn reset(&mut self) {
         self.entries.clear();
         self.bytes = 0;
-        self.earliest_s = 0;
+        self.earliest_s = u32::MAX;
         if let Some(extra) = &mut self.extra {
             extra.devices.clear();
             extra.recent.clear();
@@ -499,8 +510,8 @@ impl Mailbox {
     /// When [`Mailbox::poll_expired`] may have work, seconds since 1970: never later than that.
     #[must_use]
     pub fn next_expiry_s(&self) -> Option<u32> {
-        let durable = self.entries.iter().any(|entry| entry.location().is_some());
-        durable.then_some(self.earliest_s)
+        // Asked after each message of a push: the entries are not looked at, which left the caches.
+        (self.earliest_s != u32::MAX).then_some(self.earliest_s)
     }
 
     /// The oldest message after number `after` that `device` should get at `now_s`; start with zero.
@@ -627,6 +638,9 @@ impl Mailbox {
     fn take(&mut self, at: usize) -> Entry {
         let entry = self.entries.remove(at).expect("the caller found it there");
         self.bytes -= u64::from(entry.bytes);
+        if self.entries.is_empty() {
+            self.earliest_s = u32::MAX;
+        }
         self.forget_put_off(entry.number);
         entry
     }

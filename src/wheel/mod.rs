@@ -284,6 +284,19 @@ impl Wheel {
         None
     }
 
+    /// The key of the timer that [`Wheel::pop_due`] is likely to give next, if it stands beside the one it gave
+    /// last; asks for the one behind it.
+    #[inline]
+    #[must_use]
+    pub fn upcoming(&self) -> Option<u64> {
+        let head = self.buckets[0][slot_index(self.current)].head;
+        let node = self.nodes.get(head as usize)?;
+        if let Some(next) = self.nodes.get(node.next as usize) {
+            foresee::bring_whole(next);
+        }
+        (node.status() == LIVE).then_some(node.key)
+    }
+
     /// The tick up to which the timer was rounded that [`Wheel::pop_due`] gave last; for one that was armed
     /// too late, the one it was found at.
     #[must_use]

@@ -314,3 +314,23 @@ fn an_owner_that_sleeps_to_the_deadline_wakes_seldom() {
     }
     assert!(wakes <= 5, "{wakes} wakes for one moment half an hour away");
 }
+
+#[test]
+fn whose_turn_is_next_is_known_among_timers_of_one_moment() {
+    let mut wheel = Wheel::new(TICK, 100, Timestamp::ZERO);
+    assert_eq!(wheel.upcoming(), None);
+    let ids: Vec<_> = (0..5)
+        .map(|key| wheel.arm(millis(50), key).unwrap())
+        .collect();
+    wheel.arm(millis(900), 9).unwrap();
+    let mut popped = 0;
+    let mut said = None;
+    while let Some((id, key)) = wheel.pop_due(millis(100)) {
+        assert_eq!(id, ids[key as usize]);
+        assert!(said.is_none_or(|said| said == key), "{said:?}, not {key}");
+        said = wheel.upcoming();
+        popped += 1;
+        assert_eq!(said.is_some(), popped < 5, "after {popped}");
+    }
+    assert_eq!(popped, 5);
+}

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use crate::harness::script::{Answer, Contact, PHONE_A, PHONE_B, USER};
+use crate::harness::script::{Answer, Contact, PHONE_A, PHONE_B, USER, example};
 use crate::harness::{Bench, addr, options};
 use volley::base::surface::LinkKind;
 use volley::metrics::histogram::Histogram;
@@ -163,4 +163,14 @@ fn every_timer_that_fires_is_counted_and_how_late() {
     assert_eq!(late.count(), before + 1);
     assert_eq!(late.over(Duration::from_millis(30)), 1);
     assert_eq!(late.over(Duration::from_millis(48)), 0);
+}
+
+#[test]
+fn a_message_that_waits_makes_no_timer_fire_before_its_end() {
+    let mut bench = Bench::new();
+    let before = bench.counter("timers_fired_total");
+    bench.sip_in(&example("f6-01-message-in.txt"));
+    bench.expect("202");
+    bench.run_ms(20);
+    assert_eq!(bench.counter("timers_fired_total"), before);
 }

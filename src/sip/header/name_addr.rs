@@ -232,12 +232,12 @@ impl AddrSpans {
         }
     }
 
-    /// One past the last octet read, white space before a comma or the end included.
     /// Where the URI is.
     pub(crate) const fn uri(&self) -> Span {
         self.uri
     }
 
+    /// One past the last octet read, white space before a comma or the end included.
     pub(crate) const fn end(&self) -> usize {
         self.params.start as usize + self.params.len as usize
     }

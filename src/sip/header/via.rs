@@ -286,7 +286,7 @@ impl ViaSpans {
     }
 
     /// The value over the bytes it was read from.
-    pub(crate) fn resolve(self, bytes: &[u8]) -> Via<'_> {
+    pub(crate) fn resolve<'a>(&self, bytes: &'a [u8]) -> Via<'a> {
         let some = |span: Span| (!span.is_empty()).then(|| span.slice(bytes));
         Via {
             transport: self.transport.slice(bytes),

@@ -15,13 +15,12 @@ impl Idle for Mailbox {
 
     fn fold(&self, out: &mut Writer<'_>) {
         let Self {
+            // None, and what is said of them follows.
             entries: _,
             extra,
-            bytes,
-            earliest_s,
+            bytes: _,
+            earliest_s: _,
         } = self;
-        bytes.fold(out);
-        earliest_s.fold(out);
         let nothing = Extra::default();
         let Extra {
             devices,
@@ -42,8 +41,8 @@ impl Idle for Mailbox {
 
     fn unfold(&mut self, (): &(), _: Key, from: &mut Reader<'_>) {
         self.entries.clear();
-        self.bytes.unfold(from);
-        self.earliest_s.unfold(from);
+        self.bytes = 0;
+        self.earliest_s = u32::MAX;
         let (mut devices, mut recent) = (0_usize, 0_usize);
         devices.unfold(from);
         recent.unfold(from);

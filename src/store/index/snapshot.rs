@@ -70,11 +70,7 @@ impl Mailbox {
                 continue;
             }
             self.bytes += u64::from(entry.bytes);
-            self.earliest_s = if self.entries.is_empty() {
-                entry.expires_s
-            } else {
-                self.earliest_s.min(entry.expires_s)
-            };
+            self.earliest_s = self.earliest_s.min(entry.expires_s);
             // As in `restore`, one target too many is none: earlier versions took as many as there are slots.
             let slot = entry.target.checked_sub(1).map(u32::from);
             let bit = slot.and_then(|slot| 1_u32.checked_shl(slot)).unwrap_or(0);
@@ -148,6 +144,9 @@ impl Mailbox {
             .iter()
             .map(|entry| u64::from(entry.bytes))
             .sum();
+        if self.entries.is_empty() {
+            self.earliest_s = u32::MAX;
+        }
     }
 
     /// The deposit of `number` was written again at `to`; where it lay before. `None` when it is not

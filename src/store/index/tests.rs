@@ -165,7 +165,7 @@ fn an_expired_message_is_not_pending_and_comes_out_once() {
         Admission::Accepted
     );
     mailbox.stored(3, at(1, 3));
-    assert!(mailbox.next_expiry_s().unwrap() <= 100);
+    assert_eq!(mailbox.next_expiry_s(), Some(100));
     assert!(mailbox.poll_expired(99).is_none());
     assert_eq!(mailbox.next_expiry_s(), Some(100));
     assert_eq!(mailbox.next_pending(7, 0, 100).unwrap().number(), 3);
@@ -173,6 +173,28 @@ fn an_expired_message_is_not_pending_and_comes_out_once() {
     assert_eq!(mailbox.poll_expired(100).unwrap().number(), 2);
     assert!(mailbox.poll_expired(100).is_none());
     assert_eq!((mailbox.len(), mailbox.next_expiry_s()), (1, Some(200)));
+}
+
+#[test]
+fn a_queue_is_looked_at_when_a_life_ends_and_not_before() {
+    let mut mailbox = Mailbox::default();
+    assert_eq!(mailbox.next_expiry_s(), None);
+    mailbox.admit(&Quota::default(), 0, &new(1));
+    assert_eq!(mailbox.next_expiry_s(), None, "not durable");
+    mailbox.stored(1, at(1, 1));
+    assert_eq!(mailbox.next_expiry_s(), Some(100), "of the first message");
+    mailbox.remove(1).unwrap();
+    assert_eq!(mailbox.next_expiry_s(), None, "the last one left");
+    let late = NewEntry {
+        expires_s: 300,
+        ..new(2)
+    };
+    mailbox.admit(&Quota::default(), 0, &late);
+    mailbox.stored(2, at(1, 2));
+    assert_eq!(mailbox.next_expiry_s(), Some(300), "and its time with it");
+    let mut gone = Vec::new();
+    mailbox.forget_absent(&[], &mut gone);
+    assert_eq!((gone, mailbox.next_expiry_s()), (vec![2], None));
 }
 
 // Proves: DLV-3, AMB-1
