@@ -332,6 +332,7 @@ fn host_config(config: &Config, nofile: Option<u64>) -> HostConfig {
             drain_limit: std::time::Duration::from_secs(config.node.drain_s),
             recorder_bytes: config.instruments.flight_recorder.octets(),
             recorder_bodies: config.instruments.msrp_bodies,
+            gather: std::time::Duration::from_micros(config.node.gather_us),
             ..DriverOptions::default()
         },
     }

@@ -69,6 +69,18 @@ fn a_list_of_next_hops_has_at_most_64() {
 }
 
 #[test]
+fn what_is_gathered_for_has_a_range() {
+    let with =
+        |value: &str| EXAMPLE.replace("# gather_us = 100 ", &format!("gather_us = {value} "));
+    assert!(parse(Path::new("volley.toml"), &with("1000")).is_ok());
+    let shown = error(&with("1001"));
+    assert!(
+        shown.contains("node.gather_us") && shown.contains("use 0 to 1000"),
+        "{shown}"
+    );
+}
+
+#[test]
 fn bounds_of_connections_have_ranges_and_the_core_has_no_cap() {
     let shown = error(&EXAMPLE.replace("# connections_max = 130000", "connections_max = 63"));
     assert!(shown.contains("limits.connections_max") && shown.contains("use 64 to"));

@@ -268,6 +268,14 @@ impl Ring {
         both!(self, ring => ring.cancel_all(token), ring.cancel_all());
     }
 
+    /// See [`RawRing::gather`]; epoll does not.
+    pub(super) fn gather(&mut self, time: Duration) -> bool {
+        both!(self, ring => ring.gather(time), {
+            let _ = ring;
+            false
+        })
+    }
+
     pub(super) fn enter(&mut self, wait: Option<Duration>) -> io::Result<()> {
         both!(self, ring => ring.enter(wait), ring.enter(wait))
     }

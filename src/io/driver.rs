@@ -115,6 +115,9 @@ pub struct DriverOptions {
     pub recorder_bytes: usize,
     /// It keeps bodies of MSRP, too.
     pub recorder_bodies: bool,
+    /// How long a wait of a shard without work gathers before something ends it, so that turns are fewer and
+    /// larger; zero: not at all. Only where the kernel can (io_uring, Linux 6.12).
+    pub gather: Duration,
 }
 
 impl Default for DriverOptions {
@@ -135,6 +138,7 @@ impl Default for DriverOptions {
             backend: Backend::Auto,
             recorder_bytes: 0,
             recorder_bodies: false,
+            gather: Duration::ZERO,
         }
     }
 }
@@ -198,6 +202,8 @@ pub(super) struct Driver<C, S> {
     piece: Vec<u8>,
     /// A checkpoint waits until the shard is no longer behind.
     checkpoint_waits: bool,
+    /// The wait before was short, and the next one gathers.
+    gathers: bool,
     /// When there was last nothing to do.
     idle_at: Timestamp,
     done: StoreDone,
@@ -283,6 +289,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             batch_held: false,
             piece: Vec::new(),
             checkpoint_waits: false,
+            gathers: false,
             idle_at: clock.now(),
             done: StoreDone::default(),
             source: Sources::default(),
@@ -766,8 +773,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
     async fn rest(&mut self, parker: &mut Parker) -> io::Result<()> {
         self.publish();
         self.take_requests();
-        let wake = self.shared.mesh.wake(self.shard);
-        wake.announce_park();
+        self.shared.mesh.wake(self.shard).announce_park();
         let in_ring = self
             .tasks
             .as_ref()
@@ -788,12 +794,13 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         let asked = self.shared.asked[self.shard].load(Ordering::Relaxed);
         if self.ring.may_rest() && !stop && !frames && !asked {
             self.counters.waits += 1;
-            let mut limit = self.deadline().since(self.clock.now());
+            let from = self.clock.now();
+            let mut limit = self.deadline().since(from);
             if let Some(moment) = self.tasks.as_ref().and_then(Attached::next_moment) {
                 limit = limit.min(moment);
             }
             if in_ring {
-                self.ring.enter(Some(limit))?;
+                self.wait_in_ring(from, limit)?;
             } else {
                 self.counters.parks += 1;
                 self.tasks.as_ref().inspect(|tasks| tasks.park());
@@ -804,7 +811,25 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         if !in_ring {
             self.ring.signal_wake(false);
         }
-        wake.awake();
+        self.shared.mesh.wake(self.shard).awake();
+        Ok(())
+    }
+
+    /// Waits in the ring. Where what comes, comes in less time than the shard is to gather for, it does that: turns
+    /// are fewer and larger, and the next wait is as long at least. One that lasts twice as long was idle, and
+    /// nobody waits for a shard that is.
+    fn wait_in_ring(&mut self, from: Timestamp, limit: Duration) -> io::Result<()> {
+        let gather = self.options.gather;
+        if gather.is_zero() {
+            return self.ring.enter(Some(limit));
+        }
+        let (busy, time) = match self.gathers {
+            true => (2 * gather, gather),
+            false => (gather, Duration::ZERO),
+        };
+        self.ring.gather(time);
+        self.ring.enter(Some(limit))?;
+        self.gathers = self.clock.now().since(from) < busy;
         Ok(())
     }
 

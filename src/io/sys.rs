@@ -172,6 +172,8 @@ pub(super) struct RawRing {
     spare_trains: Vec<Box<Train>>,
     in_flight: u64,
     enters: u64,
+    /// For how long a wait gathers.
+    gather: Duration,
 }
 
 impl RawRing {
@@ -208,7 +210,16 @@ impl RawRing {
             spare_trains: Vec::new(),
             in_flight: 0,
             enters: 0,
+            gather: Duration::ZERO,
         })
+    }
+
+    /// Lets a wait go on until it has lasted `time`, at most, although there is something; false where the
+    /// kernel does not know how (before 6.12).
+    pub(super) fn gather(&mut self, time: Duration) -> bool {
+        let can = self.io.params().is_feature_min_timeout();
+        self.gather = if can { time } else { Duration::ZERO };
+        can
     }
 
     /// Adds a group of receive buffers; groups number from 0. `entries` is a power of two.
@@ -486,7 +497,16 @@ impl RawRing {
         let outcome = if let Some(wait) = wait {
             let limit = timespec(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX));
             let args = SubmitArgs::new().timespec(&limit);
-            self.io.submitter().submit_with_args(1, &args)
+            let gather = u32::try_from(self.gather.min(wait).as_micros()).unwrap_or(u32::MAX);
+            // Not more than there is room for without the kernel keeping some back.
+            let most = self.io.params().cq_entries() as usize / 2;
+            match gather {
+                0 => self.io.submitter().submit_with_args(1, &args),
+                _ => {
+                    let args = args.min_wait_usec(gather);
+                    self.io.submitter().submit_with_args(most, &args)
+                }
+            }
         } else {
             let queued = u32::try_from(self.io.submission().len()).expect("a ring is small");
             let flags = EnterFlags::GETEVENTS.bits();

@@ -4,6 +4,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::thread;
 
 use super::*;
+use crate::io::clock::Clock;
 
 const RECEIVE: Token = Token::new(Kind::Receive, 1, 1);
 const GOOD: Token = Token::new(Kind::Send, 2, 1);
@@ -133,4 +134,48 @@ fn what_a_peer_acknowledged_is_known() {
     }
     let (pipe, _) = std::os::unix::net::UnixStream::pair().unwrap();
     assert_eq!(acknowledged(pipe.as_fd()), None);
+}
+
+#[test]
+fn a_wait_gathers_for_its_time_and_then_ends_with_the_first_that_comes() {
+    let mut ring = RawRing::new(8, 64).unwrap();
+    let time = Duration::from_millis(60);
+    if !ring.gather(time) {
+        println!("SKIPPED: this kernel knows no shortest wait (Linux 6.12)");
+        return;
+    }
+    // What is there at once does not end it.
+    ring.push(opcode::Nop::new().build(), FILE);
+    let from = Clock.now();
+    ring.enter(Some(Duration::from_secs(20))).unwrap();
+    let took = Clock.now().since(from);
+    assert!(took >= time, "gathered for {took:?}");
+    assert!(took < Duration::from_secs(15), "and went on");
+    assert_eq!(ring.io.completion().len(), 1);
+
+    // A limit below it holds.
+    let mut taken = Vec::new();
+    ring.reap(&mut taken, 8, TURN);
+    ring.gather(Duration::from_secs(20));
+    let from = Clock.now();
+    ring.enter(Some(Duration::from_millis(5))).unwrap();
+    assert!(Clock.now().since(from) < Duration::from_secs(15));
+
+    // What comes after that time ends the wait.
+    ring.gather(Duration::from_millis(1));
+    let (ours, mut peer) = pair();
+    ring.add_group(8, 4096).unwrap();
+    ring.receive(ours.as_fd(), 0, RECEIVE);
+    let from = Clock.now();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::park_timeout(Duration::from_millis(50));
+            peer.write_all(b"x").unwrap();
+        });
+        while !ring.has_completions() && Clock.now().since(from) < Duration::from_secs(15) {
+            ring.enter(Some(Duration::from_secs(20))).unwrap();
+        }
+    });
+    assert!(Clock.now().since(from) < Duration::from_secs(15), "at once");
+    assert!(ring.has_completions());
 }
