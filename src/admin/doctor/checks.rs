@@ -139,7 +139,7 @@ fn at_least(
 }
 
 fn kernel(host: &Host, plan: &Plan) -> Finding {
-    const WHY: &str = "the datapath wants DEFER_TASKRUN and multishot receives";
+    const WHY: &str = "the datapath wants DEFER_TASKRUN, multishot receives and the shortest wait";
     const FILE: &str = "proc/sys/kernel/osrelease";
     let Some(release) = host.read(FILE) else {
         return unknown("kernel", WHY, FILE);
@@ -148,8 +148,15 @@ fn kernel(host: &Host, plan: &Plan) -> Finding {
     let mut number = || numbers.next().and_then(|text| text.parse::<u32>().ok());
     let version = (number().unwrap_or(0), number().unwrap_or(0));
     let found = fine("kernel", WHY, release);
-    if version >= (6, 1) {
+    if version >= (6, 12) || (version >= (6, 1) && plan.backend == Backend::Mmsg) {
         return found;
+    }
+    if version >= (6, 1) {
+        return found.wants(
+            Severity::Advice,
+            "6.12 or newer",
+            "boot a kernel of 6.12 or newer, which lets a busy shard gather what comes (node.gather_us)",
+        );
     }
     if version < (5, 0) {
         // Older than what the fallback was made for.

@@ -132,7 +132,7 @@ fn a_host_that_is_right_gets_no_advice() {
 #[test]
 fn each_check_sees_its_own_fault_and_no_other() {
     use Severity::{Advice, Critical, Warning};
-    let faults: [(&str, &str, &str, Severity); 20] = [
+    let faults: [(&str, &str, &str, Severity); 21] = [
         (
             "packet-steering",
             "sys/class/net/eth0/queues/rx-0/rps_cpus",
@@ -153,6 +153,7 @@ fn each_check_sees_its_own_fault_and_no_other() {
             Advice,
         ),
         ("kernel", "proc/sys/kernel/osrelease", "5.15.0", Warning),
+        ("kernel", "proc/sys/kernel/osrelease", "6.11.9", Advice),
         ("cpus", "sys/devices/system/cpu/online", "3", Warning),
         ("pinning", "sys/devices/system/cpu/online", "0-2", Critical),
         ("isolation", "sys/devices/system/cpu/isolated", "", Advice),
