@@ -1,6 +1,7 @@
 //! Layer 6: the configuration file. Strict: an unknown key, a wrong type or a value out of range
 //! names file, line, key and remedy, and nothing starts.
 
+mod check;
 pub mod dialects;
 pub mod error;
 pub mod file;

@@ -268,12 +268,18 @@ impl Ring {
         both!(self, ring => ring.cancel_all(token), ring.cancel_all());
     }
 
-    /// See [`RawRing::gather`]; epoll does not.
-    pub(super) fn gather(&mut self, time: Duration) -> bool {
-        both!(self, ring => ring.gather(time), {
+    /// See [`RawRing::gather`]; epoll cannot.
+    pub(super) fn can_gather(&self) -> bool {
+        both!(self, ring => ring.can_gather(), {
             let _ = ring;
             false
         })
+    }
+
+    pub(super) const fn gather(&mut self, time: Duration) {
+        both!(self, ring => ring.gather(time), {
+            let _ = (ring, time);
+        });
     }
 
     pub(super) fn enter(&mut self, wait: Option<Duration>) -> io::Result<()> {

@@ -11,6 +11,8 @@
 
 pub mod backend;
 pub mod clock;
+#[cfg(feature = "demo")]
+pub mod disk;
 pub mod driver;
 pub mod host;
 pub mod listen;
@@ -33,6 +35,3 @@ mod stores;
 mod sys;
 mod tcp;
 mod udp;
-
-#[cfg(feature = "demo")]
-pub use sys::cut_power;

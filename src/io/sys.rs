@@ -6,19 +6,15 @@
 #![expect(unsafe_code, reason = "the one module where it is allowed")]
 
 use core::mem::ManuallyDrop;
-use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU16, Ordering, fence};
+use core::sync::atomic::{Ordering, fence};
 use core::time::Duration;
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
 use glommio::io::{BufferedFile, DmaBuffer, DmaFile};
-use io_uring::types::{
-    BufRingEntry, CancelBuilder, Fd, FsyncFlags, RecvMsgOut, SubmitArgs, Timespec,
-};
+use io_uring::types::{CancelBuilder, Fd, FsyncFlags, RecvMsgOut, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 use rustix::event::{EventfdFlags, eventfd};
 use socket2::SockAddr;
@@ -29,17 +25,17 @@ use super::exec::{Job, Request};
 use super::ring::{Completion, Kind, Token};
 use super::trains::{Exit, Part, Run};
 
+mod buffers;
+#[cfg(feature = "demo")]
+pub(super) mod cut;
+mod datagrams;
 pub(super) mod ethtool;
+pub(super) mod options;
 
-/// Alignment of a ring of provided buffers.
-const PAGE: usize = 4096;
-/// Octets of receive buffers the kernel is offered at a time while that is enough: what comes in is
-/// then written to memory that the caches still hold.
-const WINDOW_BYTES: usize = 256 * 1024;
-/// Fewest buffers offered.
-const WINDOW_MIN: usize = 8;
-/// Refills without a shortage after which fewer buffers are offered.
-const CALM_REFILLS: u16 = 1024;
+use buffers::RxGroup;
+pub(super) use datagrams::{Arrived, Datagrams, Outgoing};
+pub(super) use options::{acknowledged, defer_port, enable_gro, set_segment};
+
 /// Octets of control data a received datagram may bring: one `UDP_GRO` message.
 const CONTROL_BYTES: usize = 64;
 /// Words of control data of a train: one `UDP_SEGMENT` message of 24 octets.
@@ -51,27 +47,6 @@ const NAME_WORDS: usize = size_of::<libc::sockaddr_storage>() / 8;
 /// Octets of a receive buffer that the kernel fills before a datagram's payload.
 pub(super) const DATAGRAM_HEADROOM: usize =
     16 + size_of::<libc::sockaddr_storage>() + CONTROL_BYTES;
-
-/// Shuts the file system that `directory` lies on down at once, as a power cut would: what its own
-/// journal has not written is lost, and every later operation fails. For tests; needs root.
-///
-/// # Errors
-/// What the system said; a file system that cannot do it is "inappropriate ioctl".
-#[cfg(feature = "demo")]
-pub fn cut_power(directory: &std::path::Path) -> io::Result<()> {
-    /// `FS_IOC_SHUTDOWN`, which ext4 and XFS share: `_IOR('X', 125, __u32)`.
-    const SHUTDOWN: libc::Ioctl = 0x8004_587d;
-    /// Do not write the log first.
-    const NO_LOG_FLUSH: u32 = 2;
-    let file = std::fs::File::open(directory)?;
-    let how = NO_LOG_FLUSH;
-    // SAFETY: the descriptor is open, and the kernel reads one u32, which lives through the call.
-    let result = unsafe { libc::ioctl(file.as_raw_fd(), SHUTDOWN, &raw const how) };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
-}
 
 /// Memory of one stream's operation: a connect or a send, never both.
 #[derive(Default)]
@@ -117,25 +92,6 @@ struct Train {
     outstanding: u32,
     /// Operations whose completion the driver has not handled.
     unhandled: u32,
-}
-
-/// Receive buffers of equal size, and the ring through which the kernel takes them.
-struct RxGroup {
-    ring: NonNull<BufRingEntry>,
-    data: NonNull<u8>,
-    entries: u16,
-    each: u32,
-    tail: u16,
-    /// True while a buffer is ours to read.
-    held: Vec<bool>,
-    /// Free buffers that the kernel does not have; the one freed last is offered next.
-    idle: Vec<u16>,
-    /// Buffers the kernel has and has not filled.
-    offered: u16,
-    /// How many the kernel is offered at a time.
-    window: u16,
-    /// Refills since the kernel last ran out, up to [`CALM_REFILLS`].
-    calm: u16,
 }
 
 /// Everything the kernel may touch while operations are in flight.
@@ -214,19 +170,21 @@ impl RawRing {
         })
     }
 
-    /// Lets a wait go on until it has lasted `time`, at most, although there is something; false where the
-    /// kernel does not know how (before 6.12).
-    pub(super) fn gather(&mut self, time: Duration) -> bool {
-        let can = self.io.params().is_feature_min_timeout();
-        self.gather = if can { time } else { Duration::ZERO };
-        can
+    /// True where the kernel knows a shortest wait (Linux 6.12).
+    pub(super) fn can_gather(&self) -> bool {
+        self.io.params().is_feature_min_timeout()
+    }
+
+    /// Lets waits go on until they have lasted `time`, although there is something; for who [`Self::can_gather`].
+    pub(super) const fn gather(&mut self, time: Duration) {
+        self.gather = time;
     }
 
     /// Adds a group of receive buffers; groups number from 0. `entries` is a power of two.
     pub(super) fn add_group(&mut self, entries: u16, each: u32) -> io::Result<()> {
         let mut group = RxGroup::new(entries, each);
         let number = u16::try_from(self.kept.groups.len()).expect("a handful of groups");
-        let address = group.ring.as_ptr().addr();
+        let address = group.ring_address();
         let address = u64::try_from(address).expect("addresses have 64 bits");
         let submitter = self.io.submitter();
         // SAFETY: the memory holds `entries` entries, is page aligned, and lives until no
@@ -774,123 +732,6 @@ impl Train {
     }
 }
 
-impl RxGroup {
-    fn new(entries: u16, each: u32) -> Self {
-        assert!(entries.is_power_of_two(), "the kernel masks the index");
-        let ring = allocate(Self::ring_layout(entries)).cast();
-        let data = allocate(Self::data_layout(entries, each));
-        Self {
-            ring,
-            data,
-            entries,
-            each,
-            tail: 0,
-            held: vec![false; usize::from(entries)],
-            idle: (0..entries).rev().collect(),
-            offered: 0,
-            window: Self::least(entries, each),
-            calm: 0,
-        }
-    }
-
-    /// The window while nobody asks for more: what stays in the caches.
-    fn least(entries: u16, each: u32) -> u16 {
-        let few = (WINDOW_BYTES / each as usize).max(WINDOW_MIN);
-        u16::try_from(few).unwrap_or(entries).min(entries)
-    }
-
-    /// Offers the kernel what it may have. The window doubles when the kernel runs out, and shrinks
-    /// again after a calm time.
-    fn refill(&mut self) {
-        self.calm += 1;
-        if self.calm >= CALM_REFILLS {
-            self.calm = 0;
-            self.window = (self.window / 2).max(Self::least(self.entries, self.each));
-        }
-        while self.offered < self.window {
-            let Some(buffer) = self.idle.pop() else {
-                return;
-            };
-            self.offer(buffer);
-        }
-    }
-
-    /// The kernel filled a buffer.
-    fn took(&mut self, buffer: u16) {
-        self.held[usize::from(buffer)] = true;
-        self.offered -= 1;
-    }
-
-    /// A receive found no buffer.
-    fn ran_out(&mut self) {
-        if self.offered == 0 {
-            self.window = self.window.saturating_mul(2).min(self.entries);
-            self.calm = 0;
-        }
-    }
-
-    fn give(&mut self, buffer: u16) {
-        let held = core::mem::take(&mut self.held[usize::from(buffer)]);
-        assert!(held, "given back twice");
-        self.idle.push(buffer);
-    }
-
-    fn ring_layout(entries: u16) -> Layout {
-        let bytes = usize::from(entries) * size_of::<BufRingEntry>();
-        Layout::from_size_align(bytes.max(PAGE), PAGE).expect("at most half a mebibyte")
-    }
-
-    fn data_layout(entries: u16, each: u32) -> Layout {
-        let bytes = usize::from(entries) * each as usize;
-        Layout::from_size_align(bytes, PAGE).expect("the configuration bounds it")
-    }
-
-    fn address(&self, buffer: u16) -> *mut u8 {
-        assert!(buffer < self.entries, "the kernel knows only our buffers");
-        let offset = usize::from(buffer) * self.each as usize;
-        // SAFETY: the allocation has `entries` buffers of `each` octets, and `buffer < entries`.
-        unsafe { self.data.as_ptr().add(offset) }
-    }
-
-    fn read(&self, buffer: u16, len: usize) -> &[u8] {
-        assert!(self.held[usize::from(buffer)], "the kernel owns it");
-        assert!(len <= self.each as usize, "the kernel fills no more");
-        // SAFETY: in bounds by the assertions; initialised by `alloc_zeroed`; the kernel does not
-        // write a held buffer, and `give` needs `&mut self`.
-        unsafe { core::slice::from_raw_parts(self.address(buffer), len) }
-    }
-
-    fn offer(&mut self, buffer: u16) {
-        self.offered += 1;
-        let address = u64::try_from(self.address(buffer).addr()).expect("addresses have 64 bits");
-        let place = usize::from(self.tail & (self.entries - 1));
-        // SAFETY: `place < entries`, and the ring has `entries` entries.
-        let entry = unsafe { self.ring.as_ptr().add(place) };
-        // SAFETY: valid, aligned, zero-initialised memory; the kernel reads an entry only after
-        // the tail has passed it, and writes none.
-        let entry = unsafe { &mut *entry };
-        entry.set_addr(address);
-        entry.set_len(self.each);
-        entry.set_bid(buffer);
-        self.tail = self.tail.wrapping_add(1);
-        // SAFETY: the ring is aligned and its first entry initialised.
-        let tail = unsafe { BufRingEntry::tail(self.ring.as_ptr()) };
-        // SAFETY: the kernel reads this field atomically; it is aligned and lives as long as us.
-        let tail = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
-        tail.store(self.tail, Ordering::Release);
-    }
-}
-
-impl Drop for RxGroup {
-    fn drop(&mut self) {
-        // SAFETY: allocated with this layout, freed once.
-        unsafe { dealloc(self.ring.as_ptr().cast(), Self::ring_layout(self.entries)) };
-        let layout = Self::data_layout(self.entries, self.each);
-        // SAFETY: allocated with this layout, freed once.
-        unsafe { dealloc(self.data.as_ptr(), layout) };
-    }
-}
-
 /// The control message `UDP_SEGMENT` with this value.
 fn segment_message(segment: u16) -> [u64; CONTROL_WORDS] {
     // struct cmsghdr: length, then level and type; then the value, padded.
@@ -901,155 +742,6 @@ fn segment_message(segment: u16) -> [u64; CONTROL_WORDS] {
     } else {
         [18, level << 32 | kind, u64::from(segment) << 48]
     }
-}
-
-/// One datagram, or a train of them, that is to be sent.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Outgoing<'a> {
-    pub bytes: &'a [u8],
-    /// Where the datagrams lie in `bytes`.
-    pub parts: &'a [Part],
-    /// Octets of each datagram but the last, or 0 for a single one.
-    pub segment: u16,
-    /// `None` from a connected socket.
-    pub address: Option<&'a SockAddr>,
-}
-
-/// What one receive brought.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Arrived {
-    pub octets: usize,
-    /// The value of `UDP_GRO`, when the kernel joined datagrams.
-    pub segment: Option<usize>,
-    /// `None` when the kernel named none, or had to cut the datagram.
-    pub source: Option<core::net::SocketAddr>,
-}
-
-/// Headers for calls that move many datagrams at once. Nothing in it leads anywhere between two calls.
-#[derive(Default)]
-pub(super) struct Datagrams {
-    headers: Vec<libc::mmsghdr>,
-    parts: Vec<libc::iovec>,
-    control: Vec<[u64; CONTROL_BYTES / 8]>,
-    names: Vec<[u64; NAME_WORDS]>,
-}
-
-impl Datagrams {
-    /// Sends `runs` in order, each as one operation: how many the kernel took, at least one. Does not
-    /// block.
-    pub(super) fn send<'a>(
-        &mut self,
-        socket: BorrowedFd<'_>,
-        runs: impl Iterator<Item = Outgoing<'a>> + Clone,
-    ) -> io::Result<usize> {
-        self.headers.clear();
-        self.parts.clear();
-        self.control.clear();
-        for run in runs.clone() {
-            let mut control = [0; CONTROL_BYTES / 8];
-            control[..CONTROL_WORDS].copy_from_slice(&segment_message(run.segment));
-            self.control.push(control);
-            for part in run.parts {
-                let bytes = &run.bytes[part.start as usize..part.end as usize];
-                self.parts.push(libc::iovec {
-                    iov_base: bytes.as_ptr().cast_mut().cast(),
-                    iov_len: bytes.len(),
-                });
-            }
-        }
-        let mut parts = &mut self.parts[..];
-        for (run, control) in runs.zip(&mut self.control) {
-            let (own, rest) = parts.split_at_mut(run.parts.len());
-            parts = rest;
-            let mut header = empty_header();
-            if let Some(address) = run.address {
-                header.msg_hdr.msg_name = address.as_ptr().cast_mut().cast();
-                header.msg_hdr.msg_namelen = address.len();
-            }
-            header.msg_hdr.msg_iov = own.as_mut_ptr();
-            header.msg_hdr.msg_iovlen = own.len();
-            if run.segment > 0 {
-                header.msg_hdr.msg_control = control.as_mut_ptr().cast();
-                header.msg_hdr.msg_controllen = size_of::<[u64; CONTROL_WORDS]>();
-            }
-            self.headers.push(header);
-        }
-        let count = u32::try_from(self.headers.len()).expect("a bounded batch");
-        let headers = self.headers.as_mut_ptr();
-        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-        // SAFETY: `count` headers, whose names, parts and control data were borrowed by the caller or
-        // by us before and live through the call; of all this the kernel writes only the headers.
-        let sent = unsafe { libc::sendmmsg(socket.as_raw_fd(), headers, count, flags) };
-        usize::try_from(sent).map_err(|_| io::Error::last_os_error())
-    }
-
-    /// Fills the buffers called `numbers`, in order and one each: how many; [`Self::arrived`] tells of
-    /// each. Does not block.
-    pub(super) fn receive(
-        &mut self,
-        socket: BorrowedFd<'_>,
-        buffers: &mut [Vec<u8>],
-        numbers: &[u16],
-    ) -> io::Result<usize> {
-        let count = numbers.len();
-        // A name the kernel leaves alone is one of no family.
-        self.names.clear();
-        self.names.resize(count, [0; NAME_WORDS]);
-        self.control.resize(count, [0; CONTROL_BYTES / 8]);
-        self.headers.clear();
-        self.parts.clear();
-        for &number in numbers {
-            let buffer = &mut buffers[usize::from(number)];
-            self.parts.push(libc::iovec {
-                iov_base: buffer.as_mut_ptr().cast(),
-                iov_len: buffer.len(),
-            });
-        }
-        let rest = self.names.iter_mut().zip(&mut self.control);
-        for (part, (name, control)) in self.parts.iter_mut().zip(rest) {
-            let mut header = empty_header();
-            header.msg_hdr.msg_name = name.as_mut_ptr().cast();
-            header.msg_hdr.msg_namelen = name_bytes();
-            header.msg_hdr.msg_iov = part;
-            header.msg_hdr.msg_iovlen = 1;
-            header.msg_hdr.msg_control = control.as_mut_ptr().cast();
-            header.msg_hdr.msg_controllen = CONTROL_BYTES;
-            self.headers.push(header);
-        }
-        let length = u32::try_from(count).expect("a bounded batch");
-        let headers = self.headers.as_mut_ptr();
-        let (fd, flags) = (socket.as_raw_fd(), libc::MSG_DONTWAIT);
-        // SAFETY: `length` headers; each leads to a name, control data and a buffer of its own with the
-        // lengths given, all borrowed mutably through the call and not looked at meanwhile.
-        let got = unsafe { libc::recvmmsg(fd, headers, length, flags, core::ptr::null_mut()) };
-        usize::try_from(got).map_err(|_| io::Error::last_os_error())
-    }
-
-    /// What the last receive put into its buffer number `at`.
-    pub(super) fn arrived(&self, at: usize) -> Arrived {
-        let header = &self.headers[at];
-        let octets = header.msg_len as usize;
-        let mut control = [0; CONTROL_BYTES];
-        for (out, word) in control.chunks_exact_mut(8).zip(&self.control[at]) {
-            out.copy_from_slice(&word.to_ne_bytes());
-        }
-        let filled = header.msg_hdr.msg_controllen.min(CONTROL_BYTES);
-        let whole = header.msg_hdr.msg_flags & libc::MSG_TRUNC == 0;
-        let mut name = [0; size_of::<libc::sockaddr_in6>().next_multiple_of(8)];
-        for (out, word) in name.chunks_exact_mut(8).zip(&self.names[at]) {
-            out.copy_from_slice(&word.to_ne_bytes());
-        }
-        Arrived {
-            octets,
-            segment: super::udp::segment(&control[..filled]),
-            source: super::udp::address(&name).filter(|_| whole),
-        }
-    }
-}
-
-fn empty_header() -> libc::mmsghdr {
-    // SAFETY: all-zero is a valid header: null pointers with zero lengths.
-    unsafe { core::mem::zeroed() }
 }
 
 fn name_bytes() -> libc::socklen_t {
@@ -1079,77 +771,6 @@ impl OpenFd {
 pub(super) fn executor_file(fd: OwnedFd) -> BufferedFile {
     // SAFETY: the descriptor is open and ours; the file becomes its only owner.
     unsafe { BufferedFile::from_raw_fd(fd.into_raw_fd()) }
-}
-
-/// Asks the kernel to join datagrams of one sender into one receive. False where it cannot.
-pub(super) fn enable_gro(socket: BorrowedFd<'_>) -> bool {
-    switch_on(socket, libc::SOL_UDP, libc::UDP_GRO)
-}
-
-/// Lets the kernel cut what is sent on `socket` into datagrams of `segment` octets. False where it
-/// cannot.
-pub(super) fn set_segment(socket: BorrowedFd<'_>, segment: u16) -> bool {
-    set_int(socket, libc::SOL_UDP, libc::UDP_SEGMENT, segment.into())
-}
-
-/// Lets a bind to port 0 leave the choice of the port to the connect, where it is by four-tuple.
-pub(super) fn defer_port(socket: BorrowedFd<'_>) -> bool {
-    switch_on(socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT)
-}
-
-/// Octets the peer of a stream has acknowledged so far; `None` where the kernel does not say.
-pub(super) fn acknowledged(socket: BorrowedFd<'_>) -> Option<u64> {
-    /// Where `tcpi_bytes_acked` of `struct tcp_info` begins (linux/tcp.h, since Linux 4.1).
-    const AT: usize = 120;
-    let mut info = [0_u8; AT + 8];
-    let size = libc::socklen_t::try_from(info.len()).expect("a few octets");
-    let mut len = size;
-    // SAFETY: the kernel writes `len` octets at most, which are ours, and how many it wrote.
-    let outcome = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_INFO,
-            info.as_mut_ptr().cast(),
-            &raw mut len,
-        )
-    };
-    let octets = info[AT..]
-        .first_chunk()
-        .map(|octets| u64::from_ne_bytes(*octets));
-    octets.filter(|_| outcome == 0 && len == size)
-}
-
-fn switch_on(socket: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int) -> bool {
-    set_int(socket, level, option, 1)
-}
-
-/// Sets a socket option that takes an int. False where the kernel refuses.
-pub(super) fn set_int(
-    socket: BorrowedFd<'_>,
-    level: libc::c_int,
-    option: libc::c_int,
-    value: libc::c_int,
-) -> bool {
-    let len = libc::socklen_t::try_from(size_of_val(&value)).expect("four octets");
-    // SAFETY: every option set here takes an int, and the pointer leads to one.
-    let outcome = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            level,
-            option,
-            (&raw const value).cast(),
-            len,
-        )
-    };
-    outcome == 0
-}
-
-fn allocate(layout: Layout) -> NonNull<u8> {
-    assert!(layout.size() > 0, "an empty group has no use");
-    // SAFETY: the size is not zero.
-    let memory = unsafe { alloc_zeroed(layout) };
-    NonNull::new(memory).unwrap_or_else(|| handle_alloc_error(layout))
 }
 
 fn timespec(nanos: u64) -> Timespec {

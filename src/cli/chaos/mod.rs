@@ -1,7 +1,6 @@
 //! `volley chaos`: kills the engine under load, again and again, and keeps the books of what it had
 //! acknowledged and what the phones got.
 
-mod disk;
 mod judge;
 mod ledger;
 mod text;
@@ -17,9 +16,9 @@ use serde_json::{Value, json};
 
 use super::child::Process;
 use super::{complain, print, tell};
-use disk::{Disk, FileSystem};
 use judge::Judge;
 use volley::io::backend::Backend;
+use volley::io::disk::{Disk, FileSystem};
 
 /// A law was broken or something acknowledged is gone.
 const BROKEN: u8 = 4;

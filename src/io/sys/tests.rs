@@ -140,10 +140,11 @@ fn what_a_peer_acknowledged_is_known() {
 fn a_wait_gathers_for_its_time_and_then_ends_with_the_first_that_comes() {
     let mut ring = RawRing::new(8, 64).unwrap();
     let time = Duration::from_millis(60);
-    if !ring.gather(time) {
+    if !ring.can_gather() {
         println!("SKIPPED: this kernel knows no shortest wait (Linux 6.12)");
         return;
     }
+    ring.gather(time);
     // What is there at once does not end it.
     ring.push(opcode::Nop::new().build(), FILE);
     let from = Clock.now();

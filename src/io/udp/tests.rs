@@ -160,7 +160,12 @@ pub(in crate::io) fn driver_on<S: StoreDriver>(
 
 /// Lets the kernel refuse trains on `socket`: it makes none where it may not compute checksums.
 pub(super) fn refuse_trains(socket: BorrowedFd<'_>) {
-    assert!(sys::set_int(socket, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1));
+    assert!(sys::options::set_int(
+        socket,
+        libc::SOL_SOCKET,
+        libc::SO_NO_CHECK,
+        1
+    ));
 }
 
 /// What arrives of `bursts` as (octets, first octet), and the driver's counters.
@@ -239,7 +244,7 @@ fn a_burst_comes_in_as_fast_as_turns_can_take_it() {
     for backend in BOTH {
         let small = |socket: &DatagramSocket| {
             let (level, option) = (libc::SOL_SOCKET, libc::SO_RCVBUF);
-            assert!(sys::set_int(
+            assert!(sys::options::set_int(
                 socket.fd.as_fd(),
                 level,
                 option,

@@ -2,12 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
 
+use crate::io::disk::{Disk, FileSystem};
 use crate::io::exec::file::is_alive;
 use crate::io::exec::{File, OpenOptions, run, sync_directory};
 
@@ -17,64 +17,30 @@ const WRITE: usize = 64 << 10;
 const WRITES_MAX: usize = 1000;
 /// Cuts of each kind. Without the question after the sync one in ten loses a write.
 const ROUNDS: u32 = 25;
-/// Octets of a disk: the least an XFS can have, with a margin.
-const DISK: u64 = 512 << 20;
+/// Size of a disk, MiB: the least an XFS can have, with a margin.
+const DISK_MIB: u64 = 512;
 
-static DISKS: AtomicUsize = AtomicUsize::new(0);
+/// A directory that goes away empty.
+struct Home(PathBuf);
 
-/// A file system in an image, mounted; both go with it.
-struct Disk {
-    home: PathBuf,
-}
-
-impl Disk {
-    /// `None`, said aloud, where it cannot be made.
-    fn new(make: &str) -> Option<Self> {
-        let number = DISKS.fetch_add(1, Ordering::Relaxed);
-        let name = format!("volley-cuts-{}-{number}", std::process::id());
-        let disk = Self {
-            home: std::env::temp_dir().join(name),
-        };
-        fs::create_dir_all(disk.mount_point()).unwrap();
-        let image = fs::File::create(disk.home.join("image")).unwrap();
-        image.set_len(DISK).unwrap();
-        let made = succeeds(Command::new(make).arg("-q").arg(disk.home.join("image")));
-        let mounted = made.and_then(|()| disk.mount());
-        if let Err(why) = mounted {
-            println!("SKIPPED: cuts of power of {make}: {why}");
-            return None;
-        }
-        Some(disk)
-    }
-
-    fn mount_point(&self) -> PathBuf {
-        self.home.join("mount")
-    }
-
-    fn mount(&self) -> Result<(), String> {
-        let mut mount = Command::new("mount");
-        mount.args(["-o", "loop"]).arg(self.home.join("image"));
-        succeeds(mount.arg(self.mount_point()))
-    }
-
-    fn unmount(&self) -> Result<(), String> {
-        succeeds(Command::new("umount").arg(self.mount_point()))
-    }
-}
-
-impl Drop for Disk {
+impl Drop for Home {
     fn drop(&mut self) {
-        let _ = self.unmount();
-        let _ = fs::remove_dir_all(&self.home);
+        fs::remove_dir(&self.0).ok();
     }
 }
 
-fn succeeds(command: &mut Command) -> Result<(), String> {
-    let output = command.output().map_err(|error| error.to_string())?;
-    if output.status.success() {
-        return Ok(());
+/// A disk in a directory of its own, to be dropped in this order; `None`, said aloud, where there is none to be
+/// had.
+fn disk(kind: FileSystem, name: &str) -> Option<(Disk, Home)> {
+    let name = format!("volley-{name}-{}-{}", kind.name(), std::process::id());
+    let home = Home(std::env::temp_dir().join(name));
+    match Disk::new(&home.0, kind, DISK_MIB) {
+        Ok(disk) => Some((disk, home)),
+        Err(why) => {
+            println!("SKIPPED: cuts of power of {}: {why}", kind.name());
+            None
+        }
     }
-    Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
 }
 
 fn content(number: usize) -> u8 {
@@ -107,26 +73,27 @@ async fn write(path: PathBuf, durable: Arc<AtomicUsize>) {
 /// One cut while a thread of its own writes, by glommio or by the helper thread: writes that were said to be
 /// durable and are gone, and writes that were said to be durable.
 fn cut(disk: &Disk, by_glommio: bool, round: u32) -> (usize, usize) {
-    let path = disk.mount_point().join("file");
+    let path = disk.path().join("file");
     let durable = Arc::new(AtomicUsize::new(0));
     let writes = write(path.clone(), Arc::clone(&durable));
-    let (mount, seen) = (disk.mount_point(), Arc::clone(&durable));
-    let cutter = std::thread::spawn(move || {
+    let cut = || {
         for _ in 0..10_000 {
-            if seen.load(Ordering::SeqCst) > 0 {
+            if durable.load(Ordering::SeqCst) > 0 {
                 break;
             }
             sleep(Duration::from_millis(1));
         }
         sleep(Duration::from_micros(u64::from(round * 733 % 9000)));
-        crate::io::cut_power(&mount).unwrap();
+        disk.cut().unwrap();
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(cut);
+        if by_glommio {
+            glommio::LocalExecutor::default().run(writes);
+        } else {
+            run(writes).unwrap();
+        }
     });
-    if by_glommio {
-        glommio::LocalExecutor::default().run(writes);
-    } else {
-        run(writes).unwrap();
-    }
-    cutter.join().unwrap();
     disk.unmount().unwrap();
     disk.mount().unwrap();
     let durable = durable.load(Ordering::SeqCst);
@@ -147,15 +114,15 @@ fn lost(path: &Path, durable: usize) -> usize {
 
 #[test]
 fn what_a_sync_promised_is_there_after_the_file_system_was_shut_down_under_it() {
-    for make in ["mkfs.ext4", "mkfs.xfs"] {
-        let Some(disk) = Disk::new(make) else {
+    for kind in [FileSystem::Ext4, FileSystem::Xfs] {
+        let Some((disk, _home)) = disk(kind, "cuts") else {
             continue;
         };
         for by_glommio in [false, true] {
             let mut durable = 0;
             for round in 0..ROUNDS {
                 let (lost, promised) = cut(&disk, by_glommio, round);
-                assert_eq!(lost, 0, "{make}, glommio {by_glommio}, of {promised}");
+                assert_eq!(lost, 0, "{kind:?}, glommio {by_glommio}, of {promised}");
                 durable += promised;
             }
             assert!(durable > 0, "nothing was written, so nothing was tried");
@@ -165,11 +132,11 @@ fn what_a_sync_promised_is_there_after_the_file_system_was_shut_down_under_it() 
 
 #[test]
 fn a_file_system_that_was_shut_down_is_not_alive() {
-    let Some(disk) = Disk::new("mkfs.ext4") else {
+    let Some((disk, _home)) = disk(FileSystem::Ext4, "dead") else {
         return;
     };
-    let file = fs::File::create_new(disk.mount_point().join("file")).unwrap();
+    let file = fs::File::create_new(disk.path().join("file")).unwrap();
     is_alive(&file).unwrap();
-    crate::io::cut_power(&disk.mount_point()).unwrap();
+    disk.cut().unwrap();
     is_alive(&file).unwrap_err();
 }

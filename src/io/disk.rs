@@ -1,4 +1,5 @@
-//! A file system of its own on a loop device, that can be cut off or filled. Needs root.
+//! A file system of its own on a loop device, that can be cut off or filled: for tests and `volley chaos`. Needs
+//! root.
 
 use std::fs::{self, File};
 use std::io;
@@ -10,14 +11,14 @@ use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
 /// Tries to unmount: a process that was killed may still be on its way out.
 const UNMOUNTS_MAX: u32 = 100;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum FileSystem {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileSystem {
     Ext4,
     Xfs,
 }
 
 impl FileSystem {
-    pub(super) const fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Ext4 => "ext4",
             Self::Xfs => "XFS",
@@ -26,7 +27,7 @@ impl FileSystem {
 }
 
 #[derive(Debug)]
-pub(super) struct Disk {
+pub struct Disk {
     image: PathBuf,
     mount: PathBuf,
     /// A file system in memory around the image, which has less room than the image promises.
@@ -53,7 +54,7 @@ fn shown(error: &io::Error) -> String {
 
 impl Disk {
     /// A disk of `mib` MiB in `directory`.
-    pub(super) fn new(directory: &Path, kind: FileSystem, mib: u64) -> Result<Self, String> {
+    pub fn new(directory: &Path, kind: FileSystem, mib: u64) -> Result<Self, String> {
         if !rustix::process::geteuid().is_root() {
             return Err("only root can mount a file system".to_owned());
         }
@@ -68,7 +69,7 @@ impl Disk {
 
     /// A disk of `mib` MiB that has far less to give: writes that the file system has promised room for
     /// fail underneath it, once [`Disk::set_room`] is used up.
-    pub(super) fn thin(directory: &Path, mib: u64) -> Result<Self, String> {
+    pub fn thin(directory: &Path, mib: u64) -> Result<Self, String> {
         if !rustix::process::geteuid().is_root() {
             return Err("only root can mount a file system".to_owned());
         }
@@ -88,7 +89,7 @@ impl Disk {
     }
 
     /// Lets a thin disk take `mib` MiB more than it has, or everything.
-    pub(super) fn set_room(&self, mib: Option<u64>) -> Result<(), String> {
+    pub fn set_room(&self, mib: Option<u64>) -> Result<(), String> {
         let around = self.thin.as_ref().ok_or("not a thin disk")?;
         let size = match mib {
             Some(mib) => {
@@ -117,11 +118,11 @@ impl Disk {
         self.mount()
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.mount
     }
 
-    pub(super) fn mount(&self) -> Result<(), String> {
+    pub fn mount(&self) -> Result<(), String> {
         // What is freed in a thin disk is to be room again.
         let options = match self.thin {
             Some(_) => "loop,discard",
@@ -151,7 +152,7 @@ impl Disk {
         fs::write(&limit, "4").map_err(|error| format!("{limit}: {error}"))
     }
 
-    pub(super) fn unmount(&self) -> Result<(), String> {
+    pub fn unmount(&self) -> Result<(), String> {
         let mut last = String::new();
         for _ in 0..UNMOUNTS_MAX {
             match run(Command::new("umount").arg(&self.mount)) {
@@ -164,12 +165,12 @@ impl Disk {
     }
 
     /// Cuts the file system off at once: nothing that its journal has not written is there later.
-    pub(super) fn cut(&self) -> Result<(), String> {
-        volley::io::cut_power(&self.mount).map_err(|error| shown(&error))
+    pub fn cut(&self) -> Result<(), String> {
+        super::sys::cut::cut_power(&self.mount).map_err(|error| shown(&error))
     }
 
     /// Takes all space but `mib` MiB.
-    pub(super) fn fill(&self, mib: u64) -> Result<(), String> {
+    pub fn fill(&self, mib: u64) -> Result<(), String> {
         let file = File::create(self.mount.join("filler")).map_err(|error| shown(&error))?;
         let space = fstatvfs(&file).map_err(|error| shown(&error.into()))?;
         let free = space.f_bavail.saturating_mul(space.f_frsize);
