@@ -133,6 +133,7 @@ pub fn journal_options(config: &Config, shard: u8) -> JournalOptions {
         segment_bytes: config.store.segment_mib << 20,
         commit_age: Duration::from_micros(config.store.commit_us),
         checkpoint_after_bytes: u64::from(config.store.checkpoint_mib) << 20,
+        free_segments: config.store.free_segments,
         shard: u32::from(shard),
         on_damage: match config.store.on_damage {
             OnDamage::Refuse => DamagePolicy::Refuse,

@@ -19,6 +19,9 @@ struct Unit {
 }
 
 /// Engine CPU of a push that delivers one message over a shared MSRP connection.
+/// The segment being written, two made ahead, four that wait for cleaning and four kept to be written over.
+const SHARD_DISK_GIB: f64 = 11.0 * 64.0 / 1024.0;
+
 const PUSH_US: Unit = Unit {
     name: "push_us",
     measured: 6.0,
@@ -305,16 +308,19 @@ impl Plan {
             + pending * costs.pending_memory
             + 512.0 * 1024.0 * 1024.0;
         let record = self.message_size + costs.disk_overhead;
+        let cores_average = cores(pushes_per_s * costs.push_us);
+        let cores_storm =
+            cores(storm_per_s * costs.storm_phone_us + others_per_s * costs.registration_us);
+        let shards = cores_average.max(cores_storm).ceil().max(1.0);
         Capacity {
             pushes_per_s,
             storm_per_s,
-            cores: cores(pushes_per_s * costs.push_us),
-            cores_storm: cores(
-                storm_per_s * costs.storm_phone_us + others_per_s * costs.registration_us,
-            ),
+            cores: cores_average,
+            cores_storm,
             memory_gib: memory / f64::from(1 << 30),
-            // Half-dead segments wait for cleaning: twice what lives.
-            disk_gib: 2.0 * pending * record / f64::from(1 << 30),
+            // Half-dead segments wait for cleaning: twice what lives; an eighth of them is kept to be
+            // written over, and a shard has a few in any case.
+            disk_gib: 2.25 * pending * record / f64::from(1 << 30) + shards * SHARD_DISK_GIB,
             disk_mb_per_s: messages_per_s * record * costs.write_amplification / 1e6,
             network_mbit: busiest * (costs.push_wire + self.message_size) * 8.0 / 1e6,
         }
@@ -329,7 +335,7 @@ impl Plan {
              return within {:.0} s      {:>12.0} pushes/s  {:>8.2} cores\n\
              cores (shards)           {cores:>12.0}\n\
              memory                   {:>12.2} GiB\n\
-             disk                     {:>12.2} GiB, {:.1} MB/s written; twice what lives, for cleaning\n\
+             disk                     {:>12.2} GiB, {:.1} MB/s written; 2.25 of what lives, and {SHARD_DISK_GIB:.2} a shard\n\
              network                  {:>12.1} Mbit/s towards core and phones\n\n\
              assumed (measured {MEASURED}):\n",
             self.users,

@@ -108,6 +108,7 @@ impl Store {
     fn stats(&self, place: &Path, shard: u32) -> Outcome {
         let (replay, survey) = look(place, shard, View::Checkpoint)?;
         let disk: u64 = survey.segments.iter().map(|segment| segment.bytes).sum();
+        let free: u64 = survey.free.iter().map(|file| file.bytes).sum();
         let live: u64 = replay.live_bytes().values().sum();
         let pending = replay.held.len() as u64;
         let now_s = u32::try_from(Clock.wall().as_secs()).unwrap_or(u32::MAX);
@@ -123,6 +124,8 @@ impl Store {
             "overdue_messages": overdue.count(),
             "segments": survey.segments.len(),
             "segment_bytes": disk,
+            "free_segments": survey.free.len(),
+            "free_segment_bytes": free,
             "live_record_bytes": live,
             "disk_bytes_per_message": disk.checked_div(pending).unwrap_or(0),
             "checkpoint_bytes": survey.checkpoint_bytes,

@@ -175,6 +175,13 @@ impl Config {
                 "use 1 to 1024",
             );
         }
+        if self.store.free_segments > 1024 {
+            return problem(
+                "store.free_segments",
+                format!("{} segments is out of range", self.store.free_segments),
+                "use at most 1024, or 0 to keep none",
+            );
+        }
         if self.store.pager_max > 64 * 1024 {
             return problem(
                 "store.pager_max",

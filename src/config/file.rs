@@ -613,6 +613,8 @@ pub struct Store {
     pub on_damage: OnDamage,
     /// Journal written after which a checkpoint of the index is made, MiB; 0 makes none.
     pub checkpoint_mib: u32,
+    /// Dead segments kept to be written over, beyond an eighth of those in use; 0 keeps none.
+    pub free_segments: u32,
     /// Octets of sparse segments that are written again in a second so that they can go, MiB; 0 never.
     pub clean_mib_s: u32,
     /// How long the wall clock must stay where it jumped until lives are counted by it, seconds; 0
@@ -650,6 +652,7 @@ impl Default for Store {
             commit_us: 1000,
             on_damage: OnDamage::Refuse,
             checkpoint_mib: 128,
+            free_segments: 4,
             clean_mib_s: 8,
             clock_hold_s: 900,
             cache_mib: 64,

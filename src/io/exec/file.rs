@@ -127,6 +127,15 @@ pub(crate) async fn sync_directory(directory: &Path) -> io::Result<()> {
     off_thread(move || fs::File::open(&directory)?.sync_all()).await
 }
 
+/// Gives the file at `from` the name `to`, which no file has.
+pub(crate) async fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    if current().is_none() {
+        return elsewhere(glommio::io::rename(from, to)).await;
+    }
+    let (from, to) = (from.to_owned(), to.to_owned());
+    off_thread(move || fs::rename(from, to)).await
+}
+
 async fn write(
     file: &Rc<glommio::io::DmaFile>,
     buffer: glommio::io::DmaBuffer,

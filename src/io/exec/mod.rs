@@ -20,7 +20,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-pub(crate) use file::{File, OpenOptions, Read, sync_directory};
+pub(crate) use file::{File, OpenOptions, Read, rename, sync_directory};
 pub(crate) use plain::{Park, run};
 pub(crate) use reactor::{Attached, Job, Request, attach};
 

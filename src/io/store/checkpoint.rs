@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use crate::io::exec::{self, File, OpenOptions};
 use crate::io::store::error::JournalError;
-use crate::io::store::format::{self, BLOCK, Found, HEADER, Kind};
+use crate::io::store::format::{self, BLOCK, Found, HEADER, Key, Kind, Stamp};
 use crate::io::store::journal::{Shared, State, now};
 use crate::io::store::recover::Recovery;
 use crate::io::store::segment;
@@ -166,7 +166,7 @@ async fn make(shared: &Rc<Shared>) -> io::Result<Option<End>> {
     let settled = shared.state().submitted();
     shared.state().walk = Walk::Settling;
     let payload = end_payload(floor, writer.pieces, shared.options.shard, writer.serial);
-    writer.put(Kind::End, shared.epoch, &payload)?;
+    writer.put(Kind::End, shared.stamp.epoch, &payload)?;
     writer.write(shared, true).await?;
     writer.file.sync().await?;
     loop {
@@ -198,7 +198,7 @@ async fn make(shared: &Rc<Shared>) -> io::Result<Option<End>> {
     shared.state().checkpoint_at = format::linear(floor, shared.options.segment_bytes);
     Ok(Some(End {
         floor,
-        epoch: shared.epoch,
+        epoch: shared.stamp.epoch,
         shard: shared.options.shard,
         pieces: writer.pieces,
         bytes,
@@ -224,7 +224,7 @@ impl Writer {
                 self.serial = format::split(floor).0;
             }
             self.pieces += 1;
-            self.put(Kind::Piece, shared.epoch, &bytes)?;
+            self.put(Kind::Piece, shared.stamp.epoch, &bytes)?;
             {
                 let mut state = shared.state();
                 state.piece_buffer = bytes;
@@ -304,7 +304,11 @@ fn append(
     let from = out.len();
     out.resize(from + size as usize, 0);
     let place = format::position(serial, place);
-    format::write(&mut out[from..], kind, place, epoch, payload);
+    let stamp = Stamp {
+        epoch,
+        key: Key::NONE,
+    };
+    format::write(&mut out[from..], kind, place, stamp, payload);
     Some(())
 }
 
@@ -411,7 +415,8 @@ impl Scan {
                 format::claimed_place(rest).map_or(0, |at| format::split(at).0)
             });
             let offset = u32::try_from(self.at + taken as u64).unwrap_or(u32::MAX);
-            let Some(found) = format::read(rest, format::position(serial, offset)) else {
+            let Some(found) = format::read(rest, format::position(serial, offset), Key::NONE)
+            else {
                 break Step::Bad;
             };
             taken += found.bytes as usize;

@@ -109,11 +109,20 @@ fn write_format(directory: &Path) -> Result<(), JournalError> {
 
 /// Numbers of all segments, ascending.
 pub(crate) fn segments(directory: &Path) -> Result<Vec<u32>, JournalError> {
+    list(directory, segment::number)
+}
+
+/// Numbers that files which are kept to be written over had as segments, ascending.
+pub(crate) fn free(directory: &Path) -> Result<Vec<u32>, JournalError> {
+    list(directory, segment::free_number)
+}
+
+fn list(directory: &Path, number: impl Fn(&str) -> Option<u32>) -> Result<Vec<u32>, JournalError> {
     let broken = |source| JournalError::io("list", directory, source);
     let mut numbers = Vec::new();
     for entry in fs::read_dir(directory).map_err(broken)? {
         let name = entry.map_err(broken)?.file_name();
-        if let Some(number) = name.to_str().and_then(segment::number) {
+        if let Some(number) = name.to_str().and_then(&number) {
             numbers.push(number);
         }
     }

@@ -28,6 +28,11 @@ pub enum JournalError {
         /// The file or directory.
         path: PathBuf,
     },
+    /// No segment has a whole header, so that none of the records can be told.
+    Headless {
+        /// One that is not empty.
+        segment: u32,
+    },
     /// Another process, or another journal of this one, has the directory.
     Held {
         /// The lock file.
@@ -62,6 +67,11 @@ pub enum JournalError {
     Options {
         /// Which and why.
         what: &'static str,
+    },
+    /// A segment came here from another store.
+    OtherStore {
+        /// Which.
+        segment: u32,
     },
     /// The directory belongs to another shard.
     OtherShard {
@@ -155,6 +165,11 @@ impl fmt::Display for JournalError {
                 "store: {} was not written by volley; set store.dir to an empty directory",
                 path.display()
             ),
+            Self::Headless { segment } => write!(
+                f,
+                "store: segment {segment:08x} is damaged at octet 0, and no other says what the records \
+                 of this store are made with: none can be read; restore the directory from a copy"
+            ),
             Self::Held { path, holder } => write!(
                 f,
                 "store: {} is locked by process {holder}; stop that one first, or set \
@@ -190,6 +205,11 @@ impl fmt::Display for JournalError {
                  disk's space and the system's log, then run it again",
                 path.display()
             ),
+            Self::OtherStore { segment } => write!(
+                f,
+                "store: segment {segment:08x} was written by another store than the segments before it; \
+                 move it out of the directory, or restore the directory from a copy"
+            ),
             Self::OtherShard {
                 segment,
                 found,
@@ -210,11 +230,13 @@ impl std::error::Error for JournalError {
             Self::Damaged { .. }
             | Self::Direct { .. }
             | Self::Foreign { .. }
+            | Self::Headless { .. }
             | Self::Held { .. }
             | Self::Missing { .. }
             | Self::Newer { .. }
             | Self::Options { .. }
             | Self::OtherShard { .. }
+            | Self::OtherStore { .. }
             | Self::Stopped { .. } => None,
         }
     }

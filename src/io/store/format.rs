@@ -4,12 +4,15 @@
 //! 0 crc32c of everything behind it, payload included   4 payload length   8 position
 //! 16 epoch   24 kind   25 version   26 zero   28 magic   32 payload
 //! ```
+//!
+//! The magic and the start of the checksum come from the store's [`Key`], but for segment headers, which
+//! have it written in them, and checkpoints.
 
 /// Version of everything on disk; the directory's FORMAT file names it.
 ///
-/// 2 added checkpoints and records that were moved; its segments are those of 1, which are read as
-/// they are.
-pub(crate) const FORMAT_VERSION: u32 = 2;
+/// 2 added checkpoints and records that were moved; 3 the key, which is zero where an earlier version
+/// made the first segment, and segments that are written over.
+pub(crate) const FORMAT_VERSION: u32 = 3;
 /// Oldest version that is read; opening makes it [`FORMAT_VERSION`].
 pub(crate) const FORMAT_OLDEST: u32 = 1;
 /// Groups begin and are written in whole blocks of this many octets.
@@ -19,12 +22,47 @@ pub(crate) const HEADER: u32 = 32;
 /// Octets of a whole commit record.
 pub(crate) const COMMIT: u32 = HEADER + COMMIT_PAYLOAD;
 const COMMIT_PAYLOAD: u32 = 24;
+/// Version, shard, key. The key's octets were zero before version 3.
 const SEGMENT_PAYLOAD: u32 = 16;
 const MAGIC: u32 = u32::from_le_bytes(*b"vlyJ");
 const RECORD_VERSION: u8 = 1;
 
 const _: () =
     assert!(COMMIT.is_multiple_of(8) && HEADER.is_multiple_of(8) && BLOCK.is_multiple_of(8));
+
+/// What every record of a store is made with, drawn once for each store: a segment that is written over is
+/// full of what others sent, and so is the rest behind a damaged record, and none of it may pass for a
+/// record. Who sends messages does not see the key, so what looks like one by chance is one in 2^64.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Key(pub(crate) u64);
+
+impl Key {
+    /// For what no one searches for records.
+    pub(crate) const NONE: Self = Self(0);
+
+    fn magic(self) -> u32 {
+        MAGIC ^ split(self.0).0
+    }
+
+    fn checksum(self, bytes: &[u8]) -> u32 {
+        crc32c::crc32c_append(split(self.0).1, bytes)
+    }
+}
+
+/// Who writes a record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    /// The life of the journal.
+    pub(crate) epoch: u64,
+    pub(crate) key: Key,
+}
+
+/// What a segment's first block says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SegmentHeader {
+    pub(crate) stamp: Stamp,
+    pub(crate) shard: u32,
+}
 
 /// What a record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,17 +134,17 @@ pub(crate) struct Commit {
 }
 
 /// Writes a record of `kind` over `out`, which is exactly as long as it takes.
-pub(crate) fn write(out: &mut [u8], kind: Kind, place: u64, epoch: u64, payload: &[u8]) {
+pub(crate) fn write(out: &mut [u8], kind: Kind, place: u64, stamp: Stamp, payload: &[u8]) {
     let len = u32::try_from(payload.len()).expect("payloads are bounded far below");
     let end = (HEADER + len) as usize;
     out[4..8].copy_from_slice(&len.to_le_bytes());
     out[8..16].copy_from_slice(&place.to_le_bytes());
-    out[16..24].copy_from_slice(&epoch.to_le_bytes());
+    out[16..24].copy_from_slice(&stamp.epoch.to_le_bytes());
     out[24..28].copy_from_slice(&[kind.byte(), RECORD_VERSION, 0, 0]);
-    out[28..32].copy_from_slice(&MAGIC.to_le_bytes());
+    out[28..32].copy_from_slice(&stamp.key.magic().to_le_bytes());
     out[32..end].copy_from_slice(payload);
     out[end..].fill(0);
-    let crc = crc32c::crc32c(&out[4..end]);
+    let crc = stamp.key.checksum(&out[4..end]);
     out[0..4].copy_from_slice(&crc.to_le_bytes());
 }
 
@@ -124,15 +162,21 @@ fn double(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(*double)
 }
 
+/// Whether a record of this store was begun at the front of `bytes`, which lie at `place`. No more of it
+/// was checked.
+pub(crate) fn is_begun(bytes: &[u8], place: u64, key: Key) -> bool {
+    bytes.len() >= HEADER as usize && word(bytes, 28) == key.magic() && double(bytes, 8) == place
+}
+
 /// The record that begins at `bytes` and claims to lie at `place`; `None` when any bit is wrong.
-pub(crate) fn read(bytes: &[u8], place: u64) -> Option<Found<'_>> {
-    if bytes.len() < HEADER as usize || word(bytes, 28) != MAGIC || double(bytes, 8) != place {
+pub(crate) fn read(bytes: &[u8], place: u64, key: Key) -> Option<Found<'_>> {
+    if !is_begun(bytes, place, key) {
         return None;
     }
     let len = word(bytes, 4);
     let size = record_bytes(len)?;
     let record = bytes.get(..(HEADER + len) as usize)?;
-    if crc32c::crc32c(&record[4..]) != word(bytes, 0) {
+    if key.checksum(&record[4..]) != word(bytes, 0) {
         return None;
     }
     let kind = match record[24..28] {
@@ -152,7 +196,7 @@ pub(crate) fn read(bytes: &[u8], place: u64) -> Option<Found<'_>> {
     })
 }
 
-/// Octets that the record at the front of `bytes` says it takes; `None` when its header is not there
+/// Octets that the record of a checkpoint at the front of `bytes` says it takes; `None` when its header is not there
 /// or claims too much. Nothing of it was checked.
 pub(crate) fn claimed_bytes(bytes: &[u8]) -> Option<u32> {
     (bytes.len() >= HEADER as usize && word(bytes, 28) == MAGIC).then(|| word(bytes, 4))?;
@@ -171,12 +215,12 @@ pub(crate) fn linear(position: u64, segment_bytes: u32) -> u64 {
 }
 
 /// Writes a commit record over `out`, which has [`COMMIT`] octets.
-pub(crate) fn write_commit(out: &mut [u8], place: u64, epoch: u64, commit: Commit) {
+pub(crate) fn write_commit(out: &mut [u8], place: u64, stamp: Stamp, commit: Commit) {
     let mut payload = [0; COMMIT_PAYLOAD as usize];
     payload[0..8].copy_from_slice(&commit.before.to_le_bytes());
     payload[8..12].copy_from_slice(&commit.bytes.to_le_bytes());
     payload[12..16].copy_from_slice(&commit.records.to_le_bytes());
-    write(out, Kind::Commit, place, epoch, &payload);
+    write(out, Kind::Commit, place, stamp, &payload);
 }
 
 /// Contents of `found` when it is a commit record.
@@ -192,28 +236,48 @@ pub(crate) fn as_commit(found: &Found<'_>) -> Option<Commit> {
 }
 
 /// Writes a segment's first block over `out`.
-pub(crate) fn write_segment_header(out: &mut [u8], segment: u32, epoch: u64, shard: u32) {
+pub(crate) fn write_segment_header(out: &mut [u8], segment: u32, header: SegmentHeader) {
     let mut payload = [0; SEGMENT_PAYLOAD as usize];
     payload[0..4].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
-    payload[4..8].copy_from_slice(&shard.to_le_bytes());
-    write(out, Kind::Segment, position(segment, 0), epoch, &payload);
+    payload[4..8].copy_from_slice(&header.shard.to_le_bytes());
+    payload[8..16].copy_from_slice(&header.stamp.key.0.to_le_bytes());
+    let open = Stamp {
+        epoch: header.stamp.epoch,
+        key: Key::NONE,
+    };
+    write(out, Kind::Segment, position(segment, 0), open, &payload);
 }
 
-/// Epoch and shard in the header of `segment`, when it checks out.
-pub(crate) fn read_segment_header(bytes: &[u8], segment: u32) -> Option<(u64, u32)> {
-    let found = read(bytes, position(segment, 0))?;
+/// The header of `segment`, when it checks out.
+pub(crate) fn read_segment_header(bytes: &[u8], segment: u32) -> Option<SegmentHeader> {
+    let found = read(bytes, position(segment, 0), Key::NONE)?;
     let right = found.kind == Kind::Segment && found.payload.len() == SEGMENT_PAYLOAD as usize;
-    right.then(|| (found.epoch, word(found.payload, 4)))
+    right.then(|| SegmentHeader {
+        stamp: Stamp {
+            epoch: found.epoch,
+            key: Key(double(found.payload, 8)),
+        },
+        shard: word(found.payload, 4),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const OPEN: Stamp = Stamp {
+        epoch: 3,
+        key: Key::NONE,
+    };
+    const KEYED: Stamp = Stamp {
+        epoch: 9,
+        key: Key(0x0123_4567_89ab_cdef),
+    };
+
     #[test]
     fn a_record_has_golden_bytes() {
         let mut out = [0xEE; 40];
-        write(&mut out, Kind::Data, position(2, 4152), 3, b"hello");
+        write(&mut out, Kind::Data, position(2, 4152), OPEN, b"hello");
         assert_eq!(out[4..8], 5u32.to_le_bytes());
         assert_eq!(out[8..16], [0x38, 0x10, 0, 0, 2, 0, 0, 0]);
         assert_eq!(out[16..32], *b"\x03\0\0\0\0\0\0\0\x03\x01\0\0vlyJ");
@@ -234,19 +298,40 @@ mod tests {
     }
 
     #[test]
+    fn a_record_of_another_store_is_none_whichever_half_of_the_key_differs() {
+        let mut out = [0; 40];
+        write(&mut out, Kind::Data, position(2, 4152), KEYED, b"hello");
+        assert!(read(&out, position(2, 4152), KEYED.key).is_some());
+        for bit in 0..64 {
+            let other = Key(KEYED.key.0 ^ 1 << bit);
+            assert!(read(&out, position(2, 4152), other).is_none(), "bit {bit}");
+        }
+        assert!(read(&out, position(2, 4152), Key::NONE).is_none());
+        assert!(is_begun(&out, position(2, 4152), KEYED.key));
+        assert!(!is_begun(&out, position(2, 4152), Key::NONE));
+        assert!(!is_begun(&out, position(3, 4152), KEYED.key));
+    }
+
+    #[test]
     fn every_flipped_bit_and_every_other_place_is_refused() {
         let mut out = [0; 40];
-        write(&mut out, Kind::Data, position(2, 4152), 3, b"hello");
-        assert!(read(&out, position(2, 4152)).is_some());
-        assert!(read(&out, position(2, 4160)).is_none());
-        assert!(read(&out, position(1, 4152)).is_none());
+        write(&mut out, Kind::Data, position(2, 4152), KEYED, b"hello");
+        assert!(read(&out, position(2, 4152), KEYED.key).is_some());
+        assert!(read(&out, position(2, 4160), KEYED.key).is_none());
+        assert!(read(&out, position(1, 4152), KEYED.key).is_none());
         for bit in 0..37 * 8 {
             let mut flipped = out;
             flipped[bit / 8] ^= 1 << (bit % 8);
-            assert!(read(&flipped, position(2, 4152)).is_none(), "bit {bit}");
+            assert!(
+                read(&flipped, position(2, 4152), KEYED.key).is_none(),
+                "bit {bit}"
+            );
         }
         for cut in 0..37 {
-            assert!(read(&out[..cut], position(2, 4152)).is_none(), "cut {cut}");
+            assert!(
+                read(&out[..cut], position(2, 4152), KEYED.key).is_none(),
+                "cut {cut}"
+            );
         }
     }
 
@@ -258,17 +343,24 @@ mod tests {
             bytes: 777,
             records: 3,
         };
-        write_commit(&mut out, position(2, 4096), 9, commit);
-        let found = read(&out, position(2, 4096)).unwrap();
+        write_commit(&mut out, position(2, 4096), KEYED, commit);
+        let found = read(&out, position(2, 4096), KEYED.key).unwrap();
         assert_eq!(
             (as_commit(&found), found.bytes, found.epoch),
-            (Some(commit), COMMIT, 9)
+            (Some(commit), COMMIT, KEYED.epoch)
         );
         let mut block = [0; BLOCK as usize];
-        write_segment_header(&mut block, 2, 9, 7);
-        assert_eq!(read_segment_header(&block, 2), Some((9, 7)));
+        let header = SegmentHeader {
+            stamp: KEYED,
+            shard: 7,
+        };
+        write_segment_header(&mut block, 2, header);
+        assert_eq!(read_segment_header(&block, 2), Some(header));
         assert_eq!(read_segment_header(&block, 3), None);
-        assert_eq!(as_commit(&read(&block, position(2, 0)).unwrap()), None);
+        assert_eq!(
+            as_commit(&read(&block, position(2, 0), Key::NONE).unwrap()),
+            None
+        );
     }
 
     #[test]
@@ -277,8 +369,8 @@ mod tests {
         assert_eq!(record_bytes(0), Some(32));
         assert_eq!(record_bytes(1), Some(40));
         let mut out = [0; 40];
-        write(&mut out, Kind::Data, 5, 3, b"hello");
+        write(&mut out, Kind::Data, 5, KEYED, b"hello");
         out[4..8].copy_from_slice(&(u32::MAX - 40).to_le_bytes());
-        assert!(read(&out, 5).is_none());
+        assert!(read(&out, 5, KEYED.key).is_none());
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::base::surface::{Location, StoreTicket};
-use crate::io::store::format::{self, BLOCK, COMMIT, Commit, Kind};
+use crate::io::store::format::{self, BLOCK, COMMIT, Commit, Kind, Stamp};
 
 /// Records that will become durable together. Two of them alternate: one gathers, one is written.
 #[derive(Debug)]
@@ -93,7 +93,7 @@ impl Group {
         &mut self,
         ticket: StoreTicket,
         payload: &[u8],
-        epoch: u64,
+        stamp: Stamp,
         sizes: Sizes,
     ) -> bool {
         let len = u32::try_from(payload.len()).expect("checked against the largest payload");
@@ -110,7 +110,7 @@ impl Group {
             out,
             Kind::Data,
             format::position(self.segment, place),
-            epoch,
+            stamp,
             payload,
         );
         self.stored.push((
@@ -130,14 +130,14 @@ impl Group {
     }
 
     /// Writes the commit record and copies the group into `out`, which has [`Group::padded`] octets.
-    pub(crate) fn seal(&mut self, before: u64, epoch: u64, out: &mut [u8]) {
+    pub(crate) fn seal(&mut self, before: u64, stamp: Stamp, out: &mut [u8]) {
         let commit = Commit {
             before,
             bytes: self.bytes(),
             records: u32::try_from(self.stored.len()).expect("fewer than octets"),
         };
         let place = format::position(self.segment, self.start);
-        format::write_commit(&mut self.bytes[..COMMIT as usize], place, epoch, commit);
+        format::write_commit(&mut self.bytes[..COMMIT as usize], place, stamp, commit);
         out[..self.bytes.len()].copy_from_slice(&self.bytes);
         out[self.bytes.len()..].fill(0);
     }

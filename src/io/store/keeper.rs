@@ -1,10 +1,12 @@
 //! The task for what need not be done in a hurry: the next segments, and removing dead ones.
 
 use std::io;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
 use crate::base::surface::Room;
+use crate::io::exec;
 use crate::io::store::checkpoint;
 use crate::io::store::error::JournalError;
 use crate::io::store::journal::{Shared, SpareFailure, State};
@@ -134,7 +136,7 @@ fn decide(shared: &Shared, state: &mut State) -> Chore {
 }
 
 async fn make(shared: &Shared, number: u32) -> Result<(), JournalError> {
-    let made = segment::create(&shared.directory, shared.plan(number)).await;
+    let made = shared.make_segment(number).await;
     let mut state = shared.state();
     state.making = false;
     let outcome = match made {
@@ -192,10 +194,10 @@ async fn reclaim(shared: &Shared, number: u32) -> Result<(), JournalError> {
     let mut outcome = Ok(());
     if number < shared.state().current {
         while !shared.state().gate.remove(number) {
-            crate::io::exec::sleep(OPENING).await;
+            exec::sleep(OPENING).await;
         }
         shared.state().forget_file(number);
-        outcome = remove(shared, number).await;
+        outcome = retire(shared, number).await;
         shared.state().gate.removed();
     }
     let mut state = shared.state();
@@ -211,23 +213,44 @@ async fn reclaim(shared: &Shared, number: u32) -> Result<(), JournalError> {
     outcome
 }
 
-async fn remove(shared: &Shared, number: u32) -> Result<(), JournalError> {
+/// Takes a segment's name away, durably: the file is kept to be written over, or removed.
+async fn retire(shared: &Shared, number: u32) -> Result<(), JournalError> {
     let path = segment::path(&shared.directory, number);
-    // Through a handle, so that freeing 64 MiB of extents does not stop the datapath.
-    match segment::open(&path, false).await {
-        Ok(file) => {
-            let removed = file.remove().await;
-            if let Ok(file) = Rc::try_unwrap(file) {
-                // Nothing of it matters any more.
-                file.close().await.ok();
-            }
-            removed.map_err(|source| JournalError::io("remove", &path, source))?;
-        }
+    // One that a start has cut would have to grow again.
+    let is_whole = segment::length(&path) == u64::from(shared.options.segment_bytes);
+    let free = segment::free_path(&shared.directory, number);
+    let keeps = is_whole && shared.state().wants_free(&shared.options);
+    let retired = if keeps {
+        let renamed = exec::rename(&path, &free).await;
+        renamed.map_err(|source| JournalError::io("rename", &path, source))
+    } else {
+        remove(&path).await
+    };
+    match retired {
+        Ok(()) => {}
         // A try before this one came so far.
         Err(JournalError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
     segment::sync_directory(&shared.directory).await?;
-    shared.state().totals.reclaimed += 1;
+    let is_kept = segment::length(&free) > 0;
+    let mut state = shared.state();
+    state.totals.reclaimed += 1;
+    state.segments = state.segments.saturating_sub(1);
+    // Only now: before that the old name could come back, with another's header in it.
+    if is_kept {
+        state.free.push_back(number);
+    }
     Ok(())
+}
+
+/// Through a handle, so that freeing 64 MiB of extents does not stop the datapath.
+async fn remove(path: &Path) -> Result<(), JournalError> {
+    let file = segment::open(path, false).await?;
+    let removed = file.remove().await;
+    if let Ok(file) = Rc::try_unwrap(file) {
+        // Nothing of it matters any more.
+        file.close().await.ok();
+    }
+    removed.map_err(|source| JournalError::io("remove", path, source))
 }

@@ -4,8 +4,8 @@
 //! shard does ([`store::index`](crate::store::index)), and recovery feeds it every payload again.
 //!
 //! ```text
-//! directory   LOCK  FORMAT  checkpoint  00000001.seg  00000002.seg ..
-//! segment     [header block][group][group].. zeros          preallocated, never reused
+//! directory   LOCK  FORMAT  checkpoint  00000007.seg  00000008.seg ..  00000005.free ..
+//! segment     [header block][group][group].. free rest      preallocated, or written over
 //! group       [commit record][record].. zeros to the block  one write, one fdatasync
 //! record      crc len position epoch kind version magic | payload | zeros to 8 octets
 //! ```
@@ -18,7 +18,14 @@
 //!   once and is reported as corruption; without one it is the torn tail of the last write and was
 //!   never acknowledged.
 //! * Each commit record names the end of the group before it, so a lost or zeroed group is noticed.
-//! * Every record names its own place: a record read from anywhere else is refused.
+//! * Every record names its own place: a record read from anywhere else is refused. It is made with the
+//!   store's key ([`format::Key`]), so nothing that was sent to us passes for one.
+//! * **Dead segments are written over** (`keeper`, `segment::renew`): some are kept, and go on under a
+//!   higher number. A write to a block that was only allocated changes what the file system knows of the
+//!   file, which its log must have before the sync is over: three writes to the disk instead of one, and a
+//!   worker of the kernel at the end of the write. What the file held names other places, so it is no record;
+//!   recovery takes it for the free rest. A file loses its old name durably before it gets a new header, and
+//!   gets the new name after that.
 //! * A failed write or sync ends the journal: what was not acknowledged by then never will be. The
 //!   sync is not tried again, because the kernel may have dropped the pages it failed on. Nor is one that
 //!   succeeded believed, unless the file system is still alive after it (`exec::File::write_durably`).

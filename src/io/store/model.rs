@@ -13,7 +13,7 @@ use std::task::{Context, Poll, Waker};
 use crate::base::surface::{Location, StoreTicket};
 use crate::io::store::checkpoint;
 use crate::io::store::error::JournalError;
-use crate::io::store::format::{self, BLOCK, COMMIT, HEADER};
+use crate::io::store::format::{self, BLOCK, COMMIT, HEADER, Key, SegmentHeader, Stamp};
 use crate::io::store::group::{Group, Sizes};
 use crate::io::store::recover::{self, Outcome, Records, Recovery, Source};
 
@@ -37,6 +37,9 @@ impl Dice {
 #[derive(Clone, Default)]
 struct Image(BTreeMap<u32, Vec<u8>>);
 
+/// What the records of every disk here are made with.
+const KEY: Key = Key(0x5eed_0123_4567_89ab);
+
 impl Source for Image {
     fn numbers(&self) -> Result<Vec<u32>, JournalError> {
         Ok(self.0.keys().copied().collect())
@@ -45,6 +48,12 @@ impl Source for Image {
     async fn load(&mut self, number: u32, bytes: &mut Vec<u8>) -> Result<(), JournalError> {
         bytes.clear();
         bytes.extend_from_slice(&self.0[&number]);
+        Ok(())
+    }
+
+    async fn load_head(&mut self, number: u32, bytes: &mut Vec<u8>) -> Result<(), JournalError> {
+        self.load(number, bytes).await?;
+        bytes.truncate(BLOCK as usize);
         Ok(())
     }
 }
@@ -79,25 +88,33 @@ fn payload(number: u64, dice: &mut Dice) -> Vec<u8> {
 struct Life {
     image: Image,
     group: Group,
-    epoch: u64,
+    stamp: Stamp,
     before: u64,
+    /// What files hold that are kept to be written over.
+    free: Vec<Vec<u8>>,
 }
 
 impl Life {
     /// Opens the disk as a journal does: finds the end, cuts the tail, begins a segment.
     fn open(mut image: Image) -> (Self, Found, Outcome) {
         let (found, outcome) = read_back(&mut image);
-        for number in &outcome.empty {
-            image.0.remove(number);
-        }
+        let empty = outcome.empty.iter();
+        let mut free: Vec<_> = empty.filter_map(|number| image.0.remove(number)).collect();
+        // As if what lies there had been written before, to a segment that died since.
+        free.extend(image.0.values().filter(|bytes| is_whole(bytes)).cloned());
+        free.retain(|bytes| is_whole(bytes));
         let (last, end) = format::split(outcome.before);
         if let Some(bytes) = image.0.get_mut(&last) {
             bytes.truncate(end as usize);
         }
-        let (epoch, current) = (outcome.recovered.epoch + 1, outcome.newest + 1);
+        let current = outcome.newest + 1;
         let life = Self {
             group: Group::new(current, SIZES),
-            epoch,
+            stamp: Stamp {
+                epoch: outcome.recovered.epoch + 1,
+                key: KEY,
+            },
+            free,
             before: outcome.before,
             image,
         };
@@ -111,7 +128,7 @@ impl Life {
             let payload = payload(number, dice);
             if !self
                 .group
-                .push(StoreTicket(number), &payload, self.epoch, SIZES)
+                .push(StoreTicket(number), &payload, self.stamp, SIZES)
             {
                 break;
             }
@@ -127,10 +144,15 @@ impl Life {
         let mut out = vec![0; self.group.padded() as usize];
         let end = format::position(segment, self.group.end());
         let before = core::mem::replace(&mut self.before, end);
-        self.group.seal(before, self.epoch, &mut out);
+        self.group.seal(before, self.stamp, &mut out);
         if !self.image.0.contains_key(&segment) {
-            let mut bytes = vec![0; SIZES.segment_bytes as usize];
-            format::write_segment_header(&mut bytes[..BLOCK as usize], segment, self.epoch, 0);
+            let fresh = || vec![0; SIZES.segment_bytes as usize];
+            let mut bytes = self.free.pop().unwrap_or_else(fresh);
+            let header = SegmentHeader {
+                stamp: self.stamp,
+                shard: 0,
+            };
+            format::write_segment_header(&mut bytes[..BLOCK as usize], segment, header);
             self.image.0.insert(segment, bytes);
         }
         (segment, start, out)
@@ -166,6 +188,11 @@ impl Life {
         }
         self.image
     }
+}
+
+/// Whether a segment was never cut, so that it can be written over.
+fn is_whole(bytes: &[u8]) -> bool {
+    bytes.len() == SIZES.segment_bytes as usize
 }
 
 #[test]
@@ -294,7 +321,7 @@ fn live_places(image: &Image, all: &[(Location, Vec<u8>)]) -> Vec<(u32, u32, u32
         places.extend([header; 4]);
         let mut at = BLOCK;
         while at + COMMIT <= bytes.len() as u32 {
-            let found = format::read(&bytes[at as usize..], format::position(segment, at));
+            let found = format::read(&bytes[at as usize..], format::position(segment, at), KEY);
             if let Some(commit) = found.as_ref().and_then(format::as_commit) {
                 // The very last group cannot be told from a torn one: it holds no record.
                 let empty = commit.records == 0;

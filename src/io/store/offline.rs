@@ -30,6 +30,8 @@ pub struct Survey {
     pub recovered: Recovered,
     /// The segments, ascending.
     pub segments: Vec<SegmentFile>,
+    /// Files kept to be written over, by the number each had.
+    pub free: Vec<SegmentFile>,
     /// Octets of the checkpoint file; zero without one.
     pub checkpoint_bytes: u64,
     /// Version of the format, as this program writes it.
@@ -66,18 +68,18 @@ pub async fn survey(
         View::Checkpoint => recover::run(directory, shard, recovery).await?,
         View::Records => recover::run_all(directory, shard, recovery).await?,
     };
-    let length = |path: PathBuf| std::fs::metadata(path).map_or(0, |found| found.len());
-    let segments = directory::segments(directory)?;
+    let files = |numbers: Vec<u32>, path: fn(&Path, u32) -> PathBuf| {
+        let file = |number| SegmentFile {
+            number,
+            bytes: segment::length(&path(directory, number)),
+        };
+        numbers.into_iter().map(file).collect()
+    };
     Ok(Survey {
         recovered: outcome.recovered,
-        segments: segments
-            .into_iter()
-            .map(|number| SegmentFile {
-                number,
-                bytes: length(segment::path(directory, number)),
-            })
-            .collect(),
-        checkpoint_bytes: length(directory.join(super::checkpoint::NAME)),
+        segments: files(directory::segments(directory)?, segment::path),
+        free: files(directory::free(directory)?, segment::free_path),
+        checkpoint_bytes: segment::length(&directory.join(super::checkpoint::NAME)),
         format: FORMAT_VERSION,
     })
 }

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use crate::base::surface::Location;
 use crate::io::exec::{File, Read};
-use crate::io::store::format::{self, BLOCK, Kind};
+use crate::io::store::format::{self, BLOCK, Key, Kind};
 use crate::io::store::journal::{LOADED_BYTES_MAX, Shared, State};
 use crate::io::store::segment;
 
@@ -128,6 +128,7 @@ pub(crate) async fn run(shared: Rc<Shared>) {
         let mut state = shared.state();
         answer(
             &mut state,
+            shared.stamp.key,
             &window,
             start,
             bytes.as_deref().unwrap_or_default(),
@@ -137,6 +138,7 @@ pub(crate) async fn run(shared: Rc<Shared>) {
         let mut waiting = core::mem::take(&mut state.trails.rows[trail].waiting);
         answer_waiting(
             &mut state,
+            shared.stamp.key,
             &waiting,
             start,
             bytes.as_deref().unwrap_or_default(),
@@ -194,7 +196,7 @@ fn gather(shared: &Shared, state: &mut State, window: &mut Vec<(u64, Location)>)
             return;
         }
         if let Some(trail) = state.trails.covering(at)
-            && recall(state, trail, (token, at))
+            && recall(state, shared.stamp.key, trail, (token, at))
         {
             continue;
         }
@@ -218,7 +220,7 @@ fn gather(shared: &Shared, state: &mut State, window: &mut Vec<(u64, Location)>)
 
 /// Lets the read of `trail`, which covers it, answer the request at the front. False when what was read is
 /// not the record: it may have been written since.
-fn recall(state: &mut State, trail: usize, (token, at): (u64, Location)) -> bool {
+fn recall(state: &mut State, key: Key, trail: usize, (token, at): (u64, Location)) -> bool {
     let row = &mut state.trails.rows[trail];
     if row.reading {
         row.waiting.push((token, at));
@@ -229,7 +231,7 @@ fn recall(state: &mut State, trail: usize, (token, at): (u64, Location)) -> bool
     let Some(bytes) = row.bytes.take() else {
         return false;
     };
-    let payload = record_at(&bytes, row.start, at);
+    let payload = record_at(&bytes, key, row.start, at);
     if payload.is_some() {
         state.reads.pop_front();
         give(state, token, payload);
@@ -269,16 +271,16 @@ async fn file(shared: &Shared, segment: u32) -> Option<Rc<File>> {
 }
 
 /// The payload of the record at `at` in `bytes`, which begin at `start`, if it is there unharmed.
-fn record_at(bytes: &[u8], start: u32, at: Location) -> Option<&[u8]> {
+fn record_at(bytes: &[u8], key: Key, start: u32, at: Location) -> Option<&[u8]> {
     let record = bytes.get((at.offset - start) as usize..)?;
-    let found = format::read(record, format::position(at.segment, at.offset))?;
+    let found = format::read(record, format::position(at.segment, at.offset), key)?;
     let is_it = found.kind == Kind::Data && u32::try_from(found.payload.len()) == Ok(at.len);
     is_it.then_some(found.payload)
 }
 
-fn answer(state: &mut State, window: &[(u64, Location)], start: u32, bytes: &[u8]) {
+fn answer(state: &mut State, key: Key, window: &[(u64, Location)], start: u32, bytes: &[u8]) {
     for &(token, at) in window {
-        give(state, token, record_at(bytes, start, at));
+        give(state, token, record_at(bytes, key, start, at));
     }
     state.reading -= window.len();
     state.wake();
@@ -286,9 +288,15 @@ fn answer(state: &mut State, window: &[(u64, Location)], start: u32, bytes: &[u8
 
 /// As [`answer`], for requests that had not asked for this read: those whose record it did not bring get one
 /// of their own.
-fn answer_waiting(state: &mut State, waiting: &[(u64, Location)], start: u32, bytes: &[u8]) {
+fn answer_waiting(
+    state: &mut State,
+    key: Key,
+    waiting: &[(u64, Location)],
+    start: u32,
+    bytes: &[u8],
+) {
     for &(token, at) in waiting {
-        match record_at(bytes, start, at) {
+        match record_at(bytes, key, start, at) {
             Some(payload) => give(state, token, Some(payload)),
             None => state.reads.push_front((token, at)),
         }

@@ -5,7 +5,7 @@
 //! | invalid, and a whole commit record lies behind it in any segment | damaged: it was durable once |
 //! | invalid, nothing whole behind it | torn tail: cut off, was never acknowledged |
 //! | a commit names another end of the group before than what was read | damaged: a group is gone |
-//! | zeros behind the last group | the segment's free rest |
+//! | no record of this segment behind the last group | the segment's free rest: zeros, or what an earlier life of the file left |
 //!
 //! Behind a damaged place the scan goes on at the next record that names its own place, so one bad
 //! block costs the records in it and no others. A bit flipped in the very last group cannot be told
@@ -17,7 +17,7 @@ use crate::base::surface::Location;
 use crate::io::store::checkpoint::{self, End};
 use crate::io::store::directory;
 use crate::io::store::error::JournalError;
-use crate::io::store::format::{self, BLOCK, HEADER, Kind};
+use crate::io::store::format::{self, BLOCK, HEADER, Key, Kind};
 use crate::io::store::journal::{DAMAGES_MAX, Damage, Recovered};
 use crate::io::store::segment;
 
@@ -68,6 +68,10 @@ pub(crate) struct Outcome {
     pub(crate) checkpoint: Option<End>,
     /// The oldest segment.
     pub(crate) oldest: u32,
+    /// Segment files there are.
+    pub(crate) segments: usize,
+    /// What the store's records are made with; `None` while it has no segment.
+    pub(crate) key: Option<Key>,
 }
 
 /// Scans every segment of `directory` in order. Changes nothing on disk.
@@ -101,6 +105,8 @@ pub(crate) trait Source {
     fn numbers(&self) -> Result<Vec<u32>, JournalError>;
     /// Reads a whole segment into `bytes`, replacing what is there.
     async fn load(&mut self, number: u32, bytes: &mut Vec<u8>) -> Result<(), JournalError>;
+    /// As [`Source::load`], the first block only.
+    async fn load_head(&mut self, number: u32, bytes: &mut Vec<u8>) -> Result<(), JournalError>;
 }
 
 /// The files of a directory.
@@ -115,14 +121,41 @@ impl Source for Files<'_> {
         let path = segment::path(self.0, number);
         let file = segment::open(&path, false).await?;
         segment::load(&file, &path, bytes).await?;
-        match std::rc::Rc::try_unwrap(file) {
-            Ok(file) => file
-                .close()
-                .await
-                .map_err(|source| JournalError::io("close", &path, source)),
-            Err(_) => Ok(()),
+        segment::close(file, &path).await
+    }
+
+    async fn load_head(&mut self, number: u32, bytes: &mut Vec<u8>) -> Result<(), JournalError> {
+        let path = segment::path(self.0, number);
+        let file = segment::open(&path, false).await?;
+        let read = file.read_at(0, BLOCK as usize).await;
+        let read = read.map_err(|source| JournalError::io("read", &path, source))?;
+        bytes.clear();
+        bytes.extend_from_slice(&read);
+        drop(read);
+        segment::close(file, &path).await
+    }
+}
+
+/// The key of the store, from the first of `numbers` whose header checks out.
+///
+/// # Errors
+/// [`JournalError::Headless`] when there is none in any of them and something else is.
+async fn find_key<S: Source>(source: &mut S, numbers: &[u32]) -> Result<Option<Key>, JournalError> {
+    let mut bytes = Vec::new();
+    for &number in numbers {
+        source.load_head(number, &mut bytes).await?;
+        if let Some(header) = format::read_segment_header(&bytes, number) {
+            return Ok(Some(header.stamp.key));
         }
     }
+    // The making of the first segment may have been cut short: it is all zeros then.
+    for &segment in numbers {
+        source.load(segment, &mut bytes).await?;
+        if bytes.iter().any(|&byte| byte != 0) {
+            return Err(JournalError::Headless { segment });
+        }
+    }
+    Ok(None)
 }
 
 /// Reads every record behind what `checkpoint` covers.
@@ -133,6 +166,8 @@ pub(crate) async fn scan<S: Source>(
     recovery: &mut dyn Recovery,
 ) -> Result<Outcome, JournalError> {
     let numbers = source.numbers()?;
+    let found_key = find_key(source, &numbers).await?;
+    let key = found_key.unwrap_or_default();
     let mut bytes = Vec::new();
     let mut recovered = Recovered::default();
     let mut empty = Vec::new();
@@ -146,15 +181,12 @@ pub(crate) async fn scan<S: Source>(
             break;
         }
         source.load(number, &mut bytes).await?;
-        check_owner(number, shard, &bytes, &mut recovered)?;
-        if let Some(commit) = last_commit(&bytes, number) {
+        check_owner(number, (shard, key), &bytes, &mut recovered)?;
+        if let Some(commit) = last_commit(&bytes, number, key) {
             last = Some((number, commit));
             break;
         }
-        if bytes
-            .get(BLOCK as usize..)
-            .is_some_and(|rest| rest.iter().any(|&byte| byte != 0))
-        {
+        if is_begun(&bytes, number, BLOCK, key) {
             recovered.torn = Some(Damage {
                 segment: number,
                 offset: BLOCK,
@@ -167,6 +199,7 @@ pub(crate) async fn scan<S: Source>(
     let newest = numbers.last().copied().unwrap_or(0);
     let mut scan = Scan {
         numbers: &numbers,
+        key,
         visit: recovery,
         recovered,
         expected: floor,
@@ -182,7 +215,7 @@ pub(crate) async fn scan<S: Source>(
         let read = numbers.iter().skip_while(|&&number| number < floor_segment);
         for &number in read.take_while(|&&number| number <= last) {
             source.load(number, &mut bytes).await?;
-            check_owner(number, shard, &bytes, &mut scan.recovered)?;
+            check_owner(number, (shard, key), &bytes, &mut scan.recovered)?;
             let before = (scan.recovered.records, scan.recovered.damaged_places);
             let from = if number == floor_segment {
                 format::block_up(floor_offset).max(BLOCK)
@@ -206,33 +239,47 @@ pub(crate) async fn scan<S: Source>(
         before,
         empty,
         checkpoint,
+        segments: numbers.len(),
         oldest: numbers.first().copied().unwrap_or(newest),
+        key: found_key,
     })
 }
 
-/// Takes the epoch of a segment, and refuses one of another shard.
+/// Takes the epoch of a segment, and refuses one of another shard or another store.
 fn check_owner(
     number: u32,
-    wanted: u32,
+    (wanted, key): (u32, Key),
     bytes: &[u8],
     recovered: &mut Recovered,
 ) -> Result<(), JournalError> {
-    let Some((epoch, found)) = format::read_segment_header(bytes, number) else {
+    let Some(found) = format::read_segment_header(bytes, number) else {
         return Ok(());
     };
-    if found != wanted {
+    if found.shard != wanted {
         return Err(JournalError::OtherShard {
             segment: number,
-            found,
+            found: found.shard,
             wanted,
         });
     }
-    recovered.epoch = recovered.epoch.max(epoch);
+    // None of its records could be told from a free rest.
+    if found.stamp.key != key {
+        return Err(JournalError::OtherStore { segment: number });
+    }
+    recovered.epoch = recovered.epoch.max(found.stamp.epoch);
     Ok(())
 }
 
+/// Whether a record of segment `number` was begun at `from` or behind it.
+fn is_begun(bytes: &[u8], number: u32, from: u32, key: Key) -> bool {
+    let size = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    let places = (from.next_multiple_of(8)..size).step_by(8);
+    let mut records = places.map(|at| (&bytes[at as usize..], format::position(number, at)));
+    records.any(|(record, place)| format::is_begun(record, place, key))
+}
+
 /// Where the last whole commit record of a segment lies.
-fn last_commit(bytes: &[u8], number: u32) -> Option<u32> {
+fn last_commit(bytes: &[u8], number: u32, key: Key) -> Option<u32> {
     let blocks = u32::try_from(bytes.len()).unwrap_or(u32::MAX) / BLOCK;
     (1..=blocks)
         .rev()
@@ -240,13 +287,14 @@ fn last_commit(bytes: &[u8], number: u32) -> Option<u32> {
         .find(|&at| {
             let found = bytes
                 .get(at as usize..)
-                .and_then(|rest| format::read(rest, format::position(number, at)));
+                .and_then(|rest| format::read(rest, format::position(number, at), key));
             found.is_some_and(|found| format::as_commit(&found).is_some())
         })
 }
 
 struct Scan<'a> {
     numbers: &'a [u32],
+    key: Key,
     visit: &'a mut dyn Recovery,
     recovered: Recovered,
     /// Where the last whole record ended.
@@ -265,7 +313,8 @@ impl Scan<'_> {
         let (mut group_end, mut flagged) = (from, false);
         let mut at = from;
         while at.saturating_add(HEADER) <= size {
-            let found = format::read(&bytes[at as usize..], format::position(number, at));
+            let place = format::position(number, at);
+            let found = format::read(&bytes[at as usize..], place, self.key);
             let commit = found.as_ref().and_then(format::as_commit);
             if let (Some(found), Some(commit)) = (&found, commit) {
                 let gap = commit.before != self.expected && self.is_present(commit.before);
@@ -293,8 +342,7 @@ impl Scan<'_> {
                 } else {
                     format::block_up(at)
                 };
-                let rest = bytes.get(from as usize..).unwrap_or_default();
-                if at < group_end || rest.iter().any(|&byte| byte != 0) {
+                if at < group_end || is_begun(bytes, number, from, self.key) {
                     self.recovered.torn = Some(Damage {
                         segment: number,
                         offset: at,
@@ -304,11 +352,11 @@ impl Scan<'_> {
             } else if at < group_end {
                 flagged = true;
                 self.damage(number, at);
-                at = resync(bytes, number, at + 8);
+                at = resync(bytes, number, at + 8, self.key);
             } else if !at.is_multiple_of(BLOCK) {
                 at = format::block_up(at);
             } else {
-                at = resync(bytes, number, at + 8);
+                at = resync(bytes, number, at + 8, self.key);
             }
         }
         // A file that ends right behind a record was cut there by an earlier recovery.
@@ -345,7 +393,7 @@ impl Scan<'_> {
         };
         let found = bytes
             .get(at as usize..)
-            .and_then(|rest| format::read(rest, format::position(number, at)));
+            .and_then(|rest| format::read(rest, format::position(number, at), self.key));
         let commit = found.as_ref().and_then(format::as_commit);
         commit
             .is_none_or(|commit| format::position(number, at.saturating_add(commit.bytes)) < floor)
@@ -367,11 +415,11 @@ impl Scan<'_> {
 }
 
 /// The next place from `from` on, a multiple of 8, where a whole record lies; else the end.
-fn resync(bytes: &[u8], number: u32, from: u32) -> u32 {
+fn resync(bytes: &[u8], number: u32, from: u32, key: Key) -> u32 {
     let size = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
     let mut at = from;
     while at.saturating_add(HEADER) <= size {
-        // A free rest is long and all zeros.
+        // A free rest is long and mostly zeros.
         if at.is_multiple_of(BLOCK)
             && let Some(block) = bytes[at as usize..].first_chunk::<{ BLOCK as usize }>()
             && *block == [0; BLOCK as usize]
@@ -379,7 +427,7 @@ fn resync(bytes: &[u8], number: u32, from: u32) -> u32 {
             at += BLOCK;
             continue;
         }
-        if format::read(&bytes[at as usize..], format::position(number, at)).is_some() {
+        if format::read(&bytes[at as usize..], format::position(number, at), key).is_some() {
             return at;
         }
         at += 8;

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use crate::io::exec::{self, File, OpenOptions, Read, Task};
 use crate::io::store::error::JournalError;
-use crate::io::store::format::{self, BLOCK};
+use crate::io::store::format::{self, BLOCK, SegmentHeader, Stamp};
 
 /// Octets read at once by recovery.
 const READ_BYTES: usize = 1 << 20;
@@ -19,11 +19,22 @@ pub(crate) fn path(directory: &Path, number: u32) -> PathBuf {
     directory.join(format!("{number:08x}.seg"))
 }
 
+/// Path of what was segment `number`, kept in `directory` to be written over.
+pub(crate) fn free_path(directory: &Path, number: u32) -> PathBuf {
+    directory.join(format!("{number:08x}.free"))
+}
+
 /// The number of a segment's file name.
 pub(crate) fn number(name: &str) -> Option<u32> {
-    let digits = name
-        .strip_suffix(".seg")
-        .filter(|digits| digits.len() == 8)?;
+    digits(name.strip_suffix(".seg")?)
+}
+
+/// The number of the name of a file that is kept to be written over.
+pub(crate) fn free_number(name: &str) -> Option<u32> {
+    digits(name.strip_suffix(".free")?)
+}
+
+fn digits(digits: &str) -> Option<u32> {
     let number = u32::from_str_radix(digits, 16).ok()?;
     (format!("{number:08x}") == digits).then_some(number)
 }
@@ -59,7 +70,7 @@ pub(crate) async fn open(path: &Path, write: bool) -> Result<Rc<File>, JournalEr
 pub(crate) struct Plan {
     pub(crate) number: u32,
     pub(crate) bytes: u32,
-    pub(crate) epoch: u64,
+    pub(crate) stamp: Stamp,
     pub(crate) shard: u32,
 }
 
@@ -75,7 +86,16 @@ pub(crate) async fn create(directory: &Path, plan: Plan) -> Result<Rc<File>, Jou
     // What is there already is not ours to remove.
     let file = options.open(&path).await;
     let file = file.map_err(|source| direct(&path, source))?;
-    match fill(&file, &path, directory, plan).await {
+    let made = async {
+        if file.alignment() > u64::from(BLOCK) {
+            return Err(JournalError::Direct { path: path.clone() });
+        }
+        let allocated = file.allocate(u64::from(plan.bytes)).await;
+        allocated.map_err(|source| JournalError::io("allocate", &path, source))?;
+        begin(&file, &path, plan).await?;
+        sync_directory(directory).await
+    };
+    match made.await {
         Ok(()) => Ok(Rc::new(file)),
         Err(error) => {
             // A leftover would be found empty by the next start and removed there.
@@ -85,16 +105,46 @@ pub(crate) async fn create(directory: &Path, plan: Plan) -> Result<Rc<File>, Jou
     }
 }
 
-async fn fill(file: &File, path: &Path, directory: &Path, plan: Plan) -> Result<(), JournalError> {
-    if file.alignment() > u64::from(BLOCK) {
-        return Err(JournalError::Direct {
-            path: path.to_owned(),
-        });
+/// Makes a segment of what was segment `old`, a lower number: its blocks are written already, so that a
+/// sync of what is written over them changes nothing that the file system knows of the file. Leaves no
+/// file when it fails.
+///
+/// What is in it stays until it is written over. None of it passes for a record: it names other places.
+pub(crate) async fn renew(
+    directory: &Path,
+    old: u32,
+    plan: Plan,
+) -> Result<Rc<File>, JournalError> {
+    assert!(
+        old < plan.number,
+        "a file goes on under higher numbers only"
+    );
+    let (from, path) = (free_path(directory, old), path(directory, plan.number));
+    let made = async {
+        let file = open(&from, true).await?;
+        // Before it has the name, so that no segment is without its header.
+        begin(&file, &from, plan).await?;
+        let renamed = exec::rename(&from, &path).await;
+        renamed.map_err(|source| JournalError::io("rename", &from, source))?;
+        sync_directory(directory).await?;
+        Ok(file)
+    };
+    let made = made.await;
+    if made.is_err() {
+        std::fs::remove_file(&from).ok();
+        std::fs::remove_file(&path).ok();
     }
-    let allocated = file.allocate(u64::from(plan.bytes)).await;
-    allocated.map_err(|source| JournalError::io("allocate", path, source))?;
+    made
+}
+
+/// Writes the header, durably.
+async fn begin(file: &File, path: &Path, plan: Plan) -> Result<(), JournalError> {
     let mut block = file.buffer(BLOCK as usize);
-    format::write_segment_header(block.as_bytes_mut(), plan.number, plan.epoch, plan.shard);
+    let header = SegmentHeader {
+        stamp: plan.stamp,
+        shard: plan.shard,
+    };
+    format::write_segment_header(block.as_bytes_mut(), plan.number, header);
     let written = file.write_at(block, 0).await;
     let written = written.map_err(|source| JournalError::io("write", path, source))?;
     if written != BLOCK as usize {
@@ -104,10 +154,24 @@ async fn fill(file: &File, path: &Path, directory: &Path, plan: Plan) -> Result<
             io::Error::from(io::ErrorKind::WriteZero),
         ));
     }
-    file.sync()
-        .await
-        .map_err(|source| JournalError::io("sync", path, source))?;
-    sync_directory(directory).await
+    let synced = file.sync().await;
+    synced.map_err(|source| JournalError::io("sync", path, source))
+}
+
+/// Closes `file`, unless something still uses it.
+pub(crate) async fn close(file: Rc<File>, path: &Path) -> Result<(), JournalError> {
+    match Rc::try_unwrap(file) {
+        Ok(file) => {
+            let closed = file.close().await;
+            closed.map_err(|source| JournalError::io("close", path, source))
+        }
+        Err(_) => Ok(()),
+    }
+}
+
+/// Length of the file at `path`, octets; zero when it is not there.
+pub(crate) fn length(path: &Path) -> u64 {
+    std::fs::metadata(path).map_or(0, |found| found.len())
 }
 
 /// Makes names made or removed in `directory` durable.

@@ -9,7 +9,6 @@ use crate::io::store::checkpoint::Walk;
 use crate::io::store::format;
 use crate::io::store::group::Group;
 use crate::io::store::journal::{Shared, State, now};
-use crate::io::store::segment;
 
 /// Longest wait of a group's first record while space is low.
 const AGE_SPACE_LOW: Duration = Duration::from_millis(100);
@@ -88,7 +87,7 @@ fn take(shared: &Shared) -> Group {
     let end = format::block_up(state.fill.end());
     next.reset(state.fill.segment, end, sizes);
     let group = core::mem::replace(&mut state.fill, next);
-    state.refill(shared.epoch, sizes);
+    state.refill(shared.stamp, sizes);
     group
 }
 
@@ -138,7 +137,7 @@ impl Writer {
             let end = format::position(group.segment, group.end());
             core::mem::replace(&mut state.before, end)
         };
-        group.seal(before, self.shared.epoch, buffer.as_bytes_mut());
+        group.seal(before, self.shared.stamp, buffer.as_bytes_mut());
         let start = u64::from(group.start);
         self.file.write_durably(buffer, start).await?;
         Ok(size as u64)
@@ -150,9 +149,10 @@ impl Writer {
         let spare = self.wait_for_spare(segment).await;
         let file = match spare {
             Some(file) => file,
-            None => segment::create(&self.shared.directory, self.shared.plan(segment))
-                .await
-                .map_err(io::Error::other)?,
+            None => {
+                let made = self.shared.make_segment(segment).await;
+                made.map_err(io::Error::other)?
+            }
         };
         let mut state = self.shared.state();
         state.current = segment;

@@ -19,6 +19,9 @@ mod damage;
 #[path = "tests/reading.rs"]
 #[expect(clippy::duplicate_mod, reason = "one text of tests for both backends")]
 mod reading;
+#[path = "tests/renewed.rs"]
+#[expect(clippy::duplicate_mod, reason = "one text of tests for both backends")]
+mod renewed;
 #[path = "tests/trouble.rs"]
 #[expect(clippy::duplicate_mod, reason = "one text of tests for both backends")]
 mod trouble;
@@ -101,6 +104,14 @@ fn payload(number: u64) -> Vec<u8> {
     let mut bytes = number.to_le_bytes().to_vec();
     bytes.resize(len, (number % 251) as u8);
     bytes
+}
+
+/// What the records in `files` are made with.
+fn key_of(files: &Files) -> Option<Key> {
+    files.iter().find_map(|(path, bytes)| {
+        let number = segment::number(path.file_name()?.to_str()?)?;
+        Some(format::read_segment_header(bytes, number)?.stamp.key)
+    })
 }
 
 /// Drives a journal the way a shard's driver does.
@@ -484,10 +495,10 @@ fn other_formats_other_shards_and_foreign_files_are_refused_with_a_sentence() {
     let path = place.0.clone();
     run(async move {
         let format = path.join("FORMAT");
-        fs::write(&format, "volley journal 3\n").unwrap();
+        fs::write(&format, "volley journal 4\n").unwrap();
         let error = reopen(&path, &small()).await.unwrap_err();
         assert!(
-            matches!(error, JournalError::Newer { found: 3, .. }),
+            matches!(error, JournalError::Newer { found: 4, .. }),
             "{error}"
         );
         assert!(
@@ -542,7 +553,7 @@ fn a_store_of_the_first_format_is_read_and_says_the_present_one_from_then_on() {
         fs::write(&format, "volley journal 1\n").unwrap();
         let (found, _) = reopen(&path, &small()).await.unwrap();
         assert_eq!(found.len(), stored.len());
-        assert_eq!(fs::read_to_string(&format).unwrap(), "volley journal 2\n");
+        assert_eq!(fs::read_to_string(&format).unwrap(), "volley journal 3\n");
     });
 }
 
@@ -767,7 +778,13 @@ fn child_writes_past_a_file_size_limit() {
         client.settle().await;
         assert_eq!(client.loaded[0].1, payload(1), "reads still work");
         client.journal.close().await;
-        let sentence = reopen(&path, &small()).await.unwrap_err().to_string();
+        // A segment made before the limit would serve.
+        let none_kept = JournalOptions {
+            free_segments: 0,
+            ..small()
+        };
+        let refused = reopen(&path, &none_kept).await.unwrap_err();
+        let sentence = refused.to_string();
         assert!(
             sentence.contains(".seg") && sentence.contains("ulimit -f"),
             "{sentence}"

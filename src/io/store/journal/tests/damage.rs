@@ -206,6 +206,7 @@ fn a_lost_group_in_the_middle_is_noticed_though_nothing_is_left_of_it() {
     let (files, stored) = history(&place, false);
     // Groups begin at blocks; zero the blocks of one that is neither first nor last.
     let victim = stored[stored.len() / 2].1;
+    let key = key_of(&files).unwrap();
     let group = |at: &Location| {
         let bytes = &files
             .iter()
@@ -216,6 +217,7 @@ fn a_lost_group_in_the_middle_is_noticed_though_nothing_is_left_of_it() {
             let found = format::read(
                 &bytes[start as usize..],
                 format::position(at.segment, start),
+                key,
             );
             found.is_some_and(|found| format::as_commit(&found).is_some())
         });

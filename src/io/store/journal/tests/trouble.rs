@@ -86,7 +86,7 @@ fn a_file_in_the_place_of_a_new_segment_is_left_alone_and_an_unfinished_one_goes
         let plan = |number, bytes| segment::Plan {
             number,
             bytes,
-            epoch: 1,
+            stamp: Stamp::default(),
             shard: 0,
         };
         let other = segment::path(&path, 7);
@@ -104,7 +104,7 @@ fn what_the_system_answers_keeps_its_number() {
     let place = Place::new();
     let path = place.0.clone();
     run(async move {
-        let number = |error: std::io::Error| error.raw_os_error();
+        let number = |error: io::Error| error.raw_os_error();
         let none = path.join("none");
         let missing = exec::OpenOptions::default().open(&none).await;
         assert_eq!(number(missing.unwrap_err()), Some(libc::ENOENT));
