@@ -3,13 +3,24 @@
 /// Slots a set starts with.
 const SLOTS_MIN: usize = 8192;
 
+/// Slots of a table that is moved from which one insertion moves: all are moved long before the new table is
+/// half full.
+const MOVED_SLOTS: usize = 8;
+
 /// Two generations of an open-addressed table. The younger grows to its bound; when it is half full
 /// at its bound it becomes the older one and the older is dropped. So memory is bounded, a short run
 /// stays within the cache, and an identifier is remembered for at least `window` insertions.
+///
+/// A table that grows is moved a few slots with each insertion: moved at once, a few million identifiers
+/// would let whoever measures stand still for tens of milliseconds.
 #[derive(Debug)]
 pub struct RecentSet {
     young: Vec<u64>,
     old: Vec<u64>,
+    /// What `young` was before it grew; empty once all of it is in there.
+    moving: Vec<u64>,
+    /// Slots of `moving` that are done.
+    moved: usize,
     filled: usize,
     slots_max: usize,
 }
@@ -22,6 +33,8 @@ impl RecentSet {
         Self {
             young: vec![0; slots],
             old: Vec::new(),
+            moving: Vec::new(),
+            moved: 0,
             filled: 0,
             slots_max,
         }
@@ -33,6 +46,12 @@ impl RecentSet {
         let hash = hash.max(1);
         if !self.old.is_empty() && contains(&self.old, hash) {
             return false;
+        }
+        if !self.moving.is_empty() {
+            if contains(&self.moving, hash) {
+                return false;
+            }
+            self.move_some();
         }
         if !place(&mut self.young, hash) {
             return false;
@@ -49,30 +68,40 @@ impl RecentSet {
     pub fn insert_all<const N: usize>(&mut self, hashes: &[u64; N]) -> [bool; N] {
         let mut seen = 0;
         for &hash in hashes {
-            seen |= self.young[hash as usize & (self.young.len() - 1)];
-            if !self.old.is_empty() {
-                seen |= self.old[hash as usize & (self.old.len() - 1)];
+            for table in [&self.young, &self.old, &self.moving] {
+                let place = hash as usize & table.len().wrapping_sub(1);
+                seen |= table.get(place).copied().unwrap_or(0);
             }
         }
         core::hint::black_box(seen);
         hashes.map(|hash| self.insert(hash))
     }
 
+    /// Moves a few slots to the larger table.
+    fn move_some(&mut self) {
+        let end = self.moving.len().min(self.moved + MOVED_SLOTS);
+        for &hash in self.moving[self.moved..end]
+            .iter()
+            .filter(|&&hash| hash != 0)
+        {
+            place(&mut self.young, hash);
+        }
+        self.moved = end;
+        if end == self.moving.len() {
+            (self.moving, self.moved) = (Vec::new(), 0);
+        }
+    }
+
     #[cold]
     fn make_room(&mut self) {
+        assert!(self.moving.is_empty(), "moved before it is half full again");
         if self.young.len() < self.slots_max {
-            let mut larger = vec![0; self.young.len() * 2];
-            for &hash in self.young.iter().filter(|&&hash| hash != 0) {
-                place(&mut larger, hash);
-            }
-            self.young = larger;
+            let larger = vec![0; self.young.len() * 2];
+            self.moving = core::mem::replace(&mut self.young, larger);
             return;
         }
-        if self.old.is_empty() {
-            self.old = vec![0; self.slots_max];
-        }
-        core::mem::swap(&mut self.young, &mut self.old);
-        self.young.fill(0);
+        // A new one comes zeroed from the system, page by page as it is used.
+        self.old = core::mem::replace(&mut self.young, vec![0; self.slots_max]);
         self.filled = 0;
     }
 }
@@ -120,5 +149,25 @@ mod tests {
             );
         }
         assert!(set.insert(hash(1)), "long gone");
+    }
+
+    #[test]
+    fn a_table_that_grows_is_moved_a_little_at_a_time_and_forgets_nothing() {
+        let mut set = RecentSet::new(1 << 18);
+        let hash = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let (mut moves, mut left) = (0, 0);
+        for n in 1..=200_000u64 {
+            assert!(set.insert(hash(n)), "{n} is new");
+            moves += usize::from(left == 0 && !set.moving.is_empty());
+            let now = set.moving.len() - set.moved;
+            assert!(left == 0 || left - now <= 2 * MOVED_SLOTS, "{left} {now}");
+            left = now;
+            // Some that were moved and some that were not yet.
+            for known in [1, n / 3 + 1, n / 2 + 1, n] {
+                assert!(!set.insert(hash(known)), "{known} of {n} is known");
+                left = set.moving.len() - set.moved;
+            }
+        }
+        assert_eq!(moves, 6, "from 8,192 slots to 524,288");
     }
 }
