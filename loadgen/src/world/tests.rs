@@ -283,6 +283,25 @@ fn a_run_does_not_end_between_an_invite_and_the_bye_it_overtook_but_in_time_with
     assert_eq!(broken, ["RSP-31"]);
 }
 
+#[test]
+fn a_standstill_that_ends_with_something_received_is_seen_and_puts_deadlines_off() {
+    const STILL_S: f64 = 3.0;
+    let (mut bed, other) = broken_session();
+    bed.world.enter(Step::Drain);
+    bed.at(0.1);
+    bed.take(other, &invite(2, 3, 1));
+    // What came meanwhile is read before the timer is looked at: the BYE is late by the standstill alone.
+    let now = ((0.1 + STILL_S) * 1e9) as u64;
+    bed.world.begin_turn(now);
+    bed.take(other, &in_dialog("ACK", 1, 2, 3, 1));
+    bed.world.pump(now);
+    assert_eq!(bed.broken(), [""; 0]);
+    bed.take(bed.link, &in_dialog("BYE", 2, 1, 3, 1));
+    bed.at(0.2 + STILL_S);
+    assert_eq!(bed.broken(), [""; 0]);
+    assert_eq!(bed.world.counters.stood_still_ms, 3000);
+}
+
 /// A world whose SIP goes by datagrams, with one user of one device.
 fn datagram_bed(more: &str) -> Bed {
     let text = format!(
