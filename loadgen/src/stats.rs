@@ -238,6 +238,9 @@ counters! {
     updates_crossed,
     /// INVITEs that overtook the BYE of the session before them.
     invites_crossed,
+    /// BYEs that came too late behind the next INVITE of their phone; judged by their own sessions, and not at all
+    /// where those had to be forgotten.
+    byes_late,
     /// Sessions that stood at the end of a hold.
     sessions_held,
     /// Sessions that the engine ended before, and not for want of a refresh.

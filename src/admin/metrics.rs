@@ -179,7 +179,7 @@ const SHAPES: [Shape; 3] = [
 type Reason = (&'static str, &'static str, fn(&Counters) -> u64);
 
 /// What a driver drops, by name.
-const DRIVER_DROPS: [(&str, [Reason; 2]); 2] = [
+const DRIVER_DROPS: [(&str, [Reason; 2]); 3] = [
     (
         "datagrams_lost",
         [
@@ -192,6 +192,25 @@ const DRIVER_DROPS: [(&str, [Reason; 2]); 2] = [
                 "unsent",
                 "refused by the kernel when it was to be sent",
                 |counters| counters.datagrams_unsent,
+            ),
+        ],
+    ),
+    (
+        "names_dropped",
+        [
+            (
+                "question",
+                "as many names of all shards waited for the resolver as may",
+                |counters| counters.names_unasked,
+            ),
+            (
+                "answer",
+                "the shard had not taken as many answers as may wait for it",
+                |counters| {
+                    counters
+                        .names_dropped
+                        .saturating_sub(counters.names_unasked)
+                },
             ),
         ],
     ),
@@ -213,7 +232,12 @@ const DRIVER_DROPS: [(&str, [Reason; 2]); 2] = [
 ];
 
 /// Counters that are published as reasons of another one.
-const DRIVER_PARTS: [&str; 3] = ["datagrams_cut", "datagrams_unsent", "refused_of_source"];
+const DRIVER_PARTS: [&str; 4] = [
+    "datagrams_cut",
+    "datagrams_unsent",
+    "names_unasked",
+    "refused_of_source",
+];
 
 /// What runs.
 #[derive(Clone, Copy, Debug)]
@@ -586,6 +610,7 @@ mod tests {
         driver.turn_us.record(300);
         driver.batches.record(17);
         (driver.refused, driver.refused_of_source) = (7, 4);
+        (driver.names_dropped, driver.names_unasked) = (5, 2);
         drops::OutputDropped::LinkFull.count_many(&mut snapshot.probe.drops, 3);
         let program = Program {
             version: "1.2.3",
@@ -618,6 +643,8 @@ mod tests {
             "volley_driver_turn_completions_sum{shard=\"0\"} 17.0",
             "volley_output_dropped_total{shard=\"1\",reason=\"link_full\"} 3",
             "volley_output_dropped_total{shard=\"1\",reason=\"link_gone\"} 0",
+            "volley_driver_names_dropped_total{shard=\"0\",reason=\"question\"} 2",
+            "volley_driver_names_dropped_total{shard=\"1\",reason=\"answer\"} 3",
             "volley_driver_refused_total{shard=\"0\",reason=\"all\"} 3",
             "volley_driver_refused_total{shard=\"1\",reason=\"source\"} 4",
         ] {

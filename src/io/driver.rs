@@ -738,6 +738,9 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         self.counters.system_calls = self.ring.system_calls();
         self.counters.rx_starved += self.ring.take_starvations();
         self.counters.open = self.links.len() as u64;
+        let names = self.shared.answers.dropped(self.shard);
+        self.counters.names_dropped = names.unasked + names.unheard;
+        self.counters.names_unasked = names.unasked;
         self.stats.publish(&self.counters);
     }
 

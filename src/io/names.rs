@@ -2,10 +2,11 @@
 //!
 //! One thread per process asks `getaddrinfo` (files, A and AAAA, as the host is configured), one name
 //! after the other. Questions and answers lie in bounded queues; a question that finds its queue full is
-//! answered with nothing at once, and the core asks again later. The resolver tells no TTL, so how long
-//! an answer holds is the core's matter.
+//! answered with nothing at once, and the core asks again later. What found no room is counted, by the shard
+//! that asked. The resolver tells no TTL, so how long an answer holds is the core's matter.
 
 use core::net::IpAddr;
+use core::sync::atomic::{AtomicU64, Ordering};
 use std::io;
 use std::net::ToSocketAddrs as _;
 use std::sync::Arc;
@@ -40,27 +41,77 @@ struct Question {
     query: NameQuery,
 }
 
+/// What a shard asked in vain since its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Dropped {
+    /// Questions that found their queue full.
+    pub unasked: u64,
+    /// Answers of the resolver that found theirs full.
+    pub unheard: u64,
+}
+
+/// Answers on their way to one shard, and what it asked in vain.
+#[derive(Debug)]
+struct Lane {
+    answers: ArrayQueue<Answer>,
+    unasked: AtomicU64,
+    unheard: AtomicU64,
+}
+
+impl Lane {
+    fn new() -> Self {
+        Self {
+            answers: ArrayQueue::new(ANSWERS_MAX),
+            unasked: AtomicU64::new(0),
+            unheard: AtomicU64::new(0),
+        }
+    }
+}
+
 /// Answers on their way to the shards.
 #[derive(Debug)]
-pub(super) struct Answers(Vec<ArrayQueue<Answer>>);
+pub(super) struct Answers(Vec<Lane>);
 
 impl Answers {
     pub(super) fn new(shards: usize) -> Self {
-        Self((0..shards).map(|_| ArrayQueue::new(ANSWERS_MAX)).collect())
+        Self((0..shards).map(|_| Lane::new()).collect())
     }
 
     pub(super) fn pop(&self, shard: usize) -> Option<Answer> {
-        self.0.get(shard)?.pop()
+        self.0.get(shard)?.answers.pop()
     }
 
     pub(super) fn is_empty_for(&self, shard: usize) -> bool {
-        self.0.get(shard).is_none_or(ArrayQueue::is_empty)
+        let lane = self.0.get(shard);
+        lane.is_none_or(|lane| lane.answers.is_empty())
     }
 
-    /// One that finds the queue full is dropped: the core's wait for it ends by itself.
+    /// What `shard` asked in vain so far. Two loads that order nothing.
+    pub(super) fn dropped(&self, shard: usize) -> Dropped {
+        self.0
+            .get(shard)
+            .map_or_else(Dropped::default, |lane| Dropped {
+                unasked: lane.unasked.load(Ordering::Relaxed),
+                unheard: lane.unheard.load(Ordering::Relaxed),
+            })
+    }
+
+    /// One that finds the queue full is dropped and counted: the core's wait for it ends by itself.
     fn push(&self, shard: usize, answer: Answer) {
-        if let Some(queue) = self.0.get(shard) {
-            let _ = queue.push(answer);
+        if let Some(lane) = self.0.get(shard)
+            && lane.answers.push(answer).is_err()
+        {
+            lane.unheard.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Answers with nothing what nobody was asked. Where there is no room for that either, it is one name
+    /// that was dropped still.
+    fn refuse(&self, shard: usize, token: u64) {
+        if let Some(lane) = self.0.get(shard) {
+            lane.unasked.fetch_add(1, Ordering::Relaxed);
+            let addresses = Vec::new();
+            let _ = lane.answers.push(Answer { token, addresses });
         }
     }
 }
@@ -80,9 +131,7 @@ impl Asker {
         match self.questions.try_send(Question { shard, query }) {
             Ok(()) => {}
             Err(TrySendError::Full(question) | TrySendError::Disconnected(question)) => {
-                let token = question.query.token;
-                let addresses = Vec::new();
-                self.shared.answers.push(shard, Answer { token, addresses });
+                self.shared.answers.refuse(shard, question.query.token);
             }
         }
     }
@@ -128,7 +177,7 @@ fn look_up(name: &str) -> Vec<IpAddr> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::io::mesh::Mesh;
     use core::sync::atomic::AtomicBool;
@@ -177,15 +226,22 @@ mod tests {
         assert!(wait_for(&shared, 0).addresses.is_empty());
     }
 
-    #[test]
-    fn a_question_too_many_is_answered_with_nothing() {
-        let shared = shared();
+    /// An asker for shard 0 whose questions are taken by nobody while the other half lives: there is room
+    /// for one.
+    pub(in crate::io) fn unheard_asker(shared: &Arc<Shared>) -> (Asker, impl Sized + use<>) {
         let (questions, asked) = sync_channel(1);
         let asker = Asker {
             questions,
-            shared: Arc::clone(&shared),
+            shared: Arc::clone(shared),
             shard: 0,
         };
+        (asker, asked)
+    }
+
+    #[test]
+    fn a_question_too_many_is_answered_with_nothing_and_counted() {
+        let shared = shared();
+        let (asker, asked) = unheard_asker(&shared);
         asker.ask(query(1, "a.example"));
         asker.ask(query(2, "b.example"));
         assert_eq!(wait_for(&shared, 0).token, 2, "nobody takes the first");
@@ -198,5 +254,33 @@ mod tests {
             waiting += 1;
         }
         assert_eq!(waiting, ANSWERS_MAX);
+        let unasked = Dropped {
+            unasked: 1 + 2997,
+            unheard: 0,
+        };
+        assert_eq!(shared.answers.dropped(0), unasked, "each once");
+        assert_eq!(shared.answers.dropped(1), Dropped::default());
+    }
+
+    #[test]
+    fn an_answer_that_finds_its_queue_full_is_counted_at_the_shard_that_asked() {
+        let shared = shared();
+        let (questions, asked) = sync_channel(QUESTIONS_MAX);
+        let count = u64::try_from(ANSWERS_MAX).unwrap() + 3;
+        std::thread::scope(|scope| {
+            let beside = &shared;
+            scope.spawn(move || serve(&asked, beside));
+            for token in 0..count {
+                let query = query(token, "no name at all");
+                questions.send(Question { shard: 1, query }).unwrap();
+            }
+            drop(questions);
+        });
+        let unheard = Dropped {
+            unasked: 0,
+            unheard: 3,
+        };
+        assert_eq!(shared.answers.dropped(1), unheard);
+        assert_eq!(shared.answers.dropped(0), Dropped::default());
     }
 }

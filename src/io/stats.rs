@@ -203,6 +203,10 @@ counters! {
     mesh_out,
     /// Frames taken from other shards.
     mesh_in,
+    /// Host names whose look-up found a queue full and was dropped: the core took them for unknown.
+    names_dropped,
+    /// Of these, not asked at all.
+    names_unasked,
     /// Connections open now.
     open,
     /// Octets of send buffers that nobody uses just now.

@@ -655,13 +655,17 @@ impl Hops {
         self.tell();
     }
 
-    /// A link closed; true if it was a trunk.
+    /// A link closed; true if it was a trunk. With its last one a hop may have gone, and what it says
+    /// when it is back is not compared with what it said before (RFC 7339 section 5.4).
     pub fn closed(&mut self, now: Timestamp, link: LinkId) -> bool {
         for hop in &mut self.hops {
             for trunk in &mut hop.trunks {
                 if trunk.link == Some(link) {
                     trunk.link = None;
                     trunk.retry_at = now + RECONNECT_MIN;
+                    if hop.trunk().is_none() {
+                        hop.throttle.forget_sequence();
+                    }
                     self.memo.forget();
                     return true;
                 }

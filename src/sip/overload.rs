@@ -24,6 +24,10 @@ const VALIDITY_DEFAULT: Duration = Duration::from_millis(500);
 /// Feedback is believed for an hour at most, whatever it says.
 const VALIDITY_MAX: Duration = Duration::from_secs(3600);
 
+/// How long after it was heard a word may still be overtaken: a response is repeated for 64 times T1
+/// (RFC 3261 section 17.2), with the octets it had at first.
+const REPEATED_MAX: Duration = Duration::from_secs(32);
+
 /// What our own Via ends in: both algorithms, no value (OVL-1).
 const OFFER: &[u8] = b";oc;oc-algo=\"loss,rate\"";
 
@@ -125,7 +129,10 @@ pub struct Throttle {
     demand: Demand,
     /// The demand holds until then.
     until: Timestamp,
+    /// Of the last word that counted; `None` when any may follow.
     sequence: Option<(u64, u32)>,
+    /// Until then only a higher sequence counts; not before [`Self::until`].
+    ordered_until: Timestamp,
     /// Under `loss`: hundredths of a request that may go already.
     credit: u8,
     /// Under `rate`: when the bucket is empty again.
@@ -138,6 +145,7 @@ impl Default for Throttle {
             demand: Demand::Loss(0),
             until: Timestamp::ZERO,
             sequence: None,
+            ordered_until: Timestamp::ZERO,
             credit: 0,
             empty_at: Timestamp::ZERO,
         }
@@ -147,11 +155,18 @@ impl Default for Throttle {
 impl Throttle {
     /// Takes feedback in; older feedback than the last is ignored (RFC 7339 section 5.4). True when
     /// it counted.
+    ///
+    /// A hop that was restarted may begin its sequence again, below what it said before. So the last
+    /// sequence is forgotten once what it came with holds no longer and no response from before it can
+    /// arrive any more, 32 s after it. Forgotten with the validity alone, a repeated response would
+    /// bring back a demand that newer words had ended.
     pub fn hear(&mut self, now: Timestamp, feedback: &Feedback) -> bool {
-        if self.sequence.is_some_and(|last| feedback.sequence <= last) {
+        let is_ordered = now < self.ordered_until;
+        if is_ordered && self.sequence.is_some_and(|last| feedback.sequence <= last) {
             return false;
         }
         self.sequence = Some(feedback.sequence);
+        self.ordered_until = now + feedback.validity.max(REPEATED_MAX);
         if self.demand != feedback.demand || self.until <= now {
             self.credit = 0;
             self.empty_at = now;
@@ -163,6 +178,12 @@ impl Throttle {
             now + feedback.validity
         };
         true
+    }
+
+    /// The next word counts whatever its sequence: the hop may have been restarted, and nothing that it
+    /// said before can arrive any more. What it asked for holds until then, or its end.
+    pub const fn forget_sequence(&mut self) {
+        self.sequence = None;
     }
 
     /// The end of what the hop asked for, while it lasts.
@@ -293,5 +314,42 @@ mod tests {
             "zero ends it"
         );
         assert_eq!(admitted(&mut throttle, now, 10), 10);
+    }
+
+    // Proves: OVL-2
+    #[test]
+    fn a_hop_whose_sequence_began_again_is_heard_once_nothing_old_can_be_under_way() {
+        let mut throttle = Throttle::default();
+        let at = Timestamp::from_millis;
+        assert!(throttle.hear(at(0), &feedback(Demand::Loss(10), 500, 900)));
+        let again = feedback(Demand::Loss(100), 60_000, 1);
+        assert!(
+            !throttle.hear(at(600), &again),
+            "it may be a response that was repeated"
+        );
+        assert!(
+            throttle.hear(at(20_000), &feedback(Demand::Loss(0), 0, 901)),
+            "what counts counts from then"
+        );
+        assert!(!throttle.hear(at(51_999), &again));
+        assert!(throttle.hear(at(52_000), &again));
+        assert_eq!(admitted(&mut throttle, at(52_000), 10), 0);
+        assert!(
+            !throttle.hear(at(111_999), &feedback(Demand::Loss(0), 0, 1)),
+            "while it holds, only newer words end it"
+        );
+        assert!(throttle.hear(at(112_000), &feedback(Demand::Loss(0), 0, 1)));
+    }
+
+    // Proves: OVL-2
+    #[test]
+    fn a_new_connection_is_heard_whatever_its_sequence_and_ends_nothing_by_itself() {
+        let mut throttle = Throttle::default();
+        let at = Timestamp::from_millis;
+        assert!(throttle.hear(at(0), &feedback(Demand::Loss(100), 60_000, 900)));
+        throttle.forget_sequence();
+        assert_eq!(admitted(&mut throttle, at(1), 10), 0);
+        assert!(throttle.hear(at(2), &feedback(Demand::Loss(0), 60_000, 1)));
+        assert_eq!(admitted(&mut throttle, at(2), 10), 10);
     }
 }

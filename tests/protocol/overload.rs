@@ -169,6 +169,32 @@ fn stale_feedback_changes_nothing() {
     assert_eq!(bench.counter("overload_feedback_total"), 1);
 }
 
+// Proves: OVL-2
+#[test]
+fn a_hop_that_was_restarted_is_heard_though_its_sequence_began_again() {
+    let (mut bench, contacts) = crowd(3);
+    bench.deposit("hello");
+    let mut notifier = bench.subscribed(&contacts[..1]);
+    let first = bench.expect("INVITE");
+    let halt = |seq: &str| format!(";oc=100;oc-algo=\"loss\";oc-validity=60000;oc-seq={seq}");
+    let free = |seq: &str| format!(";oc=0;oc-algo=\"loss\";oc-validity=500;oc-seq={seq}");
+    reply_with_overload(&mut bench, &first, "180 Ringing", &free("900.1"));
+    bench.close(bench.trunks[&addr(SCSCF)]);
+    bench.run_s(1);
+    reply_with_overload(&mut bench, &first, "180 Ringing", &halt("1.1"));
+    bench.notify(&mut notifier, "full", &contacts);
+    bench.run_ms(300);
+    assert_eq!(invites(&mut bench), 0, "no word of before can still come");
+    assert_eq!(bench.counter("overload_feedback_total"), 2);
+    // While the connection lasts, the sequence is what it says.
+    reply_with_overload(&mut bench, &first, "180 Ringing", &free("0.9"));
+    bench.run_s(58);
+    assert_eq!(invites(&mut bench), 0);
+    assert_eq!(bench.counter("overload_feedback_total"), 2);
+    bench.run_s(4);
+    assert_eq!(invites(&mut bench), 2);
+}
+
 // Proves: OVL-3
 #[test]
 fn requests_in_a_dialog_are_never_held_back() {

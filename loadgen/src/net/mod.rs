@@ -181,14 +181,14 @@ impl Shared {
 
     fn mark(&self, world: &mut World) {
         world.director.changed = false;
-        let now = world.now;
+        let now = world.now();
         sample(world, now, true);
         let engine = world.setup.engine_pid.and_then(cpu::read);
         let own = cpu::read_own_thread();
         world.counters.bytes_out = world.outbox.bytes;
         self.marks.borrow_mut().push(Mark {
             step: world.director.step,
-            at: world.now,
+            at: now,
             counters: world.counters,
             own: vec![own],
             engine,

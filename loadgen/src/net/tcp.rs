@@ -158,7 +158,7 @@ async fn read_all(shared: &Rc<Shared>, stream: &TcpStream, link: LinkId, protoco
         let consumed = {
             let mut world = shared.world.borrow_mut();
             let now = shared.now();
-            world.now = now;
+            world.begin_turn(now);
             world.counters.turns += 1;
             world.counters.bytes_in += count as u64;
             let consumed = match protocol {

@@ -138,7 +138,7 @@ pub(crate) fn peer_of(address: &SockaddrStorage) -> Option<SocketAddr> {
 fn receive_batch(shared: &Rc<Shared>, socket: &UdpSocket, receiver: &mut Receiver) {
     let mut world = shared.world.borrow_mut();
     let now = shared.now();
-    world.now = now;
+    world.begin_turn(now);
     world.counters.turns += 1;
     // Only an empty receive tells the runtime that nothing is left, so the last one is in vain.
     for _ in 0..CALLS {

@@ -161,10 +161,21 @@ impl Director {
 }
 
 impl World {
-    /// Sends what is due and moves on when a step is over. Call after every batch and on a timer.
-    pub fn pump(&mut self, now: u64) {
+    /// Begins a turn at `now`, nanoseconds of the run. Call before what came is handled: a standstill that ends
+    /// here is known before anything is judged by its time.
+    pub fn begin_turn(&mut self, now: u64) {
         self.stand_still(now);
         self.now = now;
+    }
+
+    /// Time of this turn, nanoseconds of the run.
+    pub fn now(&self) -> u64 {
+        self.now
+    }
+
+    /// Sends what is due and moves on when a step is over. Call after every batch and on a timer.
+    pub fn pump(&mut self, now: u64) {
+        self.begin_turn(now);
         self.look_at_gate();
         self.pump_later();
         self.pump_resend();

@@ -172,8 +172,8 @@ pub struct World {
     pub latencies: Latencies,
     /// Events.
     pub counters: Counters,
-    /// Time of this turn, nanoseconds of the run.
-    pub now: u64,
+    /// Time of this turn, nanoseconds of the run; set by [`World::begin_turn`].
+    now: u64,
     /// Octets that leave later.
     waiting: mood::Waiting,
     /// What is sent again.

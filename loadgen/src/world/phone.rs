@@ -313,7 +313,7 @@ impl World {
     }
 
     /// Whether a request is of the dialog that a device had last.
-    fn is_of_call(&self, message: &Message<'_>, index: usize) -> bool {
+    pub(super) fn is_of_call(&self, message: &Message<'_>, index: usize) -> bool {
         message.value(Header::CallId).is_some_and(|call_id| {
             self.hasher.hash(1, call_id) == self.devices[index].dialog.call_id
         })
@@ -342,6 +342,9 @@ impl World {
         if again && !self.is_of_call(message, index) {
             // To a 2xx that was sent again, behind the end of its push.
             self.counters.repeats += 1;
+            return;
+        }
+        if self.crossed_ack(message, index) {
             return;
         }
         let repeated = again || self.remembers() && self.is_of_call(message, index);
@@ -426,11 +429,16 @@ impl World {
         if !same_call && !device.judged {
             self.counters.strays += 1;
         }
+        // An engine that ends the session had the 2xx: it is not repeated for an ACK that got lost.
+        let settled = same_call.then_some(device.dialog.serial);
         device.call = Call::Idle;
         device.holds &= !self.accepting || device.excused;
         self.judge_end(index, message.bytes);
         self.counters.pushes += 1;
         self.reply(link, message, b"200 OK", None, b"");
+        if let Some(serial) = settled {
+            self.final_settled(serial);
+        }
         self.leave_media(index);
         self.push_done(user, device_number, index);
     }

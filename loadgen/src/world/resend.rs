@@ -24,7 +24,7 @@ const T1: u64 = 500_000_000;
 /// Doublings of T1 up to T2, 4 s.
 const DOUBLINGS: usize = 3;
 /// How long requests are repeated and answers are kept: 64 * T1.
-const LIFE: u64 = 64 * T1;
+pub(super) const LIFE: u64 = 64 * T1;
 /// Answers kept at most; older ones are forgotten earlier.
 const ANSWERS_MAX: usize = 400_000;
 /// Phones whose 2xx waits for its ACK on a stream at most; those of others are sent once.
@@ -412,6 +412,13 @@ impl World {
             self.resend.forget(final_key(&self.hasher, serial));
         } else if let Some(slot) = self.accepted_slot(index) {
             self.resend.let_go(slot);
+        }
+    }
+
+    /// The final answer of a push that is not a device's last one arrived, by what came of its dialog.
+    pub(super) fn final_settled(&mut self, serial: u32) {
+        if self.is_datagram() {
+            self.resend.forget(final_key(&self.hasher, serial));
         }
     }
 

@@ -206,6 +206,13 @@ fn an_invite_may_overtake_the_bye_before_it_by_another_connection_and_only_so() 
     assert_eq!(bed.broken(), [""; 0]);
     bed.at(2.1);
     assert_eq!(bed.broken(), ["RSP-31"]);
+    // When it comes after all, it is still of its own session, and so is one too many.
+    bed.take(other, &in_dialog("ACK", 1, 2, 3, 1));
+    bed.take(bed.link, &bye);
+    assert_eq!(bed.broken(), ["RSP-31"]);
+    assert_eq!(bed.world.counters.byes_late, 1);
+    bed.take(bed.link, &bye);
+    assert_eq!(bed.broken(), ["RSP-31", "DLG-6"]);
     let (mut bed, other) = broken_session();
     bed.take(other, &second);
     bed.take(other, &in_dialog("ACK", 1, 2, 3, 1));
@@ -281,6 +288,31 @@ fn a_run_does_not_end_between_an_invite_and_the_bye_it_overtook_but_in_time_with
     let (at, broken) = late(None);
     assert!((2.2..2.4).contains(&at), "{at}");
     assert_eq!(broken, ["RSP-31"]);
+}
+
+#[test]
+fn a_standstill_that_ends_with_something_received_is_seen_and_puts_deadlines_off() {
+    const STILL_S: f64 = 3.0;
+    let (mut bed, other) = broken_session();
+    bed.world.enter(Step::Drain);
+    bed.at(0.1);
+    bed.take(other, &invite(2, 3, 1));
+    // What came meanwhile is read before the timer is looked at: the BYE is late by the standstill alone.
+    let now = ((0.1 + STILL_S) * 1e9) as u64;
+    bed.world.begin_turn(now);
+    bed.take(other, &in_dialog("ACK", 1, 2, 3, 1));
+    bed.world.pump(now);
+    assert_eq!(bed.broken(), [""; 0]);
+    bed.take(bed.link, &in_dialog("BYE", 2, 1, 3, 1));
+    bed.at(0.2 + STILL_S);
+    assert_eq!(bed.broken(), [""; 0]);
+    assert_eq!(bed.world.counters.stood_still_ms, 3000);
+}
+
+/// A request of the first world as it goes by datagrams.
+fn udp(text: String) -> String {
+    text.replace("SIP/2.0/TCP", "SIP/2.0/UDP")
+        .replace(":5070;transport=tcp", ":5070;transport=udp")
 }
 
 /// A world whose SIP goes by datagrams, with one user of one device.
@@ -365,10 +397,6 @@ fn a_2xx_over_datagrams_is_repeated_until_its_ack_and_a_repeated_bye_gets_the_sa
         bed.world.send_register(user);
     }
     bed.all();
-    let udp = |text: String| {
-        text.replace("SIP/2.0/TCP", "SIP/2.0/UDP")
-            .replace(":5070;transport=tcp", ":5070;transport=udp")
-    };
     let invite = udp(invite(1, 1, 0));
     bed.world.handle_datagram(bed.link, invite.as_bytes());
     let answers = bed.all();
@@ -391,6 +419,124 @@ fn a_2xx_over_datagrams_is_repeated_until_its_ack_and_a_repeated_bye_gets_the_sa
     assert_eq!(bed.all(), first);
     assert!(first.starts_with("SIP/2.0 200 OK"), "{first}");
     assert_eq!(bed.world.counters.byes, 1);
+}
+
+/// A world that loses datagrams now and then, with one user registered. What the tests hand it is not lost.
+fn lossy_bed() -> Bed {
+    let mut bed = datagram_bed("loss = 1e-9\n");
+    for user in 0..2 {
+        bed.world.send_deposit(user, 0);
+        bed.world.send_register(user);
+    }
+    bed.all();
+    bed
+}
+
+impl Bed {
+    /// A request of push number `n` to the one phone of user 1, by a datagram.
+    fn datagram(&mut self, method: &str, n: u32) -> String {
+        let text = match method {
+            "INVITE" => invite(n, 1, 0),
+            "ACK" => in_dialog(method, 1, n, 1, 0),
+            _ => in_dialog(method, 2, n, 1, 0),
+        };
+        // The phone numbers its tags as it answers, and so are the pushes.
+        self.take(self.link, &udp(text));
+        self.all()
+    }
+}
+
+// Proves: DLG-1, DLG-6, RSP-31
+#[test]
+fn a_bye_that_was_lost_and_comes_late_is_judged_by_its_own_session() {
+    let mut bed = lossy_bed();
+    for (n, at) in [(1, 0.0), (2, 0.1), (3, 3.0)] {
+        bed.at(at);
+        bed.datagram("INVITE", n);
+        bed.datagram("ACK", n);
+    }
+    // They were sent again after 0.5, 1.5, 3.5 s and so on; one got through.
+    bed.at(7.6);
+    for n in [2, 1] {
+        let answer = bed.datagram("BYE", n);
+        assert!(answer.starts_with("SIP/2.0 200 OK"), "{answer}");
+    }
+    assert_eq!(bed.broken(), [""; 0]);
+    let counters = bed.world.counters;
+    let counts = (counters.invites_crossed, counters.byes_late);
+    assert_eq!((counts, counters.pushes), ((2, 2), 2));
+    // The session that stands has not ended by it.
+    bed.datagram("BYE", 3);
+    assert_eq!((bed.broken(), bed.world.counters.pushes), (vec![], 3));
+    bed.at(7.6 + 34.1);
+    assert_eq!(bed.world.known_crossings(), 0, "none can come any more");
+    bed.world.finish();
+    assert_eq!(bed.broken(), [""; 0]);
+}
+
+// Proves: DLG-1, DLG-5
+#[test]
+fn a_late_bye_that_is_wrong_is_found_wrong() {
+    let late = |spoil: fn(String) -> String| {
+        let mut bed = lossy_bed();
+        for n in [1, 2] {
+            bed.datagram("INVITE", n);
+            bed.datagram("ACK", n);
+        }
+        bed.at(2.5);
+        let bye = spoil(udp(in_dialog("BYE", 2, 1, 1, 0)));
+        bed.take(bed.link, &bye);
+        bed.broken()
+    };
+    assert_eq!(late(|bye| bye), [""; 0]);
+    assert_eq!(late(|bye| bye.replace("2 BYE", "1 BYE")), ["DLG-5"]);
+    assert_eq!(late(|bye| bye.replace("tag=pf1", "tag=pf2")), ["DLG-1"]);
+    let of_none = late(|bye| bye.replace("2b1@", "2b9@"));
+    assert_eq!(of_none, ["DLG-1"]);
+}
+
+#[test]
+fn an_ack_that_comes_behind_the_next_invite_ends_the_repeats_of_its_own_2xx() {
+    let mut bed = lossy_bed();
+    let answers = bed.datagram("INVITE", 1);
+    let first = &answers[answers.find("SIP/2.0 200").unwrap()..];
+    bed.at(0.1);
+    bed.datagram("INVITE", 2);
+    assert!(bed.at(0.51).contains(first), "its ACK was lost");
+    bed.datagram("ACK", 1);
+    bed.datagram("ACK", 1);
+    assert!(!bed.at(1.6).contains(first));
+    assert_eq!(bed.world.counters.repeats, 1);
+    for (method, n) in [("ACK", 2), ("BYE", 1), ("BYE", 2)] {
+        bed.datagram(method, n);
+    }
+    assert_eq!((bed.broken(), bed.world.counters.pushes), (vec![], 2));
+}
+
+#[test]
+fn a_bye_stands_for_an_ack_that_was_lost() {
+    let mut bed = lossy_bed();
+    bed.datagram("INVITE", 1);
+    bed.datagram("BYE", 1);
+    for step in 1..20 {
+        assert!(!bed.at(f64::from(step) / 2.0).contains("SIP/2.0 200"));
+    }
+    assert_eq!(bed.broken(), [""; 0]);
+}
+
+#[test]
+fn sessions_whose_bye_may_come_late_are_bounded() {
+    const MOST: u32 = 65_536;
+    let mut bed = lossy_bed();
+    for n in 1..=MOST + 2 {
+        bed.datagram("INVITE", n);
+        bed.datagram("ACK", n);
+    }
+    assert_eq!(bed.world.known_crossings(), MOST as usize);
+    assert!(bed.datagram("BYE", 1).starts_with("SIP/2.0 481"));
+    assert!(bed.datagram("BYE", 2).starts_with("SIP/2.0 200"));
+    let late = bed.world.counters.byes_late;
+    assert_eq!((bed.broken(), late), (vec![], 1));
 }
 
 /// What a phone of the first world says to INVITE number `n`, and the 200 of it.

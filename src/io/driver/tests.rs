@@ -1,5 +1,7 @@
 use std::task::Waker;
 
+use crate::base::surface::NameQuery;
+use crate::io::names::tests::unheard_asker;
 use crate::io::udp::tests::{BOTH, Exchange, PLAN, driver_on};
 
 use super::*;
@@ -76,5 +78,25 @@ fn a_checkpoint_waits_for_a_shard_that_is_behind_but_not_for_ever() {
             before + 1,
             "it did not go to sleep with a piece wanted"
         );
+    }
+}
+
+#[test]
+fn names_that_find_no_room_are_published_with_the_figures_of_their_shard() {
+    for backend in BOTH {
+        let core = Exchange::default();
+        let (mut driver, _) = driver_on(backend, core, Eager::default(), PLAN, |_| {});
+        let (asker, _asked) = unheard_asker(&driver.shared);
+        driver.names = asker;
+        driver.core.queries = (0..4)
+            .map(|token| NameQuery {
+                token,
+                name: "core.example".to_owned(),
+            })
+            .collect();
+        driver.turn().unwrap();
+        driver.publish();
+        let counters = driver.stats.read();
+        assert_eq!((counters.names_dropped, counters.names_unasked), (3, 3));
     }
 }

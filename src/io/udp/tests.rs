@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use crate::base::surface::{LinkCommand, MeshFrame, StoreBatch, Transmit};
+use crate::base::surface::{LinkCommand, MeshFrame, NameQuery, StoreBatch, Transmit};
 use crate::base::time::Timestamp;
 use crate::io::backend::Backend;
 use crate::io::driver::{DriverOptions, NullStore, Shared};
@@ -25,6 +25,7 @@ pub(in crate::io) struct Exchange {
     pub(in crate::io) link: Option<LinkId>,
     pub(in crate::io) out: VecDeque<(SocketAddr, Vec<Vec<u8>>)>,
     pub(super) got: Vec<(SocketAddr, Vec<u8>)>,
+    pub(in crate::io) queries: VecDeque<NameQuery>,
 }
 
 impl Core for Exchange {
@@ -79,6 +80,10 @@ impl Core for Exchange {
 
     fn poll_link(&mut self) -> Option<LinkCommand> {
         None
+    }
+
+    fn poll_query(&mut self) -> Option<NameQuery> {
+        self.queries.pop_front()
     }
 
     fn room(&self) -> bool {
