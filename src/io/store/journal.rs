@@ -335,9 +335,7 @@ impl State {
 
     /// Whether one more dead segment is to be kept.
     pub(crate) fn wants_free(&self, options: &JournalOptions) -> bool {
-        options.free_segments > 0
-            && self.free.len() < free_max(options, self.segments)
-            && !self.is_over()
+        options.free_segments > 0 && self.free.len() < free_max(options, self.segments)
     }
 
     /// Says what room there is, when that changes.

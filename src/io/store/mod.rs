@@ -19,7 +19,7 @@
 //!   never acknowledged.
 //! * Each commit record names the end of the group before it, so a lost or zeroed group is noticed.
 //! * Every record names its own place: a record read from anywhere else is refused. It is made with the
-//!   store's key ([`format::Key`]), so nothing that was sent to us passes for one.
+//!   store's key (`format::Key`), so nothing that was sent to us passes for one.
 //! * **Dead segments are written over** (`keeper`, `segment::renew`): some are kept, and go on under a
 //!   higher number. A write to a block that was only allocated changes what the file system knows of the
 //!   file, which its log must have before the sync is over: three writes to the disk instead of one, and a

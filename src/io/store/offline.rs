@@ -133,9 +133,11 @@ impl Rewriter {
         options: &JournalOptions,
         recovery: &mut dyn Recovery,
     ) -> Result<Self, JournalError> {
-        // All records, since tools want to see every one, and no checkpoint of theirs.
+        // All records, since tools want to see every one, and no checkpoint of theirs. Who compacts a store
+        // wants its room back.
         let options = JournalOptions {
             checkpoint_after_bytes: 0,
+            free_segments: 0,
             ..*options
         };
         let mut visit = |at: Location, payload: &[u8]| recovery.record(at, payload);
