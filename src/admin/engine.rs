@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::config::file::Transport;
 use crate::io::clock::Clock;
 use crate::io::driver::DriverOptions;
-use crate::io::host::{Host, HostConfig, HostError, ShardFactory};
+use crate::io::host::{Host, HostConfig, HostError, ShardFactory, allow_huge_pages};
 use crate::io::listen::ShardAddresses;
 use crate::io::recorder::Recorder;
 use crate::io::store::{Journal, Recovery};
@@ -252,6 +252,8 @@ impl Engine {
     /// # Errors
     /// The first thing that went wrong; nothing is left running then.
     pub fn start(config: &Config, rules: RuleBook) -> Result<Self, StartError> {
+        // Whoever started us may have refused them for itself.
+        allow_huge_pages(config.node.huge_pages);
         let mut identifier_key = [0; 16];
         getrandom::fill(&mut identifier_key).map_err(StartError::Entropy)?;
         let snapshots = Snapshots::new(config.node.shards);

@@ -67,6 +67,9 @@ pub struct Node {
     /// A shard to which things come at shorter distances gathers them for so many microseconds whenever it has no
     /// work, at most 1,000; 0: never. Needs io_uring of Linux 6.12; without it the key does nothing.
     pub gather_us: u64,
+    /// Memory in pages of 2 MiB where the host allows it. Fewer look-ups of addresses for a store of many GiB, but
+    /// the shard stands while the system clears such a page, each time its memory has grown by one.
+    pub huge_pages: bool,
 }
 
 impl Default for Node {
@@ -77,6 +80,7 @@ impl Default for Node {
             drain_s: 30,
             backend: Backend::Auto,
             gather_us: 100,
+            huge_pages: false,
         }
     }
 }

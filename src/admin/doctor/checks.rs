@@ -605,7 +605,7 @@ fn swap(host: &Host, _: &Plan) -> Finding {
 }
 
 fn huge_pages(host: &Host, _: &Plan) -> Finding {
-    const WHY: &str = "khugepaged moves the pages of a running shard; no gain was measured here";
+    const WHY: &str = "who touches a page of 2 MiB first stands until it is cleared, and khugepaged moves pages of a running process; volley refuses such pages itself (node.huge_pages)";
     const FILE: &str = "sys/kernel/mm/transparent_hugepage/enabled";
     let Some(text) = host.read(FILE) else {
         return unknown("huge-pages", WHY, FILE);
