@@ -465,9 +465,11 @@ fn driver_families() -> Vec<Family> {
             Family::new(&format!("driver_{name}"), Kind::Counter, &help)
         }
         "open" => Family::new("driver_connections", Kind::Gauge, help),
-        "send_bytes" | "store_read_bytes" | "store_write_bytes" => {
-            Family::new(&format!("driver_{name}"), Kind::Gauge, help)
-        }
+        "send_bytes"
+        | "store_read_bytes"
+        | "store_segments"
+        | "store_segments_free"
+        | "store_write_bytes" => Family::new(&format!("driver_{name}"), Kind::Gauge, help),
         "cpu_us" => Family::new(
             "driver_cpu_seconds",
             Kind::Counter,

@@ -444,6 +444,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         let (writes, reads) = self.store.memory();
         self.counters.store_write_bytes = writes as u64;
         self.counters.store_read_bytes = reads as u64;
+        self.counters.note_store(&self.store.totals());
         self.counters.send_bytes = self.pool.idle_bytes() as u64;
         self.sweep();
         self.give_up_idle_sockets();
@@ -747,6 +748,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
     /// Ends all operations so that nothing of ours is left with the kernel.
     fn tear_down(&mut self) -> io::Result<()> {
         self.counters.cpu_us = self.clock.thread_cpu_us();
+        self.counters.note_store(&self.store.totals());
         self.deferred.clear();
         self.ring.cancel_all(Token::ignored());
         let mut rest = core::mem::take(&mut self.scratch);

@@ -2,6 +2,8 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use super::store::Totals;
+
 /// Cells of a [`Spread`]: up to 1, 2, 4 and so on to 2^18, and one for all above.
 const SPREAD_CELLS: usize = 20;
 
@@ -207,16 +209,58 @@ counters! {
     names_dropped,
     /// Of these, not asked at all.
     names_unasked,
+    /// Records made durable by the store.
+    store_records,
+    /// Octets of these.
+    store_record_bytes,
+    /// Syncs of the store, each for a group of records.
+    store_syncs,
+    /// Octets written to segments, padding and headers included; checkpoints are not in it.
+    store_written_bytes,
+    /// Records read back from disk.
+    store_records_read,
+    /// Reads of the disk for them.
+    store_reads,
+    /// Segments reclaimed: kept to be written over, or removed.
+    store_segments_reclaimed,
+    /// Segments made of earlier ones, whose blocks were written before.
+    store_segments_renewed,
+    /// Checkpoints made.
+    store_checkpoints,
+    /// Octets written for checkpoints, those given up included.
+    store_checkpoint_bytes,
     /// Connections open now.
     open,
     /// Octets of send buffers that nobody uses just now.
     send_bytes,
+    /// Segments of the store now, those made ahead included.
+    store_segments,
+    /// Files of the store now that are kept to be written over.
+    store_segments_free,
     /// Octets of what the store gathers to write: two groups, what waits for the next, pieces of a checkpoint.
     store_write_bytes,
     /// Octets of what the store has read: ahead of those who ask, and for those who have not taken it.
     store_read_bytes,
     /// CPU time of the thread, microseconds.
     cpu_us,
+}
+
+impl Counters {
+    /// Takes what a store says of itself.
+    pub(super) const fn note_store(&mut self, totals: &Totals) {
+        self.store_records = totals.appends;
+        self.store_record_bytes = totals.append_bytes;
+        self.store_syncs = totals.syncs;
+        self.store_written_bytes = totals.written_bytes;
+        self.store_records_read = totals.reads;
+        self.store_reads = totals.read_windows;
+        self.store_segments_reclaimed = totals.reclaimed;
+        self.store_segments_renewed = totals.renewed;
+        self.store_checkpoints = totals.checkpoints;
+        self.store_checkpoint_bytes = totals.checkpoint_bytes;
+        self.store_segments = totals.segments;
+        self.store_segments_free = totals.free_segments;
+    }
 }
 
 #[cfg(test)]

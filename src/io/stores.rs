@@ -5,7 +5,7 @@ use core::task::Waker;
 
 use crate::base::surface::{Location, StoreBatch, StoreDone};
 
-use super::store::Journal;
+use super::store::{Journal, Totals};
 
 /// A store as the driver sees it. Lives in the shard's executor; does its work in tasks of its own.
 pub trait StoreDriver {
@@ -31,6 +31,10 @@ pub trait StoreDriver {
     /// Octets of its buffers: for what is to be written, and for what was read.
     fn memory(&self) -> (usize, usize) {
         (0, 0)
+    }
+    /// What it did since the start.
+    fn totals(&self) -> Totals {
+        Totals::default()
     }
     /// Finishes what was submitted and leaves the store in good order.
     fn close(self) -> impl Future<Output = ()>;
@@ -63,6 +67,10 @@ impl StoreDriver for Journal {
 
     fn memory(&self) -> (usize, usize) {
         Self::memory(self)
+    }
+
+    fn totals(&self) -> Totals {
+        Self::totals(self)
     }
 
     async fn close(self) {

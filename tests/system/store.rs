@@ -130,6 +130,18 @@ fn a_store_at_work_does_not_send_the_datapath_to_wait_in_the_executor() {
     let driver = &last["driver"][0];
     let figure = |name: &str| driver[name].as_u64().expect("a figure");
     assert!(figure("waits") >= u64::from(COUNT), "{driver}");
+    // What the store says of itself: a record for each message, written one by one.
+    assert!(figure("store_records") >= u64::from(COUNT), "{driver}");
+    assert!(figure("store_syncs") >= u64::from(COUNT), "{driver}");
+    assert!(
+        figure("store_written_bytes") >= 4096 * figure("store_syncs"),
+        "{driver}"
+    );
+    assert_eq!(
+        figure("store_segments"),
+        3,
+        "one in use and two ahead: {driver}"
+    );
     if backend() == "mmsg" {
         assert_eq!(figure("parks"), figure("waits"), "{driver}");
         return;

@@ -180,9 +180,13 @@ pub enum Health {
     Failed,
 }
 
-/// Counters since the start.
+/// Counters since the start, and what there is now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
+    /// Segments now, those made ahead included.
+    pub segments: u64,
+    /// Files now that are kept to be written over.
+    pub free_segments: u64,
     /// Records made durable.
     pub appends: u64,
     /// Octets of their payloads.
@@ -769,10 +773,15 @@ impl Journal {
         }
     }
 
-    /// Counters since the start.
+    /// Counters since the start, and what there is now.
     #[must_use]
     pub fn totals(&self) -> Totals {
-        self.shared.state().totals
+        let state = self.shared.state();
+        Totals {
+            segments: state.segments as u64,
+            free_segments: state.free.len() as u64,
+            ..state.totals
+        }
     }
 
     /// Writes what was submitted, marks a clean end, ends the tasks and gives up the lock. Returns
