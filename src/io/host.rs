@@ -39,8 +39,9 @@ pub const IO_MEMORY_BYTES: usize = 2 << 20;
 const EXECUTOR_RING_DEPTH: usize = 128;
 
 /// Whether this process, and what it starts, may have pages of 2 MiB, which the allocator asks for. One is
-/// cleared when it is first touched, and whoever touches it stands meanwhile: 0.1 to 2 ms each, and tables that
-/// grow touch many in a row. No effect where the kernel has no such pages.
+/// cleared when it is first touched, and whoever touches it stands meanwhile: 0.2 ms, and several where a
+/// hypervisor has to find the memory first; tables that grow touch many in a row. No effect where the kernel
+/// has no such pages.
 pub fn allow_huge_pages(allowed: bool) {
     // Refused only by kernels without the call, which have no such pages.
     let _ = rustix::thread::disable_transparent_huge_pages(!allowed);
