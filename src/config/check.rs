@@ -1,5 +1,7 @@
 //! Ranges of the keys of the configuration file, and what they ask of each other.
 
+use core::ops::RangeInclusive;
+
 use crate::base::limits;
 use crate::config::error::Problem;
 use crate::config::file::{CONNECTIONS_LEAST, Config, Scscf, Transport};
@@ -113,22 +115,6 @@ impl Config {
                 "give both: { names = [\"scscf2.home\"], next_hops = [{ address = \"192.0.2.2:5060\" }] }",
             );
         }
-        if !(limits::UDP_PAYLOAD_BYTES_MAX..=limits::SIP_MESSAGE_BYTES_MAX)
-            .contains(&self.sip.max_message)
-        {
-            return problem(
-                "sip.max_message",
-                format!("{} octets is out of range", self.sip.max_message),
-                "use 65535 to 262144",
-            );
-        }
-        if !(1..=86_400).contains(&self.sip.resolve_ttl_s) {
-            return problem(
-                "sip.resolve_ttl_s",
-                format!("{} s is out of range", self.sip.resolve_ttl_s),
-                "use 1 to 86400",
-            );
-        }
         Ok(())
     }
 
@@ -151,15 +137,6 @@ impl Config {
                 "use 90 or more, or 0 for no session timer",
             );
         }
-        if self.selection.max_devices == 0
-            || self.selection.max_devices > limits::REGINFO_CONTACTS_MAX
-        {
-            return problem(
-                "selection.max_devices",
-                format!("{} is out of range", self.selection.max_devices),
-                "use 1 to 64",
-            );
-        }
         let known = policy::known_icsis(self).len();
         if known > ICSIS_MAX {
             return problem(
@@ -168,67 +145,103 @@ impl Config {
                 "name fewer: 32 are told apart",
             );
         }
-        if !(1..=1024).contains(&self.store.segment_mib) {
-            return problem(
-                "store.segment_mib",
-                format!("{} MiB is out of range", self.store.segment_mib),
-                "use 1 to 1024",
-            );
-        }
-        if self.store.free_segments > 1024 {
-            return problem(
-                "store.free_segments",
-                format!("{} segments is out of range", self.store.free_segments),
-                "use at most 1024, or 0 to keep none",
-            );
-        }
-        if self.store.pager_max > 64 * 1024 {
-            return problem(
-                "store.pager_max",
-                format!("{} octets is out of range", self.store.pager_max),
-                "use at most 65536",
-            );
-        }
-        if self.store.large_max > LARGE_BYTES_MAX {
-            return problem(
-                "store.large_max",
-                format!("{} octets is out of range", self.store.large_max),
-                "use at most 268435456, or 0 for no large messages",
-            );
-        }
-        if self.limits.pushes_max == 0 || self.limits.pushes_max > 1 << 26 {
-            return problem(
-                "limits.pushes_max",
-                format!("{} is out of range", self.limits.pushes_max),
-                "use 1 to 67108864",
-            );
-        }
-        if self.limits.users_max == 0 || self.limits.users_max > 1 << 26 {
-            return problem(
-                "limits.users_max",
-                format!("{} is out of range", self.limits.users_max),
-                "use 1 to 67108864",
-            );
-        }
-        self.check_connections()
+        self.check_ranges()
     }
 
-    fn check_connections(&self) -> Result<(), Problem> {
-        let problem = |key, what: String, remedy| Err(Problem { key, what, remedy });
-        if !(CONNECTIONS_LEAST..=CONNECTIONS_MOST).contains(&self.limits.connections_max) {
-            return problem(
+    /// Keys that are numbers within bounds.
+    fn check_ranges(&self) -> Result<(), Problem> {
+        const POOL_MAX: u64 = 1 << 26;
+        let (sip, store, own) = (&self.sip, &self.store, &self.limits);
+        let largest = limits::UDP_PAYLOAD_BYTES_MAX as u64..=limits::SIP_MESSAGE_BYTES_MAX as u64;
+        let connections = u64::from(CONNECTIONS_MOST);
+        let rows: [(_, u64, RangeInclusive<u64>, _, _); 11] = [
+            (
+                "sip.max_message",
+                sip.max_message as u64,
+                largest,
+                " octets",
+                "use 65535 to 262144",
+            ),
+            (
+                "sip.resolve_ttl_s",
+                sip.resolve_ttl_s,
+                1..=86_400,
+                " s",
+                "use 1 to 86400",
+            ),
+            (
+                "selection.max_devices",
+                self.selection.max_devices as u64,
+                1..=limits::REGINFO_CONTACTS_MAX as u64,
+                "",
+                "use 1 to 64",
+            ),
+            (
+                "store.segment_mib",
+                u64::from(store.segment_mib),
+                1..=1024,
+                " MiB",
+                "use 1 to 1024",
+            ),
+            (
+                "store.free_segments",
+                u64::from(store.free_segments),
+                0..=1024,
+                " segments",
+                "use at most 1024, or 0 to keep none",
+            ),
+            (
+                "store.pager_max",
+                store.pager_max as u64,
+                0..=64 * 1024,
+                " octets",
+                "use at most 65536",
+            ),
+            (
+                "store.large_max",
+                store.large_max,
+                0..=LARGE_BYTES_MAX,
+                " octets",
+                "use at most 268435456, or 0 for no large messages",
+            ),
+            (
+                "limits.pushes_max",
+                own.pushes_max as u64,
+                1..=POOL_MAX,
+                "",
+                "use 1 to 67108864",
+            ),
+            (
+                "limits.users_max",
+                own.users_max as u64,
+                1..=POOL_MAX,
+                "",
+                "use 1 to 67108864",
+            ),
+            (
                 "limits.connections_max",
-                format!("{} is out of range", self.limits.connections_max),
+                u64::from(own.connections_max),
+                u64::from(CONNECTIONS_LEAST)..=connections,
+                "",
                 "use 64 to 16777215",
-            );
-        }
-        if self.limits.connections_per_source_max > CONNECTIONS_MOST {
-            return problem(
+            ),
+            (
                 "limits.connections_per_source_max",
-                format!("{} is out of range", self.limits.connections_per_source_max),
+                u64::from(own.connections_per_source_max),
+                0..=connections,
+                "",
                 "use at most 16777215, or 0 for no cap",
-            );
-        }
-        Ok(())
+            ),
+        ];
+        let wrong = rows
+            .into_iter()
+            .find(|(_, value, range, ..)| !range.contains(value));
+        wrong.map_or(Ok(()), |(key, value, _, unit, remedy)| {
+            Err(Problem {
+                key,
+                what: format!("{value}{unit} is out of range"),
+                remedy,
+            })
+        })
     }
 }

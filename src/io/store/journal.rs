@@ -339,7 +339,7 @@ impl State {
 
     /// Whether one more dead segment is to be kept.
     pub(crate) fn wants_free(&self, options: &JournalOptions) -> bool {
-        options.free_segments > 0 && self.free.len() < free_max(options, self.segments)
+        self.free.len() < free_max(options, self.segments)
     }
 
     /// Says what room there is, when that changes.
@@ -915,7 +915,10 @@ async fn cut_tail(directory: &Path, end: u64) -> Result<(), JournalError> {
 
 /// Files kept to be written over, at most, by the number of segments in use.
 fn free_max(options: &JournalOptions, segments: usize) -> usize {
-    options.free_segments as usize + segments / 8
+    match options.free_segments {
+        0 => 0,
+        least => least as usize + segments / 8,
+    }
 }
 
 /// What an earlier life left without any record of use: segments that are empty, and files it had kept.
@@ -925,10 +928,7 @@ async fn sort_out(
     options: &JournalOptions,
     outcome: &recover::Outcome,
 ) -> Result<Vec<u32>, JournalError> {
-    let most = match options.free_segments {
-        0 => 0,
-        _ => free_max(options, outcome.segments),
-    };
+    let most = free_max(options, outcome.segments);
     let mut free = Vec::new();
     let kept = directory::free(directory)?;
     let changed = !outcome.empty.is_empty();

@@ -121,18 +121,25 @@ pub(crate) async fn renew(
     );
     let (from, path) = (free_path(directory, old), path(directory, plan.number));
     let made = async {
+        // What is there already is not ours to write over.
+        if path.exists() {
+            let exists = io::Error::from(io::ErrorKind::AlreadyExists);
+            return Err(JournalError::io("make", &path, exists));
+        }
         let file = open(&from, true).await?;
         // Before it has the name, so that no segment is without its header.
         begin(&file, &from, plan).await?;
         let renamed = exec::rename(&from, &path).await;
         renamed.map_err(|source| JournalError::io("rename", &from, source))?;
-        sync_directory(directory).await?;
-        Ok(file)
+        let synced = sync_directory(directory).await;
+        if synced.is_err() {
+            std::fs::remove_file(&path).ok();
+        }
+        synced.map(|()| file)
     };
     let made = made.await;
     if made.is_err() {
         std::fs::remove_file(&from).ok();
-        std::fs::remove_file(&path).ok();
     }
     made
 }

@@ -93,6 +93,13 @@ fn a_file_in_the_place_of_a_new_segment_is_left_alone_and_an_unfinished_one_goes
         fs::write(&other, b"another's").unwrap();
         segment::create(&path, plan(7, 32 << 10)).await.unwrap_err();
         assert_eq!(fs::read(&other).unwrap(), b"another's");
+        // Nor is it written over by one that is made of an earlier segment.
+        let kept = segment::free_path(&path, 3);
+        fs::write(&kept, vec![0; 32 << 10]).unwrap();
+        let renewed = segment::renew(&path, 3, plan(7, 32 << 10)).await;
+        assert!(renewed.unwrap_err().to_string().contains("00000007.seg"));
+        assert_eq!(fs::read(&other).unwrap(), b"another's");
+        assert!(!kept.exists());
         // No octets cannot be allocated.
         segment::create(&path, plan(8, 0)).await.unwrap_err();
         assert!(!segment::path(&path, 8).exists());
