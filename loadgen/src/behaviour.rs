@@ -70,6 +70,19 @@ pub const REFRESHERS: &[(&str, Refresher)] = &[
     ("silent", Refresher::Silent),
 ];
 
+/// What a phone that opened a connection for a session does with it when the engine's BYE has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Leaver {
+    /// Closes it.
+    #[default]
+    Close,
+    /// Waits for the engine to close it; closes it itself when that takes long.
+    Wait,
+}
+
+/// Names of leavers, as in `--leavers`.
+pub const LEAVERS: &[(&str, Leaver)] = &[("close", Leaver::Close), ("wait", Leaver::Wait)];
+
 /// What a next hop does with an INVITE.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Hop {

@@ -295,6 +295,10 @@ pub struct Options {
     /// may repeat [default: read]
     #[arg(long, value_name = "NAME:WEIGHT", value_delimiter = ',')]
     pub receivers: Option<Vec<String>>,
+    /// What phones that opened a connection do with it after the engine's BYE, NAME:WEIGHT of close, wait (for the
+    /// engine to close it, 4 s at most); may repeat [default: close]
+    #[arg(long, value_name = "NAME:WEIGHT", value_delimiter = ',')]
+    pub leavers: Option<Vec<String>>,
     /// Next hops, each on a port of its own: those of worker n follow in steps of --workers. The first is
     /// the S-CSCF itself [default: 1]
     #[arg(long, value_name = "N")]
@@ -422,7 +426,7 @@ impl Options {
             workers, connections, domain, icsi, users, devices, tel_share, messages, body_bytes, rate,
             users_in_flight, arrivals, rate_to, steps, sine_period_s, sine_depth, storm_within_s,
             storm_shape, replay, late, late_bound_ms, pressure_bound, deposit_rate, deposits_in_flight, warmup_s, duration_s,
-            drain_s, reach_s, gather_us, phone, mix, receivers, registrar, next_hops, dead_hops, hops, ring_ms, late_ms, slow_ms, loss, duplicate, delay, delay_ms, trying, ringing, session_timer, session_expires_s, refreshers, answer_cema, expect_cema,
+            drain_s, reach_s, gather_us, phone, mix, receivers, leavers, registrar, next_hops, dead_hops, hops, ring_ms, late_ms, slow_ms, loss, duplicate, delay, delay_ms, trying, ringing, session_timer, session_expires_s, refreshers, answer_cema, expect_cema,
             sendonly_session_level, check, uniqueness_window, sweep, hang_up, objective, goodput_maximum, lag_bound_ms,
             engine_pid, cpu, seed, run_id, json, report_dir, ndjson, quiet);
     }

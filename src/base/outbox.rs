@@ -95,10 +95,26 @@ pub struct Link {
     open: bool,
     busy: bool,
     dirty: bool,
-    closing: bool,
+    closing: Option<Ending>,
     tx: Vec<u8>,
     trains: Vec<Train>,
     next_train: usize,
+}
+
+/// How we end a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    Close,
+    Leave,
+}
+
+impl Ending {
+    const fn command(self, link: LinkId) -> LinkCommand {
+        match self {
+            Self::Close => LinkCommand::Close { link },
+            Self::Leave => LinkCommand::Leave { link },
+        }
+    }
 }
 
 impl Link {
@@ -119,7 +135,7 @@ impl Link {
             open: true,
             busy: false,
             dirty: false,
-            closing: false,
+            closing: None,
             tx: Vec::new(),
             trains: Vec::new(),
             next_train: 0,
@@ -249,7 +265,7 @@ impl Outbox {
     /// `true` while the link is being closed by us: what it still brings is not looked at.
     #[must_use]
     pub fn is_closing(&self, id: LinkId) -> bool {
-        self.lookup(id).is_some_and(|link| link.closing)
+        self.lookup(id).is_some_and(|link| link.closing.is_some())
     }
 
     /// Whether a session held back since the last call.
@@ -262,7 +278,7 @@ impl Outbox {
     #[must_use]
     pub fn is_writable(&self, id: LinkId) -> bool {
         self.lookup(id)
-            .is_some_and(|link| !link.closing && link.waiting() < LINK_BACKLOG_BYTES_MAX)
+            .is_some_and(|link| link.closing.is_none() && link.waiting() < LINK_BACKLOG_BYTES_MAX)
     }
 
     /// Lets `encode` append one message for `to`. False, and nothing sent, when the link is gone or
@@ -338,7 +354,7 @@ impl Outbox {
     fn refused(&mut self, link: LinkId) {
         let of_link = match self.lookup(link) {
             None => &mut self.dropped.link_gone,
-            Some(link) if link.closing => &mut self.dropped.link_closing,
+            Some(link) if link.closing.is_some() => &mut self.dropped.link_closing,
             Some(_) => &mut self.dropped.link_full,
         };
         *of_link += 1;
@@ -355,21 +371,31 @@ impl Outbox {
 
     /// Asks the driver to close the link once its output has gone out; takes no more output.
     pub fn close(&mut self, id: LinkId) {
+        self.end(id, Ending::Close);
+    }
+
+    /// Asks the driver to leave the link to its peer, which is to close it, once its output has gone out; takes no
+    /// more output.
+    pub fn leave(&mut self, id: LinkId) {
+        self.end(id, Ending::Leave);
+    }
+
+    fn end(&mut self, id: LinkId, ending: Ending) {
         let Some(link) = self.lookup_mut(id) else {
             return;
         };
-        if link.closing {
+        if link.closing.is_some() {
             return;
         }
-        link.closing = true;
+        link.closing = Some(ending);
         if !link.busy && link.waiting() == 0 {
-            self.commands.push_back(LinkCommand::Close { link: id });
+            self.commands.push_back(ending.command(id));
         }
     }
 
     /// Asks the driver to stop reading from the link (`held`), or to go on.
     pub fn hold(&mut self, id: LinkId, held: bool) {
-        if self.lookup(id).is_some_and(|link| !link.closing) {
+        if self.lookup(id).is_some_and(|link| link.closing.is_none()) {
             self.commands
                 .push_back(LinkCommand::Hold { link: id, held });
         }
@@ -385,8 +411,8 @@ impl Outbox {
         if waiting && !link.dirty {
             link.dirty = true;
             self.dirty.push_back(id);
-        } else if closing && !waiting {
-            self.commands.push_back(LinkCommand::Close { link: id });
+        } else if let (Some(ending), false) = (closing, waiting) {
+            self.commands.push_back(ending.command(id));
         }
     }
 

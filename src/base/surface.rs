@@ -145,6 +145,14 @@ pub enum LinkCommand {
         /// The link.
         link: LinkId,
     },
+    /// An accepted connection is needed no more, and its peer, which knows that, is to close it: who closes first
+    /// remembers the pair of ports for a minute (TIME-WAIT, RFC 9293 section 3.6.1). The driver closes it after a
+    /// while if the peer has not. `LinkEvent::Closed` follows at once, and what the peer still sends is thrown
+    /// away.
+    Leave {
+        /// The link.
+        link: LinkId,
+    },
     /// Stop reading from a stream, or go on: what stays unread runs its peer into flow control. A
     /// little that was read before may still come after a stop.
     Hold {

@@ -105,6 +105,11 @@ pub struct DriverOptions {
     pub stall_limit: Duration,
     /// How long a peer that has sent its last octet is still answered.
     pub half_closed_limit: Duration,
+    /// How long a peer that is to close a connection may take, before we do; noticed a second later at the latest.
+    pub leave_limit: Duration,
+    /// Connections that may wait for that at a time; one more is closed at once. The default is for the ends of 20,000
+    /// sessions a second of peers that are 0.2 s away.
+    pub leaving_max: u32,
     /// How long the octets of a peer are thrown away after we closed, before the socket goes.
     pub linger_limit: Duration,
     /// How long a drain may take before the shard stops anyway.
@@ -133,6 +138,8 @@ impl Default for DriverOptions {
             connect_limit: Duration::from_secs(10),
             stall_limit: Duration::from_secs(30),
             half_closed_limit: Duration::from_millis(300),
+            leave_limit: Duration::from_secs(1),
+            leaving_max: 4096,
             linger_limit: Duration::from_secs(2),
             drain_limit: Duration::from_secs(10),
             backend: Backend::Auto,
@@ -675,6 +682,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
                 address,
             } => self.connect(token, kind, address),
             LinkCommand::Close { link } => self.close(link),
+            LinkCommand::Leave { link } => self.leave(link),
             LinkCommand::Hold { link, held } => self.hold(link, held),
         }
     }

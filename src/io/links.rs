@@ -2,8 +2,10 @@
 //!
 //! ```text
 //! Free -> Connecting -> Open -> HalfClosed -> Lingering -> Free
-//!                    \-> Free     (all may go straight to Dying -> Free)
+//!                            \-> Leaving -> Free, or Lingering
 //! ```
+//! All may go straight to Dying and Free, from Connecting to Free, too.
+//!
 //! A slot is freed, and its descriptor closed, only when no operation names it any more: a queued
 //! operation must never meet a reused descriptor number.
 
@@ -26,6 +28,8 @@ pub(super) enum Phase {
     Free,
     /// The peer sent its last octet; what we owe it still goes out.
     HalfClosed,
+    /// Of no use any more, and the core was told; the peer's octets are thrown away until it closes, which is its part.
+    Leaving,
     /// We sent our last octet and told the core; the peer's octets are thrown away until it ends.
     Lingering,
     /// In use.
@@ -136,6 +140,8 @@ pub(super) struct Links {
     cap: SourceCap,
     /// Links whose deadline must be watched more often than once a second.
     pub urgent: u32,
+    /// Links in [`Phase::Leaving`].
+    pub leaving: u32,
 }
 
 impl Links {
@@ -148,6 +154,7 @@ impl Links {
             bound,
             cap,
             urgent: 0,
+            leaving: 0,
         }
     }
 

@@ -195,6 +195,10 @@ counters! {
     connects_failed,
     /// Connections gone, by either side.
     closed,
+    /// Of these, of sessions that had ended, by peers whose part it was.
+    left,
+    /// Of these, by us, because the peer whose part it was did not within a second or two.
+    left_overdue,
     /// Connections closed because the peer took nothing for too long.
     stalled,
     /// Times a receive ended because all buffers were taken.

@@ -132,7 +132,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         }
         // Any end but a fault is an end of buffers or of the kernel's patience: go on.
         // A receive that was stopped for a held link goes on when that is closed.
-        let wanted = matches!(phase, Phase::Open | Phase::Lingering);
+        let wanted = matches!(phase, Phase::Open | Phase::Leaving | Phase::Lingering);
         let stopped = completion.result == -libc::ECANCELED && wanted;
         if octets > 0 || completion.result == -libc::ENOBUFS || stopped {
             if self.links.lookup(id).is_some_and(|link| !link.held) {
@@ -175,6 +175,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
                 self.hurry_tick();
             }
             Phase::Open | Phase::HalfClosed => self.lose(id),
+            Phase::Leaving => self.left(id, true),
             Phase::Lingering | Phase::Dying => {
                 self.links.release(id);
             }
@@ -244,7 +245,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             Phase::Dying | Phase::Lingering => {
                 self.links.release(id);
             }
-            Phase::Connecting | Phase::Free => {}
+            Phase::Connecting | Phase::Free | Phase::Leaving => {}
         }
     }
 
@@ -257,8 +258,45 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
             Phase::Open | Phase::HalfClosed if link.sending => link.close_wanted = true,
             Phase::Open | Phase::HalfClosed if link.kind != LinkKind::SipUdp => self.finish(id),
             Phase::Open | Phase::HalfClosed => {} // A datagram socket lives as long as the shard.
-            Phase::Connecting | Phase::Dying | Phase::Free | Phase::Lingering => {}
+            Phase::Connecting | Phase::Dying | Phase::Free | Phase::Leaving | Phase::Lingering => {}
         }
+    }
+
+    /// The core needs the link no more; its peer is to close it, which saves both sides a round and us the memory of
+    /// the pair of ports. Where many wait for that already, their peers do not, and it is closed.
+    pub(super) fn leave(&mut self, id: LinkId) {
+        let full = self.links.leaving >= self.options.leaving_max;
+        let limit = self.now + self.options.leave_limit;
+        let Some(link) = self.links.lookup(id) else {
+            return;
+        };
+        // What is not read from shows no end.
+        if link.phase != Phase::Open || link.sending || !link.receiving || full {
+            return self.close(id);
+        }
+        link.phase = Phase::Leaving;
+        self.links.leaving += 1;
+        self.links.set_deadline(id, limit);
+        self.counters.closed += 1;
+        self.tell(id, LinkEvent::Closed);
+    }
+
+    /// The peer of a link that was left to it closed it, or took too long for that.
+    fn left(&mut self, id: LinkId, in_time: bool) {
+        self.links.leaving -= 1;
+        if in_time {
+            self.counters.left += 1;
+            self.links.release(id);
+            return;
+        }
+        self.counters.left_overdue += 1;
+        let linger = self.now + self.options.linger_limit;
+        let Some(link) = self.links.lookup(id) else {
+            return;
+        };
+        link.phase = Phase::Lingering;
+        let _ = shutdown(link.fd(), Shutdown::Write);
+        self.links.set_deadline(id, linger);
     }
 
     /// Ends our side in good order and tells the core; the peer may take its time.
@@ -349,6 +387,7 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
                 self.lose(id);
             }
             Phase::HalfClosed => self.finish(id),
+            Phase::Leaving => self.left(id, false),
             Phase::Lingering => {
                 let _ = shutdown(link.fd(), Shutdown::Both);
                 self.links.set_deadline(id, Timestamp::NEVER);

@@ -218,8 +218,14 @@ pub fn unbind(push: &mut Push, ctx: &mut Ctx<'_>) {
     };
     state.bound_count = state.bound_count.saturating_sub(1);
     let unused = state.bound_count == 0;
-    if unused && !(ctx.env.options.msrp_reuse && state.kind == LinkKind::MsrpOutbound) {
-        ctx.out.close(link);
+    if !unused {
+        return;
+    }
+    // Who opened it closes it: the peer heard of the end by BYE.
+    match state.kind {
+        LinkKind::MsrpInbound => ctx.out.leave(link),
+        LinkKind::MsrpOutbound if ctx.env.options.msrp_reuse => {}
+        _ => ctx.out.close(link),
     }
 }
 

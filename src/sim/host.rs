@@ -20,6 +20,8 @@ use crate::sim::world::World;
 use crate::store::op::DepositFlags;
 use crate::store::record;
 
+/// How long a peer may take to close a connection that was left to it.
+const LEAVE: Duration = Duration::from_millis(1500);
 /// Turns at one moment before the engine counts as spinning.
 const SPINS_MAX: u32 = 2000;
 /// The wall clock at time zero, milliseconds.
@@ -708,7 +710,16 @@ impl World {
                 if let Some(&(generation, Some(conn))) = entry
                     && generation == link.generation
                 {
-                    self.net.close_by_engine(conn);
+                    self.net.close_by_engine(conn, Duration::ZERO);
+                }
+            }
+            LinkCommand::Leave { link } => {
+                let entry = self.seats[usize::from(shard)].links.get(link.slot as usize);
+                if let Some(&(generation, Some(conn))) = entry
+                    && generation == link.generation
+                {
+                    self.net.mark("engine/leave");
+                    self.net.close_by_engine(conn, LEAVE);
                 }
             }
         }

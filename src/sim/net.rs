@@ -397,11 +397,11 @@ impl Net {
         self.at(at, Event::Closed { conn });
     }
 
-    /// The engine closes: what it sent before still arrives.
-    pub(super) fn close_by_engine(&mut self, conn: ConnId) {
+    /// The engine closes, after giving the peer `time` to: what it sent before still arrives.
+    pub(super) fn close_by_engine(&mut self, conn: ConnId, time: Duration) {
         let at = self.conns[conn]
             .to_peer_at
-            .max(self.now + Duration::from_millis(1));
+            .max(self.now + Duration::from_millis(1) + time);
         self.at(at, Event::PeerClosed { conn });
         self.at(self.now + Duration::from_millis(1), Event::Closed { conn });
     }

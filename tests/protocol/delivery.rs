@@ -359,6 +359,19 @@ fn a_lost_connection_leads_to_redelivery_with_the_same_identifiers() {
     assert_ne!(again.tid, send.tid);
 }
 
+// Proves: MSRP-29
+#[test]
+fn a_connection_the_phone_opened_is_left_to_it_when_its_bye_is_answered() {
+    let mut bench = session_with(Bench::new(), &["hello"]);
+    let send = bench.expect_msrp("SEND");
+    bench.take_message(&send);
+    bench.run_s(3);
+    let bye = bench.expect("BYE");
+    assert_eq!(bench.left, [], "not while the session lives");
+    bench.reply(&bye, "200 OK", "");
+    assert_eq!(bench.left, [send.link]);
+}
+
 // Proves: DLV-1, DLV-4, DLV-8, MSRP-4
 #[test]
 fn after_a_restart_what_was_not_delivered_is_sent_again() {

@@ -61,6 +61,8 @@ enum Manner {
     Mesh,
     /// Bytes come back, then the link is closed.
     EchoAndClose,
+    /// Bytes come back, then the link is left to the peer.
+    EchoAndLeave,
     /// Reading stops, much is sent, then the link is closed.
     HoldAndClose,
     /// Bytes come back once a store operation on their behalf has finished.
@@ -72,6 +74,7 @@ struct Out {
     bytes: Vec<u8>,
     busy: bool,
     close: bool,
+    leave: bool,
 }
 
 struct Echo {
@@ -126,6 +129,10 @@ impl Echo {
                 self.say(link, bytes);
                 self.outs.get_mut(&link).unwrap().close = true;
             }
+            Manner::EchoAndLeave => {
+                self.say(link, bytes);
+                self.outs.get_mut(&link).unwrap().leave = true;
+            }
             Manner::HoldAndClose => {
                 let out = self.outs.get_mut(&link).unwrap();
                 if !out.close {
@@ -170,6 +177,9 @@ impl Echo {
                 Some(out) => {
                     assert!(out.busy, "one Sent for one buffer");
                     out.busy = false;
+                    if out.leave {
+                        self.commands.push_back(LinkCommand::Leave { link });
+                    }
                 }
                 None => self.datagram_busy = false,
             },
@@ -436,6 +446,72 @@ fn a_close_by_the_core_comes_after_the_last_octet() {
         assert!(back == sent);
     }
     running.wait("closed", |seen| seen.closed.load(Ordering::Relaxed) == 50);
+    running.stop();
+}
+
+/// Streams whose bytes came back, and which were then left to their peers.
+fn left_alone(running: &Running, count: u64) -> Vec<TcpStream> {
+    let mut streams: Vec<_> = (0..count).map(|_| running.tcp()).collect();
+    for stream in &mut streams {
+        stream.write_all(b"to the end").unwrap();
+        expect_echo(stream, b"to the end");
+    }
+    // The core is told at once.
+    running.wait("closed", |seen| {
+        seen.closed.load(Ordering::Relaxed) == count
+    });
+    streams
+}
+
+/// Whether a pair of ports of this connection is remembered by the one with `local`.
+fn remembers(local: SocketAddr, remote: SocketAddr) -> bool {
+    let hex = |address: SocketAddr| format!("0100007F:{:04X}", address.port());
+    // TIME-WAIT is state 6.
+    let row = format!(" {} {} 06 ", hex(local), hex(remote));
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    table.lines().any(|line| line.contains(&row))
+}
+
+// Proves: MSRP-29
+#[test]
+fn who_closes_a_link_that_was_left_to_it_remembers_the_ports() {
+    let options = DriverOptions {
+        leave_limit: PATIENCE,
+        ..DriverOptions::default()
+    };
+    let running = Running::start_with(1, Manner::EchoAndLeave, options, None);
+    let ends = left_alone(&running, 20)
+        .into_iter()
+        .map(|mut stream| {
+            // What still comes is thrown away, and no reset answers it.
+            stream.write_all(b"late").unwrap();
+            let ends = (stream.local_addr().unwrap(), stream.peer_addr().unwrap());
+            stream.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(stream.read_to_end(&mut Vec::new()).unwrap(), 0);
+            ends
+        })
+        .collect::<Vec<_>>();
+    running.wait("no link left", |_| running.host.counters()[0].left == 20);
+    assert_eq!(running.host.counters()[0].left_overdue, 0);
+    assert!(ends.iter().any(|&(peer, own)| remembers(peer, own)));
+    assert!(!ends.iter().any(|&(peer, own)| remembers(own, peer)));
+    running.stop();
+}
+
+#[test]
+fn a_link_that_its_peer_does_not_close_is_closed_by_us() {
+    let options = DriverOptions {
+        leave_limit: Duration::from_millis(50),
+        leaving_max: 3,
+        ..DriverOptions::default()
+    };
+    let running = Running::start_with(1, Manner::EchoAndLeave, options, None);
+    for mut stream in left_alone(&running, 5) {
+        assert_eq!(stream.read_to_end(&mut Vec::new()).unwrap(), 0, "the end");
+    }
+    let overdue = || running.host.counters()[0].left_overdue;
+    running.wait("closed by us", |_| overdue() == 3);
+    assert_eq!(running.host.counters()[0].left, 0);
     running.stop();
 }
 

@@ -9,6 +9,8 @@ use std::os::fd::AsRawFd as _;
 use std::rc::Rc;
 use std::time::Duration;
 
+use rustix::io::Errno;
+use socket2::{Domain, Socket, Type};
 use tokio_uring::buf::BoundedBuf as _;
 use tokio_uring::net::{TcpListener, TcpStream};
 
@@ -19,6 +21,8 @@ use crate::link::{Connect, LinkId, Protocol};
 const SIP_READ: usize = 256 * 1024;
 /// First read buffer of an MSRP connection, octets; it grows up to [`MSRP_READ_MAX`].
 const MSRP_READ: usize = 4 * 1024;
+/// Addresses of phones on loopback.
+const PHONE_ADDRESSES: u32 = 4000;
 /// Largest read buffer of an MSRP connection, octets.
 const MSRP_READ_MAX: usize = 256 * 1024;
 
@@ -62,7 +66,7 @@ async fn incoming(
 pub(super) async fn outgoing(shared: Rc<Shared>, connect: Connect, waker: Rc<Waker>) {
     let mut first = true;
     loop {
-        match TcpStream::connect(connect.address).await {
+        match open(&shared, &connect).await {
             Ok(stream) => {
                 if connect.protocol == Protocol::Sip && first {
                     first = false;
@@ -95,6 +99,33 @@ pub(super) async fn outgoing(shared: Rc<Shared>, connect: Connect, waker: Rc<Wak
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+/// Connects. On loopback every phone has an address of its own, as phones have: of one address no more than some
+/// 28,000 ports can be used in a minute, or a second where the kernel lends them again.
+async fn open(shared: &Shared, connect: &Connect) -> std::io::Result<TcpStream> {
+    let SocketAddr::V4(to) = connect.address else {
+        return TcpStream::connect(connect.address).await;
+    };
+    if connect.protocol != Protocol::Msrp || !to.ip().is_loopback() {
+        return TcpStream::connect(connect.address).await;
+    }
+    let phone = shared.world.borrow().outbox.peek(connect.link).device;
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.bind(&address_of(phone).into())?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(&connect.address.into()) {
+        // The first operation on it waits until it stands.
+        Err(error) if Errno::from_io_error(&error) != Some(Errno::INPROGRESS) => return Err(error),
+        Ok(()) | Err(_) => socket.set_nonblocking(false)?,
+    }
+    Ok(TcpStream::from_std(socket.into()))
+}
+
+/// The loopback address of a phone, any port.
+fn address_of(phone: u32) -> SocketAddr {
+    let [.., third, fourth] = (phone % PHONE_ADDRESSES + 1).to_be_bytes();
+    SocketAddr::from(([127, 64, third, fourth], 0))
 }
 
 /// The run begins when every connection to the engine stands.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use super::{Arrivals, Kind, Late, Options, Phone, ReplyStyle, StormShape, Transport, WORKERS_MAX};
 use crate::arrivals::{self, Arrival};
 use crate::behaviour::{
-    BEHAVIOURS, Behaviour, HOPS, Hop, Mix, RECEIVERS, REFRESHERS, REGISTRARS, Receiver, Refresher,
-    Registrar,
+    BEHAVIOURS, Behaviour, HOPS, Hop, LEAVERS, Leaver, Mix, RECEIVERS, REFRESHERS, REGISTRARS,
+    Receiver, Refresher, Registrar,
 };
 use crate::chaos::Odds;
 use crate::forms::BODY_MAX;
@@ -85,6 +85,7 @@ pub struct Setup {
     pub phone: Phone,
     pub mix: Mix<Behaviour>,
     pub receivers: Mix<Receiver>,
+    pub leavers: Mix<Leaver>,
     pub registrar: Mix<Registrar>,
     pub next_hops: u8,
     pub dead_hops: u8,
@@ -188,6 +189,7 @@ impl Setup {
             phone: options.phone.unwrap_or(Phone::Passive),
             mix: mixes.mix,
             receivers: mixes.receivers,
+            leavers: mixes.leavers,
             next_hops: options.next_hops.unwrap_or(1),
             dead_hops: options.dead_hops.unwrap_or(0),
             hops: mixes.hops,
@@ -398,6 +400,7 @@ impl Setup {
 struct Mixes {
     mix: Mix<Behaviour>,
     receivers: Mix<Receiver>,
+    leavers: Mix<Leaver>,
     registrar: Mix<Registrar>,
     hops: Mix<Hop>,
     refreshers: Mix<Refresher>,
@@ -421,6 +424,13 @@ impl Mixes {
                 RECEIVERS,
                 Receiver::Read,
                 seed ^ 0x6d73_7270,
+            )?,
+            leavers: Mix::parse(
+                "leavers",
+                &texts(&options.leavers),
+                LEAVERS,
+                Leaver::Close,
+                seed ^ 0x6c65_6176,
             )?,
             registrar: Mix::parse(
                 "registrar",

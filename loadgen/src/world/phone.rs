@@ -1,7 +1,7 @@
 //! Phones: the answering side of a push.
 
 use super::{Call, Device, World, bench, device_key, put_head};
-use crate::behaviour::{Behaviour, Refresher};
+use crate::behaviour::{Behaviour, Leaver, Refresher};
 use crate::check::dialog::{Dialog, phone_tag};
 use crate::check::invite::{InviteCheck, Push};
 use crate::forms::Answer;
@@ -12,7 +12,7 @@ use crate::scan::{Header, Message};
 use crate::stats::Stage;
 
 /// How long a phone waits for the engine to close the connection of a session that is over.
-const LEAVE_MS: f64 = 500.0;
+const LEAVE_MS: f64 = 4000.0;
 
 impl World {
     /// A push INVITE.
@@ -581,10 +581,15 @@ impl World {
         self.bind(media, &path, user, device, serial);
     }
 
-    /// The session is over: who ended it closes the connection, and the phone only when that takes long.
+    /// The session is over: the phone closes its connection, or waits for the engine to, unless that takes long.
     pub(super) fn leave_media(&mut self, index: usize) {
-        let media = self.devices[index].media;
-        if media != 0 {
+        let Device { media, nth, .. } = self.devices[index];
+        if media == 0 {
+            return;
+        }
+        if self.setup.leavers.draw(index, nth) == Leaver::Close {
+            self.close_media(index);
+        } else {
             let kind = super::mood::Kind::Close;
             self.later(kind, LEAVE_MS, media - 1, index, Vec::new());
         }

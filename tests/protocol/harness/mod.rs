@@ -219,6 +219,8 @@ pub(crate) struct Bench {
     pub(crate) silent: Vec<SocketAddr>,
     /// MSRP connects asked for and made.
     pub(crate) connects: Vec<SocketAddr>,
+    /// Connections that were left to their peers.
+    pub(crate) left: Vec<LinkId>,
     /// Names the engine wants to know.
     pub(crate) queries: Vec<NameQuery>,
     /// The store cannot read anything back.
@@ -291,6 +293,7 @@ impl Bench {
             refused: Vec::new(),
             silent: Vec::new(),
             connects: Vec::new(),
+            left: Vec::new(),
             queries: Vec::new(),
             unreadable: false,
             turn_length: Duration::ZERO,
@@ -618,6 +621,10 @@ impl Bench {
         match self.shard.poll_link() {
             None => return false,
             Some(LinkCommand::Close { link }) => self.ended(link),
+            Some(LinkCommand::Leave { link }) => {
+                self.left.push(link);
+                self.ended(link);
+            }
             Some(LinkCommand::Hold { link, held }) => {
                 self.links[link.slot as usize].held = held;
             }
