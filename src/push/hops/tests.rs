@@ -48,13 +48,18 @@ fn connected() -> Hops {
 fn trunks_are_used_in_turn_and_full_hops_are_passed_over() {
     let mut hops = connected();
     let now = Timestamp::ZERO;
-    let (first, a) = hops
-        .pick(&Outbox::new(0), now, COMMON_SET, Offer::Invite)
-        .unwrap();
-    let (_, b) = hops
-        .pick(&Outbox::new(0), now, COMMON_SET, Offer::Invite)
-        .unwrap();
-    assert_ne!(a.link, b.link);
+    let out = Outbox::new(0);
+    let mut link = || {
+        let (hop, way) = hops.pick(&out, now, COMMON_SET, Offer::Invite).unwrap();
+        assert_eq!(hop, 0);
+        way.link
+    };
+    let all: Vec<LinkId> = (0..3 * RUN).map(|_| link()).collect();
+    let runs: Vec<&[LinkId]> = all.chunk_by(|a, b| a == b).collect();
+    assert!(runs.iter().all(|run| run.len() == RUN as usize), "{runs:?}");
+    let [a, b, again] = [runs[0][0], runs[1][0], runs[2][0]];
+    assert!(a != b && again == a, "{all:?}");
+    let first = 0;
     hops.invite_started(first);
     hops.invite_started(first);
     assert_eq!(
