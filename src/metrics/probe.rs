@@ -109,6 +109,8 @@ probe! {
     untrusted_total,
     /// Third-party REGISTERs answered 200.
     registers_total,
+    /// Times a host name of a route was taken for unknown, because 256 others were being looked up.
+    names_crowded_total,
     /// SUBSCRIBEs sent.
     subscribes_sent_total,
     /// SUBSCRIBEs that waited for a hop, or for those begun before them to come to their INVITEs.

@@ -77,6 +77,8 @@ pub struct Names {
     entries: Vec<Entry>,
     queries: VecDeque<NameQuery>,
     next_token: u64,
+    /// Names for which there was no place.
+    crowded: u64,
 }
 
 impl Names {
@@ -98,6 +100,7 @@ impl Names {
             options,
             queries: VecDeque::new(),
             next_token: 1,
+            crowded: 0,
         }
     }
 
@@ -149,9 +152,18 @@ impl Names {
         }
         let place = (0..self.entries.len())
             .filter(|&at| !self.entries[at].fixed && self.entries[at].asked.is_none())
-            .min_by_key(|&at| self.entries[at].until)?;
-        self.entries[place] = entry;
-        Some(place)
+            .min_by_key(|&at| self.entries[at].until);
+        match place {
+            Some(place) => self.entries[place] = entry,
+            None => self.crowded += 1,
+        }
+        place
+    }
+
+    /// Times a name found all places taken by names that are being looked up.
+    #[must_use]
+    pub const fn crowded(&self) -> u64 {
+        self.crowded
     }
 
     fn ask(&mut self, now: Timestamp, index: usize) {
@@ -294,11 +306,17 @@ mod tests {
         }
         assert_eq!(names.entries.len(), NAMES_MAX);
         assert_eq!(names.queries.len(), NAMES_MAX - 1);
+        assert_eq!(names.crowded(), 99 * NAMES_MAX as u64 + 1);
         names.expire(at(9));
         assert_eq!(names.look(at(9), b"new.example").0, Found::Asked);
         assert_eq!(names.entries.len(), NAMES_MAX);
         assert_eq!(names.look(at(9), b"").0, Found::Absent);
         assert_eq!(names.look(at(9), &[b'a'; 300]).0, Found::Absent);
         assert_eq!(names.look(at(9), &[0xff]).0, Found::Absent);
+        assert_eq!(
+            names.crowded(),
+            99 * NAMES_MAX as u64 + 1,
+            "odd ones count not"
+        );
     }
 }

@@ -402,6 +402,7 @@ impl Shard {
         ] {
             reason.count_many(&mut probe.drops, count);
         }
+        probe.names_crowded_total = self.hops.names_crowded();
         probe
     }
 

@@ -286,6 +286,12 @@ impl Hops {
         self.names.poll()
     }
 
+    /// Times a name was taken for unknown because too many were being looked up.
+    #[must_use]
+    pub const fn names_crowded(&self) -> u64 {
+        self.names.crowded()
+    }
+
     /// What a name stands for.
     pub fn resolved(&mut self, now: Timestamp, token: u64, addresses: &[IpAddr]) {
         if self.names.resolved(now, token, addresses) {
