@@ -222,10 +222,10 @@ pub fn unbind(push: &mut Push, ctx: &mut Ctx<'_>) {
         return;
     }
     // Who opened it closes it: the peer heard of the end by BYE.
-    match state.kind {
-        LinkKind::MsrpInbound => ctx.out.leave(link),
-        LinkKind::MsrpOutbound if ctx.env.options.msrp_reuse => {}
-        _ => ctx.out.close(link),
+    if state.kind == LinkKind::MsrpInbound {
+        ctx.out.leave(link);
+    } else if !ctx.env.options.msrp_reuse {
+        ctx.out.close(link);
     }
 }
 

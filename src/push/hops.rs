@@ -5,7 +5,7 @@
 //! share them by weight. Where a request inside a dialog goes is `ways`' matter.
 //!
 //! A hop is an address of such a list. Over TCP it has some trunk connections, used in turn, each for
-//! [`RUN`] requests: what leaves in one turn of the loop leaves by few writes, and so come the answers.
+//! 128 requests: what leaves in one turn of the loop leaves by few writes, and so come the answers.
 //! Over UDP it is the shard's own socket with the hop's address. A hop that refused with 503 and
 //! `Retry-After`, or that cannot be reached, is skipped until its time has passed (RFC 3261
 //! section 21.5.4). One that asks for less by RFC 7339 gets less ([`Throttle`]). One that leaves
