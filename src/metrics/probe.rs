@@ -113,7 +113,7 @@ probe! {
     names_crowded_total,
     /// SUBSCRIBEs sent.
     subscribes_sent_total,
-    /// SUBSCRIBEs that waited for a hop, or for those begun before them to come to their INVITEs.
+    /// SUBSCRIBEs that waited for a hop, or for the end of what it asked for, or for those begun before them to come to their INVITEs.
     subscribes_delayed_total,
     /// NOTIFYs applied.
     notifies_total,

@@ -382,6 +382,17 @@ impl Subscription {
         }
     }
 
+    /// A hop asks for less, and the first SUBSCRIBE is what it does not get: it is made at `until`, when that ends
+    /// (RFC 7339 section 5.3). No failure.
+    pub fn hold_back(&mut self, until: Timestamp) {
+        if self.state == SubscriptionState::Pending {
+            self.disarm();
+            self.state = SubscriptionState::Waiting;
+            self.firm = true;
+            self.wake_at = until;
+        }
+    }
+
     /// Asks for full state now (a 404 to a push, an operator).
     pub fn refresh(&mut self, context: &mut SubscribeContext<'_>) -> Action {
         if self.state != SubscriptionState::Active {

@@ -144,6 +144,30 @@ fn what_a_hop_asks_for_in_answers_to_other_requests_counts_too() {
     assert_eq!(invites(&mut bench), 1);
 }
 
+// Proves: OVL-3, OVL-4
+#[test]
+fn a_first_subscribe_that_is_held_back_leaves_when_that_ends() {
+    let halt = ";oc=100;oc-algo=\"loss\";oc-validity=2000;oc-seq=1.1";
+    let mut bench = Bench::new();
+    bench.deposit("hello");
+    let subscribe = bench.expect("SUBSCRIBE");
+    reply_with_overload(&mut bench, &subscribe, "100 Trying", halt);
+    let message = bench.deposit_text("sip:+15550188@ims.example.net", "hello", "");
+    bench.sip_in(&message);
+    bench.expect_some("202");
+    bench.run_ms(1900);
+    let asks = |bench: &mut Bench| {
+        let sent = bench.take_sip();
+        let of_other = |sip: &&Sip| sip.uri().contains("+15550188");
+        sent.iter().filter(of_other).count()
+    };
+    assert_eq!(asks(&mut bench), 0);
+    bench.run_ms(700);
+    assert_eq!(asks(&mut bench), 1);
+    assert_eq!(bench.counter("subscribes_delayed_total"), 1);
+    assert_eq!(bench.counter("subscribes_sent_total"), 2);
+}
+
 // Proves: OVL-2
 #[test]
 fn stale_feedback_changes_nothing() {

@@ -15,7 +15,7 @@ use crate::store::index::{Entry, Fate, Mailbox, Marked};
 use crate::store::op::{DepositFlags, Evidence, Mark, MarkKind, RemovalReason};
 
 /// Over how long requests that were held back are spread.
-const HELD_SPREAD: Duration = Duration::from_millis(500);
+pub const HELD_SPREAD: Duration = Duration::from_millis(500);
 
 impl Campaigns {
     /// Keys of the devices that message `number` waits for: those registered now that a decision could
