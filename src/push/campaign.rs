@@ -39,7 +39,7 @@ use crate::store::record::{self, Record};
 mod ends;
 mod turns;
 
-pub use ends::{HELD_SPREAD, class_of};
+pub use ends::class_of;
 
 /// Options of campaigns.
 #[derive(Clone, Debug)]

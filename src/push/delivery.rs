@@ -217,8 +217,7 @@ pub fn unbind(push: &mut Push, ctx: &mut Ctx<'_>) {
         return;
     };
     state.bound_count = state.bound_count.saturating_sub(1);
-    let unused = state.bound_count == 0;
-    if !unused {
+    if state.bound_count > 0 {
         return;
     }
     // Who opened it closes it: the peer heard of the end by BYE.

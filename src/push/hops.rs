@@ -112,6 +112,8 @@ const SILENCE_MAX: u32 = 3;
 /// First and longest wait between two probes of a silent hop.
 const PROBE_MIN: Duration = Duration::from_secs(1);
 const PROBE_MAX: Duration = Duration::from_secs(60);
+/// Over how long requests that were held back are spread.
+const HELD_SPREAD: Duration = Duration::from_millis(500);
 /// Requests in a row that a trunk gets before the next one does. A peer that gives each connection to a worker of
 /// its own has them one after the other: at 30 us a request a run keeps it busy for 4 ms.
 const RUN: u32 = 128;
@@ -514,13 +516,12 @@ impl Hops {
         }
     }
 
-    /// When a request that no hop took may be offered again: the earliest end of what a hop asked for.
-    /// `None` when none asks for less.
-    #[must_use]
-    pub fn held_until(&self, now: Timestamp, set: u8) -> Option<Timestamp> {
-        self.of_set(set)
-            .filter_map(|hop| hop.throttle.until(now))
-            .min()
+    /// When a request that no hop took is offered again: after the earliest end of what a hop asked for, since
+    /// not all shall come at once. `None` when none asks for less.
+    pub fn held_until(&self, now: Timestamp, set: u8, jitter: &mut Jitter) -> Option<Timestamp> {
+        let ends = self.of_set(set).filter_map(|hop| hop.throttle.until(now));
+        ends.min()
+            .map(|end| end + jitter.duration(Duration::ZERO, HELD_SPREAD))
     }
 
     /// What a response of hop `index` says of the hop, whatever it answers: that it is there, how much it

@@ -7,7 +7,6 @@ use std::io::Write as _;
 use crate::base::slab::Key;
 use crate::base::time::Timestamp;
 use crate::base::token::{TokenKind, TokenParts};
-use crate::push::campaign::HELD_SPREAD;
 use crate::push::hops::{Offer, Way};
 use crate::push::user::{Ask, UserState};
 use crate::reginfo::subscription::{
@@ -272,13 +271,13 @@ impl Shard {
             }
         };
         let Some((tried_hops, trunk)) = picked else {
-            if kind == SubscribeKind::Initial && !self.hops.is_up(&self.out, now, set) {
-                return self.stand_in_line(now, user);
-            }
-            if kind == SubscribeKind::Initial
-                && let Some(until) = self.hops.held_until(now, set)
-            {
-                return self.hold_back(now, user, until);
+            if kind == SubscribeKind::Initial {
+                if !self.hops.is_up(&self.out, now, set) {
+                    return self.stand_in_line(now, user);
+                }
+                if let Some(until) = self.hops.held_until(now, set, &mut self.desk.jitter) {
+                    return self.hold_back(now, user, until);
+                }
             }
             // Counts as a failure of the transport; the machine tries again later.
             self.subscription_step(now, user, |subscription, context| {
@@ -344,7 +343,6 @@ impl Shard {
     /// What the hops ask for holds a first SUBSCRIBE back: it is offered again when that ends, as a push is (OVL-4).
     fn hold_back(&mut self, now: Timestamp, user: Key, until: Timestamp) {
         self.probe.subscribes_delayed_total += 1;
-        let until = until + self.desk.jitter.duration(Duration::ZERO, HELD_SPREAD);
         self.subscription_step(now, user, |subscription, _| {
             subscription.hold_back(until);
             Action::None

@@ -45,6 +45,16 @@ fn twenty_after(oc: &str) -> Bench {
     bench
 }
 
+/// The hop answers the first SUBSCRIBE with the wish to get nothing new for so long.
+fn halted_for(ms: u32) -> (Bench, Sip) {
+    let halt = format!(";oc=100;oc-algo=\"loss\";oc-validity={ms};oc-seq=1.1");
+    let mut bench = Bench::new();
+    bench.deposit("hello");
+    let subscribe = bench.expect("SUBSCRIBE");
+    reply_with_overload(&mut bench, &subscribe, "100 Trying", &halt);
+    (bench, subscribe)
+}
+
 // Proves: OVL-4, OVL-7
 #[test]
 fn a_trunk_whose_peer_does_not_read_gets_no_new_invite_and_loses_nothing_owed() {
@@ -130,11 +140,7 @@ fn a_rate_of_zero_sends_nothing_and_validity_zero_ends_it() {
 // Proves: OVL-2, OVL-4
 #[test]
 fn what_a_hop_asks_for_in_answers_to_other_requests_counts_too() {
-    let halt = ";oc=100;oc-algo=\"loss\";oc-validity=60000;oc-seq=1.1";
-    let mut bench = Bench::new();
-    bench.deposit("hello");
-    let subscribe = bench.expect("SUBSCRIBE");
-    reply_with_overload(&mut bench, &subscribe, "100 Trying", halt);
+    let (mut bench, subscribe) = halted_for(60_000);
     let mut notifier = bench.notifier(&subscribe);
     bench.notify(&mut notifier, "full", &[Contact::of(PHONE_A)]);
     bench.run_s(50);
@@ -147,11 +153,7 @@ fn what_a_hop_asks_for_in_answers_to_other_requests_counts_too() {
 // Proves: OVL-3, OVL-4
 #[test]
 fn a_first_subscribe_that_is_held_back_leaves_when_that_ends() {
-    let halt = ";oc=100;oc-algo=\"loss\";oc-validity=2000;oc-seq=1.1";
-    let mut bench = Bench::new();
-    bench.deposit("hello");
-    let subscribe = bench.expect("SUBSCRIBE");
-    reply_with_overload(&mut bench, &subscribe, "100 Trying", halt);
+    let (mut bench, _) = halted_for(2000);
     let message = bench.deposit_text("sip:+15550188@ims.example.net", "hello", "");
     bench.sip_in(&message);
     bench.expect_some("202");

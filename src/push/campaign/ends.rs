@@ -1,7 +1,5 @@
 //! What follows from how it went: marks, removals, notices, and when a device is tried again.
 
-use core::time::Duration;
-
 use super::{Campaigns, Parts, seconds};
 use crate::base::slab::Key;
 use crate::base::time::Timestamp;
@@ -13,9 +11,6 @@ use crate::registry::{self, Class, Facts, User, classify};
 use crate::selection::DeviceView;
 use crate::store::index::{Entry, Fate, Mailbox, Marked};
 use crate::store::op::{DepositFlags, Evidence, Mark, MarkKind, RemovalReason};
-
-/// Over how long requests that were held back are spread.
-pub const HELD_SPREAD: Duration = Duration::from_millis(500);
 
 impl Campaigns {
     /// Keys of the devices that message `number` waits for: those registered now that a decision could
@@ -234,11 +229,10 @@ impl Campaigns {
         }
         if has_mail
             && outcome == Outcome::NoHop
-            && let Some(until) = parts.ctx.hops.held_until(now, push.set)
+            && let Some(until) = parts.ctx.hops.held_until(now, push.set, parts.ctx.jitter)
         {
             // Held back by what the hop asks for: offered again when that ends (OVL-4).
             parts.ctx.probe.pushes_throttled_total += 1;
-            let until = until + parts.ctx.jitter.duration(Duration::ZERO, HELD_SPREAD);
             parts.state.decide_at = parts.state.decide_at.min(until);
         } else if has_mail {
             self.changed(now, user, parts.state);
