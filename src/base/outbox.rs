@@ -675,6 +675,21 @@ mod tests {
     }
 
     #[test]
+    fn a_link_is_left_once_its_output_went_out_and_not_closed_as_well() {
+        let mut outbox = Outbox::new(0);
+        let to = open(&mut outbox, LinkKind::MsrpInbound);
+        assert!(outbox.send(to, |out| out.extend_from_slice(b"200")));
+        outbox.leave(to.link);
+        outbox.close(to.link);
+        assert!(outbox.poll_link().is_none());
+        assert!(outbox.poll_transmit(&mut TxBuf::default()).is_some());
+        outbox.sent(to.link);
+        let command = LinkCommand::Leave { link: to.link };
+        assert_eq!(outbox.poll_link(), Some(command));
+        assert_eq!(outbox.poll_link(), None);
+    }
+
+    #[test]
     fn a_close_waits_for_the_output_before_it() {
         let mut outbox = Outbox::new(0);
         let to = open(&mut outbox, LinkKind::SipInbound);

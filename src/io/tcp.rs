@@ -262,10 +262,13 @@ impl<C: Core, S: StoreDriver> Driver<C, S> {
         }
     }
 
-    /// The core needs the link no more; its peer is to close it, which saves both sides a round and us the memory of
-    /// the pair of ports. Where many wait for that already, their peers do not, and it is closed.
+    /// The core needs the link no more; its peer is to close it, and to remember the pair of ports. Where many wait
+    /// for that already, their peers do not, and it is closed.
     pub(super) fn leave(&mut self, id: LinkId) {
-        let full = self.links.leaving >= self.options.leaving_max;
+        // Those that wait take no more than an eighth of the room for new ones.
+        let options = &self.options;
+        let most = options.leaving_max.min(options.connections_max / 8);
+        let full = self.links.leaving >= most;
         let limit = self.now + self.options.leave_limit;
         let Some(link) = self.links.lookup(id) else {
             return;

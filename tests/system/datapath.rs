@@ -500,19 +500,23 @@ fn who_closes_a_link_that_was_left_to_it_remembers_the_ports() {
 
 #[test]
 fn a_link_that_its_peer_does_not_close_is_closed_by_us() {
-    let options = DriverOptions {
-        leave_limit: Duration::from_millis(50),
-        leaving_max: 3,
-        ..DriverOptions::default()
-    };
-    let running = Running::start_with(1, Manner::EchoAndLeave, options, None);
-    for mut stream in left_alone(&running, 5) {
-        assert_eq!(stream.read_to_end(&mut Vec::new()).unwrap(), 0, "the end");
+    // As many wait as may, and no more than an eighth of all there may be.
+    for (leaving_max, connections_max) in [(3, 1000), (1000, 24)] {
+        let options = DriverOptions {
+            leave_limit: Duration::from_millis(50),
+            leaving_max,
+            connections_max,
+            ..DriverOptions::default()
+        };
+        let running = Running::start_with(1, Manner::EchoAndLeave, options, None);
+        for mut stream in left_alone(&running, 5) {
+            assert_eq!(stream.read_to_end(&mut Vec::new()).unwrap(), 0, "the end");
+        }
+        let overdue = || running.host.counters()[0].left_overdue;
+        running.wait("closed by us", |_| overdue() == 3);
+        assert_eq!(running.host.counters()[0].left, 0);
+        running.stop();
     }
-    let overdue = || running.host.counters()[0].left_overdue;
-    running.wait("closed by us", |_| overdue() == 3);
-    assert_eq!(running.host.counters()[0].left, 0);
-    running.stop();
 }
 
 #[test]
