@@ -705,23 +705,20 @@ impl World {
             }
             // Octets go on coming: as those that were read before the engine asked.
             LinkCommand::Hold { .. } => self.net.mark("engine/hold"),
-            LinkCommand::Close { link } => {
-                let entry = self.seats[usize::from(shard)].links.get(link.slot as usize);
-                if let Some(&(generation, Some(conn))) = entry
-                    && generation == link.generation
-                {
-                    self.net.close_by_engine(conn, Duration::ZERO);
-                }
-            }
+            LinkCommand::Close { link } => self.close((shard, link), Duration::ZERO),
             LinkCommand::Leave { link } => {
-                let entry = self.seats[usize::from(shard)].links.get(link.slot as usize);
-                if let Some(&(generation, Some(conn))) = entry
-                    && generation == link.generation
-                {
-                    self.net.mark("engine/leave");
-                    self.net.close_by_engine(conn, LEAVE);
-                }
+                self.net.mark("engine/leave");
+                self.close((shard, link), LEAVE);
             }
+        }
+    }
+
+    fn close(&mut self, (shard, link): (u8, LinkId), time: Duration) {
+        let entry = self.seats[usize::from(shard)].links.get(link.slot as usize);
+        if let Some(&(generation, Some(conn))) = entry
+            && generation == link.generation
+        {
+            self.net.close_by_engine(conn, time);
         }
     }
 

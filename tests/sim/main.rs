@@ -24,6 +24,7 @@ const REACHED: &[&str] = &[
     "bye/refresh",
     "engine/cancel",
     "engine/hold",
+    "engine/leave",
     "engine/mesh",
     "engine/no-room",
     "engine/recovered-messages",
