@@ -3,9 +3,11 @@
 use core::fmt;
 use core::net::{IpAddr, SocketAddr};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use socket2::{Domain, Protocol, Socket, Type};
+
+use super::sys;
 
 /// Pending connections of a listener before the kernel drops new ones (it caps at `somaxconn`).
 const BACKLOG: i32 = 4096;
@@ -144,6 +146,9 @@ impl Plan {
         let (own_tcp, own_udp) = self.bind_own(shard)?;
         let msrp_address = with_port_offset(self.msrp, shard);
         let msrp = stream("MSRP/TCP", msrp_address, Sharing::Alone)?;
+        // Who opened an MSRP connection speaks first, and at once (RFC 4975 section 5.4): the connection and
+        // its first octets are one turn's work. A wish: a kernel that cannot tells us of both.
+        let _ = sys::defer_accept(msrp.fd.as_fd());
         let addresses = ShardAddresses {
             shard,
             sip_tcp: own_tcp.as_ref().map(|own| own.address).or(shared_sip_tcp),
@@ -341,6 +346,15 @@ mod tests {
         .to_string();
         assert!(error.contains(&held.address.to_string()), "{error}");
         assert!(error.contains("in use"), "{error}");
+    }
+
+    #[test]
+    fn only_a_connection_whose_opener_speaks_first_waits_for_its_first_octets() {
+        let sockets = plan().bind().unwrap();
+        assert!(sys::defers_accept(sockets[0].msrp.fd.as_fd()));
+        for sip in &sockets[0].sip_tcp {
+            assert!(!sys::defers_accept(sip.fd.as_fd()));
+        }
     }
 
     #[test]

@@ -34,7 +34,9 @@ pub(super) mod options;
 
 use buffers::RxGroup;
 pub(super) use datagrams::{Arrived, Datagrams, Outgoing};
-pub(super) use options::{acknowledged, defer_port, enable_gro, set_segment};
+#[cfg(test)]
+pub(super) use options::defers_accept;
+pub(super) use options::{acknowledged, defer_accept, defer_port, enable_gro, set_segment};
 
 /// Octets of control data a received datagram may bring: one `UDP_GRO` message.
 const CONTROL_BYTES: usize = 64;

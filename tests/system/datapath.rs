@@ -520,6 +520,17 @@ fn a_link_that_its_peer_does_not_close_is_closed_by_us() {
 }
 
 #[test]
+fn a_connection_whose_opener_says_nothing_is_accepted_in_the_end() {
+    let running = Running::start(1, Manner::Echo);
+    // MSRP's wait in the kernel for their first octets (`TCP_DEFER_ACCEPT`), a second at most.
+    let mut mute = stream(running.host.addresses()[0].msrp);
+    running.wait("accepted", |seen| seen.opened.load(Ordering::Relaxed) == 1);
+    mute.write_all(b"at last").unwrap();
+    expect_echo(&mut mute, b"at last");
+    running.stop();
+}
+
+#[test]
 fn peers_that_vanish_under_load_leave_nothing_behind() {
     let running = Running::start(1, Manner::Echo);
     let mut steady = running.tcp();

@@ -553,13 +553,16 @@ fn an_interrupted_demo_leaves_nothing_running() {
     assert_eq!(left.len(), 1, "{left:?}");
 }
 
-/// Connects to `address` from 127.0.0.`last`.
+/// Connects to `address` from 127.0.0.`last` and begins to speak: who opens an MSRP connection and says nothing is
+/// accepted a second later.
 fn connected_from(last: u8, address: SocketAddr) -> TcpStream {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     let own = SocketAddr::from(([127, 0, 0, last], 0));
     socket.bind(&own.into()).unwrap();
     socket.connect(&address.into()).unwrap();
-    socket.into()
+    let mut stream = TcpStream::from(socket);
+    let _ = stream.write_all(b"M"); // One that was refused may be gone.
+    stream
 }
 
 /// How many of these connections are still open a moment later.

@@ -18,6 +18,12 @@ pub(in crate::io) fn defer_port(socket: BorrowedFd<'_>) -> bool {
     switch_on(socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT)
 }
 
+/// Lets a listener's connections wait in the kernel for their first octets, for a second at most (until the kernel has
+/// repeated its half of the handshake once). False where it cannot.
+pub(in crate::io) fn defer_accept(listener: BorrowedFd<'_>) -> bool {
+    switch_on(listener, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT)
+}
+
 /// Octets the peer of a stream has acknowledged so far; `None` where the kernel does not say.
 pub(in crate::io) fn acknowledged(socket: BorrowedFd<'_>) -> Option<u64> {
     /// Where `tcpi_bytes_acked` of `struct tcp_info` begins (linux/tcp.h, since Linux 4.1).
@@ -39,6 +45,24 @@ pub(in crate::io) fn acknowledged(socket: BorrowedFd<'_>) -> Option<u64> {
         .first_chunk()
         .map(|octets| u64::from_ne_bytes(*octets));
     octets.filter(|_| outcome == 0 && len == size)
+}
+
+/// Whether [`defer_accept`] is in force.
+#[cfg(test)]
+pub(in crate::io) fn defers_accept(listener: BorrowedFd<'_>) -> bool {
+    let mut seconds: libc::c_int = 0;
+    let mut len = libc::socklen_t::try_from(size_of_val(&seconds)).expect("four octets");
+    // SAFETY: the kernel writes an int where the pointer leads, and its length.
+    let outcome = unsafe {
+        libc::getsockopt(
+            listener.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_DEFER_ACCEPT,
+            (&raw mut seconds).cast(),
+            &raw mut len,
+        )
+    };
+    outcome == 0 && seconds > 0
 }
 
 fn switch_on(socket: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int) -> bool {
