@@ -16,6 +16,7 @@ use crate::base::surface::LinkKind;
 use crate::base::time::Timestamp;
 use crate::push::delivery::{self, Fit, Missing, Progress};
 use crate::push::dialect::Dialect;
+use crate::push::hops::Offer;
 use crate::push::lines::{Asking, Lines};
 use crate::push::notices::Notices;
 use crate::push::options::Grouping;
@@ -84,6 +85,8 @@ pub struct Campaigns {
     throttled: Lines,
     /// Some of them may have room by now.
     throttled_due: bool,
+    /// When a hop's rate has room for the next of them.
+    throttled_at: Timestamp,
     /// Users who wait for a SUBSCRIBE.
     asks: Lines,
     /// When to look whether some of them have room.
@@ -115,6 +118,7 @@ impl Campaigns {
             queue: VecDeque::with_capacity(1024),
             throttled: Lines::default(),
             throttled_due: false,
+            throttled_at: Timestamp::NEVER,
             asks: Lines::default(),
             asks_at: Timestamp::NEVER,
             asking: Asking::default(),
@@ -226,10 +230,7 @@ impl Campaigns {
         let moment = Moment {
             now: ctx.now,
             wall: ctx.wall,
-            tokens: ctx
-                .hops
-                .invite_room(ctx.out, ctx.now, parts.state.set)
-                .min(ctx.post.load_room()),
+            tokens: invite_room(parts, key).min(ctx.post.load_room()),
         };
         let mailbox = parts.ctx.post.mailbox_ref(key.slot);
         weigh(
@@ -255,6 +256,29 @@ impl Campaigns {
         let wait = until.0.saturating_sub(parts.ctx.wall.0);
         at.min(parts.ctx.now + Duration::from_millis(wait))
     }
+}
+
+/// INVITEs that may leave for a user now. What a hop asks for does not count where all are urgent (OVL-11).
+#[inline]
+fn invite_room(parts: &Parts<'_, '_>, key: Key) -> u32 {
+    let (ctx, set) = (&parts.ctx, parts.state.set);
+    let room = ctx.hops.invite_room(ctx.out, ctx.now, set, Offer::Invite);
+    if room == 0 && is_urgent(parts, key) {
+        return ctx.hops.invite_room(ctx.out, ctx.now, set, Offer::Priority);
+    }
+    room
+}
+
+/// Whether each device of the user with something to get is to get something urgent first.
+#[cold]
+fn is_urgent(parts: &Parts<'_, '_>, key: Key) -> bool {
+    let Some(mailbox) = parts.ctx.post.mailbox_ref(key.slot) else {
+        return false;
+    };
+    let now_s = seconds(parts.ctx);
+    let devices = parts.user.devices.iter();
+    let mut first = devices.filter_map(|device| mailbox.next_pending(device.key, 0, now_s));
+    first.all(|entry| entry.flags().contains(DepositFlags::PRIORITY))
 }
 
 /// Users looked at in one turn after the rules changed.

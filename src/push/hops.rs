@@ -112,6 +112,10 @@ const SILENCE_MAX: u32 = 3;
 /// First and longest wait between two probes of a silent hop.
 const PROBE_MIN: Duration = Duration::from_secs(1);
 const PROBE_MAX: Duration = Duration::from_secs(60);
+/// Longest wait of a request that a share left out, before it is offered again.
+const HELD_MAX: Duration = Duration::from_secs(5);
+/// Shortest time between two looks at whether a hop's rate has room.
+const ROOM_LOOKS: Duration = Duration::from_millis(1);
 /// Over how long requests that were held back are spread.
 const HELD_SPREAD: Duration = Duration::from_millis(500);
 /// Requests in a row that a trunk gets before the next one does. A peer that gives each connection to a worker of
@@ -440,7 +444,7 @@ impl Hops {
     #[must_use]
     pub fn is_up(&self, out: &Outbox, now: Timestamp, set: u8) -> bool {
         self.of_set(set)
-            .any(|hop| hop.is_open(now) && hop.has_room(out))
+            .any(|hop| hop.is_open(now) && hop.has_room(out) && hop.throttle.room(now) > 0)
     }
 
     /// Every hop that the configuration names, and whether it is reached: connected, and not silent.
@@ -458,15 +462,27 @@ impl Hops {
 
     /// INVITEs that may be started now, over all hops of `set` that are up.
     #[must_use]
-    pub fn invite_room(&self, out: &Outbox, now: Timestamp, set: u8) -> u32 {
+    pub fn invite_room(&self, out: &Outbox, now: Timestamp, set: u8, offer: Offer) -> u32 {
+        let takes = |hop: &Hop| match offer {
+            Offer::Priority | Offer::Owed => u32::MAX,
+            Offer::Invite | Offer::New => hop.throttle.room(now),
+        };
         self.of_set(set)
             .filter(|hop| hop.is_open(now) && hop.has_room(out))
             .map(|hop| {
-                hop.options
-                    .invite_inflight_max
-                    .saturating_sub(hop.invites_inflight)
+                let most = hop.options.invite_inflight_max;
+                takes(hop).min(most.saturating_sub(hop.invites_inflight))
             })
             .fold(0, u32::saturating_add)
+    }
+
+    /// When the first of the hops that ask for so much that nothing may leave has room again, a millisecond from now at
+    /// the least.
+    #[must_use]
+    pub fn room_at(&self, now: Timestamp) -> Timestamp {
+        let ends = self.hops.iter().filter_map(|hop| hop.throttle.room_at(now));
+        let first = ends.min().unwrap_or(Timestamp::NEVER);
+        first.max(now + ROOM_LOOKS)
     }
 
     /// The hop of an index that [`Self::pick`] gave.
@@ -516,12 +532,13 @@ impl Hops {
         }
     }
 
-    /// When a request that no hop took is offered again: after the earliest end of what a hop asked for, since
-    /// not all shall come at once. `None` when none asks for less.
+    /// When a request that was left out for the sake of a hop's share is offered again: after the earliest end of
+    /// what a hop asked for, since not all shall come at once, and after [`HELD_MAX`], since it may ask for less
+    /// by then. `None` when none asks for a share.
     pub fn held_until(&self, now: Timestamp, set: u8, jitter: &mut Jitter) -> Option<Timestamp> {
         let ends = self.of_set(set).filter_map(|hop| hop.throttle.until(now));
-        ends.min()
-            .map(|end| end + jitter.duration(Duration::ZERO, HELD_SPREAD))
+        let end = ends.min()?.min(now + HELD_MAX);
+        Some(end + jitter.duration(Duration::ZERO, HELD_SPREAD))
     }
 
     /// What a response of hop `index` says of the hop, whatever it answers: that it is there, how much it

@@ -44,7 +44,7 @@ use crate::metrics::probe::Probe;
 use crate::msrp::familiar::Frames;
 use crate::push::campaign::Campaigns;
 use crate::push::folded::Sealer;
-use crate::push::hops::{self, Hops, ProbeKit};
+use crate::push::hops::{self, Hops, Offer, ProbeKit};
 use crate::push::inspect::{self, UserReport};
 use crate::push::post::Post;
 use crate::push::user::UserState;
@@ -376,7 +376,7 @@ impl Shard {
             wall: self.desk.wall.at(now),
             tokens: self
                 .hops
-                .invite_room(&self.out, now, entry.extra.set)
+                .invite_room(&self.out, now, entry.extra.set, Offer::Invite)
                 .min(self.post.load_room()),
         };
         let user = &entry.user;

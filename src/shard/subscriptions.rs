@@ -155,6 +155,7 @@ impl Shard {
             let (hops, out) = (&self.hops, &self.out);
             let is_up = |set| hops.is_up(out, now, set);
             let Some((line, user)) = self.campaigns.poll_ask(now, is_up) else {
+                self.look_again(now);
                 break;
             };
             let Some(entry) = self.registry.entry_mut(user) else {
@@ -266,7 +267,12 @@ impl Shard {
         let picked = match routed {
             Some(trunk) => Some((0, trunk)),
             None => {
-                let picked = self.hops.pick(&self.out, now, set, Offer::New);
+                // In a dialog it is not for a hop to leave out (OVL-3).
+                let offer = match state.dialog.is_established() {
+                    true => Offer::Owed,
+                    false => Offer::New,
+                };
+                let picked = self.hops.pick(&self.out, now, set, offer);
                 picked.map(|(hop, trunk)| (self.hops.bit(hop), trunk))
             }
         };

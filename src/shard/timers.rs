@@ -12,6 +12,7 @@ use crate::metrics::drops::StreamsBroken;
 use crate::push::campaign::{self, Campaigns, Parts};
 use crate::push::delivery::{self, Progress};
 use crate::push::folded::link_mark;
+use crate::push::hops::Offer;
 use crate::push::large::Intake;
 use crate::push::post::After;
 use crate::push::signalling;
@@ -333,6 +334,7 @@ impl Shard {
         }
         self.review(now);
         let mut started = core::mem::take(&mut self.desk.started);
+        let mut loading = 0;
         for _ in 0..self.campaigns.options.decisions_per_turn {
             if !self
                 .campaigns
@@ -342,7 +344,10 @@ impl Shard {
                 break;
             }
             let (hops, post, out) = (&self.hops, &self.post, &self.out);
-            let has_room = |set| post.load_room() > 0 && hops.invite_room(out, now, set) > 0;
+            // Of what may leave, those that wait for their records will take a part.
+            let has_room = |set| {
+                post.load_room() > 0 && hops.invite_room(out, now, set, Offer::Invite) > loading
+            };
             let Some((line, user)) = self.campaigns.poll_user(now, has_room) else {
                 break;
             };
@@ -363,10 +368,22 @@ impl Shard {
                 .decide(&mut parts, user, &mut self.pushes, &mut started);
             for key in started.drain(..) {
                 self.launch(now, key);
+                if line.is_some() {
+                    let push = self.pushes.peek(key);
+                    loading += u32::from(push.is_some_and(|push| push.state == PushState::Loading));
+                }
             }
             self.rearm_user(user);
         }
         self.desk.started = started;
+        self.look_again(now);
+    }
+
+    /// Who still waits for a hop is looked at when the first whose rate is used up has room again.
+    pub(super) fn look_again(&mut self, now: Timestamp) {
+        if self.campaigns.anyone_waits() {
+            self.campaigns.look_again(self.hops.room_at(now));
+        }
     }
 
     /// After a change of the rules: users with mail are decided on anew, so many in a turn.

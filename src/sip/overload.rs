@@ -6,8 +6,8 @@
 //! new requests are held back; those inside a dialog, and repeats, always go.
 //!
 //! Under `loss` the share is kept exactly by carrying the remainder from request to request, not by
-//! dice: of any hundred requests with `oc=40` sixty go. Under `rate` a leaky bucket with room for
-//! `BURST` requests decides.
+//! dice: of any hundred requests with `oc=40` sixty go. Under `rate` a leaky bucket decides, with room for
+//! `BURST` requests or those of [`BURST_TIME`].
 //!
 //! Owner: a next hop. Not here: what becomes of a request that was held back.
 
@@ -19,6 +19,10 @@ use crate::sip::message::Message;
 
 /// Requests that may leave at once under `rate` (the tolerance of RFC 7415 section 3.5.1).
 const BURST: u32 = 4;
+/// At high rates, so much of the rate at once: a shard wakes by the millisecond.
+const BURST_TIME: Duration = Duration::from_millis(2);
+/// Higher rates are no limit to us.
+const RATE_MAX: u32 = 10_000_000;
 /// How long feedback holds when it does not say (RFC 7339 section 4.3).
 const VALIDITY_DEFAULT: Duration = Duration::from_millis(500);
 /// Feedback is believed for an hour at most, whatever it says.
@@ -186,10 +190,48 @@ impl Throttle {
         self.sequence = None;
     }
 
-    /// The end of what the hop asked for, while it lasts.
+    /// When a request that was left out for the sake of a share ends to be, while some are.
     #[must_use]
     pub fn until(&self, now: Timestamp) -> Option<Timestamp> {
-        (self.until > now).then_some(self.until)
+        let is_share = matches!(self.demand, Demand::Loss(1..=99));
+        (is_share && self.until > now).then_some(self.until)
+    }
+
+    /// How many new requests may leave now; `u32::MAX` where the hop does not count them: it asks for nothing, or
+    /// for a share, which is of those that are offered.
+    #[must_use]
+    pub fn room(&self, now: Timestamp) -> u32 {
+        if self.until <= now {
+            return u32::MAX;
+        }
+        match self.demand {
+            Demand::Loss(100) | Demand::Rate(0) => 0,
+            Demand::Loss(_) => u32::MAX,
+            Demand::Rate(per_second) => {
+                let bucket = Bucket::of(per_second);
+                let (from, most) = (self.empty_at.max(now), now + bucket.depth);
+                if from > most {
+                    return 0;
+                }
+                let more = most.since(from).as_nanos() / bucket.each.as_nanos();
+                u32::try_from(more + 1).unwrap_or(u32::MAX)
+            }
+        }
+    }
+
+    /// When there is room again, where there is none.
+    #[must_use]
+    pub fn room_at(&self, now: Timestamp) -> Option<Timestamp> {
+        if self.room(now) > 0 {
+            return None;
+        }
+        let at = match self.demand {
+            Demand::Loss(_) | Demand::Rate(0) => self.until,
+            Demand::Rate(per_second) => {
+                now + self.empty_at.since(now + Bucket::of(per_second).depth)
+            }
+        };
+        Some(at.min(self.until))
     }
 
     /// Whether one more new request may leave now; if so, it counts.
@@ -208,14 +250,31 @@ impl Throttle {
             }
             Demand::Rate(0) => false,
             Demand::Rate(per_second) => {
-                let each = Duration::from_secs(1) / per_second;
-                let goes = self.empty_at <= now + each * (BURST - 1);
+                let bucket = Bucket::of(per_second);
+                let goes = self.empty_at <= now + bucket.depth;
                 if goes {
-                    self.empty_at = self.empty_at.max(now) + each;
+                    self.empty_at = self.empty_at.max(now) + bucket.each;
                 }
                 goes
             }
         }
+    }
+}
+
+/// The leaky bucket of a rate.
+struct Bucket {
+    /// What one request fills.
+    each: Duration,
+    /// One more request goes while it is no fuller.
+    depth: Duration,
+}
+
+impl Bucket {
+    /// That of so many a second, which are not 0.
+    fn of(per_second: u32) -> Self {
+        let each = Duration::from_secs(1) / per_second.min(RATE_MAX);
+        let depth = (each * (BURST - 1)).max(BURST_TIME);
+        Self { each, depth }
     }
 }
 
@@ -294,6 +353,57 @@ mod tests {
         assert_eq!(admitted(&mut throttle, Timestamp::from_millis(9000), 50), 0);
     }
 
+    // Proves: OVL-3
+    #[test]
+    fn the_room_of_a_rate_is_what_may_leave_and_comes_back_when_it_is_said_to() {
+        for rate in [1, 7, 100, 2500, 50_000, u32::MAX] {
+            let mut throttle = Throttle::default();
+            let mut now = Timestamp::from_millis(5);
+            throttle.hear(now, &feedback(Demand::Rate(rate), 3_600_000, 1));
+            for step in 0..200 {
+                let room = throttle.room(now);
+                assert_eq!(admitted(&mut throttle, now, room + 1), room, "{rate}");
+                let back = throttle.room_at(now).expect("it is used up");
+                assert!(back > now && throttle.room(back) > 0, "{rate}");
+                let before = Timestamp::from_nanos(back.as_nanos() - 1);
+                assert_eq!(throttle.room(before), 0, "{rate}");
+                now = back + Duration::from_micros(step * 37);
+            }
+        }
+        let mut throttle = Throttle::default();
+        let now = Timestamp::ZERO;
+        for (demand, room) in [
+            (Demand::Rate(0), 0),
+            (Demand::Loss(100), 0),
+            (Demand::Loss(99), u32::MAX),
+        ] {
+            let mut throttle = throttle;
+            throttle.hear(now, &feedback(demand, 2000, 1));
+            assert_eq!(throttle.room(now), room, "{demand:?}");
+            let end = Timestamp::from_millis(2000);
+            let back = (room == 0).then_some(end);
+            assert_eq!(throttle.room_at(now), back, "{demand:?}");
+            assert_eq!(throttle.room(end), u32::MAX, "{demand:?}");
+        }
+        throttle.hear(now, &feedback(Demand::Rate(1), 300, 1));
+        assert_eq!(admitted(&mut throttle, now, 9), BURST);
+        let end = Timestamp::from_millis(300);
+        assert_eq!(throttle.room_at(now), Some(end), "the wish ends before");
+    }
+
+    // Proves: OVL-3
+    #[test]
+    fn a_high_rate_is_kept_by_who_wakes_each_millisecond() {
+        for rate in [500, 5000, 60_000] {
+            let mut throttle = Throttle::default();
+            throttle.hear(Timestamp::ZERO, &feedback(Demand::Rate(rate), 60_000, 1));
+            let went: u32 = (1..=1000)
+                .map(|ms| admitted(&mut throttle, Timestamp::from_millis(ms), rate))
+                .sum();
+            assert!((rate..=rate + rate / 400 + BURST).contains(&went), "{went}");
+        }
+    }
+
     // Proves: OVL-2
     #[test]
     fn only_newer_feedback_counts_and_its_end_is_kept() {
@@ -303,7 +413,7 @@ mod tests {
         assert!(!throttle.hear(now, &feedback(Demand::Loss(0), 2000, 5)));
         assert!(!throttle.hear(now, &feedback(Demand::Loss(0), 2000, 4)));
         assert_eq!(admitted(&mut throttle, Timestamp::from_millis(2999), 10), 0);
-        assert_eq!(throttle.until(now), Some(Timestamp::from_millis(3000)));
+        assert_eq!(throttle.room_at(now), Some(Timestamp::from_millis(3000)));
         assert_eq!(
             admitted(&mut throttle, Timestamp::from_millis(3000), 10),
             10

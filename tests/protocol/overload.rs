@@ -1,12 +1,22 @@
 //! Next hops that ask for less, or say nothing at all (RFC 7339).
 
+use volley::push::post::PostOptions;
+use volley::shard::ShardOptions;
+
 use crate::harness::script::{Answer, Contact, PHONE_A, response};
 use crate::harness::text::Sip;
 use crate::harness::{Bench, SCSCF, addr, options};
 
+/// A bench that nothing wakes but what it has to do: folding what rests, as all others do at once, would.
+fn quiet() -> ShardOptions {
+    let mut options = options();
+    options.post = PostOptions::default();
+    options
+}
+
 /// A bench that may push to many devices at once, and `n` contacts.
 fn crowd(n: usize) -> (Bench, Vec<Contact>) {
-    let mut options = options();
+    let mut options = quiet();
     options.campaign.policy.devices_max = 32;
     let contact = |at: usize| {
         let urn = format!("urn:uuid:f81d4fae-7dec-11d0-a765-00a0c91e6{at:03}");
@@ -137,6 +147,84 @@ fn a_rate_of_zero_sends_nothing_and_validity_zero_ends_it() {
     assert_eq!(invites(&mut bench), 20, "the feedback ended");
 }
 
+// Proves: OVL-3, OVL-4
+#[test]
+fn a_rate_is_used_while_it_lasts() {
+    let mut bench = twenty_after(";oc=5;oc-algo=\"rate\";oc-validity=60000;oc-seq=5.1");
+    let from = bench.now;
+    bench.run_s(5);
+    let sent = bench.take_sip();
+    let after: Vec<u128> = sent
+        .iter()
+        .filter(|sip| sip.what() == "INVITE")
+        .map(|sip| sip.at.since(from).as_millis())
+        .collect();
+    let due: Vec<u128> = (0..20_u128)
+        .map(|nth| nth.saturating_sub(3) * 200)
+        .collect();
+    assert_eq!(after, due, "four at once, then one each 200 ms");
+    assert_eq!(bench.counter("pushes_failed_total"), 0);
+}
+
+// Proves: OVL-3, OVL-4
+#[test]
+fn under_a_rate_whoever_waited_longest_is_first_and_subscribes_count_too() {
+    let mut bench = Bench::with(quiet());
+    bench.deposit("hello");
+    let subscribe = bench.expect("SUBSCRIBE");
+    let rate = ";oc=20;oc-algo=\"rate\";oc-validity=60000;oc-seq=1.1";
+    reply_with_overload(&mut bench, &subscribe, "100 Trying", rate);
+    let from = bench.now;
+    let others: Vec<String> = (0..30)
+        .map(|at| format!("sip:+155502{at:02}@ims.example.net"))
+        .collect();
+    for other in &others {
+        let text = bench.deposit_text(other, "hello", "");
+        bench.sip_in(&text);
+    }
+    bench.run_s(2);
+    let sent = bench.take_sip();
+    let asks = || sent.iter().filter(|sip| sip.what() == "SUBSCRIBE");
+    let of: Vec<&str> = asks().map(Sip::uri).collect();
+    assert_eq!(of, others);
+    let after = asks().map(|sip| sip.at.since(from).as_millis());
+    let due = (0..30_u128).map(|nth| nth.saturating_sub(3) * 50);
+    assert!(after.eq(due), "four at once, then one each 50 ms");
+}
+
+// Proves: OVL-2, OVL-4
+#[test]
+fn what_waited_goes_when_the_hop_takes_its_wish_back() {
+    for halt in ["oc=0;oc-algo=\"rate\"", "oc=100;oc-algo=\"loss\""] {
+        let (mut bench, contacts) = crowd(21);
+        bench.deposit("hello");
+        let mut notifier = bench.subscribed(&contacts[..1]);
+        let first = bench.expect("INVITE");
+        let wish = |oc: &str, seq: u32| format!(";{oc};oc-validity=3600000;oc-seq={seq}.1");
+        reply_with_overload(&mut bench, &first, "180 Ringing", &wish(halt, 1));
+        bench.run_ms(300);
+        bench.notify(&mut notifier, "full", &contacts);
+        bench.run_s(30);
+        assert_eq!(invites(&mut bench), 0, "{halt}");
+        let over = wish("oc=0;oc-algo=\"loss\"", 2);
+        reply_with_overload(&mut bench, &first, "183 Session Progress", &over);
+        bench.run_ms(10);
+        assert_eq!(invites(&mut bench), 20, "{halt}");
+    }
+}
+
+// Proves: OVL-3
+#[test]
+fn a_share_of_an_hour_is_offered_again_within_seconds() {
+    let mut bench = twenty_after(";oc=40;oc-algo=\"loss\";oc-validity=3600000;oc-seq=5.1");
+    assert_eq!(invites(&mut bench), 12);
+    bench.run_s(6);
+    let again = invites(&mut bench);
+    assert!((4..=5).contains(&again), "{again} of eight");
+    bench.run_s(30);
+    assert_eq!(invites(&mut bench), 8 - again);
+}
+
 // Proves: OVL-2, OVL-4
 #[test]
 fn what_a_hop_asks_for_in_answers_to_other_requests_counts_too() {
@@ -236,6 +324,19 @@ fn requests_in_a_dialog_are_never_held_back() {
     answer.sdp = answer.sdp.replace("m=message 2855", "m=message 0");
     bench.accept(&invite, &answer);
     bench.expect("BYE");
+}
+
+// Proves: OVL-3
+#[test]
+fn a_refresh_is_in_a_dialog_and_not_held_back() {
+    let (mut bench, subscribe) = halted_for(3_600_000);
+    let mut notifier = bench.notifier(&subscribe);
+    bench.notify(&mut notifier, "full", &[]);
+    notifier.version = 5; // What lies between was lost.
+    bench.notify(&mut notifier, "partial", &[]);
+    let refresh = bench.expect("SUBSCRIBE");
+    assert_eq!(refresh.call_id(), subscribe.call_id());
+    assert_eq!(refresh.to_tag(), "scnot01");
 }
 
 // Proves: OVL-5

@@ -66,6 +66,7 @@ impl Campaigns {
         has_room: impl FnMut(u8) -> bool,
     ) -> Option<(Option<u8>, Key)> {
         self.throttled_due = !self.throttled.is_empty();
+        self.throttled_at = Timestamp::NEVER;
         if self.is_paced(now) {
             return None;
         }
@@ -76,6 +77,22 @@ impl Campaigns {
             self.throttled_due = false;
         }
         Some((None, self.queue.pop_front()?))
+    }
+
+    /// Whether anybody waits for a hop.
+    #[must_use]
+    pub const fn anyone_waits(&self) -> bool {
+        !(self.throttled.is_empty() && self.asks.is_empty())
+    }
+
+    /// Users still wait for a hop, and the first whose rate has room again has it at `room_at`.
+    pub fn look_again(&mut self, room_at: Timestamp) {
+        if !self.throttled.is_empty() {
+            self.throttled_at = room_at;
+        }
+        if !self.asks.is_empty() {
+            self.asks_at = self.asks_at.min(room_at);
+        }
     }
 
     /// Whether to decide at all, with so many INVITEs under way: what was begun comes to its end before more
@@ -177,8 +194,10 @@ impl Campaigns {
         if self.review_from.is_some() {
             return Timestamp::ZERO;
         }
-        if self.held || (self.queue.is_empty() && !self.throttled_due) {
+        if self.held {
             self.asks_at
+        } else if self.queue.is_empty() && !self.throttled_due {
+            self.asks_at.min(self.throttled_at.max(self.paced_until))
         } else {
             self.asks_at.min(self.paced_until)
         }
