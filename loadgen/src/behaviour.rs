@@ -93,8 +93,10 @@ pub enum Hop {
     /// Passes it on.
     #[default]
     Good,
-    /// Passes it on and asks for less (`oc` in Via).
+    /// Passes it on and asks for a tenth less (`oc` in Via).
     Oc,
+    /// Passes it on and asks for so many new requests a second at most (`oc` in Via).
+    Rate,
 }
 
 /// Names of what a hop does, as in `--hops`.
@@ -103,6 +105,7 @@ pub const HOPS: &[(&str, Hop)] = &[
     ("close", Hop::Close),
     ("good", Hop::Good),
     ("oc", Hop::Oc),
+    ("rate", Hop::Rate),
 ];
 
 /// What the registrar does with a trigger.

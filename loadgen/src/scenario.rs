@@ -306,7 +306,7 @@ pub struct Options {
     /// How many of them refuse connections, the last ones [default: 0]
     #[arg(long, value_name = "N")]
     pub dead_hops: Option<u8>,
-    /// What a next hop does with an INVITE, NAME:WEIGHT of good, busy, close, oc; may repeat
+    /// What a next hop does with an INVITE, NAME:WEIGHT of good, busy, close, oc, rate; may repeat
     /// [default: good]
     #[arg(long, value_name = "NAME:WEIGHT", value_delimiter = ',')]
     pub hops: Option<Vec<String>>,

@@ -533,7 +533,7 @@ impl Hops {
     }
 
     /// When a request that was left out for the sake of a hop's share is offered again: after the earliest end of
-    /// what a hop asked for, since not all shall come at once, and after [`HELD_MAX`], since it may ask for less
+    /// what a hop asked for, since not all shall come at once, and after `HELD_MAX` at most, since it may ask for less
     /// by then. `None` when none asks for a share.
     pub fn held_until(&self, now: Timestamp, set: u8, jitter: &mut Jitter) -> Option<Timestamp> {
         let ends = self.of_set(set).filter_map(|hop| hop.throttle.until(now));

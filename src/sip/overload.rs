@@ -7,7 +7,7 @@
 //!
 //! Under `loss` the share is kept exactly by carrying the remainder from request to request, not by
 //! dice: of any hundred requests with `oc=40` sixty go. Under `rate` a leaky bucket decides, with room for
-//! `BURST` requests or those of [`BURST_TIME`].
+//! `BURST` requests or those of `BURST_TIME`.
 //!
 //! Owner: a next hop. Not here: what becomes of a request that was held back.
 

@@ -68,7 +68,11 @@ impl World {
         match self.setup.hops.draw(worker, self.hops.nth) {
             Hop::Good => false,
             Hop::Oc => {
-                self.wish(link, message);
+                self.wish(link, message, "oc=10;oc-algo=\"loss\";oc-validity=500");
+                false
+            }
+            Hop::Rate => {
+                self.wish(link, message, "oc=100;oc-algo=\"rate\";oc-validity=10000");
                 false
             }
             Hop::Busy => {
@@ -167,17 +171,14 @@ impl World {
         true
     }
 
-    /// A 100 by which the hop asks for a tenth less (RFC 7339 section 4).
-    fn wish(&mut self, link: LinkId, message: &Message<'_>) {
+    /// A 100 by which the hop asks for less (RFC 7339 section 4).
+    fn wish(&mut self, link: LinkId, message: &Message<'_>, wish: &str) {
         self.counters.hop_wishes += 1;
         self.hops.wishes += 1;
         let mut head = Vec::with_capacity(512);
         put_head(&mut head, message, b"100 Trying", None);
         let text = String::from_utf8_lossy(&head).into_owned();
-        let asked = format!(
-            ";oc=10;oc-algo=\"loss\";oc-validity=500;oc-seq={}.0",
-            self.hops.wishes
-        );
+        let asked = format!(";{wish};oc-seq={}.0", self.hops.wishes);
         let text = text.replacen(";oc;oc-algo=\"loss,rate\"", &asked, 1);
         let out = self.outbox.buffer(link);
         out.extend_from_slice(text.as_bytes());
