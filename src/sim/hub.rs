@@ -331,6 +331,8 @@ impl World {
     /// A response back where the request came from (RFC 3261 section 18.2.2).
     pub(super) fn respond(&mut self, way: Way, request: &Sip, bytes: &[u8], note: Option<Note>) {
         let sent_by = request.need("Via").split(';').next().and_then(port_of);
+        let wished = self.with_wish(bytes);
+        let bytes = wished.as_deref().unwrap_or(bytes);
         self.net.note(|| {
             let line = bytes
                 .split(|&byte| byte == b'\r')
@@ -354,6 +356,34 @@ impl World {
         if let Some(conn) = conn.or_else(|| self.hub_conn(shard)) {
             self.net.stream_to_engine(conn, bytes, note);
         }
+    }
+
+    /// A response in which the hop says, now and then, how many new requests it wants, and for how long.
+    fn with_wish(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
+        const OFFER: &str = ";oc;oc-algo=\"loss,rate\"";
+        const WISHES: [&str; 6] = [
+            "oc=0;oc-algo=\"loss\"",
+            "oc=30;oc-algo=\"loss\"",
+            "oc=100;oc-algo=\"loss\"",
+            "oc=0;oc-algo=\"rate\"",
+            "oc=1;oc-algo=\"rate\"",
+            "oc=40;oc-algo=\"rate\"",
+        ];
+        if self.net.healed || !self.options.wishes.hits(&mut self.dice) {
+            return None;
+        }
+        let mut pick =
+            |among: usize| usize::try_from(self.dice.below(among as u64)).expect("one of a few");
+        let (wish, validity) = (WISHES[pick(6)], [0, 400, 5000, 30_000][pick(4)]);
+        let at = memchr::memmem::find(bytes, OFFER.as_bytes())?;
+        self.net.mark("peer/wish");
+        // Its words come in order of time.
+        let seq = self.net.now.as_millis();
+        let said = format!(";{wish};oc-validity={validity};oc-seq={seq}.0");
+        let mut text = bytes[..at].to_vec();
+        text.extend_from_slice(said.as_bytes());
+        text.extend_from_slice(&bytes[at + OFFER.len()..]);
+        Some(text)
     }
 
     fn subscribe(&mut self, message: &Sip) -> Vec<u8> {

@@ -98,6 +98,8 @@ pub struct Options {
     pub gaps: Ratio,
     /// Requests in a dialog that come in at another shard.
     pub missteered: Ratio,
+    /// Responses in which the hop says how many new requests it wants (RFC 7339).
+    pub wishes: Ratio,
     /// Users who never register.
     pub absent: Ratio,
     /// The registrar answers 480 for absent users, rather than telling that nobody is there.
@@ -159,6 +161,7 @@ impl Options {
             mischief: Ratio::ZERO,
             gaps: Ratio::ZERO,
             missteered: Ratio::ZERO,
+            wishes: Ratio::ZERO,
             absent: Ratio::ZERO,
             absent_480: false,
             churn: 0,
@@ -229,6 +232,7 @@ impl Options {
             orders: size(pick(&[0, 0, 2, 5])),
             large: ratio(pick(&[0, 0, 400])),
             hot_invites: u32::try_from(pick(&[1, 2048])).expect("small"),
+            wishes: ratio(pick(&[0, 0, 60, 500])),
         }
     }
 

@@ -22,6 +22,7 @@ const STEPS: &[(&str, Step)] = &[
     ("mischief", |o| o.mischief = Ratio::ZERO),
     ("gaps", |o| o.gaps = Ratio::ZERO),
     ("missteered", |o| o.missteered = Ratio::ZERO),
+    ("wishes", |o| o.wishes = Ratio::ZERO),
     ("absent", |o| o.absent = Ratio::ZERO),
     ("churn", |o| o.churn = 0),
     ("shards", |o| o.shards = 1),

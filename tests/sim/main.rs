@@ -83,6 +83,7 @@ const REACHED: &[&str] = &[
     "peer/transaction-timeout",
     "peer/unregister",
     "peer/update",
+    "peer/wish",
     "phase/healed",
     "plan/422",
     "plan/answer",
