@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::harness::script::{Contact, Notifier, PHONE_A, USER, example, reginfo};
+use crate::harness::script::{Contact, Notifier, PHONE_A, USER, example, reginfo, response};
 use crate::harness::text::Sip;
 use crate::harness::{Bench, SCSCF, addr, options};
 use volley::base::surface::LinkId;
@@ -126,6 +126,41 @@ fn away(options: ShardOptions, users: usize) -> Bench {
     }
     bench.take_sip();
     bench
+}
+
+/// What a 100 to `request` says of the hop.
+fn wish(bench: &mut Bench, request: &Sip, wish: &str) {
+    let text = response(request, "100 Trying", "", "", "");
+    bench.sip_in(&text.replace(";oc;oc-algo=\"loss,rate\"", wish));
+}
+
+// Proves: OVL-3, OVL-4
+#[test]
+fn under_a_rate_no_more_records_are_read_than_messages_may_leave() {
+    let mut options = crowd_options();
+    options.campaign.pushes_per_s = 0;
+    options.campaign.decisions_per_turn = 256;
+    options.post.cache_bytes_max = 1;
+    let mut bench = Bench::with(options);
+    let asked: Vec<Sip> = (0..50).map(|user| wanted(&mut bench, user)).collect();
+    let halt = ";oc=0;oc-algo=\"rate\";oc-validity=60000;oc-seq=1.1";
+    wish(&mut bench, &asked[0], halt);
+    for (user, subscribe) in asked.iter().enumerate() {
+        let text = notify(&mut bench, user, subscribe);
+        bench.sip_in(&text);
+    }
+    bench.run_ms(300);
+    let sent = bench.take_sip();
+    assert!(sent.iter().all(|sip| sip.what() == "200"), "nothing leaves");
+    let reads = bench.counter("store_loads_total");
+    let slow = ";oc=1;oc-algo=\"rate\";oc-validity=60000;oc-seq=1.2";
+    wish(&mut bench, &asked[0], slow);
+    bench.run_ms(300);
+    assert_eq!(bench.take_sip().len(), 4, "what may leave at once");
+    assert_eq!(bench.counter("store_loads_total") - reads, 4);
+    bench.run_s(10);
+    assert_eq!(bench.take_sip().len(), 10);
+    assert_eq!(bench.counter("store_loads_total") - reads, 14);
 }
 
 // Proves: OVL-8
