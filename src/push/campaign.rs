@@ -34,7 +34,7 @@ use crate::selection::{
 };
 use crate::sip::uri;
 use crate::store::index::{Goal, MAILBOX_DEVICES_MAX, Mailbox};
-use crate::store::op::{DepositFlags, NOTICE_NUMBERS};
+use crate::store::op::{DepositFlags, MediaLimit, NOTICE_NUMBERS};
 use crate::store::record::{self, Record};
 
 mod ends;
@@ -230,7 +230,7 @@ impl Campaigns {
         let moment = Moment {
             now: ctx.now,
             wall: ctx.wall,
-            tokens: invite_room(parts, key).min(ctx.post.load_room()),
+            tokens: self.invite_room(parts, key).min(ctx.post.load_room()),
         };
         let mailbox = parts.ctx.post.mailbox_ref(key.slot);
         weigh(
@@ -240,6 +240,37 @@ impl Campaigns {
             &mut self.devices,
             &mut self.selection,
         );
+    }
+
+    /// INVITEs that may leave for a user now. What a hop asks for does not count where all are urgent (OVL-11).
+    #[inline]
+    fn invite_room(&self, parts: &Parts<'_, '_>, key: Key) -> u32 {
+        let room = |offer| {
+            let ctx = &parts.ctx;
+            ctx.hops
+                .invite_room(ctx.out, ctx.now, parts.state.set, offer)
+        };
+        match room(Offer::Invite) {
+            0 if room(Offer::Priority) > 0 && self.is_urgent(parts, key) => room(Offer::Priority),
+            room => room,
+        }
+    }
+
+    /// Whether each device of the user with something to get is to get something urgent first.
+    #[cold]
+    fn is_urgent(&self, parts: &Parts<'_, '_>, key: Key) -> bool {
+        let Some(mailbox) = parts.ctx.post.mailbox_ref(key.slot) else {
+            return false;
+        };
+        let now_s = seconds(parts.ctx);
+        let preference = self.rules.preference(parts.user.ruling);
+        let first = |key| {
+            let limit = preference.map_or(MediaLimit::NONE, |user| user.limit_of(key));
+            mailbox.next_fitting(key, 0, now_s, limit)
+        };
+        let devices = parts.user.devices.iter();
+        let mut firsts = devices.filter_map(|device| first(device.key));
+        firsts.all(|entry| entry.flags().contains(DepositFlags::PRIORITY))
     }
 
     /// When time alone may change what was just decided.
@@ -256,29 +287,6 @@ impl Campaigns {
         let wait = until.0.saturating_sub(parts.ctx.wall.0);
         at.min(parts.ctx.now + Duration::from_millis(wait))
     }
-}
-
-/// INVITEs that may leave for a user now. What a hop asks for does not count where all are urgent (OVL-11).
-#[inline]
-fn invite_room(parts: &Parts<'_, '_>, key: Key) -> u32 {
-    let (ctx, set) = (&parts.ctx, parts.state.set);
-    let room = ctx.hops.invite_room(ctx.out, ctx.now, set, Offer::Invite);
-    if room == 0 && is_urgent(parts, key) {
-        return ctx.hops.invite_room(ctx.out, ctx.now, set, Offer::Priority);
-    }
-    room
-}
-
-/// Whether each device of the user with something to get is to get something urgent first.
-#[cold]
-fn is_urgent(parts: &Parts<'_, '_>, key: Key) -> bool {
-    let Some(mailbox) = parts.ctx.post.mailbox_ref(key.slot) else {
-        return false;
-    };
-    let now_s = seconds(parts.ctx);
-    let devices = parts.user.devices.iter();
-    let mut first = devices.filter_map(|device| mailbox.next_pending(device.key, 0, now_s));
-    first.all(|entry| entry.flags().contains(DepositFlags::PRIORITY))
 }
 
 /// Users looked at in one turn after the rules changed.

@@ -2,8 +2,9 @@
 //! what is shown of a user.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::harness::script::{Answer, Contact, PHONE_A, PHONE_B, USER, example, reginfo};
+use crate::harness::script::{Answer, Contact, PHONE_A, PHONE_B, USER, example, reginfo, response};
 use crate::harness::{Bench, options};
 use volley::registry::device_key;
 use volley::selection::Policy;
@@ -129,6 +130,42 @@ fn a_message_that_a_device_does_not_take_goes_to_the_other_and_waits_for_none() 
     let send = bench.expect_msrp("SEND");
     bench.take_message(&send);
     assert_eq!(bench.messages(), 0, "the other device is not waited for");
+}
+
+// Proves: OVL-4, OVL-11
+#[test]
+fn an_urgent_message_that_a_device_does_not_take_does_not_free_the_next_one() {
+    let short = MediaLimit {
+        bytes_max: 1500,
+        ..MediaLimit::NONE
+    };
+    let preference = Preference {
+        media: vec![DeviceMedia {
+            device: device_key(PHONE_A.as_bytes()),
+            limit: short,
+        }],
+        ..Preference::default()
+    };
+    let mut options = options();
+    options.campaign.coalesce = Duration::ZERO;
+    let mut bench = Bench::with(options);
+    bench.operate(&rules(Policy::default(), Some(preference)));
+    let urgent = bench.deposit_text(USER, &"long".repeat(800), "Resource-Priority: wps.2\n");
+    bench.sip_in(&urgent);
+    bench.expect_some("202");
+    let subscribe = bench.expect_some("SUBSCRIBE");
+    bench.deposit("hi");
+    let halt = ";oc=0;oc-algo=\"rate\";oc-validity=60000;oc-seq=1.1";
+    let trying = response(&subscribe, "100 Trying", "", "", "");
+    bench.sip_in(&trying.replace(";oc;oc-algo=\"loss,rate\"", halt));
+    let mut notifier = bench.notifier(&subscribe);
+    bench.notify(&mut notifier, "full", &[Contact::of(PHONE_A)]);
+    bench.run_s(1);
+    bench.expect_quiet();
+    let decisions = bench.counter("decisions_total");
+    assert!(decisions <= 5, "{decisions} for nothing");
+    bench.run_s(60);
+    bench.expect("INVITE");
 }
 
 // Proves: PUSH-0
