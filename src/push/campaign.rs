@@ -34,7 +34,7 @@ use crate::selection::{
 };
 use crate::sip::uri;
 use crate::store::index::{Goal, MAILBOX_DEVICES_MAX, Mailbox};
-use crate::store::op::{DepositFlags, MediaLimit, NOTICE_NUMBERS};
+use crate::store::op::{DepositFlags, NOTICE_NUMBERS};
 use crate::store::record::{self, Record};
 
 mod ends;
@@ -218,6 +218,12 @@ impl Campaigns {
             self.pace(now, parts.ctx.jitter);
         }
         if waits {
+            // Each push is counted once, when its user comes to stand in line.
+            if waited != Some(parts.state.set) && parts.ctx.hops.is_rated(now, parts.state.set) {
+                let verdicts = self.selection.verdicts().iter();
+                let held = verdicts.filter(|&&verdict| verdict == Verdict::Throttled);
+                parts.ctx.probe.pushes_throttled_total += held.count() as u64;
+            }
             self.throttle(key, parts.state, waited);
         } else {
             parts.state.triggered_at = Timestamp::NEVER;
@@ -263,9 +269,8 @@ impl Campaigns {
             return false;
         };
         let now_s = seconds(parts.ctx);
-        let preference = self.rules.preference(parts.user.ruling);
         let first = |key| {
-            let limit = preference.map_or(MediaLimit::NONE, |user| user.limit_of(key));
+            let limit = self.rules.limit_of(parts.user.ruling, key);
             mailbox.next_fitting(key, 0, now_s, limit)
         };
         let devices = parts.user.devices.iter();

@@ -476,7 +476,14 @@ impl Hops {
             .fold(0, u32::saturating_add)
     }
 
-    /// When the first of the hops that ask for so much that nothing may leave has room again, a millisecond from now at
+    /// Whether a hop of `set` asks for so many requests a second, or none.
+    #[must_use]
+    pub fn is_rated(&self, now: Timestamp, set: u8) -> bool {
+        self.of_set(set)
+            .any(|hop| hop.throttle.room(now) != u32::MAX)
+    }
+
+    /// When the first of the hops that ask for so little that nothing may leave has room again, a millisecond from now at
     /// the least.
     #[must_use]
     pub fn room_at(&self, now: Timestamp) -> Timestamp {

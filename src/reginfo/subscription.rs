@@ -382,7 +382,7 @@ impl Subscription {
         }
     }
 
-    /// A hop asks for less, and the first SUBSCRIBE is what it does not get: it is made at `until`, when that ends
+    /// A hop asks for less, and the first SUBSCRIBE is what it does not get: it is offered again at `until`
     /// (RFC 7339 section 5.3). No failure.
     pub fn hold_back(&mut self, until: Timestamp) {
         if self.state == SubscriptionState::Pending {

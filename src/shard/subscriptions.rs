@@ -346,7 +346,7 @@ impl Shard {
         }
     }
 
-    /// What the hops ask for holds a first SUBSCRIBE back: it is offered again when that ends, as a push is (OVL-4).
+    /// What the hops ask for holds a first SUBSCRIBE back: it is offered again at `until`, as a push is (OVL-4).
     fn hold_back(&mut self, now: Timestamp, user: Key, until: Timestamp) {
         self.probe.subscribes_delayed_total += 1;
         self.subscription_step(now, user, |subscription, _| {

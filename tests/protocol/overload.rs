@@ -3,7 +3,7 @@
 use volley::push::post::PostOptions;
 use volley::shard::ShardOptions;
 
-use crate::harness::script::{Answer, Contact, PHONE_A, response};
+use crate::harness::script::{Answer, Contact, PHONE_A};
 use crate::harness::text::Sip;
 use crate::harness::{Bench, SCSCF, addr, options};
 
@@ -25,17 +25,6 @@ fn crowd(n: usize) -> (Bench, Vec<Contact>) {
     (Bench::with(options), (0..n).map(contact).collect())
 }
 
-/// Answers with `oc` in the Via.
-fn reply_with_overload(bench: &mut Bench, request: &Sip, status: &str, oc: &str) {
-    let text = response(request, status, "peer", "", "");
-    let offer = ";oc;oc-algo=\"loss,rate\"";
-    assert!(
-        text.contains(offer),
-        "OVL-1: every request offers overload control"
-    );
-    bench.sip_in(&text.replace(offer, oc));
-}
-
 fn invites(bench: &mut Bench) -> usize {
     let sent = bench.take_sip();
     sent.iter()
@@ -49,7 +38,7 @@ fn twenty_after(oc: &str) -> Bench {
     bench.deposit("hello");
     let mut notifier = bench.subscribed(&contacts[..1]);
     let first = bench.expect("INVITE");
-    reply_with_overload(&mut bench, &first, "180 Ringing", oc);
+    bench.reply_with_wish(&first, "180 Ringing", oc);
     bench.run_ms(300);
     bench.notify(&mut notifier, "full", &contacts);
     bench
@@ -61,7 +50,7 @@ fn halted_for(ms: u32) -> (Bench, Sip) {
     let mut bench = Bench::new();
     bench.deposit("hello");
     let subscribe = bench.expect("SUBSCRIBE");
-    reply_with_overload(&mut bench, &subscribe, "100 Trying", &halt);
+    bench.reply_with_wish(&subscribe, "100 Trying", &halt);
     (bench, subscribe)
 }
 
@@ -164,6 +153,7 @@ fn a_rate_is_used_while_it_lasts() {
         .collect();
     assert_eq!(after, due, "four at once, then one each 200 ms");
     assert_eq!(bench.counter("pushes_failed_total"), 0);
+    assert_eq!(bench.counter("pushes_throttled_total"), 16, "once each");
 }
 
 // Proves: OVL-3, OVL-4
@@ -173,7 +163,7 @@ fn under_a_rate_whoever_waited_longest_is_first_and_subscribes_count_too() {
     bench.deposit("hello");
     let subscribe = bench.expect("SUBSCRIBE");
     let rate = ";oc=20;oc-algo=\"rate\";oc-validity=60000;oc-seq=1.1";
-    reply_with_overload(&mut bench, &subscribe, "100 Trying", rate);
+    bench.reply_with_wish(&subscribe, "100 Trying", rate);
     let from = bench.now;
     let others: Vec<String> = (0..30)
         .map(|at| format!("sip:+155502{at:02}@ims.example.net"))
@@ -201,13 +191,13 @@ fn what_waited_goes_when_the_hop_takes_its_wish_back() {
         let mut notifier = bench.subscribed(&contacts[..1]);
         let first = bench.expect("INVITE");
         let wish = |oc: &str, seq: u32| format!(";{oc};oc-validity=3600000;oc-seq={seq}.1");
-        reply_with_overload(&mut bench, &first, "180 Ringing", &wish(halt, 1));
+        bench.reply_with_wish(&first, "180 Ringing", &wish(halt, 1));
         bench.run_ms(300);
         bench.notify(&mut notifier, "full", &contacts);
         bench.run_s(30);
         assert_eq!(invites(&mut bench), 0, "{halt}");
         let over = wish("oc=0;oc-algo=\"loss\"", 2);
-        reply_with_overload(&mut bench, &first, "183 Session Progress", &over);
+        bench.reply_with_wish(&first, "183 Session Progress", &over);
         bench.run_ms(10);
         assert_eq!(invites(&mut bench), 20, "{halt}");
     }
@@ -265,14 +255,8 @@ fn stale_feedback_changes_nothing() {
     bench.deposit("hello");
     let mut notifier = bench.subscribed(&contacts[..1]);
     let first = bench.expect("INVITE");
-    reply_with_overload(
-        &mut bench,
-        &first,
-        "180 Ringing",
-        ";oc=0;oc-algo=\"loss\";oc-seq=9.1",
-    );
-    reply_with_overload(
-        &mut bench,
+    bench.reply_with_wish(&first, "180 Ringing", ";oc=0;oc-algo=\"loss\";oc-seq=9.1");
+    bench.reply_with_wish(
         &first,
         "180 Ringing",
         ";oc=100;oc-algo=\"loss\";oc-validity=60000;oc-seq=8.9",
@@ -292,16 +276,16 @@ fn a_hop_that_was_restarted_is_heard_though_its_sequence_began_again() {
     let first = bench.expect("INVITE");
     let halt = |seq: &str| format!(";oc=100;oc-algo=\"loss\";oc-validity=60000;oc-seq={seq}");
     let free = |seq: &str| format!(";oc=0;oc-algo=\"loss\";oc-validity=500;oc-seq={seq}");
-    reply_with_overload(&mut bench, &first, "180 Ringing", &free("900.1"));
+    bench.reply_with_wish(&first, "180 Ringing", &free("900.1"));
     bench.close(bench.trunks[&addr(SCSCF)]);
     bench.run_s(1);
-    reply_with_overload(&mut bench, &first, "180 Ringing", &halt("1.1"));
+    bench.reply_with_wish(&first, "180 Ringing", &halt("1.1"));
     bench.notify(&mut notifier, "full", &contacts);
     bench.run_ms(300);
     assert_eq!(invites(&mut bench), 0, "no word of before can still come");
     assert_eq!(bench.counter("overload_feedback_total"), 2);
     // While the connection lasts, the sequence is what it says.
-    reply_with_overload(&mut bench, &first, "180 Ringing", &free("0.9"));
+    bench.reply_with_wish(&first, "180 Ringing", &free("0.9"));
     bench.run_s(58);
     assert_eq!(invites(&mut bench), 0);
     assert_eq!(bench.counter("overload_feedback_total"), 2);
@@ -314,8 +298,7 @@ fn a_hop_that_was_restarted_is_heard_though_its_sequence_began_again() {
 fn requests_in_a_dialog_are_never_held_back() {
     let mut bench = Bench::new();
     let (invite, _) = bench.invited();
-    reply_with_overload(
-        &mut bench,
+    bench.reply_with_wish(
         &invite,
         "180 Ringing",
         ";oc=100;oc-algo=\"loss\";oc-validity=60000;oc-seq=1.1",

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::harness::script::{Answer, Contact, PHONE_A, PHONE_B, USER, example, reginfo, response};
+use crate::harness::script::{Answer, Contact, PHONE_A, PHONE_B, USER, example, reginfo};
 use crate::harness::{Bench, options};
 use volley::registry::device_key;
 use volley::selection::Policy;
@@ -24,6 +24,16 @@ fn rules(provider: Policy, preference: Option<Preference>) -> Order {
     }
     book.seal().expect("nobody is named twice");
     Order::Rules(Arc::new(book))
+}
+
+fn phone_a_takes(limit: MediaLimit) -> Preference {
+    Preference {
+        media: vec![DeviceMedia {
+            device: device_key(PHONE_A.as_bytes()),
+            limit,
+        }],
+        ..Preference::default()
+    }
 }
 
 fn stopped() -> Policy {
@@ -112,15 +122,8 @@ fn a_message_that_a_device_does_not_take_goes_to_the_other_and_waits_for_none() 
         classes: MediaClass::Image.bit(),
         ..MediaLimit::NONE
     };
-    let preference = Preference {
-        media: vec![DeviceMedia {
-            device: device_key(PHONE_A.as_bytes()),
-            limit: pictures,
-        }],
-        ..Preference::default()
-    };
     let mut bench = Bench::new();
-    bench.operate(&rules(Policy::default(), Some(preference)));
+    bench.operate(&rules(Policy::default(), Some(phone_a_takes(pictures))));
     bench.deposit("text");
     bench.subscribed(&[Contact::of(PHONE_A), Contact::of(PHONE_B)]);
     let invite = bench.expect("INVITE");
@@ -139,25 +142,17 @@ fn an_urgent_message_that_a_device_does_not_take_does_not_free_the_next_one() {
         bytes_max: 1500,
         ..MediaLimit::NONE
     };
-    let preference = Preference {
-        media: vec![DeviceMedia {
-            device: device_key(PHONE_A.as_bytes()),
-            limit: short,
-        }],
-        ..Preference::default()
-    };
     let mut options = options();
     options.campaign.coalesce = Duration::ZERO;
     let mut bench = Bench::with(options);
-    bench.operate(&rules(Policy::default(), Some(preference)));
+    bench.operate(&rules(Policy::default(), Some(phone_a_takes(short))));
     let urgent = bench.deposit_text(USER, &"long".repeat(800), "Resource-Priority: wps.2\n");
     bench.sip_in(&urgent);
     bench.expect_some("202");
     let subscribe = bench.expect_some("SUBSCRIBE");
     bench.deposit("hi");
     let halt = ";oc=0;oc-algo=\"rate\";oc-validity=60000;oc-seq=1.1";
-    let trying = response(&subscribe, "100 Trying", "", "", "");
-    bench.sip_in(&trying.replace(";oc;oc-algo=\"loss,rate\"", halt));
+    bench.reply_with_wish(&subscribe, "100 Trying", halt);
     let mut notifier = bench.notifier(&subscribe);
     bench.notify(&mut notifier, "full", &[Contact::of(PHONE_A)]);
     bench.run_s(1);

@@ -1,7 +1,7 @@
 //! What the network around us asks of a server: overload of our own, trust, charging, priority, and
 //! features that are demanded of clients.
 
-use crate::harness::script::{Answer, Contact, PHONE_A, PHONE_B, USER, response};
+use crate::harness::script::{Answer, Contact, PHONE_A, PHONE_B, USER};
 use crate::harness::text::Sip;
 use crate::harness::{Bench, addr, options};
 use volley::base::surface::LinkKind;
@@ -259,11 +259,8 @@ fn a_message_with_priority_goes_in_spite_of_overload_control() {
         bench.expect("202");
         let mut notifier = bench.subscribed(&[Contact::of(PHONE_A)]);
         let invite = bench.expect("INVITE");
-        let ringing = response(&invite, "180 Ringing", "peer", "", "").replace(
-            ";oc;oc-algo=\"loss,rate\"",
-            ";oc=100;oc-algo=\"loss\";oc-validity=60000;oc-seq=1.1",
-        );
-        bench.sip_in(&ringing);
+        let halt = ";oc=100;oc-algo=\"loss\";oc-validity=60000;oc-seq=1.1";
+        bench.reply_with_wish(&invite, "180 Ringing", halt);
         bench.run_ms(300);
         let both = [Contact::of(PHONE_A), Contact::of(PHONE_B)];
         bench.notify(&mut notifier, "full", &both);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::harness::script::{Contact, Notifier, PHONE_A, USER, example, reginfo, response};
+use crate::harness::script::{Contact, Notifier, PHONE_A, USER, example, reginfo};
 use crate::harness::text::Sip;
 use crate::harness::{Bench, SCSCF, addr, options};
 use volley::base::surface::LinkId;
@@ -128,12 +128,6 @@ fn away(options: ShardOptions, users: usize) -> Bench {
     bench
 }
 
-/// What a 100 to `request` says of the hop.
-fn wish(bench: &mut Bench, request: &Sip, wish: &str) {
-    let text = response(request, "100 Trying", "", "", "");
-    bench.sip_in(&text.replace(";oc;oc-algo=\"loss,rate\"", wish));
-}
-
 // Proves: OVL-3, OVL-4
 #[test]
 fn under_a_rate_no_more_records_are_read_than_messages_may_leave() {
@@ -144,7 +138,7 @@ fn under_a_rate_no_more_records_are_read_than_messages_may_leave() {
     let mut bench = Bench::with(options);
     let asked: Vec<Sip> = (0..50).map(|user| wanted(&mut bench, user)).collect();
     let halt = ";oc=0;oc-algo=\"rate\";oc-validity=60000;oc-seq=1.1";
-    wish(&mut bench, &asked[0], halt);
+    bench.reply_with_wish(&asked[0], "100 Trying", halt);
     for (user, subscribe) in asked.iter().enumerate() {
         let text = notify(&mut bench, user, subscribe);
         bench.sip_in(&text);
@@ -154,7 +148,7 @@ fn under_a_rate_no_more_records_are_read_than_messages_may_leave() {
     assert!(sent.iter().all(|sip| sip.what() == "200"), "nothing leaves");
     let reads = bench.counter("store_loads_total");
     let slow = ";oc=1;oc-algo=\"rate\";oc-validity=60000;oc-seq=1.2";
-    wish(&mut bench, &asked[0], slow);
+    bench.reply_with_wish(&asked[0], "100 Trying", slow);
     bench.run_ms(300);
     assert_eq!(bench.take_sip().len(), 4, "what may leave at once");
     assert_eq!(bench.counter("store_loads_total") - reads, 4);

@@ -231,7 +231,7 @@ impl Campaigns {
             && outcome == Outcome::NoHop
             && let Some(until) = parts.ctx.hops.held_until(now, push.set, parts.ctx.jitter)
         {
-            // Held back by what the hop asks for: offered again when that ends (OVL-4).
+            // Held back by what the hop asks for: offered again then (OVL-4).
             parts.ctx.probe.pushes_throttled_total += 1;
             parts.state.decide_at = parts.state.decide_at.min(until);
         } else if has_mail {

@@ -208,6 +208,18 @@ impl Bench {
         assert!(!ok.has("Contact") && ok.body.is_empty(), "INT-2");
     }
 
+    /// Answers `request`, with what the hop asks for in its Via (RFC 7339).
+    #[track_caller]
+    pub(crate) fn reply_with_wish(&mut self, request: &Sip, status: &str, oc: &str) {
+        let text = response(request, status, "peer", "", "");
+        let offer = ";oc;oc-algo=\"loss,rate\"";
+        assert!(
+            text.contains(offer),
+            "OVL-1: every request offers overload control"
+        );
+        self.sip_in(&text.replace(offer, oc));
+    }
+
     /// Answers `request` on the transport it came by.
     pub(crate) fn reply(&mut self, request: &Sip, status: &str, more: &str) {
         self.reply_as(request, status, "peer", more, "");
