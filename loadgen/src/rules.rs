@@ -39,6 +39,7 @@ pub enum Rule {
     Nh3,
     Nh4,
     Nh6,
+    Ovl3,
     Ims1,
     Ims6,
     Sdp1,
@@ -217,6 +218,11 @@ const RULES: &[(Rule, &str, &str)] = &[
         Rule::Nh6,
         "NH-6",
         "A stream carries whole messages framed by Content-Length",
+    ),
+    (
+        Rule::Ovl3,
+        "OVL-3",
+        "A next hop that asked for a rate gets no more new requests in a second than that",
     ),
     (
         Rule::Ims1,

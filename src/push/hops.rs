@@ -90,6 +90,8 @@ pub struct HopOptions {
 /// What is known about the surroundings of the hops.
 #[derive(Clone, Debug, Default)]
 pub struct RoutingOptions {
+    /// Shards that use the same hops, this one included, and share the rates they ask for. 0 is 1.
+    pub shards: u32,
     /// Addresses beside the hops that a route may lead to.
     pub trusted: Vec<IpAddr>,
     /// Hosts and ports of the routes we preload: what names them goes by the user's set.
@@ -169,7 +171,7 @@ struct Probe {
 }
 
 impl Hop {
-    fn new(options: HopOptions, group_end: usize, bit: u64) -> Self {
+    fn new(options: HopOptions, shards: u32, (group_end, bit): (usize, u64)) -> Self {
         let trunk = || Trunk {
             link: None,
             retry_at: Timestamp::ZERO,
@@ -183,7 +185,7 @@ impl Hop {
             run: 0,
             invites_inflight: 0,
             avoid_until: Timestamp::ZERO,
-            throttle: Throttle::default(),
+            throttle: Throttle::new(shards),
             silence: 0,
             probe: Probe {
                 at: Timestamp::NEVER,
@@ -228,6 +230,7 @@ impl Hop {
 #[derive(Debug)]
 pub struct Hops {
     shard: u8,
+    shards: u32,
     hops: Vec<Hop>,
     trusted: Vec<IpAddr>,
     own_routes: Vec<(String, u16)>,
@@ -263,10 +266,11 @@ impl Hops {
                 place < HOPS_PER_SET_MAX,
                 "more hops in a set than told apart"
             );
-            Hop::new(hop, end, 1 << place)
+            Hop::new(hop, routing.shards, (end, 1 << place))
         });
         Self {
             shard,
+            shards: routing.shards,
             hops: hops.collect(),
             trusted: routing.trusted,
             own_routes: routing.own_routes,

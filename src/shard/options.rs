@@ -133,6 +133,7 @@ impl ShardOptions {
             Some((host.to_owned(), uri.port.unwrap_or(5060)))
         });
         RoutingOptions {
+            shards: u32::try_from(self.shards).expect("at most 256"),
             trusted: self.trusted_peers.clone(),
             own_routes: own.collect(),
             sets: self.sets.clone(),

@@ -7,7 +7,8 @@
 //!
 //! Under `loss` the share is kept exactly by carrying the remainder from request to request, not by
 //! dice: of any hundred requests with `oc=40` sixty go. Under `rate` a leaky bucket decides, with room for
-//! `BURST` requests or those of `BURST_TIME`.
+//! `BURST` requests or those of `BURST_TIME`. A rate is for all shards together, which to the hop are one client:
+//! each keeps a like part of it and of the burst, since users are spread evenly over them.
 //!
 //! Owner: a next hop. Not here: what becomes of a request that was held back.
 
@@ -141,10 +142,14 @@ pub struct Throttle {
     credit: u8,
     /// Under `rate`: when the bucket is empty again.
     empty_at: Timestamp,
+    /// How many share a rate, at least 1.
+    sharers: u32,
 }
 
-impl Default for Throttle {
-    fn default() -> Self {
+impl Throttle {
+    /// For one of `sharers` (0 is 1) that the hop takes for one client. Nothing is asked for yet.
+    #[must_use]
+    pub fn new(sharers: u32) -> Self {
         Self {
             demand: Demand::Loss(0),
             until: Timestamp::ZERO,
@@ -152,11 +157,10 @@ impl Default for Throttle {
             ordered_until: Timestamp::ZERO,
             credit: 0,
             empty_at: Timestamp::ZERO,
+            sharers: sharers.max(1),
         }
     }
-}
 
-impl Throttle {
     /// Takes feedback in; older feedback than the last is ignored (RFC 7339 section 5.4). True when
     /// it counted.
     ///
@@ -208,7 +212,7 @@ impl Throttle {
             Demand::Loss(100) | Demand::Rate(0) => 0,
             Demand::Loss(_) => u32::MAX,
             Demand::Rate(per_second) => {
-                let bucket = Bucket::of(per_second);
+                let bucket = Bucket::of(per_second, self.sharers);
                 let (from, most) = (self.empty_at.max(now), now + bucket.depth);
                 if from > most {
                     return 0;
@@ -228,7 +232,9 @@ impl Throttle {
         let at = match self.demand {
             Demand::Loss(_) | Demand::Rate(0) => self.until,
             Demand::Rate(per_second) => {
-                now + self.empty_at.since(now + Bucket::of(per_second).depth)
+                now + self
+                    .empty_at
+                    .since(now + Bucket::of(per_second, self.sharers).depth)
             }
         };
         Some(at.min(self.until))
@@ -250,7 +256,7 @@ impl Throttle {
             }
             Demand::Rate(0) => false,
             Demand::Rate(per_second) => {
-                let bucket = Bucket::of(per_second);
+                let bucket = Bucket::of(per_second, self.sharers);
                 let goes = self.empty_at <= now + bucket.depth;
                 if goes {
                     self.empty_at = self.empty_at.max(now) + bucket.each;
@@ -270,10 +276,11 @@ struct Bucket {
 }
 
 impl Bucket {
-    /// That of so many a second, which are not 0.
-    fn of(per_second: u32) -> Self {
-        let each = Duration::from_secs(1) / per_second.min(RATE_MAX);
-        let depth = (each * (BURST - 1)).max(BURST_TIME);
+    /// That of one of `sharers` of so many a second, neither of them 0.
+    fn of(per_second: u32, sharers: u32) -> Self {
+        let each = Duration::from_secs(1) * sharers / per_second.min(RATE_MAX);
+        let burst = (BURST / sharers).max(1);
+        let depth = (each * (burst - 1)).max(BURST_TIME);
         Self { each, depth }
     }
 }
@@ -332,7 +339,7 @@ mod tests {
     #[test]
     fn loss_lets_the_exact_share_through() {
         for share in [0, 1, 33, 40, 99, 100] {
-            let mut throttle = Throttle::default();
+            let mut throttle = Throttle::new(1);
             throttle.hear(Timestamp::ZERO, &feedback(Demand::Loss(share), 2000, 1));
             let went = admitted(&mut throttle, Timestamp::from_millis(1), 1000);
             assert_eq!(went, 10 * u32::from(100 - share), "loss {share}");
@@ -342,7 +349,7 @@ mod tests {
     // Proves: OVL-3
     #[test]
     fn rate_is_a_leaky_bucket() {
-        let mut throttle = Throttle::default();
+        let mut throttle = Throttle::new(1);
         throttle.hear(Timestamp::ZERO, &feedback(Demand::Rate(100), 60_000, 1));
         assert_eq!(admitted(&mut throttle, Timestamp::ZERO, 50), BURST);
         let went: u32 = (1..=1000)
@@ -357,7 +364,7 @@ mod tests {
     #[test]
     fn the_room_of_a_rate_is_what_may_leave_and_comes_back_when_it_is_said_to() {
         for rate in [1, 7, 100, 2500, 50_000, u32::MAX] {
-            let mut throttle = Throttle::default();
+            let mut throttle = Throttle::new(1);
             let mut now = Timestamp::from_millis(5);
             throttle.hear(now, &feedback(Demand::Rate(rate), 3_600_000, 1));
             for step in 0..200 {
@@ -370,7 +377,7 @@ mod tests {
                 now = back + Duration::from_micros(step * 37);
             }
         }
-        let mut throttle = Throttle::default();
+        let mut throttle = Throttle::new(1);
         let now = Timestamp::ZERO;
         for (demand, room) in [
             (Demand::Rate(0), 0),
@@ -393,9 +400,34 @@ mod tests {
 
     // Proves: OVL-3
     #[test]
+    fn those_who_share_a_rate_keep_it_together() {
+        for (sharers, rate) in [(2, 100), (3, 10), (8, 4000), (256, 1000), (64, 7)] {
+            let mut throttles = vec![Throttle::new(sharers); usize::try_from(sharers).unwrap()];
+            let mut went = 0;
+            for throttle in &mut throttles {
+                throttle.hear(Timestamp::ZERO, &feedback(Demand::Rate(rate), 600_000, 1));
+                went += admitted(throttle, Timestamp::ZERO, 100);
+            }
+            let burst = BURST.max(sharers).max(rate / 500 + sharers);
+            assert!((1..=burst).contains(&went), "{went} of {sharers} at once");
+            for ms in 1..=100_000 {
+                let now = Timestamp::from_millis(ms);
+                let more = throttles.iter_mut();
+                went += more.map(|one| u32::from(one.admit(now))).sum::<u32>();
+            }
+            let whole = 100 * rate;
+            assert!(
+                (whole..=whole + burst).contains(&went),
+                "{went} by {sharers}"
+            );
+        }
+    }
+
+    // Proves: OVL-3
+    #[test]
     fn a_high_rate_is_kept_by_who_wakes_each_millisecond() {
         for rate in [500, 5000, 60_000] {
-            let mut throttle = Throttle::default();
+            let mut throttle = Throttle::new(1);
             throttle.hear(Timestamp::ZERO, &feedback(Demand::Rate(rate), 60_000, 1));
             let went: u32 = (1..=1000)
                 .map(|ms| admitted(&mut throttle, Timestamp::from_millis(ms), rate))
@@ -407,7 +439,7 @@ mod tests {
     // Proves: OVL-2
     #[test]
     fn only_newer_feedback_counts_and_its_end_is_kept() {
-        let mut throttle = Throttle::default();
+        let mut throttle = Throttle::new(1);
         let now = Timestamp::from_millis(1000);
         assert!(throttle.hear(now, &feedback(Demand::Loss(100), 2000, 5)));
         assert!(!throttle.hear(now, &feedback(Demand::Loss(0), 2000, 5)));
@@ -429,7 +461,7 @@ mod tests {
     // Proves: OVL-2
     #[test]
     fn a_hop_whose_sequence_began_again_is_heard_once_nothing_old_can_be_under_way() {
-        let mut throttle = Throttle::default();
+        let mut throttle = Throttle::new(1);
         let at = Timestamp::from_millis;
         assert!(throttle.hear(at(0), &feedback(Demand::Loss(10), 500, 900)));
         let again = feedback(Demand::Loss(100), 60_000, 1);
@@ -454,7 +486,7 @@ mod tests {
     // Proves: OVL-2
     #[test]
     fn a_new_connection_is_heard_whatever_its_sequence_and_ends_nothing_by_itself() {
-        let mut throttle = Throttle::default();
+        let mut throttle = Throttle::new(1);
         let at = Timestamp::from_millis;
         assert!(throttle.hear(at(0), &feedback(Demand::Loss(100), 60_000, 900)));
         throttle.forget_sequence();

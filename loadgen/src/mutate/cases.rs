@@ -63,7 +63,7 @@ pub enum Turn {
     ChangedRepeat,
     /// Over datagrams, a repeated answer with other octets.
     ChangedAnswer,
-    /// An INVITE after a 503 that comes too early, or is another than before.
+    /// An INVITE after a 503 that comes too early, or is another than before; more than a hop asked for.
     Hop(&'static str),
     /// In a session that stays, a refresh or an end at a wrong time or with a wrong answer.
     Held(&'static str),
@@ -165,6 +165,7 @@ pub static CASES: &[Case] = &[
     Case::turn(Rule::Sub7, Turn::After("rejected"), true),
     Case::turn(Rule::Sub7, Turn::After("probation"), true),
     Case::turn(Rule::Rsp28, Turn::Hop("early"), true),
+    Case::turn(Rule::Ovl3, Turn::Hop("rate"), true),
     Case::turn(Rule::Nh3, Turn::Hop("cseq"), true),
     Case::turn(Rule::Nh3, Turn::Hop("branch"), true),
     Case::turn(Rule::St8, Turn::Held("early"), false),

@@ -427,9 +427,26 @@ impl Script {
         }
     }
 
+    /// More new requests in a moment than a hop asked for in a second.
+    fn hurry(&mut self) {
+        self.world.provoke_hops("rate");
+        self.invite(0);
+        self.world.pump(500_000_000);
+        self.settle();
+        while self.user + 1 < USERS {
+            self.user += 1;
+            self.arrive();
+            self.invite(0);
+            self.invite(1);
+        }
+    }
+
     /// A next hop answers 503, and the INVITE that follows is not as it must be.
     fn hop(&mut self, how: &str) {
-        self.world.provoke_hops();
+        if how == "rate" {
+            return self.hurry();
+        }
+        self.world.provoke_hops("busy");
         self.invite(0);
         let (n, user) = (self.serial, self.user);
         match how {

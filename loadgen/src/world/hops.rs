@@ -21,6 +21,12 @@ const RETRY_AFTER_S: u64 = 1;
 const GRACE: u64 = 300_000_000;
 /// Refused INVITEs remembered.
 const REFUSED_MAX: usize = 100_000;
+/// New requests a second that a hop asks for, and for how long, milliseconds.
+const RATE: u64 = 100;
+const RATE_MS: u64 = 10_000;
+/// How many may come together after a while without any, as time at that rate: an engine's or our own stand, and
+/// the four that may leave at once.
+const RATE_SLACK: u64 = 1_040_000_000;
 
 /// What the hops have done.
 #[derive(Debug, Default)]
@@ -31,12 +37,24 @@ pub(super) struct Hops {
     rerouted: BTreeMap<u64, (Dialog, bool)>,
     /// By hop: nothing new is due between these times.
     avoided: Vec<(u64, u64)>,
+    /// By hop: the rate it asks for.
+    rated: Vec<Rated>,
     /// INVITEs so far, of which the draws are.
     nth: u32,
     /// When a hop last closed a connection.
     closed_at: u64,
     /// `oc-seq` of the last wish.
     wishes: u32,
+}
+
+/// A hop's rate and how far it is used.
+#[derive(Clone, Debug, Default)]
+struct Rated {
+    /// It holds between these times.
+    from: u64,
+    until: u64,
+    /// When it would be as if nothing had come.
+    empty_at: u64,
 }
 
 impl World {
@@ -69,10 +87,18 @@ impl World {
             Hop::Good => false,
             Hop::Oc => {
                 self.wish(link, message, "oc=10;oc-algo=\"loss\";oc-validity=500");
+                self.rated(link).until = 0;
                 false
             }
             Hop::Rate => {
-                self.wish(link, message, "oc=100;oc-algo=\"rate\";oc-validity=10000");
+                let wish = format!("oc={RATE};oc-algo=\"rate\";oc-validity={RATE_MS}");
+                self.wish(link, message, &wish);
+                let now = self.now;
+                let rated = self.rated(link);
+                if rated.until <= now {
+                    rated.from = now + GRACE;
+                }
+                rated.until = now + RATE_MS * 1_000_000;
                 false
             }
             Hop::Busy => {
@@ -115,11 +141,11 @@ impl World {
         closed != 0 && answered_at <= closed + 1_000_000_000
     }
 
-    /// For the self-test: from now on hops are busy.
-    pub(crate) fn provoke_hops(&mut self) {
-        let busy = ["busy:1".to_owned()];
+    /// For the self-test: from now on all hops are like this.
+    pub(crate) fn provoke_hops(&mut self, like: &str) {
+        let all = [format!("{like}:1")];
         self.setup.hops =
-            Mix::parse("hops", &busy, HOPS, Hop::Good, 1).expect("a constant mix is good");
+            Mix::parse("hops", &all, HOPS, Hop::Good, 1).expect("a constant mix is good");
         self.outbox.ends_kept = true;
     }
 
@@ -150,6 +176,34 @@ impl World {
         if !(same && new) {
             let what = "not the refused INVITE with a branch of its own";
             self.violations.record(Rule::Nh3, what, message);
+        }
+    }
+
+    /// The rate of the hop that a connection leads to.
+    fn rated(&mut self, link: LinkId) -> &mut Rated {
+        let hop = usize::from(self.outbox.peek(link).hop);
+        if self.hops.rated.len() <= hop {
+            self.hops.rated.resize(hop + 1, Rated::default());
+        }
+        &mut self.hops.rated[hop]
+    }
+
+    /// OVL-3: a new request came to a hop, which may have asked for so many a second.
+    pub(super) fn judge_rate(&mut self, link: LinkId, message: &[u8]) {
+        if self.hops.wishes == 0 {
+            return;
+        }
+        let now = self.now;
+        let rated = self.rated(link);
+        if !(rated.from..rated.until).contains(&now) {
+            return;
+        }
+        rated.empty_at = rated.empty_at.max(now) + 1_000_000_000 / RATE;
+        if rated.empty_at > now + RATE_SLACK {
+            // Said once for a second's worth.
+            rated.empty_at = now;
+            let what = "more new requests than the hop asked for";
+            self.violations.record(Rule::Ovl3, what, message);
         }
     }
 

@@ -24,8 +24,7 @@ impl World {
         if let Some(index) = self.repeated(message) {
             return self.answer_again(link, message, index);
         }
-        self.forget_retry(message);
-        let retries = self.expects_retry(message);
+        let retries = self.retries(link, message);
         let read = if judged {
             self.invites.retry = retries;
             let mut bench = bench(&mut self.violations, message);
@@ -157,6 +156,16 @@ impl World {
                 device.call = Call::Idle;
             }
         }
+    }
+
+    /// Whether an INVITE is the one after a 422. If not, it is a new request to its hop.
+    fn retries(&mut self, link: LinkId, message: &Message<'_>) -> bool {
+        self.forget_retry(message);
+        let retries = self.expects_retry(message);
+        if !retries {
+            self.judge_rate(link, message.bytes);
+        }
+        retries
     }
 
     /// Whether an INVITE is for a device that refused the last one with 422.

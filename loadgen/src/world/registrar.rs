@@ -111,6 +111,9 @@ impl World {
         };
         let to = message.value(Header::To).unwrap_or(&[]);
         let initial = crate::check::tag(to).is_none();
+        if initial {
+            self.judge_rate(link, message.bytes);
+        }
         if !initial && self.users[user as usize].subscription.is_empty() {
             // A subscription of the registrar that was here before.
             self.reply(link, message, b"481 Subscription Does Not Exist", None, b"");

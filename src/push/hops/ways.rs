@@ -236,7 +236,7 @@ impl Hops {
             priority: 0,
             weight: 1,
         };
-        let mut hop = Hop::new(options, place + 1, 0);
+        let mut hop = Hop::new(options, self.shards, (place + 1, 0));
         if transport == HopTransport::Udp {
             hop.trunks[0].link = self.socket;
         }
