@@ -22,6 +22,8 @@ pub const TEXT_BYTES_MAX: usize = 16 * 1024;
 /// Texts after which none is learned any more.
 const LESSONS_END: u64 = 1 << 20;
 const HASH_BITS: u32 = 12;
+/// Of the text at hand: it is short, and its table shall be so, too, since it is cold each time.
+const TEXT_HASH_BITS: u32 = 10;
 const MATCH_MIN: usize = 4;
 /// Shortest copy that goes on from the last one: it costs one octet.
 const FOLLOW_MIN: usize = 3;
@@ -44,8 +46,9 @@ pub struct Squeezer {
     known: usize,
     /// Places in the dictionary by the hash of what begins there.
     by_hash: Vec<u16>,
-    /// The same for the text at hand; those of texts before are told by where they point.
-    of_text: Vec<(u32, u16)>,
+    /// The same for the text at hand, each with the number of its text, as far as sixteen bits tell: those of others
+    /// are passed over, and one that is not is compared anyhow.
+    of_text: Vec<(u16, u16)>,
     texts: u64,
     next_lesson: u64,
 }
@@ -72,7 +75,7 @@ impl Squeezer {
         assert!(text.len() <= TEXT_BYTES_MAX, "the owner bounds its texts");
         if self.by_hash.is_empty() {
             self.by_hash = vec![u16::MAX; 1 << HASH_BITS];
-            self.of_text = vec![(0, 0); 1 << HASH_BITS];
+            self.of_text = vec![(0, u16::MAX); 1 << TEXT_HASH_BITS];
             self.window.resize(DICTIONARY_BYTES_MAX, 0);
         }
         self.texts += 1;
@@ -138,28 +141,37 @@ impl Squeezer {
             clippy::cast_possible_truncation,
             reason = "an epoch, compared only with itself"
         )]
-        let epoch = *texts as u32;
+        let epoch = *texts as u16;
         let window = &window[..];
         let mut at = DICTIONARY_BYTES_MAX;
         let mut literal = at;
         let mut follow = 0;
-        while at + FOLLOW_MIN <= window.len() {
+        while at + MATCH_MIN <= window.len() {
+            let text = word_at(window, at);
+            // Nearly every place that is tried differs at once.
             let mut source = follow + (at - literal);
-            let mut len = match_len(window, source, at, *known);
-            let mut follows = true;
-            if len < FOLLOW_MIN && at + MATCH_MIN <= window.len() {
-                let hash = hash_of(window, at);
+            let mut follows = (word_at(window, source) ^ text) << 8 == 0;
+            let mut len = if follows {
+                match_len(window, source, at, *known)
+            } else {
+                0
+            };
+            if len < FOLLOW_MIN {
+                let hash = hash_of(text);
                 follows = false;
                 len = 0;
-                let (stamp, place) = of_text[hash];
+                let of_text = &mut of_text[hash >> (HASH_BITS - TEXT_HASH_BITS)];
+                let (stamp, place) = *of_text;
                 for candidate in [(stamp == epoch).then_some(place), Some(by_hash[hash])] {
                     let candidate = usize::from(candidate.unwrap_or(u16::MAX));
-                    let found = match_len(window, candidate, at, *known);
-                    if found > len {
-                        (source, len) = (candidate, found);
+                    if word_at(window, candidate) == text {
+                        let found = match_len(window, candidate, at, *known);
+                        if found > len {
+                            (source, len) = (candidate, found);
+                        }
                     }
                 }
-                of_text[hash] = (epoch, place_of(at));
+                *of_text = (epoch, place_of(at));
             }
             if len < if follows { FOLLOW_MIN } else { MATCH_MIN } {
                 at += 1;
@@ -196,7 +208,7 @@ impl Squeezer {
         self.window[start..end].copy_from_slice(text);
         self.known = end;
         for at in start..self.known.saturating_sub(MATCH_MIN - 1) {
-            self.by_hash[hash_of(&self.window, at)] = place_of(at);
+            self.by_hash[hash_of(word_at(&self.window, at))] = place_of(at);
         }
     }
 
@@ -205,7 +217,7 @@ impl Squeezer {
     pub const fn memory(&self) -> usize {
         self.window.capacity()
             + self.by_hash.capacity() * size_of::<u16>()
-            + self.of_text.capacity() * size_of::<(u32, u16)>()
+            + self.of_text.capacity() * size_of::<(u16, u16)>()
     }
 }
 
@@ -245,9 +257,15 @@ fn copy(dictionary: &[u8], source: usize, len: usize, out: &mut Vec<u8>) {
     }
 }
 
-fn hash_of(window: &[u8], at: usize) -> usize {
-    let bytes = window[at..at + MATCH_MIN].first_chunk().expect("as long");
-    (u32::from_le_bytes(*bytes).wrapping_mul(0x9e37_79b1) >> (32 - HASH_BITS)) as usize
+/// The octets from `at` on that a match begins with, in the order of the text; of a place behind the end, zeros.
+#[inline]
+fn word_at(window: &[u8], at: usize) -> u32 {
+    let octets = window.get(at..).and_then(<[u8]>::first_chunk);
+    octets.copied().map_or(0, u32::from_le_bytes)
+}
+
+fn hash_of(word: u32) -> usize {
+    (word.wrapping_mul(0x9e37_79b1) >> (32 - HASH_BITS)) as usize
 }
 
 fn place_of(at: usize) -> u16 {
@@ -262,12 +280,20 @@ const fn digit(value: u8) -> u8 {
     }
 }
 
-const fn value_of(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        _ => None,
+/// What a digit counts; [`NO_DIGIT`] for other octets.
+const VALUES: [u8; 256] = {
+    let mut values = [NO_DIGIT; 256];
+    let mut value = 0;
+    while value < 16 {
+        values[digit(value) as usize] = value;
+        value += 1;
     }
+    values
+};
+const NO_DIGIT: u8 = 0xff;
+
+const fn value_of(digit: u8) -> u8 {
+    VALUES[digit as usize]
 }
 
 /// Writes octets as they are, runs of hexadecimal digits in pairs.
@@ -276,7 +302,7 @@ fn literals(text: &[u8], out: &mut Vec<u8>) {
     let mut at = 0;
     while at < text.len() {
         let rest = text[at..].iter().take(HEX_DIGITS_MAX);
-        let run = rest.take_while(|&&byte| value_of(byte).is_some()).count() & !1;
+        let run = rest.take_while(|&&byte| value_of(byte) != NO_DIGIT).count() & !1;
         if run < HEX_DIGITS_MIN {
             at += run.max(1);
             continue;
@@ -285,8 +311,7 @@ fn literals(text: &[u8], out: &mut Vec<u8>) {
         let head = u8::try_from(run / 2 - 2).expect("runs are short");
         out.push(0x60 | head);
         for pair in text[at..at + run].chunks_exact(2) {
-            let value = |digit| value_of(digit).expect("only digits were counted");
-            out.push(value(pair[0]) << 4 | value(pair[1]));
+            out.push(value_of(pair[0]) << 4 | value_of(pair[1]));
         }
         at += run;
         plain = at;
