@@ -8,6 +8,7 @@ mod bindings;
 pub mod device;
 pub mod features;
 pub mod gruu;
+mod identities;
 pub mod losses;
 pub mod outcome;
 pub mod user;
@@ -16,10 +17,14 @@ use core::hash::{BuildHasher, Hasher};
 
 use crate::base::fold::{Fold, Reader, Writer};
 use crate::base::foresee;
-use crate::base::map::{Map, MapKeys, new_map};
+use crate::base::map::MapKeys;
 use crate::base::pool::{Idle, Peek, Pool};
 use crate::base::slab::Key;
 use crate::sip::uri;
+
+use identities::Identities;
+
+pub(crate) use identities::Hashes;
 
 pub use device::{Device, Followup, Outcome, Target};
 pub use gruu::{GruuPolicy, GruuRule};
@@ -28,8 +33,6 @@ pub use user::{Applied, Discarded, RegistrationState, RegistryOptions, User, dev
 
 /// Identities of one user that lead to it, its canonical one included.
 pub const IDENTITIES_MAX: usize = 32;
-/// Hash values tried when two identities collide.
-const PROBES: u64 = 4;
 
 /// A user with whatever else its owner keeps per user (the mailbox, with the shard).
 #[derive(Debug, Default)]
@@ -66,20 +69,14 @@ impl<X: Extra> Idle for Entry<X> {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Found {
-    key: Key,
-    check: u64,
-}
-
 /// All users of a shard; bounded, allocation-free once warm.
 ///
-/// Identities are kept as two independent keyed 64-bit hashes, not as text: a lookup that meets both
-/// by accident has odds of 2^-128 per pair, and the keys are secret.
+/// Identities are kept as two independent keyed hashes, not as text: a lookup that meets both
+/// by accident has odds of 2^-96 per pair, and the keys are secret.
 #[derive(Debug)]
 pub struct Registry<X: Extra> {
     entries: Pool<Entry<X>>,
-    by_identity: Map<u64, Found>,
+    by_identity: Identities,
     keys: [ahash::RandomState; 2],
     /// Canonical identities that lead to one user although another one registered them too, with that
     /// other one; mostly none.
@@ -88,14 +85,6 @@ pub struct Registry<X: Extra> {
 
 /// Contested identities remembered at a time.
 pub const CONTESTED_MAX: usize = 1024;
-
-/// What a look for an identity came to.
-enum Seek {
-    /// It leads here.
-    Found(Key),
-    /// It leads nowhere; the first place that is free for it, if there is one.
-    Free(Option<u64>),
-}
 
 impl<X: Extra> Registry<X> {
     /// A registry for at most `bound` users, `warm` of them allocated up front; `kept_warm` are never
@@ -112,7 +101,7 @@ impl<X: Extra> Registry<X> {
         ];
         Self {
             entries: Pool::new((), bound, warm, kept_warm),
-            by_identity: new_map(keys, warm.saturating_mul(2)),
+            by_identity: Identities::with_capacity(warm.saturating_mul(2)),
             keys: hashers,
             contested: Vec::new(),
         }
@@ -133,11 +122,23 @@ impl<X: Extra> Registry<X> {
     /// The user with the canonical identity `identity` (INT-11), own or alias.
     #[must_use]
     pub fn lookup(&self, identity: &[u8]) -> Option<Key> {
-        let (slot, check) = self.hashes(identity);
-        (0..PROBES)
-            .filter_map(|probe| self.by_identity.get(&slot.wrapping_add(probe)))
-            .find(|found| found.check == check)
-            .map(|found| found.key)
+        self.by_identity.lookup(self.hashes(identity))
+    }
+
+    /// Asks for what a look at `identity` begins with; [`Self::foresee_found`] goes on.
+    #[inline]
+    pub(crate) fn foresee_identity(&self, identity: &[u8]) -> Hashes {
+        let hashes = self.hashes(identity);
+        self.by_identity.foresee(hashes);
+        hashes
+    }
+
+    /// Asks for whom `hashes` lead to, and says who that is.
+    #[inline]
+    pub(crate) fn foresee_found(&self, hashes: Hashes) -> Option<Key> {
+        let key = self.by_identity.lookup(hashes)?;
+        self.entries.foresee_slot(key.slot);
+        Some(key)
     }
 
     /// As [`Registry::lookup`], making the user when there is none; the flag says whether it is new.
@@ -145,30 +146,14 @@ impl<X: Extra> Registry<X> {
     /// `None` when the registry is full.
     pub fn lookup_or_create(&mut self, identity: &[u8]) -> Option<(Key, bool)> {
         let hashes = self.hashes(identity);
-        let free = match self.seek(hashes) {
-            Seek::Found(key) => return Some((key, false)),
-            Seek::Free(free) => free?,
-        };
+        if let Some(key) = self.by_identity.lookup(hashes) {
+            return Some((key, false));
+        }
         let (key, entry) = self.entries.insert()?;
         entry.user.reset(identity);
-        entry.user.aliases.push(free);
-        let check = hashes.1;
-        self.by_identity.insert(free, Found { key, check });
+        entry.user.aliases.push(hashes.place);
+        self.by_identity.insert(hashes, key);
         Some((key, true))
-    }
-
-    /// One look at every place that an identity of these hashes may have.
-    fn seek(&self, (slot, check): (u64, u64)) -> Seek {
-        let mut free = None;
-        for probe in 0..PROBES {
-            let slot = slot.wrapping_add(probe);
-            match self.by_identity.get(&slot) {
-                Some(found) if found.check == check => return Seek::Found(found.key),
-                Some(_) => {}
-                None => free = free.or(Some(slot)),
-            }
-        }
-        Seek::Free(free)
     }
 
     /// Makes `identity` lead to `key` too, as the other identities of an implicit set do.
@@ -176,22 +161,17 @@ impl<X: Extra> Registry<X> {
     /// False when it leads to another user already, or the user has too many.
     pub fn alias(&mut self, key: Key, identity: &[u8]) -> bool {
         let hashes = self.hashes(identity);
-        let free = match self.seek(hashes) {
-            Seek::Found(found) => return found == key,
-            Seek::Free(free) => free,
-        };
+        if let Some(found) = self.by_identity.lookup(hashes) {
+            return found == key;
+        }
         let Some(entry) = self.entries.lookup_mut(key) else {
             return false;
         };
         if entry.user.aliases.len() == IDENTITIES_MAX {
             return false;
         }
-        let Some(slot) = free else {
-            return false;
-        };
-        entry.user.aliases.push(slot);
-        let check = hashes.1;
-        self.by_identity.insert(slot, Found { key, check });
+        entry.user.aliases.push(hashes.place);
+        self.by_identity.insert(hashes, key);
         true
     }
 
@@ -322,10 +302,7 @@ impl<X: Extra> Registry<X> {
     /// owns besides says [`User::memory`].
     #[must_use]
     pub fn memory(&self) -> (usize, usize) {
-        // A swiss table has an octet of control per place and keeps an eighth of its places free.
-        let places = self.by_identity.capacity() * 8 / 7;
-        let index = places * (size_of::<(u64, Found)>() + 1);
-        (self.entries.memory(), index)
+        (self.entries.memory(), self.by_identity.memory())
     }
 
     /// The user of `key`, mutable.
@@ -356,20 +333,23 @@ impl<X: Extra> Registry<X> {
     /// When `key` is stale.
     pub fn remove(&mut self, key: Key) {
         if let Some(entry) = self.entries.lookup_mut(key) {
-            for slot in entry.user.aliases.drain(..) {
-                self.by_identity.remove(&slot);
+            for place in entry.user.aliases.drain(..) {
+                self.by_identity.remove(place, key);
             }
         }
         self.entries.remove(key);
     }
 
-    fn hashes(&self, identity: &[u8]) -> (u64, u64) {
+    fn hashes(&self, identity: &[u8]) -> Hashes {
         let hash = |state: &ahash::RandomState| {
             let mut hasher = state.build_hasher();
             hasher.write(identity);
             hasher.finish()
         };
-        (hash(&self.keys[0]), hash(&self.keys[1]))
+        Hashes {
+            place: hash(&self.keys[0]),
+            check: (hash(&self.keys[1]) >> 32) as u32,
+        }
     }
 }
 
