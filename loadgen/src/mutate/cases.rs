@@ -63,8 +63,10 @@ pub enum Turn {
     ChangedRepeat,
     /// Over datagrams, a repeated answer with other octets.
     ChangedAnswer,
-    /// An INVITE after a 503 that comes too early, or is another than before; more than a hop asked for.
+    /// An INVITE after a 503 that comes too early, or is another than before.
     Hop(&'static str),
+    /// More new requests than a hop asked for.
+    Hurry,
     /// In a session that stays, a refresh or an end at a wrong time or with a wrong answer.
     Held(&'static str),
     /// What must not follow a fault of the registrar, whose name this is.
@@ -165,7 +167,7 @@ pub static CASES: &[Case] = &[
     Case::turn(Rule::Sub7, Turn::After("rejected"), true),
     Case::turn(Rule::Sub7, Turn::After("probation"), true),
     Case::turn(Rule::Rsp28, Turn::Hop("early"), true),
-    Case::turn(Rule::Ovl3, Turn::Hop("rate"), true),
+    Case::turn(Rule::Ovl3, Turn::Hurry, true),
     Case::turn(Rule::Nh3, Turn::Hop("cseq"), true),
     Case::turn(Rule::Nh3, Turn::Hop("branch"), true),
     Case::turn(Rule::St8, Turn::Held("early"), false),

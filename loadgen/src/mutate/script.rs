@@ -347,6 +347,7 @@ impl Script {
                 }
             }
             Turn::Hop(how) => self.hop(how),
+            Turn::Hurry => self.hurry(),
             Turn::Held(how) => self.held(how),
             Turn::NothingQueued => {
                 self.push(0);
@@ -443,9 +444,6 @@ impl Script {
 
     /// A next hop answers 503, and the INVITE that follows is not as it must be.
     fn hop(&mut self, how: &str) {
-        if how == "rate" {
-            return self.hurry();
-        }
         self.world.provoke_hops("busy");
         self.invite(0);
         let (n, user) = (self.serial, self.user);

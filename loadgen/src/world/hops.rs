@@ -35,10 +35,8 @@ pub(super) struct Hops {
     refused: BTreeMap<u64, Dialog>,
     /// INVITEs that no hop passed on yet, by device, and whether they were refused.
     rerouted: BTreeMap<u64, (Dialog, bool)>,
-    /// By hop: nothing new is due between these times.
-    avoided: Vec<(u64, u64)>,
-    /// By hop: the rate it asks for.
-    rated: Vec<Rated>,
+    /// What each hop has said.
+    wants: Vec<Wants>,
     /// INVITEs so far, of which the draws are.
     nth: u32,
     /// When a hop last closed a connection.
@@ -47,14 +45,20 @@ pub(super) struct Hops {
     wishes: u32,
 }
 
-/// A hop's rate and how far it is used.
+/// What a hop has said that it wants; times of this run.
 #[derive(Clone, Debug, Default)]
-struct Rated {
-    /// It holds between these times.
-    from: u64,
-    until: u64,
-    /// When it would be as if nothing had come.
+struct Wants {
+    /// Nothing new between these.
+    nothing: (u64, u64),
+    /// No more than the rate between these.
+    rate: (u64, u64),
+    /// When it would be as if nothing had come, at that rate.
     empty_at: u64,
+}
+
+/// Whether `now` lies between two times.
+fn holds((from, until): (u64, u64), now: u64) -> bool {
+    (from..until).contains(&now)
 }
 
 impl World {
@@ -87,18 +91,18 @@ impl World {
             Hop::Good => false,
             Hop::Oc => {
                 self.wish(link, message, "oc=10;oc-algo=\"loss\";oc-validity=500");
-                self.rated(link).until = 0;
+                self.wants(link).rate = (0, 0);
                 false
             }
             Hop::Rate => {
                 let wish = format!("oc={RATE};oc-algo=\"rate\";oc-validity={RATE_MS}");
                 self.wish(link, message, &wish);
                 let now = self.now;
-                let rated = self.rated(link);
-                if rated.until <= now {
-                    rated.from = now + GRACE;
+                let rate = &mut self.wants(link).rate;
+                if rate.1 <= now {
+                    rate.0 = now + GRACE;
                 }
-                rated.until = now + RATE_MS * 1_000_000;
+                rate.1 = now + RATE_MS * 1_000_000;
                 false
             }
             Hop::Busy => {
@@ -107,13 +111,10 @@ impl World {
                 if self.hops.refused.len() < REFUSED_MAX {
                     self.hops.refused.insert(dialog.branch, dialog);
                 }
-                let hop = usize::from(self.outbox.peek(link).hop);
-                if self.hops.avoided.len() <= hop {
-                    self.hops.avoided.resize(hop + 1, (0, 0));
-                }
-                let (now, until) = (self.now, self.now + RETRY_AFTER_S * 1_000_000_000);
-                if self.hops.avoided[hop].1 <= now {
-                    self.hops.avoided[hop] = (now + GRACE, until);
+                let now = self.now;
+                let nothing = &mut self.wants(link).nothing;
+                if nothing.1 <= now {
+                    *nothing = (now + GRACE, now + RETRY_AFTER_S * 1_000_000_000);
                 }
                 let tail = b"Retry-After: 1\r\n";
                 let tag = Some(&b"hop-busy"[..]);
@@ -157,10 +158,9 @@ impl World {
 
     /// RSP-28: the hop is not asked again too early. NH-3: a refused INVITE comes back as it was.
     fn judge_hop(&mut self, link: LinkId, index: usize, dialog: &Dialog, message: &[u8]) {
-        let hop = usize::from(self.outbox.peek(link).hop);
-        if let Some(&(from, until)) = self.hops.avoided.get(hop)
-            && (from..until.saturating_sub(GRACE / 10)).contains(&self.now)
-        {
+        let now = self.now;
+        let (from, until) = self.wants(link).nothing;
+        if holds((from, until.saturating_sub(GRACE / 10)), now) {
             let what = "an INVITE to a hop that asked for none";
             self.violations.record(Rule::Rsp28, what, message);
         }
@@ -179,13 +179,13 @@ impl World {
         }
     }
 
-    /// The rate of the hop that a connection leads to.
-    fn rated(&mut self, link: LinkId) -> &mut Rated {
+    /// What the hop that a connection leads to has said.
+    fn wants(&mut self, link: LinkId) -> &mut Wants {
         let hop = usize::from(self.outbox.peek(link).hop);
-        if self.hops.rated.len() <= hop {
-            self.hops.rated.resize(hop + 1, Rated::default());
+        if self.hops.wants.len() <= hop {
+            self.hops.wants.resize(hop + 1, Wants::default());
         }
-        &mut self.hops.rated[hop]
+        &mut self.hops.wants[hop]
     }
 
     /// OVL-3: a new request came to a hop, which may have asked for so many a second.
@@ -194,14 +194,14 @@ impl World {
             return;
         }
         let now = self.now;
-        let rated = self.rated(link);
-        if !(rated.from..rated.until).contains(&now) {
+        let wants = self.wants(link);
+        if !holds(wants.rate, now) {
             return;
         }
-        rated.empty_at = rated.empty_at.max(now) + 1_000_000_000 / RATE;
-        if rated.empty_at > now + RATE_SLACK {
+        wants.empty_at = wants.empty_at.max(now) + 1_000_000_000 / RATE;
+        if wants.empty_at > now + RATE_SLACK {
             // Said once for a second's worth.
-            rated.empty_at = now;
+            wants.empty_at = now;
             let what = "more new requests than the hop asked for";
             self.violations.record(Rule::Ovl3, what, message);
         }
