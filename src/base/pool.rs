@@ -392,6 +392,12 @@ impl<T: Idle> Pool<T> {
         })
     }
 
+    /// Most values that may live.
+    #[must_use]
+    pub const fn bound(&self) -> usize {
+        self.bound
+    }
+
     /// Makes room for `count` slots in all, within the bound.
     pub fn reserve(&mut self, count: usize) {
         let more = count.min(self.bound).saturating_sub(self.slots.len());

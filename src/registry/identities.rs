@@ -216,6 +216,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::base::entropy::Jitter;
 
     fn key(slot: u32) -> Key {
         Key {
@@ -224,34 +225,27 @@ mod tests {
         }
     }
 
-    fn random(state: &mut u64) -> u64 {
-        *state ^= *state << 13;
-        *state ^= *state >> 7;
-        *state ^= *state << 17;
-        *state
-    }
-
     /// Hashes that crowd at both ends, so that rows pass lines by and go around the end.
-    fn crowded(state: &mut u64) -> Hashes {
-        let spread = random(state) >> (random(state) % 64);
+    fn crowded(dice: &mut Jitter) -> Hashes {
+        let spread = dice.next_u64() >> dice.below(64);
         Hashes {
-            place: if random(state).is_multiple_of(2) {
+            place: if dice.below(2) == 0 {
                 spread
             } else {
                 u64::MAX - spread
             },
-            check: (random(state) % 3) as u32,
+            check: u32::try_from(dice.below(3)).unwrap(),
         }
     }
 
     #[test]
     fn it_says_what_a_map_says_whatever_comes_and_goes() {
-        let mut state = 88_172_645_463_325_252;
+        let mut dice = Jitter::new(3);
         for capacity in [0, 100, 4000] {
             let mut table = Identities::with_capacity(capacity);
             let mut known: BTreeMap<(u64, u32), Key> = BTreeMap::new();
             for step in 0..30_000 {
-                let hashes = crowded(&mut state);
+                let hashes = crowded(&mut dice);
                 let wanted = (hashes.place, hashes.check);
                 let found = known.get(&wanted).copied();
                 assert_eq!(table.lookup(hashes), found);
@@ -304,6 +298,36 @@ mod tests {
     }
 
     #[test]
+    fn what_was_there_before_room_was_made_is_there_since() {
+        let mut dice = Jitter::new(3);
+        let mut table = Identities::with_capacity(0);
+        let all: Vec<_> = (0..500).map(|slot| (crowded(&mut dice), slot)).collect();
+        let mut known = BTreeMap::new();
+        for &(hashes, slot) in &all {
+            if known
+                .insert((hashes.place, hashes.check), key(slot))
+                .is_none()
+            {
+                table.insert(hashes, key(slot));
+            }
+        }
+        let firsts: Vec<_> = all
+            .iter()
+            .map(|&(hashes, _)| table.lookup(hashes))
+            .collect();
+        assert!(firsts.iter().all(Option::is_some));
+        table.reserve(40_000);
+        let room = table.memory();
+        let since: Vec<_> = all
+            .iter()
+            .map(|&(hashes, _)| table.lookup(hashes))
+            .collect();
+        assert_eq!(firsts, since);
+        table.reserve(500);
+        assert_eq!(table.memory(), room, "room is not given back");
+    }
+
+    #[test]
     fn what_is_not_there_is_not_removed() {
         let mut table = Identities::with_capacity(3);
         let hashes = Hashes { place: 7, check: 1 };
@@ -319,20 +343,19 @@ mod tests {
 
     #[test]
     fn a_row_costs_two_thirds_of_a_line_at_most_and_a_look_a_line_and_a_half() {
-        let mut state = 7;
+        let mut dice = Jitter::new(3);
         let mut table = Identities::with_capacity(0);
         let rows = 200_000;
         let mut all = Vec::new();
         for slot in 0..rows {
             let hashes = Hashes {
-                place: random(&mut state).wrapping_mul(0x9e37_79b9_7f4a_7c15),
+                place: dice.next_u64(),
                 check: slot,
             };
             table.insert(hashes, key(slot));
             all.push(hashes);
         }
         assert!(table.memory() <= rows as usize * 41, "{}", table.memory());
-        table.reserve(rows as usize);
         let full = lines_for(rows as usize);
         table.lines = vec![EMPTY; full].into();
         let mut lines = 0;

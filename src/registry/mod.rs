@@ -288,6 +288,7 @@ impl<X: Extra> Registry<X> {
 
     /// Makes room for `users` at once, within the bound: growing step by step copies.
     pub fn reserve(&mut self, users: usize) {
+        let users = users.min(self.entries.bound());
         self.entries.reserve(users);
         self.by_identity.reserve(users);
     }
@@ -394,6 +395,18 @@ mod tests {
         assert_eq!(registry.lookup(b"b"), None);
         registry.remove(key);
         assert!(registry.lookup_or_create(b"b").is_some());
+    }
+
+    #[test]
+    fn room_is_made_for_no_more_users_than_may_be() {
+        let mut registry = registry(100);
+        registry.reserve(usize::MAX);
+        let (_, index) = registry.memory();
+        assert!(index < 100 * 64, "{index}");
+        for number in 0..100_u32 {
+            assert!(registry.lookup_or_create(&number.to_be_bytes()).is_some());
+        }
+        assert_eq!(registry.memory().1, index, "it did not grow");
     }
 
     #[test]
