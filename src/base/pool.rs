@@ -311,14 +311,6 @@ impl<T: Idle> Pool<T> {
         }
     }
 
-    /// Asks for what says where the value in `slot` is.
-    #[inline]
-    pub fn foresee_slot(&self, slot: u32) {
-        if let Some(slot) = self.slots.get(usize::try_from(slot).unwrap_or(usize::MAX)) {
-            foresee::bring_whole(slot);
-        }
-    }
-
     /// The values that others left in the places that will be used next.
     pub fn left(&self) -> impl Iterator<Item = &T> {
         let places = self.free_warm.iter().rev();

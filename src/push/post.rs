@@ -536,12 +536,6 @@ impl Post {
         [0, 1, 2].map(user)
     }
 
-    /// Asks for what says where the queue of the user in `slot` is.
-    #[inline]
-    pub fn foresee_slot(&self, slot: u32) {
-        self.mailboxes.foresee_slot(slot);
-    }
-
     /// Asks for the queue of the user in `slot`.
     #[inline]
     pub fn foresee(&self, slot: u32) {

@@ -1,8 +1,7 @@
 //! Who an identity leads to: a table of hashes, a line of the cache for three of them. Layer 3.
 //!
-//! A registry of millions is cold wherever it is looked into, so a look shall cost one line, and it shall be
-//! possible to ask for that line ahead ([`Identities::foresee`]). Rows lie in the line that their hash names, or
-//! in one of the next when that is full. Each line counts the rows that passed it by, so a look ends where
+//! A registry of millions is cold wherever it is looked into, so a look shall cost one line. Rows lie in the line
+//! that their hash names, or in one of the next when that is full. Each line counts the rows that passed it by, so a look ends where
 //! none did, and a row that is taken out leaves no mark behind. Lines are in the order of the hashes, so growing
 //! reads and writes memory from front to back.
 //!
@@ -10,7 +9,6 @@
 
 use core::mem;
 
-use crate::base::foresee;
 use crate::base::slab::Key;
 
 /// Rows of a line.
@@ -25,7 +23,7 @@ const FREE: u32 = u32::MAX;
 /// Two independent keyed hashes of one identity, as far as they are kept: two identities that have both in common
 /// are taken for one. Odds of 2^-96 for a pair, by keys that nobody knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Hashes {
+pub(super) struct Hashes {
     /// Names the line.
     pub(super) place: u64,
     pub(super) check: u32,
@@ -81,11 +79,6 @@ impl Identities {
     pub(super) fn lookup(&self, hashes: Hashes) -> Option<Key> {
         let (line, row) = self.find(hashes)?;
         Some(self.lines[line].key(row))
-    }
-
-    /// Asks for the line that a look at `hashes` begins with.
-    pub(super) fn foresee(&self, hashes: Hashes) {
-        foresee::bring_whole(&self.lines[self.home(hashes.place)]);
     }
 
     /// Makes `hashes` lead to `key`; they lead nowhere so far.

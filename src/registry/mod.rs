@@ -22,9 +22,7 @@ use crate::base::pool::{Idle, Peek, Pool};
 use crate::base::slab::Key;
 use crate::sip::uri;
 
-use identities::Identities;
-
-pub(crate) use identities::Hashes;
+use identities::{Hashes, Identities};
 
 pub use device::{Device, Followup, Outcome, Target};
 pub use gruu::{GruuPolicy, GruuRule};
@@ -123,22 +121,6 @@ impl<X: Extra> Registry<X> {
     #[must_use]
     pub fn lookup(&self, identity: &[u8]) -> Option<Key> {
         self.by_identity.lookup(self.hashes(identity))
-    }
-
-    /// Asks for what a look at `identity` begins with; [`Self::foresee_found`] goes on.
-    #[inline]
-    pub(crate) fn foresee_identity(&self, identity: &[u8]) -> Hashes {
-        let hashes = self.hashes(identity);
-        self.by_identity.foresee(hashes);
-        hashes
-    }
-
-    /// Asks for whom `hashes` lead to, and says who that is.
-    #[inline]
-    pub(crate) fn foresee_found(&self, hashes: Hashes) -> Option<Key> {
-        let key = self.by_identity.lookup(hashes)?;
-        self.entries.foresee_slot(key.slot);
-        Some(key)
     }
 
     /// As [`Registry::lookup`], making the user when there is none; the flag says whether it is new.

@@ -11,10 +11,8 @@ use memchr::memmem::Finder;
 use crate::base::slab::Key;
 use crate::base::token::{Claim, TOKEN_LEN, TokenKind};
 use crate::push::Push;
-use crate::registry::Hashes;
 use crate::shard::Shard;
 use crate::sip::scan::find_near;
-use crate::sip::uri;
 
 /// Octets of a response in which its branch is looked for.
 const RESPONSE_BYTES: usize = 256;
@@ -25,13 +23,6 @@ const REQUEST_BYTES: usize = 1024;
 /// Tags of a request that are looked at: that of From comes first, as a rule.
 const TAGS_MAX: usize = 3;
 
-/// Users of which a table finds room in the caches, so that nothing is gained by asking. None where assertions are
-/// on: tests have few users, and go this way, too.
-const USERS_NEAR: usize = if cfg!(debug_assertions) { 0 } else { 16 * 1024 };
-/// Octets in which a Request-URI ends.
-const URI_BYTES: usize = 128;
-
-static TO: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r\nTo: <"));
 static BRANCH: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"z9hG4bK"));
 static TAG: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b";tag="));
 
@@ -42,57 +33,18 @@ pub(super) enum Foreseen {
     Nothing,
     Push(Key),
     User(Key),
-    /// Of a user whose key is not known yet.
-    Identity(Hashes),
 }
 
 impl Shard {
     /// Asks for what the message at the front of `rest` is about, which is next.
     #[inline]
     pub(super) fn foresee_next(&mut self, rest: &[u8]) {
-        self.desk.foreseen = self.ahead(rest);
-    }
-
-    /// As [`Self::foreseen`], by what a message says of its user where it names none of ours.
-    #[inline]
-    pub(super) fn ahead(&mut self, rest: &[u8]) -> Foreseen {
-        let found = self.foreseen(rest);
-        if found == Foreseen::Nothing && self.registry.len() > USERS_NEAR {
-            return self.foresee_identity(rest);
-        }
-        found
-    }
-
-    /// Asks for what finds the user that a MESSAGE is for, or that a REGISTER tells of.
-    fn foresee_identity(&mut self, rest: &[u8]) -> Foreseen {
-        let uri = if let Some(line) = rest.strip_prefix(b"MESSAGE ") {
-            let head = &line[..line.len().min(URI_BYTES)];
-            find_near(head, b' ').map(|end| &head[..end])
-        } else if rest.starts_with(b"REGISTER ") {
-            let head = &rest[..rest.len().min(REQUEST_BYTES)];
-            let uri = TO.find(head).map(|at| &head[at + TO.needle().len()..]);
-            uri.and_then(|uri| Some(&uri[..find_near(uri, b'>')?]))
-        } else {
-            None
-        };
-        let Some(uri) = uri else {
-            return Foreseen::Nothing;
-        };
-        let mut canonical = core::mem::take(&mut self.desk.identity);
-        canonical.clear();
-        let known = uri::canonical_identity(uri, &mut canonical).is_ok();
-        let foreseen = if known {
-            Foreseen::Identity(self.registry.foresee_identity(&canonical))
-        } else {
-            Foreseen::Nothing
-        };
-        self.desk.identity = canonical;
-        foreseen
+        self.desk.foreseen = self.foreseen(rest);
     }
 
     /// Asks for what the message at the front of `rest` is about; says what that is.
     #[inline]
-    fn foreseen(&self, rest: &[u8]) -> Foreseen {
+    pub(super) fn foreseen(&self, rest: &[u8]) -> Foreseen {
         let claim = if rest.starts_with(b"SIP/2.0 ") {
             let head = &rest[..rest.len().min(RESPONSE_BYTES)];
             let at = BRANCH.find(head).map(|at| at + 7);
@@ -209,11 +161,6 @@ impl Shard {
                 }
             }
             Foreseen::User(key) => self.registry.foresee_merge(key),
-            Foreseen::Identity(hashes) => {
-                if let Some(user) = self.registry.foresee_found(hashes) {
-                    self.post.foresee_slot(user.slot);
-                }
-            }
         }
     }
 }

@@ -238,7 +238,7 @@ impl Core for Shard {
     }
 
     fn foresee(&mut self, front: &[u8]) {
-        let coming = self.ahead(front);
+        let coming = self.foreseen(front);
         self.desk.foreseen = core::mem::replace(&mut self.desk.coming, coming);
     }
 
